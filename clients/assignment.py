@@ -1,0 +1,45 @@
+"""What a peer's process is told when it starts: plain JSON, passed on standard input or to an actor."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dogo_fed.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One peer's job.
+
+    Attributes:
+        config: the whole run's configuration as plain nested dicts, checked again by the peer.
+        run_dir: absolute; on a cluster of several nodes it must be on storage that all of them see.
+        address, secret: of the coordinator.
+    """
+
+    peer: str
+    run_id: str
+    run_dir: str
+    address: str
+    secret: str
+    config: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """Returns the assignment as text."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Assignment:
+        """Returns the assignment.
+
+        Raises:
+            ConfigError: the text is no assignment.
+        """
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"this is no assignment of a peer: {error}") from error

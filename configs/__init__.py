@@ -1,0 +1,1 @@
+"""The Hydra tree, and the way from it to a checked `RunConfig`."""

@@ -1,0 +1,58 @@
+"""What may change when a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from configs.compose import load_yaml
+from dogo_fed.config import RunConfig
+from dogo_fed.errors import ConfigError
+
+CHANGEABLE = (
+    "host", "rounds", "steps", "eval", "checkpoint", "recovery", "coordinator", "ray", "device",
+)  # fmt: skip
+"""Settings that may change when a run goes on; the rest decides the numbers."""
+
+
+def load_config(folder: str) -> RunConfig:
+    """Returns the configuration of an earlier run.
+
+    Raises:
+        ConfigError: there is no run in this folder.
+    """
+    path = Path(folder)
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"resume={folder} is no run folder: it has no config.yaml")
+    return load_yaml(path / "config.yaml")
+
+
+def merge_resumed(
+    saved: Mapping[str, object], wanted: Mapping[str, object], overridden: Iterable[str]
+) -> dict[str, object]:
+    """Returns the saved configuration with the overrides that a resumed run may have.
+
+    Args:
+        saved: of the run folder, as plain nested dicts.
+        wanted: what the command line composes to.
+        overridden: the keys that the command line sets, e.g. "ray.address".
+
+    Raises:
+        ConfigError: an override would make it another run.
+    """
+    merged = dict(saved)
+    for key in overridden:
+        top = key.split(".")[0]
+        if top == "resume":
+            continue
+        if top not in CHANGEABLE:
+            raise ConfigError(
+                f"{key} can't be changed when a run goes on; only {', '.join(CHANGEABLE)} can. Start a "
+                "new run for anything else"
+            )
+        merged[top] = wanted[top]
+    if "steps" in overridden and "rounds" not in overridden:
+        merged["rounds"] = None
+    if "rounds" in overridden and "steps" not in overridden:
+        merged["steps"] = None
+    return merged

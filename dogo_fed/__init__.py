@@ -1,0 +1,46 @@
+"""dogo-fed: peers of different architectures and objectives teach each other without sharing weights.
+
+The public names below are loaded when they are first used, so that `import dogo_fed` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dogo_fed.config import ComponentConfig, DataConfig, PeerConfig, RunConfig
+    from dogo_fed.data.map_style import dataset_from_arrays, dataset_from_map_style
+    from dogo_fed.errors import DogoError
+    from dogo_fed.run.train import train
+
+_HOME_OF = {
+    "ComponentConfig": "dogo_fed.config",
+    "DataConfig": "dogo_fed.config",
+    "DogoError": "dogo_fed.errors",
+    "PeerConfig": "dogo_fed.config",
+    "RunConfig": "dogo_fed.config",
+    "dataset_from_arrays": "dogo_fed.data.map_style",
+    "dataset_from_map_style": "dogo_fed.data.map_style",
+    "train": "dogo_fed.run.train",
+}
+
+__all__ = [
+    "ComponentConfig",
+    "DataConfig",
+    "DogoError",
+    "PeerConfig",
+    "RunConfig",
+    "dataset_from_arrays",
+    "dataset_from_map_style",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Loads a public name from its home."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'dogo_fed' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,141 @@
+"""Finds a component by its short name or its import path, and checks the options meant for it.
+
+Data sets, augmentations, backbones, objectives and optimizers are all chosen by a name in the
+configuration. A name is either one of the short names that the owning module lists, or the import
+path "package.module:callable" of something of the user's own. Both get keyword options.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
+
+from dogo_fed.errors import ConfigError
+
+Factory: TypeAlias = Callable[..., object]
+
+
+def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
+    """Returns the callable that `name` stands for; its module is imported only now.
+
+    Args:
+        kind: what is looked for, in words, for the error messages, e.g. "data set".
+        name: a short name, or an import path "package.module:callable".
+        known: import path of every short name.
+
+    Raises:
+        ConfigError: the name is unknown, can't be imported, or is not callable.
+    """
+    path = known.get(name, name)
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(
+            f"unknown {kind} {name!r}; known are {', '.join(sorted(known))}, or an import path "
+            f"'package.module:callable'{_close_matches(name, known)}"
+        )
+    found = _import_attribute(kind, module_name, attribute)
+    if not callable(found):
+        raise ConfigError(f"{kind} {path!r} is a {type(found).__name__}, which can't be called")
+    return found
+
+
+def check_options(
+    kind: str,
+    name: str,
+    factory: Factory,
+    options: Mapping[str, object],
+    reserved: Iterable[str] = (),
+) -> None:
+    """Checks option names against the factory's signature, before anything is built.
+
+    Args:
+        kind: what the factory builds, in words.
+        name: the name it was chosen by.
+        factory: what the options will be passed to, as keyword arguments.
+        options: the options from the configuration.
+        reserved: arguments that the caller passes itself; options may not name them.
+
+    Raises:
+        ConfigError: an option is unknown or reserved, or one without a default is missing.
+    """
+    callers_own = frozenset(reserved)
+    parameters = _keyword_parameters(kind, name, factory)
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    valid = {
+        key: one
+        for key, one in parameters.items()
+        if one.kind is not one.VAR_KEYWORD and key not in callers_own
+    }
+    for option in options:
+        if option in callers_own or (option not in valid and not takes_any):
+            raise ConfigError(_unknown_option(kind, name, str(option), list(valid)))
+    missing = [key for key, one in valid.items() if one.default is one.empty and key not in options]
+    if missing:
+        raise ConfigError(f"{kind} {name!r} needs the option {missing[0]!r}, which is not set")
+
+
+def build(
+    kind: str,
+    name: str,
+    known: Mapping[str, str],
+    options: Mapping[str, object],
+    **own_arguments: object,
+) -> object:
+    """Returns what the component called `name` builds from options and the caller's arguments.
+
+    Raises:
+        ConfigError: see `resolve` and `check_options`.
+    """
+    factory = resolve(kind, name, known)
+    check_options(kind, name, factory, options, reserved=own_arguments)
+    return factory(**own_arguments, **options)
+
+
+def _import_attribute(kind: str, module_name: str, attribute: str) -> object:
+    """Returns `module_name`.`attribute`; any failure to import becomes a ConfigError."""
+    try:
+        found: object = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        raise ConfigError(
+            f"{kind} '{module_name}:{attribute}': module {module_name!r} can't be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(
+                f"{kind} '{module_name}:{attribute}': module {module_name!r} has no {attribute!r}"
+                f"{_close_matches(part, dir(found))}"
+            )
+        found = getattr(found, part)
+    return found
+
+
+def _keyword_parameters(kind: str, name: str, factory: Factory) -> dict[str, inspect.Parameter]:
+    """Returns the parameters that can be passed by keyword, and `**anything` if there is one."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{kind} {name!r} does not tell its arguments, so its options can't be checked; "
+            "wrap it in a Python function"
+        ) from error
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+    return {key: one for key, one in signature.parameters.items() if one.kind not in by_position}
+
+
+def _unknown_option(kind: str, name: str, option: str, valid: list[str]) -> str:
+    """Returns the sentence about an option that the component does not have."""
+    listed = ", ".join(valid) if valid else "none"
+    return (
+        f"{kind} {name!r} has no option {option!r}; its options are: {listed}"
+        f"{_close_matches(option, valid)}"
+    )
+
+
+def _close_matches(word: str, candidates: Iterable[str]) -> str:
+    """Returns "; did you mean 'x'?" for the nearest candidates, or nothing."""
+    close = difflib.get_close_matches(word, list(candidates), n=3)
+    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -1,0 +1,345 @@
+"""Everything a run can be told, as frozen dataclasses that check themselves.
+
+YAML and command line compose these (see `configs`); a library user builds them directly. Nothing
+below the constructors that read them sees a config object.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from dogo_fed.errors import ConfigError
+from dogo_fed.objectives.mutual import Reduction
+
+PUBLISHED_DISTILL_WEIGHT = 100 / 256
+"""The published code's weight of 100 over N * N elements at N = 256, in batchmean units."""
+
+_PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Host(enum.Enum):
+    """Where the peers of a run live.
+
+    LOCAL: in this process, one after the other in lock-step: the reference.
+    GRPC: one process per peer on this machine.
+    RAY: one Ray actor per peer, on this machine or a cluster.
+    """
+
+    LOCAL = "local"
+    GRPC = "grpc"
+    RAY = "ray"
+
+
+class Placement(enum.Enum):
+    """How Ray spreads the peers over nodes (Ray's placement group strategies)."""
+
+    PACK = "PACK"
+    SPREAD = "SPREAD"
+    STRICT_PACK = "STRICT_PACK"
+    STRICT_SPREAD = "STRICT_SPREAD"
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _require_positive(owner: str, **values: float | None) -> None:
+    for key, value in values.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"{owner}{key} must be greater than 0, not {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentConfig:
+    """Something built by name: a short name or an import path "package.module:name", and its options."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        """Checks the name."""
+        _require(bool(self.name.strip()), "the name of a component must not be empty")
+
+    def __str__(self) -> str:
+        """Returns the name with its options, e.g. "resnet18(width=16)"."""
+        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.name}({options})" if options else self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerConfig:
+    """One learner; every setting is the peer's own.
+
+    Attributes:
+        backbone: images to features.
+        objective: the self-supervised loss with its heads.
+        augmentation: how this peer draws its two views.
+        optimizer: one of torch's, by name.
+        distill_weight: factor of the mutual KL, in units of `distill_reduction`; 0 learns alone.
+        distill_reduction: "batchmean", or the published code's "mean_over_elements".
+        kl_temperature: divisor of the cosines in the similarity distribution.
+    """
+
+    backbone: ComponentConfig
+    objective: ComponentConfig
+    augmentation: ComponentConfig
+    optimizer: ComponentConfig
+    distill_weight: float = PUBLISHED_DISTILL_WEIGHT
+    distill_reduction: Reduction = Reduction.BATCHMEAN
+    kl_temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        _require_positive("", kl_temperature=self.kl_temperature)
+        _require(
+            math.isfinite(self.distill_weight) and self.distill_weight >= 0,
+            f"distill_weight must be 0 or more, not {self.distill_weight}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig(ComponentConfig):
+    """The data set every peer sees.
+
+    Attributes:
+        default_rounds: length of a run that names neither `rounds` nor `steps`.
+    """
+
+    default_rounds: int = 10
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        ComponentConfig.__post_init__(self)
+        _require_positive("data.", default_rounds=self.default_rounds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeConfig:
+    """How peers teach each other.
+
+    Attributes:
+        enabled: false trains the same peers side by side, each alone.
+        deadline_s: how long the others wait for a peer at a step; then it counts as lost.
+        join_deadline_s: how long the run waits for its peers to appear.
+        reconnect_s: how long a peer tries to reach a coordinator that does not answer.
+    """
+
+    enabled: bool = True
+    deadline_s: float = 120.0
+    join_deadline_s: float = 300.0
+    reconnect_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        _require_positive(
+            "exchange.",
+            deadline_s=self.deadline_s,
+            join_deadline_s=self.join_deadline_s,
+            reconnect_s=self.reconnect_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalConfig:
+    """What is measured, on frozen features, on each peer's own machine.
+
+    Attributes:
+        knn_every_rounds: weighted kNN at the end of every so many rounds (and of the last).
+        knn_k, knn_temperature: of the weighted kNN.
+        linear: whether to end with a linear probe.
+        linear_epochs: length of the linear probe.
+        batch_size: images per forward pass of feature extraction.
+    """
+
+    knn_every_rounds: int = 1
+    knn_k: int = 200
+    knn_temperature: float = 0.1
+    linear: bool = True
+    linear_epochs: int = 50
+    batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        _require_positive(
+            "eval.",
+            knn_every_rounds=self.knn_every_rounds,
+            knn_k=self.knn_k,
+            knn_temperature=self.knn_temperature,
+            linear_epochs=self.linear_epochs,
+            batch_size=self.batch_size,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """When peers save themselves.
+
+    Attributes:
+        every_steps: steps between checkpoints; null saves at the end of every round.
+        keep: how many are kept. Peers differ by at most one, so 2 are enough to resume together.
+    """
+
+    every_steps: int | None = None
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        _require_positive("checkpoint.", every_steps=self.every_steps)
+        _require(self.keep >= 2, f"checkpoint.keep must be at least 2, not {self.keep}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryConfig:
+    """What happens when a peer dies.
+
+    Attributes:
+        max_restarts: how often each peer is started again from its last checkpoint.
+        silence_s: a run in which no peer says anything for so long is ended with an error.
+    """
+
+    max_restarts: int = 2
+    silence_s: float = 900.0
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        _require(
+            self.max_restarts >= 0,
+            f"recovery.max_restarts must be 0 or more, not {self.max_restarts}",
+        )
+        _require_positive("recovery.", silence_s=self.silence_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorConfig:
+    """Where the coordinator listens.
+
+    Attributes:
+        address: address to listen on; null is the loopback interface where all peers are on this
+            machine
+            and the node's own address where they are not.
+        port: 0 takes a free one.
+    """
+
+    address: str | None = None
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the port."""
+        _require(0 <= self.port <= 65535, f"coordinator.port must be 0 to 65535, not {self.port}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayConfig:
+    """Where Ray puts the peers.
+
+    Attributes:
+        address: null starts a Ray of its own and ends it; "auto" or host:port joins a running
+            cluster.
+        gpus_per_peer: null gives each peer one GPU where the cluster has any; fractions share one.
+        cpus_per_peer: logical CPUs reserved for each peer.
+        placement: Ray's placement group strategy.
+        placement_timeout_s: how long to wait for room.
+    """
+
+    address: str | None = None
+    gpus_per_peer: float | None = None
+    cpus_per_peer: float = 1.0
+    placement: Placement = Placement.PACK
+    placement_timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        gpus = self.gpus_per_peer
+        _require(gpus is None or gpus >= 0, f"ray.gpus_per_peer must be 0 or more, not {gpus}")
+        _require(
+            gpus is None or gpus <= 1 or float(gpus).is_integer(),
+            f"ray.gpus_per_peer must be a fraction of one GPU or a whole number, not {gpus}",
+        )
+        _require(
+            self.cpus_per_peer >= 0,
+            f"ray.cpus_per_peer must be 0 or more, not {self.cpus_per_peer}",
+        )
+        _require_positive("ray.", placement_timeout_s=self.placement_timeout_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """One run.
+
+    Attributes:
+        host: where the peers live.
+        peers: by name; names order everything that has to have an order.
+        data: the data set.
+        batch_size: N, images per step, the same at every peer.
+        seed: of everything random.
+        rounds, steps: length of the run in rounds or in steps; neither takes the data set's
+            default.
+        steps_per_round: null is one epoch.
+        threads_per_peer: torch's threads in each peer's process; part of what makes numbers repeat.
+        device: "auto", "cpu" or "cuda".
+        run_dir: null is runs/<peers>-<time>.
+        resume: run folder to go on with; everything else is read from there.
+    """
+
+    peers: Mapping[str, PeerConfig]
+    data: DataConfig
+    host: Host = Host.RAY
+    batch_size: int = 256
+    seed: int = 0
+    rounds: int | None = None
+    steps: int | None = None
+    steps_per_round: int | None = None
+    threads_per_peer: int = 1
+    device: str = "auto"
+    run_dir: str | None = None
+    resume: str | None = None
+    exchange: ExchangeConfig = ExchangeConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
+    coordinator: CoordinatorConfig = CoordinatorConfig()
+    ray: RayConfig = RayConfig()
+
+    def __post_init__(self) -> None:
+        """Checks what can be checked without the data set."""
+        _require(len(self.peers) >= 1, "a run needs at least 1 peer, but peers is empty")
+        for name in self.peers:
+            _require(
+                bool(_PEER_NAME.fullmatch(name)),
+                f"peer name {name!r} must be 1 to 64 letters, digits, '.', '_' or '-', since it "
+                "becomes a folder name",
+            )
+        folded = [name.casefold() for name in self.peers]
+        _require(
+            len(set(folded)) == len(folded),
+            f"two peers have the same name (ignoring case): {', '.join(self.peers)}",
+        )
+        _require(self.batch_size >= 2, f"batch_size must be at least 2, not {self.batch_size}")
+        _require(0 <= self.seed < 2**63, f"seed must be between 0 and 2**63 - 1, not {self.seed}")
+        _require_positive(
+            "",
+            rounds=self.rounds,
+            steps=self.steps,
+            steps_per_round=self.steps_per_round,
+            threads_per_peer=self.threads_per_peer,
+        )
+        _require(
+            self.rounds is None or self.steps is None,
+            f"give rounds or steps, not both (rounds={self.rounds}, steps={self.steps})",
+        )
+        _require(
+            self.device in ("auto", "cpu", "cuda"),
+            f'device must be "auto", "cpu" or "cuda", not {self.device!r}',
+        )
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether anything is exchanged: it is switched on and there is somebody to talk to."""
+        return self.exchange.enabled and len(self.peers) > 1

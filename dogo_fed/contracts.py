@@ -1,0 +1,175 @@
+"""The nouns that cross borders: between peer and coordinator, and between engine and reports.
+
+Nothing here knows a network, a framework or a model. `SimilarityDistribution` is the only type that
+holds numbers learned from images and may leave a peer; there is no type for images, labels,
+embeddings, weights or gradients, so none of them can be sent by accident.
+"""
+
+# N = images in the step's batch
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import NewType, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+PeerId = NewType("PeerId", str)
+FloatMatrix: TypeAlias = npt.NDArray[np.float32]
+
+PROTOCOL_VERSION = 1
+"""Raised whenever the meaning of a message changes; peers and coordinator must agree on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Identifies one exchange: which run, round and step, and which images in which order.
+
+    Attributes:
+        run_id: the run.
+        round: coordinator-level unit, counted from 1.
+        step: counted from 0 over the whole run.
+        batch_digest: digest of the ordered sample ids of this step (hex).
+    """
+
+    run_id: str
+    round: int
+    step: int
+    batch_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityDistribution:
+    """Row softmax of the cosine similarities between two views of a batch: what a peer publishes.
+
+    Attributes:
+        p_NN: float32, row-stochastic, N x N. Row i is image i of the ticket's batch.
+        negative_entropy: mean over rows of sum_j p_ij log p_ij, in nats; between -log N and 0.
+    """
+
+    p_NN: FloatMatrix
+    negative_entropy: float
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSignal:
+    """What a peer receives for a ticket: the mean of the other peers' distributions.
+
+    Attributes:
+        mean_NN: float32, row-stochastic, N x N; None when no other peer took part.
+        negative_entropy: mean over the other peers of their negative entropies (nats). Together
+            with
+            `mean_NN` it gives the exact mean of the KL divergences, see `objectives.mutual`.
+        teachers: the peers whose distributions were averaged, in name order.
+        next_step: the step this peer does next; greater than step + 1 if it fell behind.
+        stop: the run ends after this step; save and leave.
+        waited_s: seconds that the answer was held back for slower peers.
+    """
+
+    mean_NN: FloatMatrix | None
+    negative_entropy: float
+    teachers: tuple[PeerId, ...]
+    next_step: int
+    stop: bool = False
+    waited_s: float = 0.0
+
+
+class Phase(enum.Enum):
+    """What a peer is doing, for the live view."""
+
+    STARTING = "starting"
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    FINISHED = "finished"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one peer says about one step. Times in seconds, sizes in bytes on the wire.
+
+    Attributes:
+        ssl_loss: the peer's own objective (nats for NT-Xent, cosine units for SimSiam).
+        mutual_kl: mean KL from the other peers to this one, mean over rows, in nats, unweighted.
+        num_teachers: how many other peers' distributions arrived.
+        compute_s: forward, backward, update and augmentation.
+        wait_s: time the answer was held back for slower peers.
+        exchange_s: the rest of the round trip: encoding, transfer, averaging, checking.
+    """
+
+    peer: PeerId
+    round: int
+    step: int
+    ssl_loss: float
+    mutual_kl: float
+    num_teachers: int
+    compute_s: float
+    wait_s: float
+    exchange_s: float
+    bytes_up: int
+    bytes_down: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundReport:
+    """What one peer says at the end of a round; round 0 is before training.
+
+    Attributes:
+        step: number of steps done.
+        knn_top1: accuracy of the weighted kNN on the frozen features, 0 to 1.
+        seconds: what the evaluation took.
+    """
+
+    peer: PeerId
+    round: int
+    step: int
+    knn_top1: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerResult:
+    """The last word of a peer; one row of `summary.json`.
+
+    Attributes:
+        parameters: number of trainable parameters of the backbone.
+        ssl_loss, mutual_kl: means over the last round's steps.
+        state_digest: hash over all parameters and buffers in name order.
+        steps_trained: updates this peer has made; fewer than the run's steps if it was away.
+    """
+
+    peer: PeerId
+    backbone: str
+    objective: str
+    parameters: int
+    knn_top1: float
+    linear_top1: float
+    knn_top1_untrained: float
+    ssl_loss: float
+    mutual_kl: float
+    state_digest: str
+    steps_trained: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something a person should know about: a peer joined late, was lost, came back; a run was stopped.
+
+    Attributes:
+        kind: one word, e.g. "peer_lost", "peer_rejoined", "deadline_passed", "stopped".
+        message: one sentence for people.
+        peer: whom it is about; empty if it is about the run.
+        step: the run's step when it happened; -1 before the first.
+        at_s: seconds since the coordinator started.
+    """
+
+    kind: str
+    message: str
+    peer: str = ""
+    step: int = -1
+    at_s: float = field(default=0.0)
+
+
+Record: TypeAlias = StepReport | RoundReport | PeerResult | Event

@@ -1,0 +1,320 @@
+"""The coordinator as a pure state machine: who is in, which step is open, when it closes, who is lost.
+
+It knows no network and no clock: every call that depends on time is told what time it is. A host
+(the process itself, or a gRPC service) delivers calls, asks `next_deadline_s` how long it may
+sleep, calls `tick`, and wakes those whose step has closed.
+
+What may be relied on:
+    * A step closes when every peer it waits for has contributed, or at its deadline. Nobody waits
+        longer.
+    * After it has closed, the answer to a peer for that step never changes; repeated calls get it
+        again.
+    * A peer that misses a deadline is lost: later steps do not wait for it, until it is heard of
+        again.
+      It then goes on with the next open step.
+    * A stop is decided when a step closes, so all peers of that step stop after the same step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dogo_fed.agreement import differences
+from dogo_fed.contracts import Event, PeerId, SimilarityDistribution, TeacherSignal, Ticket
+from dogo_fed.coordination.membership import Member, Membership, Roster
+from dogo_fed.coordination.rendezvous import Rendezvous
+from dogo_fed.errors import MalformedDistribution, SchemaMismatch, StaleTicket
+
+logger = logging.getLogger(__name__)
+
+_CLOSED_KEPT = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorSettings:
+    """What the coordinator needs to know of a run. Times in seconds.
+
+    Attributes:
+        agreement: what every joining peer must present, see `dogo_fed.agreement`.
+        first_step: 0, or the step a resumed run goes on with.
+        batch_digest: step to the digest of its ordered sample ids.
+    """
+
+    run_id: str
+    agreement: Mapping[str, str]
+    peers: tuple[PeerId, ...]
+    batch_size: int
+    first_step: int
+    batch_digest: Callable[[int], str]
+    deadline_s: float
+    join_deadline_s: float
+
+
+class Coordinator:
+    """One run's meeting points and members."""
+
+    def __init__(
+        self, settings: CoordinatorSettings, now_s: float, on_event: Callable[[Event], None]
+    ) -> None:
+        self._settings = settings
+        self._started_at_s = now_s
+        self._on_event = on_event
+        self._roster = Roster(settings.peers, settings.first_step)
+        self._open: Rendezvous | None = None
+        self._closed: dict[int, Rendezvous] = {}
+        self._next_open_step = settings.first_step
+        self._stopping = False
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the run is to end early."""
+        return self._stopping
+
+    @property
+    def next_open_step(self) -> int:
+        """The first step that has not closed."""
+        return self._next_open_step
+
+    def standing(self, peer: PeerId) -> Membership:
+        """Returns a peer's standing."""
+        return self._roster[peer].standing
+
+    def join(
+        self, peer: PeerId, incarnation: str, agreement: Mapping[str, str], now_s: float
+    ) -> int:
+        """Lets a peer's process in, in place of an earlier one of the same peer.
+
+        Returns:
+            The step the peer goes on with.
+
+        Raises:
+            Refused: no such peer in this run.
+            SchemaMismatch: the peer does not run the same thing; the message names what differs.
+        """
+        member = self._roster[peer]
+        found = differences(
+            self._settings.agreement,
+            agreement,
+            my_name="the coordinator",
+            their_name=f"peer {peer}",
+        )
+        if found:
+            raise SchemaMismatch(
+                f"peer {peer!r} does not run the same thing as the coordinator: {'; '.join(found)}"
+            )
+        if member.incarnation == incarnation:
+            return member.next_step
+        is_return = bool(member.incarnation)
+        if not is_return:
+            member.first_joined_at_s = now_s
+        member.incarnation = incarnation
+        self._readmit(member)
+        if is_return:
+            self._event("peer_rejoined", f"rejoins at step {member.next_step}", peer, now_s)
+        return member.next_step
+
+    def offer(
+        self,
+        peer: PeerId,
+        incarnation: str,
+        ticket: Ticket,
+        distribution: SimilarityDistribution,
+        now_s: float,
+    ) -> None:
+        """Takes a peer's distribution for a ticket. Repeating the same offer changes nothing.
+
+        Raises:
+            Refused: no such peer.
+            StaleTicket: an older process of the peer speaks, or the step is not open yet.
+            SchemaMismatch: another run, or other images than the schedule's.
+            MalformedDistribution: the matrix is not batch size x batch size.
+        """
+        member = self._roster.check_incarnation(peer, incarnation)
+        self._check(peer, ticket, distribution)
+        if ticket.step < self._next_open_step:
+            self._offer_late(peer, member, ticket, distribution, now_s)
+            return
+        if ticket.step > self._next_open_step:
+            raise StaleTicket(
+                f"peer {peer!r} offers step {ticket.step}, but step {self._next_open_step} is open"
+            )
+        if member.standing is Membership.LOST:
+            self._event("peer_rejoined", f"is heard of again at step {ticket.step}", peer, now_s)
+        member.standing = Membership.PRESENT
+        if self._open is None:
+            self._open = Rendezvous(ticket.step, now_s)
+        self._open.add(peer, distribution, now_s)
+        self._close_if_complete(now_s)
+
+    def answer(self, peer: PeerId, step: int) -> TeacherSignal | None:
+        """Returns what `peer` learns from at `step`, or None while the step is open.
+
+        Raises:
+            StaleTicket: the step was closed so long ago that its answer is not kept any more.
+        """
+        if step >= self._next_open_step:
+            return None
+        rendezvous = self._closed.get(step)
+        member = self._roster[peer]
+        if rendezvous is None:
+            return TeacherSignal(
+                mean_NN=None,
+                negative_entropy=0.0,
+                teachers=(),
+                next_step=member.next_step,
+                stop=self._stopping,
+            )
+        was_late = peer not in rendezvous.contributors
+        return rendezvous.signal_for(peer, member.next_step if was_late else step + 1)
+
+    def tick(self, now_s: float) -> None:
+        """Lets time pass: peers that missed a deadline are lost, and the step may close without them."""
+        if now_s >= self._started_at_s + self._settings.join_deadline_s:
+            for peer in self._roster.with_standing(Membership.EXPECTED):
+                self.lose(
+                    peer,
+                    f"has not joined within {self._settings.join_deadline_s:g} s",
+                    now_s,
+                )
+        for peer, deadline_at_s in self._overdue():
+            if now_s >= deadline_at_s and self._open is not None:
+                self.lose(
+                    peer,
+                    f"missed the deadline of {self._settings.deadline_s:g} s at step "
+                    f"{self._open.step}",
+                    now_s,
+                )
+
+    def next_deadline_s(self) -> float | None:
+        """Returns when `tick` has something to do next, on the caller's clock; None if never."""
+        deadlines = []
+        if self._roster.with_standing(Membership.EXPECTED):
+            deadlines.append(self._started_at_s + self._settings.join_deadline_s)
+        deadlines += [deadline_at_s for _, deadline_at_s in self._overdue()]
+        return min(deadlines, default=None)
+
+    def check_sender(self, peer: PeerId, incarnation: str) -> None:
+        """Checks that a report comes from the peer's latest process.
+
+        Raises:
+            Refused: no such peer.
+            StaleTicket: an older process of the peer speaks.
+        """
+        self._roster.check_incarnation(peer, incarnation)
+
+    def lose(self, peer: PeerId, reason: str, now_s: float) -> None:
+        """Marks a peer as lost: nobody waits for it any more. Nothing happens if it is done already."""
+        member = self._roster[peer]
+        if member.standing in (Membership.LOST, Membership.DONE):
+            return
+        member.standing = Membership.LOST
+        self._event("peer_lost", reason, peer, now_s)
+        self._close_if_complete(now_s)
+
+    def leave(self, peer: PeerId, incarnation: str, now_s: float) -> None:
+        """Lets a peer go that has done its steps; a second call does nothing.
+
+        Raises:
+            Refused: no such peer.
+            StaleTicket: an older process of the peer speaks.
+        """
+        member = self._roster.check_incarnation(peer, incarnation)
+        member.standing = Membership.DONE
+        self._close_if_complete(now_s)
+
+    def stop(self, reason: str, now_s: float) -> None:
+        """Asks for an early end: the step that closes next is the last one."""
+        if not self._stopping:
+            self._stopping = True
+            self._event("stopped", reason, None, now_s)
+
+    def _overdue(self) -> list[tuple[PeerId, float]]:
+        """Returns the present peers that the open step still waits for, each with its deadline.
+
+        The deadline counts from the first contribution to the step, or from the peer's first
+        joining.
+        """
+        rendezvous = self._open
+        if rendezvous is None:
+            return []
+        missing = []
+        for peer in self._roster.awaited(rendezvous.step):
+            member = self._roster[peer]
+            if member.standing is Membership.PRESENT and peer not in rendezvous.contributors:
+                since_s = max(rendezvous.opened_at_s, member.first_joined_at_s)
+                missing.append((peer, since_s + self._settings.deadline_s))
+        return missing
+
+    def _check(self, peer: PeerId, ticket: Ticket, distribution: SimilarityDistribution) -> None:
+        if ticket.run_id != self._settings.run_id:
+            raise SchemaMismatch(
+                f"peer {peer!r} speaks of run {ticket.run_id!r}, this is run {self._settings.run_id!r}"
+            )
+        digest = self._settings.batch_digest(ticket.step)
+        if ticket.batch_digest != digest:
+            raise SchemaMismatch(
+                f"peer {peer!r} used other images at step {ticket.step}: its batch digest is "
+                f"{ticket.batch_digest[:64]!r}, the schedule's is {digest!r}; check that seed, data set "
+                "and batch size are the same"
+            )
+        size = self._settings.batch_size
+        if distribution.p_NN.shape != (size, size):
+            raise MalformedDistribution(
+                f"peer {peer!r} published a matrix of shape {distribution.p_NN.shape} at step "
+                f"{ticket.step}; the batch size is {size}"
+            )
+
+    def _offer_late(
+        self,
+        peer: PeerId,
+        member: Member,
+        ticket: Ticket,
+        distribution: SimilarityDistribution,
+        now_s: float,
+    ) -> None:
+        rendezvous = self._closed.get(ticket.step)
+        if rendezvous is not None and peer in rendezvous.contributors:
+            rendezvous.add(peer, distribution, now_s)
+            return
+        was_lost = member.standing is Membership.LOST
+        self._readmit(member)
+        if was_lost:
+            self._event(
+                "peer_rejoined",
+                f"came late to step {ticket.step} and goes on with step {member.next_step}",
+                peer,
+                now_s,
+            )
+
+    def _readmit(self, member: Member) -> None:
+        member.standing = Membership.PRESENT
+        member.next_step = max(self._next_open_step, 0)
+
+    def _close_if_complete(self, now_s: float) -> None:
+        rendezvous = self._open
+        if rendezvous is None:
+            return
+        contributors = rendezvous.contributors
+        if any(peer not in contributors for peer in self._roster.awaited(rendezvous.step)):
+            return
+        rendezvous.close(now_s, stop=self._stopping)
+        self._closed[rendezvous.step] = rendezvous
+        self._closed.pop(rendezvous.step - _CLOSED_KEPT, None)
+        self._open = None
+        self._next_open_step = rendezvous.step + 1
+        for peer in contributors:
+            self._roster[peer].next_step = self._next_open_step
+
+    def _event(self, kind: str, message: str, peer: PeerId | None, now_s: float) -> None:
+        whole = f"peer {peer} {message}" if peer is not None else message
+        self._on_event(
+            Event(
+                kind=kind,
+                message=whole,
+                peer=peer or "",
+                step=self._next_open_step,
+                at_s=now_s - self._started_at_s,
+            )
+        )

@@ -1,0 +1,94 @@
+"""Who belongs to the run, and what state each peer is in.
+
+EXPECTED --join--> PRESENT --leave--> DONE
+    |                | ^
+    +--deadline------+-|-----> LOST
+                       +-join--+        (a new process, or a late contribution of the old one)
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dogo_fed.contracts import PeerId
+from dogo_fed.errors import Refused, StaleTicket
+
+
+class Membership(enum.Enum):
+    """A peer's standing with the coordinator."""
+
+    EXPECTED = "expected"
+    PRESENT = "present"
+    LOST = "lost"
+    DONE = "done"
+
+
+@dataclass(slots=True)
+class Member:
+    """One peer as the coordinator knows it.
+
+    Attributes:
+        incarnation: unique to each process start of the peer; empty before the first join.
+        next_step: the first step this peer may still take part in.
+        first_joined_at_s: its first step's deadline counts from here.
+    """
+
+    standing: Membership
+    incarnation: str
+    next_step: int
+    first_joined_at_s: float = 0.0
+
+
+class Roster:
+    """All peers of a run."""
+
+    def __init__(self, peers: Iterable[PeerId], first_step: int) -> None:
+        self._members = {
+            peer: Member(Membership.EXPECTED, "", first_step) for peer in sorted(peers)
+        }
+
+    def __getitem__(self, peer: PeerId) -> Member:
+        """Returns the member.
+
+        Raises:
+            Refused: no such peer in this run.
+        """
+        member = self._members.get(peer)
+        if member is None:
+            raise Refused(
+                f"there is no peer {peer!r} in this run; its peers are "
+                f"{', '.join(repr(str(name)) for name in self._members)}"
+            )
+        return member
+
+    def with_standing(self, *standings: Membership) -> list[PeerId]:
+        """Returns the peers with one of these standings, in name order."""
+        return [peer for peer, member in self._members.items() if member.standing in standings]
+
+    def awaited(self, step: int) -> list[PeerId]:
+        """Returns the peers that `step` waits for: expected or present, and not ahead of it."""
+        return [
+            peer
+            for peer, member in self._members.items()
+            if member.standing in (Membership.EXPECTED, Membership.PRESENT)
+            and member.next_step <= step
+        ]
+
+    def check_incarnation(self, peer: PeerId, incarnation: str) -> Member:
+        """Returns the member if `incarnation` is its latest process.
+
+        Raises:
+            Refused: no such peer.
+            StaleTicket: another process has joined as this peer since, or none has.
+        """
+        member = self[peer]
+        if not member.incarnation:
+            raise StaleTicket(f"peer {peer!r} has not joined the run yet")
+        if member.incarnation != incarnation:
+            raise StaleTicket(
+                f"another process has joined as peer {peer!r} since; this one is no longer part of "
+                "the run"
+            )
+        return member

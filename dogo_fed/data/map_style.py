@@ -1,0 +1,218 @@
+"""A user's own images as a `DataSet`: from arrays, or from a pair of torch map-style data sets."""
+
+# N = images, C = channels, H, W = pixels
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Protocol, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from dogo_fed.data.source import DataSet, TensorImages
+from dogo_fed.errors import DataError
+
+UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+Pixels: TypeAlias = UInt8Array | torch.Tensor
+
+CHUNK_IMAGES = 4096
+"""Statistics and digests read this many images at a time, so a memory-mapped set stays on disk."""
+
+
+class MapStyle(Protocol):
+    """A torch map-style data set of pairs: a PIL image, array or tensor, and its class."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def __getitem__(self, index: int) -> tuple[object, int]:
+        """Returns image and class."""
+        ...
+
+
+def dataset_from_arrays(
+    name: str,
+    train_images: Pixels,
+    train_labels: npt.ArrayLike | torch.Tensor,
+    test_images: Pixels,
+    test_labels: npt.ArrayLike | torch.Tensor,
+    num_classes: int | None = None,
+) -> DataSet:
+    """Returns a data set of images held in memory; mean, deviation and fingerprint are computed.
+
+    Args:
+        name: what reports call it.
+        train_images: uint8, N x C x H x W, square.
+        train_labels: classes from 0, of shape N; -1 for an image without a label.
+        test_images: uint8, of the same channels and size as the training images.
+        test_labels: classes from 0, of shape N.
+        num_classes: None counts up to the largest label.
+
+    Raises:
+        DataError: the images or labels do not have the promised type, shape or range.
+    """
+    train_NCHW = _as_pixels(f"{name}: train images", train_images)
+    test_NCHW = _as_pixels(f"{name}: test images", test_images)
+    if train_NCHW.shape[1:] != test_NCHW.shape[1:]:
+        raise DataError(
+            f"{name}: train images are {tuple(train_NCHW.shape[1:])} but test images are "
+            f"{tuple(test_NCHW.shape[1:])} (channels, height, width)"
+        )
+    train_N = _as_labels(f"{name}: train labels", train_labels, len(train_NCHW))
+    test_N = _as_labels(f"{name}: test labels", test_labels, len(test_NCHW))
+    largest = int(torch.cat([train_N, test_N]).max())
+    if num_classes is not None and largest >= num_classes:
+        raise DataError(f"{name}: a label is {largest}, but there are only {num_classes} classes")
+    mean, std = pixel_statistics(train_NCHW)
+    return DataSet(
+        name=name,
+        train=TensorImages(train_NCHW, train_N),
+        test=TensorImages(test_NCHW, test_N),
+        num_classes=largest + 1 if num_classes is None else num_classes,
+        image_size=train_NCHW.shape[-1],
+        mean=mean,
+        std=std,
+        fingerprint=fingerprint(train_NCHW),
+    )
+
+
+def dataset_from_map_style(name: str, train: MapStyle, test: MapStyle) -> DataSet:
+    """Returns a data set made by reading every item of two map-style data sets once.
+
+    Args:
+        name: what reports call it.
+        train: items are (image, class). An image is a PIL image, an array H x W or H x W x C, or a
+            tensor C x H x W; uint8, or floating point in 0..1. Grey images become three equal
+            channels.
+        test: the same.
+
+    Raises:
+        DataError: an item is not such a pair, or the images differ in shape; names the item.
+    """
+    train_NCHW, train_N = _materialise(f"{name}: train", train)
+    test_NCHW, test_N = _materialise(f"{name}: test", test)
+    return dataset_from_arrays(name, train_NCHW, train_N, test_NCHW, test_N)
+
+
+def pixel_statistics(images_NCHW: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and deviation per channel of uint8 images, scaled to 0..1, with 4 decimals.
+
+    The sums are of integers, so the result does not depend on machine or thread count.
+    A constant channel gets the deviation 1, so that it can be divided by.
+    """
+    channels = images_NCHW.shape[1]
+    sums, squares = [0] * channels, [0] * channels
+    for chunk_NCHW in torch.split(images_NCHW, CHUNK_IMAGES):
+        for channel in range(channels):
+            counts = torch.bincount(chunk_NCHW[:, channel].reshape(-1), minlength=256).tolist()
+            sums[channel] += sum(value * count for value, count in enumerate(counts))
+            squares[channel] += sum(value * value * count for value, count in enumerate(counts))
+    number = images_NCHW.numel() // channels
+    variances = [
+        (number * square - total * total) / number**2
+        for total, square in zip(sums, squares, strict=True)
+    ]
+    mean = tuple(round(total / number / 255.0, 4) for total in sums)
+    std = tuple(round(math.sqrt(variance) / 255.0, 4) or 1.0 for variance in variances)
+    return mean, std
+
+
+def fingerprint(images_NCHW: torch.Tensor) -> str:
+    """Returns a hex digest of the shape and the pixels of uint8 images, in order."""
+    hasher = hashlib.blake2b(str(tuple(images_NCHW.shape)).encode(), digest_size=16)
+    for chunk_NCHW in torch.split(images_NCHW, CHUNK_IMAGES):
+        hasher.update(chunk_NCHW.contiguous().numpy().data)
+    return hasher.hexdigest()
+
+
+def _as_pixels(what: str, images: Pixels) -> torch.Tensor:
+    """Returns images as a uint8 tensor N x C x H x W, or raises DataError."""
+    tensor = images if isinstance(images, torch.Tensor) else torch.from_numpy(images)
+    if tensor.dtype != torch.uint8 or tensor.ndim != 4 or tensor.shape[2] != tensor.shape[3]:
+        raise DataError(
+            f"{what} must be uint8 of shape N x C x H x W with H = W, not {tensor.dtype} of shape "
+            f"{tuple(tensor.shape)}"
+        )
+    if len(tensor) == 0:
+        raise DataError(f"{what}: there are none")
+    return tensor
+
+
+def _as_labels(what: str, labels: npt.ArrayLike | torch.Tensor, number: int) -> torch.Tensor:
+    """Returns labels as an int64 tensor of shape N, or raises DataError."""
+    tensor = torch.as_tensor(labels)
+    if tensor.shape != (number,) or tensor.is_floating_point():
+        raise DataError(
+            f"{what} must be {number} integers, not {tensor.dtype} of shape {tuple(tensor.shape)}"
+        )
+    if int(tensor.min()) < -1:
+        raise DataError(f"{what} must be classes from 0, or -1 for none, not {int(tensor.min())}")
+    return tensor.to(torch.int64)
+
+
+def _materialise(what: str, source: MapStyle) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns all images (uint8, N x C x H x W) and classes (N) of a map-style data set."""
+    if len(source) == 0:
+        raise DataError(f"{what}: the data set is empty")
+    first_CHW, _ = _read_item(what, source, 0)
+    images_NCHW = torch.empty((len(source), *first_CHW.shape), dtype=torch.uint8)
+    labels_N = torch.empty(len(source), dtype=torch.int64)
+    for index in range(len(source)):
+        image_CHW, label = _read_item(what, source, index)
+        if image_CHW.shape != first_CHW.shape:
+            raise DataError(
+                f"{what} item {index} has shape {tuple(image_CHW.shape)}, but item 0 has "
+                f"{tuple(first_CHW.shape)}; all images must be of one size"
+            )
+        images_NCHW[index] = image_CHW
+        labels_N[index] = label
+    return images_NCHW, labels_N
+
+
+def _read_item(what: str, source: MapStyle, index: int) -> tuple[torch.Tensor, int]:
+    """Returns one image (uint8, C x H x W) and its class."""
+    item = cast(object, source[index])
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise DataError(f"{what} item {index} is a {type(item).__name__}, not (image, class)")
+    image, label = item
+    if isinstance(label, torch.Tensor | np.ndarray) and label.ndim == 0:
+        label = label.item()
+    if isinstance(label, bool) or not isinstance(label, int | np.integer):
+        raise DataError(f"{what} item {index} has the class {label!r}, which is not an integer")
+    return _image_to_uint8(f"{what} item {index}", image), int(label)
+
+
+def _image_to_uint8(what: str, image: object) -> torch.Tensor:
+    """Returns a PIL image, array or tensor as uint8, C x H x W."""
+    if isinstance(image, Image.Image):
+        image = np.array(image.convert("RGB"))
+    if isinstance(image, np.ndarray):
+        array = image[:, :, None] if image.ndim == 2 else image
+        image = torch.from_numpy(np.ascontiguousarray(array)).movedim(-1, 0)
+    if not isinstance(image, torch.Tensor):
+        raise DataError(f"{what} is a {type(image).__name__}, not a PIL image, array or tensor")
+    if image.ndim != 3 or image.shape[0] not in (1, 3):
+        raise DataError(
+            f"{what} has shape {tuple(image.shape)}, not (1 or 3 channels, height, width)"
+        )
+    if image.is_floating_point():
+        image = _float_to_uint8(what, image)
+    if image.dtype != torch.uint8:
+        raise DataError(f"{what} is {image.dtype}, not uint8 or floating point in 0..1")
+    return image.expand(3, -1, -1)
+
+
+def _float_to_uint8(what: str, image_CHW: torch.Tensor) -> torch.Tensor:
+    """Returns an image in 0..1 as uint8; other values are an error: they were normalised."""
+    low, high = float(image_CHW.min()), float(image_CHW.max())
+    if not (low >= 0.0 and high <= 1.0):
+        raise DataError(
+            f"{what} has values from {low:.3g} to {high:.3g}; floating-point images must be in "
+            "0..1, so leave the normalisation out of the data set's transform"
+        )
+    return (image_CHW * 255.0).round().to(torch.uint8)

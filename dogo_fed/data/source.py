@@ -1,0 +1,77 @@
+"""What a data set is to the rest of the code: images by id, labels for evaluation only, a fingerprint."""
+
+# B = images asked for, C = channels, H, W = pixels, N = images in the source
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+class ImageSource(Protocol):
+    """Images by sample id. Labels are for evaluation on the peer's own machine and are never sent."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """Class of every image: int64, shape N."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def images(self, ids: torch.Tensor) -> torch.Tensor:
+        """Returns the images with these ids, in this order: uint8, B x C x H x W, on the CPU."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """A training and a test source that belong together.
+
+    Attributes:
+        image_size: side of the (square) images in pixels.
+        mean, std: per channel, of pixel values scaled to 0..1; used to normalise.
+        fingerprint: hex digest of the training images in order; equal at every peer of a run.
+    """
+
+    name: str
+    train: ImageSource
+    test: ImageSource
+    num_classes: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+
+class TensorImages:
+    """An `ImageSource` held in memory."""
+
+    def __init__(self, images_NCHW: torch.Tensor, labels_N: torch.Tensor) -> None:
+        if images_NCHW.dtype != torch.uint8 or images_NCHW.ndim != 4:
+            raise ValueError(
+                f"images must be uint8 of shape N x C x H x W, not {images_NCHW.dtype} of shape "
+                f"{tuple(images_NCHW.shape)}"
+            )
+        if labels_N.shape != (len(images_NCHW),):
+            raise ValueError(
+                f"{len(images_NCHW)} images but labels of shape {tuple(labels_N.shape)}"
+            )
+        self._images_NCHW = images_NCHW.contiguous()
+        self._labels_N = labels_N.to(torch.int64)
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """Class of every image: int64, shape N."""
+        return self._labels_N
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._images_NCHW)
+
+    def images(self, ids: torch.Tensor) -> torch.Tensor:
+        """Returns the images with these ids, in this order: uint8, B x C x H x W."""
+        return self._images_NCHW[ids]

@@ -1,0 +1,1 @@
+"""The DoGo step, and the loop around it. No network here; hosts give the engine an `Exchange`."""

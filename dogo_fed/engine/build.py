@@ -1,0 +1,194 @@
+"""From settings to a peer and its session. Everything random here is drawn from named streams."""
+
+# N = images, C, H, W = channels and pixels, F = feature dimension
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import torch
+from torch import nn
+
+from dogo_fed import components, seeding
+from dogo_fed.checkpoint import Progress
+from dogo_fed.config import ComponentConfig, PeerConfig, RunConfig
+from dogo_fed.contracts import PeerId
+from dogo_fed.data.augment import build_augmentation
+from dogo_fed.data.source import DataSet
+from dogo_fed.engine.evaluator import Evaluator
+from dogo_fed.engine.peer import Peer
+from dogo_fed.engine.session import PeerLabels, PeerSession, RunFrame
+from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation import evaluation_mode
+from dogo_fed.exchange.base import Exchange
+from dogo_fed.models.catalog import BACKBONES
+from dogo_fed.objectives.base import Objective
+from dogo_fed.objectives.catalog import OBJECTIVES
+from dogo_fed.peer_folder import PeerFolder
+from dogo_fed.reporting.sink import Sink
+
+OPTIMIZERS = {
+    "adam": "torch.optim:Adam",
+    "adamw": "torch.optim:AdamW",
+    "sgd": "torch.optim:SGD",
+}
+
+
+def fix_numerics(threads: int) -> None:
+    """Makes this process's arithmetic repeatable: thread count, deterministic kernels, no TF32 surprises.
+
+    Affects the whole process, so hosts call it once, before the first tensor.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch asks for it on CUDA
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def resolve_device(name: str) -> torch.device:
+    """Returns the device called "auto", "cpu" or "cuda".
+
+    Raises:
+        ConfigError: "cuda" was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError('device="cuda" was asked for, but this process sees no GPU')
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def build_peer(
+    peer_id: PeerId,
+    settings: PeerConfig,
+    *,
+    dataset: DataSet,
+    run_seed: int,
+    device: torch.device,
+    backbone: nn.Module | None = None,
+) -> Peer:
+    """Returns the peer with its initial weights, which depend on the seed and the peer's name only.
+
+    Args:
+        peer_id: the peer's name.
+        settings: its own settings.
+        dataset: for image size, channels and normalisation.
+        run_seed: the run's seed.
+        device: where it computes.
+        backbone: a module of the user's own, in place of the one that `settings` names.
+
+    Raises:
+        ConfigError: a component is unknown, an option is wrong, or the backbone does not give
+            features.
+    """
+    try:
+        with seeding.stream(run_seed, peer_id, "initialisation"):
+            if backbone is None:
+                backbone = _build_backbone(settings.backbone, dataset)
+            objective = _build_objective(settings.objective, backbone, dataset)
+        objective.to(device)
+        optimizer = components.build(
+            "optimizer",
+            settings.optimizer.name,
+            OPTIMIZERS,
+            settings.optimizer.options,
+            params=objective.parameters(),
+        )
+        augmentation = build_augmentation(
+            settings.augmentation.name,
+            settings.augmentation.options,
+            dataset.image_size,
+            dataset.mean,
+            dataset.std,
+        )
+    except (ConfigError, ValueError, TypeError) as error:
+        raise ConfigError(f"peer {peer_id!r}: {error}") from error
+    return Peer(
+        id=peer_id,
+        objective=objective,
+        optimizer=cast(torch.optim.Optimizer, optimizer),
+        augmentation=augmentation,
+        distill_weight=settings.distill_weight,
+        reduction=settings.distill_reduction,
+        temperature=settings.kl_temperature,
+        run_seed=run_seed,
+        device=device,
+    )
+
+
+def build_session(
+    peer: Peer,
+    config: RunConfig,
+    frame: RunFrame,
+    *,
+    exchange: Exchange | None,
+    sink: Sink,
+    folder: PeerFolder,
+    progress: Progress,
+) -> PeerSession:
+    """Returns the session of a peer whose weights are those of `progress`."""
+    settings = config.peers[peer.id]
+    evaluator = Evaluator(
+        dataset=frame.dataset,
+        settings=config.eval,
+        device=peer.device,
+        run_seed=config.seed,
+        peer=peer.id,
+    )
+    return PeerSession(
+        peer,
+        frame,
+        labels=PeerLabels(backbone=str(settings.backbone), objective=settings.objective.name),
+        evaluator=evaluator,
+        exchange=exchange,
+        sink=sink,
+        folder=folder,
+        progress=progress,
+    )
+
+
+def _build_backbone(settings: ComponentConfig, dataset: DataSet) -> nn.Module:
+    backbone = components.build(
+        "backbone",
+        settings.name,
+        BACKBONES,
+        settings.options,
+        image_size=dataset.image_size,
+        in_channels=len(dataset.mean),
+    )
+    if not isinstance(backbone, nn.Module):
+        raise ConfigError(
+            f"backbone {settings.name!r} gave a {type(backbone).__name__}; it must be a torch nn.Module"
+        )
+    return backbone
+
+
+def _build_objective(settings: ComponentConfig, backbone: nn.Module, dataset: DataSet) -> Objective:
+    objective = components.build(
+        "objective",
+        settings.name,
+        OBJECTIVES,
+        settings.options,
+        backbone=backbone,
+        feature_dim=_feature_dim(backbone, dataset),
+    )
+    if not isinstance(objective, Objective):
+        raise ConfigError(
+            f"objective {settings.name!r} gave a {type(objective).__name__}; it must be a "
+            "dogo_fed.objectives.base.Objective"
+        )
+    return objective
+
+
+def _feature_dim(backbone: nn.Module, dataset: DataSet) -> int:
+    """Returns F by showing the backbone two black images, which leaves it as it was."""
+    size = dataset.image_size
+    with evaluation_mode(backbone), torch.no_grad():
+        features_NF = backbone(torch.zeros(2, len(dataset.mean), size, size))
+    if not isinstance(features_NF, torch.Tensor) or features_NF.ndim != 2 or len(features_NF) != 2:
+        shape = tuple(features_NF.shape) if isinstance(features_NF, torch.Tensor) else "no tensor"
+        raise ConfigError(
+            f"the backbone must map N x C x H x W images to N x F features; for 2 images it gave {shape}"
+        )
+    return features_NF.shape[1]

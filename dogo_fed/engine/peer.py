@@ -1,0 +1,86 @@
+"""One learner: an objective over a backbone, its optimizer, its augmentation, and how it is taught."""
+
+# N = images in the step's batch, C, H, W = channels and pixels
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from dogo_fed import seeding
+from dogo_fed.contracts import PeerId, SimilarityDistribution
+from dogo_fed.errors import TrainingError
+from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.mutual import Reduction
+from dogo_fed.objectives.similarity import log_similarity_distribution, negative_entropy
+
+Augmentation = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""uint8 images N x C x H x W to two normalised float views; draws from torch's default generators."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Everything a step needs to know of one learner; the objective and the optimizer hold its state.
+
+    Attributes:
+        distill_weight: factor of the mutual KL, in units of `reduction`.
+        temperature: divisor of the cosines in the similarity distribution.
+        run_seed: the run's seed; this peer's random streams are named by it, the peer and the step.
+    """
+
+    id: PeerId
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    augmentation: Augmentation
+    distill_weight: float
+    reduction: Reduction
+    temperature: float
+    run_seed: int
+    device: torch.device
+
+    def views(self, images_NCHW: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns this peer's two augmented views of the step's images."""
+        with seeding.stream(self.run_seed, self.id, step, "augmentation", device=self.device):
+            return self.augmentation(images_NCHW.to(self.device, non_blocking=True))
+
+    def encode(self, views_NCHW: tuple[torch.Tensor, torch.Tensor], step: int) -> ObjectiveOutput:
+        """Returns one train-mode forward pass; layers that draw (dropout) use this step's stream."""
+        self.objective.train()
+        with seeding.stream(self.run_seed, self.id, step, "forward", device=self.device):
+            output: ObjectiveOutput = self.objective(*views_NCHW)
+        return output
+
+    def log_distribution(self, pair: ViewPair) -> torch.Tensor:
+        """Returns the log similarity distribution of two views' embeddings, N x N, with its gradient."""
+        return log_similarity_distribution(pair.a_ND, pair.b_ND, self.temperature)
+
+    def distribution(self, pair: ViewPair) -> SimilarityDistribution:
+        """Returns what leaves this peer: the similarity distribution, cut off from the graph."""
+        with torch.no_grad():
+            log_p_NN = self.log_distribution(pair).float()
+            p_NN = log_p_NN.exp()
+            entropy = negative_entropy(p_NN, log_p_NN).item()
+        return SimilarityDistribution(p_NN.cpu().numpy(), entropy)
+
+    def synchronise(self) -> None:
+        """Waits for the accelerator, so that times are told apart; nothing to do on a CPU."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def update(self, loss: torch.Tensor, step: int) -> None:
+        """Makes one optimizer step.
+
+        Raises:
+            TrainingError: the loss is not finite; nothing has been changed.
+        """
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss of peer {self.id!r} is {loss.item()} at step {step}; nothing was updated. "
+                "Lower the learning rate, or look at the images of this step"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.objective.after_update()

@@ -1,0 +1,53 @@
+"""How long a run is: total steps, steps in a round, and where rounds end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dogo_fed.config import RunConfig
+from dogo_fed.data.schedule import Schedule
+from dogo_fed.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps of a run. Rounds count from 1, steps from 0; the last round may be shorter."""
+
+    total_steps: int
+    steps_per_round: int
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds, the last of which may be shorter."""
+        return -(-self.total_steps // self.steps_per_round)
+
+    def round_of(self, step: int) -> int:
+        """Returns the round that `step` belongs to."""
+        return step // self.steps_per_round + 1
+
+    def ends_round(self, step: int) -> bool:
+        """Whether `step` is the last of its round."""
+        return (step + 1) % self.steps_per_round == 0 or step + 1 == self.total_steps
+
+
+def make_schedule(config: RunConfig, num_samples: int) -> Schedule:
+    """Returns the run's schedule.
+
+    Raises:
+        ConfigError: the batch is larger than the data set.
+    """
+    if config.batch_size > num_samples:
+        raise ConfigError(
+            f"batch_size={config.batch_size} is larger than the data set {config.data.name}, which has "
+            f"{num_samples} training images"
+        )
+    return Schedule(seed=config.seed, num_samples=num_samples, batch_size=config.batch_size)
+
+
+def make_plan(config: RunConfig, schedule: Schedule) -> Plan:
+    """Returns the run's plan: `steps`, or `rounds`, or the data set's default number of rounds."""
+    steps_per_round = config.steps_per_round or schedule.steps_per_epoch
+    rounds = config.rounds or config.data.default_rounds
+    return Plan(
+        total_steps=config.steps or rounds * steps_per_round, steps_per_round=steps_per_round
+    )

@@ -1,0 +1,320 @@
+"""One peer's way through a run: steps, evaluation at the end of rounds, checkpoints, the last word.
+
+The same session runs in every host. `run_peer` drives one session that has a process of its own;
+`run_lockstep` drives several in one process: all propose, then all absorb.
+"""
+
+# N = images in the step's batch, C, H, W = channels and pixels
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dogo_fed.checkpoint import Progress
+from dogo_fed.contracts import (
+    PeerResult,
+    RoundReport,
+    StepReport,
+    TeacherSignal,
+    Ticket,
+)
+from dogo_fed.data.schedule import Schedule
+from dogo_fed.data.source import DataSet
+from dogo_fed.engine.evaluator import Evaluator
+from dogo_fed.engine.peer import Peer
+from dogo_fed.engine.plan import Plan
+from dogo_fed.engine.step import Proposal, StepLosses, absorb, propose, show
+from dogo_fed.evaluation import state_digest
+from dogo_fed.exchange.base import Exchange, Traffic
+from dogo_fed.peer_folder import PeerFolder
+from dogo_fed.reporting.sink import Sink
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFrame:
+    """What all peers of a run share.
+
+    Attributes:
+        checkpoint_every_steps: None saves at the end of rounds only.
+        knn_every_rounds: evaluates at the end of every so many rounds, and of the last.
+    """
+
+    run_id: str
+    dataset: DataSet
+    schedule: Schedule
+    plan: Plan
+    checkpoint_every_steps: int | None
+    knn_every_rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerLabels:
+    """How a peer is called in reports."""
+
+    backbone: str
+    objective: str
+
+
+@dataclass(slots=True)
+class _OpenStep:
+    """A step between its two halves. Times in seconds."""
+
+    ticket: Ticket
+    proposal: Proposal
+    compute_s: float
+    exchange_s: float
+
+
+class PeerSession:
+    """One peer in one run."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        frame: RunFrame,
+        *,
+        labels: PeerLabels,
+        evaluator: Evaluator,
+        exchange: Exchange | None,
+        sink: Sink,
+        folder: PeerFolder,
+        progress: Progress,
+    ) -> None:
+        """Puts the peer at `progress`; its weights are already there.
+
+        Args:
+            peer: the learner.
+            frame: what all peers share.
+            labels: names for the reports.
+            evaluator: for kNN and linear probe.
+            exchange: None trains alone.
+            sink: gets a report for every step and round, and the result.
+            folder: where checkpoints and the exported encoder go.
+            progress: where to go on.
+        """
+        self.peer = peer
+        self._frame = frame
+        self._labels = labels
+        self._evaluator = evaluator
+        self._exchange = exchange
+        self._sink = sink
+        self._folder = folder
+        self._progress = progress
+        self._open: _OpenStep | None = None
+        self._is_stopped = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done, or the run was stopped."""
+        return self._is_stopped or self._progress.step >= self._frame.plan.total_steps
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether this peer takes part in an exchange, which tells it when to stop."""
+        return self._exchange is not None
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the run ended early."""
+        return self._is_stopped
+
+    def start(self) -> None:
+        """Evaluates the untrained encoder at the beginning of a run, and saves it."""
+        if math.isnan(self._progress.knn_top1_untrained):
+            self._progress.knn_top1_untrained = self._evaluate(round_number=0)
+        self.save()
+
+    def begin_step(self) -> None:
+        """Proposes, and publishes what the others learn from."""
+        step = self._progress.step
+        started_s = time.perf_counter()
+        images_NCHW = self._frame.dataset.train.images(self._frame.schedule.sample_ids(step))
+        proposal = propose(self.peer, images_NCHW, step)
+        ticket = self._ticket(step)
+        self.peer.synchronise()
+        computed_s = time.perf_counter()
+        if self._exchange is not None:
+            self._exchange.publish(ticket, show(self.peer, proposal))
+        published_s = time.perf_counter()
+        self._open = _OpenStep(ticket, proposal, computed_s - started_s, published_s - computed_s)
+
+    def end_step(self) -> None:
+        """Collects, absorbs, reports; at the end of a round evaluates, and saves when it is due."""
+        assert self._open is not None, "end_step without begin_step"
+        open_step, self._open = self._open, None
+        started_s = time.perf_counter()
+        signal = None if self._exchange is None else self._exchange.collect(open_step.ticket)
+        collected_s = time.perf_counter()
+        losses = absorb(self.peer, open_step.proposal, signal)
+        open_step.compute_s += time.perf_counter() - collected_s
+        open_step.exchange_s += collected_s - started_s
+        self._count(open_step.ticket, losses, signal)
+        self._sink.emit(self._report(open_step, losses, signal))
+        self._after_step(open_step.ticket.step)
+
+    def stop(self) -> None:
+        """Ends the run before the next step; peers that exchange are told by their signal instead."""
+        self._is_stopped = True
+
+    def save(self) -> None:
+        """Writes a checkpoint of where the peer is, unless there is one."""
+        if self._progress.step not in self._folder.checkpoints.steps():
+            self._folder.checkpoints.save(self.peer.objective, self.peer.optimizer, self._progress)
+
+    def finish(self) -> PeerResult | None:
+        """Saves, evaluates for the last time and exports; None if the run was stopped early."""
+        self.save()
+        result = None if self._is_stopped else self._result()
+        if result is not None:
+            self._export(result)
+            self._sink.emit(result)
+        return result
+
+    def _ticket(self, step: int) -> Ticket:
+        return Ticket(
+            run_id=self._frame.run_id,
+            round=self._frame.plan.round_of(step),
+            step=step,
+            batch_digest=self._frame.schedule.digest(step),
+        )
+
+    def _count(self, ticket: Ticket, losses: StepLosses, signal: TeacherSignal | None) -> None:
+        progress = self._progress
+        if progress.round != ticket.round:
+            progress.round, progress.round_steps = ticket.round, 0
+            progress.ssl_loss_sum = progress.mutual_kl_sum = 0.0
+        progress.round_steps += 1
+        progress.ssl_loss_sum += losses.ssl_loss
+        progress.mutual_kl_sum += losses.mutual_kl
+        progress.steps_trained += 1
+        progress.step = ticket.step + 1
+        if signal is not None:
+            progress.step = max(signal.next_step, ticket.step + 1)
+            self._is_stopped = signal.stop and progress.step < self._frame.plan.total_steps
+
+    def _report(
+        self, open_step: _OpenStep, losses: StepLosses, signal: TeacherSignal | None
+    ) -> StepReport:
+        wait_s = 0.0 if signal is None else min(signal.waited_s, open_step.exchange_s)
+        traffic = Traffic() if self._exchange is None else self._exchange.last_traffic
+        return StepReport(
+            peer=self.peer.id,
+            round=open_step.ticket.round,
+            step=open_step.ticket.step,
+            ssl_loss=losses.ssl_loss,
+            mutual_kl=losses.mutual_kl,
+            num_teachers=0 if signal is None else len(signal.teachers),
+            compute_s=open_step.compute_s,
+            wait_s=wait_s,
+            exchange_s=open_step.exchange_s - wait_s,
+            bytes_up=traffic.bytes_up,
+            bytes_down=traffic.bytes_down,
+        )
+
+    def _after_step(self, step: int) -> None:
+        plan = self._frame.plan
+        if plan.ends_round(step):
+            number = plan.round_of(step)
+            is_last = step + 1 == plan.total_steps
+            # The last round is evaluated by `finish`, together with the linear probe.
+            if number % self._frame.knn_every_rounds == 0 and not is_last:
+                self._progress.knn_top1 = self._evaluate(number)
+        every = self._frame.checkpoint_every_steps
+        due = plan.ends_round(step) if every is None else (step + 1) % every == 0
+        if due or self.is_finished:
+            self.save()
+
+    def _evaluate(self, round_number: int) -> float:
+        started_s = time.perf_counter()
+        knn_top1 = self._evaluator.knn(self.peer.objective.backbone)
+        self._emit_round(round_number, knn_top1, time.perf_counter() - started_s)
+        return knn_top1
+
+    def _emit_round(self, round_number: int, knn_top1: float, seconds: float) -> None:
+        logger.info(
+            "run=%s round=%d step=%d peer=%s knn_top1=%.4f",
+            self._frame.run_id,
+            round_number,
+            self._progress.step,
+            self.peer.id,
+            knn_top1,
+        )
+        self._sink.emit(
+            RoundReport(
+                peer=self.peer.id,
+                round=round_number,
+                step=self._progress.step,
+                knn_top1=knn_top1,
+                seconds=seconds,
+            )
+        )
+
+    def _result(self) -> PeerResult:
+        started_s = time.perf_counter()
+        backbone = self.peer.objective.backbone
+        knn_top1, linear_top1 = self._evaluator.knn_and_linear(backbone)
+        self._progress.knn_top1 = knn_top1
+        self._emit_round(self._frame.plan.num_rounds, knn_top1, time.perf_counter() - started_s)
+        progress = self._progress
+        num_steps = max(progress.round_steps, 1)
+        return PeerResult(
+            peer=self.peer.id,
+            backbone=self._labels.backbone,
+            objective=self._labels.objective,
+            parameters=sum(p.numel() for p in backbone.parameters() if p.requires_grad),
+            knn_top1=knn_top1,
+            linear_top1=linear_top1,
+            knn_top1_untrained=progress.knn_top1_untrained,
+            ssl_loss=progress.ssl_loss_sum / num_steps,
+            mutual_kl=progress.mutual_kl_sum / num_steps,
+            state_digest=state_digest(self.peer.objective),
+            steps_trained=progress.steps_trained,
+        )
+
+    def _export(self, result: PeerResult) -> None:
+        self._folder.export_encoder(
+            self.peer.objective.backbone,
+            {
+                "run_id": self._frame.run_id,
+                "peer": self.peer.id,
+                "backbone": result.backbone,
+                "data": self._frame.dataset.name,
+                "state_digest": result.state_digest,
+            },
+        )
+
+
+def run_peer(session: PeerSession, stop_requested: Callable[[], bool]) -> PeerResult | None:
+    """Drives one peer to its end. Returns its result, or None if the run was stopped early."""
+    session.start()
+    while not session.is_finished:
+        if not session.exchanges and stop_requested():
+            session.stop()
+            break
+        session.begin_step()
+        session.end_step()
+    return session.finish()
+
+
+def run_lockstep(
+    sessions: Sequence[PeerSession], stop_requested: Callable[[], bool]
+) -> list[PeerResult | None]:
+    """Drives several peers in one process: all propose, then all absorb. The reference of all hosts."""
+    for session in sessions:
+        session.start()
+    while not all(session.is_finished for session in sessions):
+        for session in sessions:
+            if not session.exchanges and stop_requested():
+                session.stop()
+        running = [session for session in sessions if not session.is_finished]
+        for session in running:
+            session.begin_step()
+        for session in running:
+            session.end_step()
+    return [session.finish() for session in sessions]

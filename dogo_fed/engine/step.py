@@ -1,0 +1,74 @@
+"""One step of DoGo (Bhat et al., "Distill on the Go", CVPR Workshops 2021), top to bottom.
+
+Every peer draws its own two views of the same images, minimises its own self-supervised loss, and
+is
+pulled towards what the other peers see as similar: L = L_ssl + weight * mean KL(theirs || mine).
+What the others see is same-step, from before the update and in train mode, and no gradient flows to
+them.
+
+`propose` and `absorb` know no network. Between them lies the only moment when anything leaves a
+peer.
+"""
+
+# N = images in the step's batch, C, H, W = channels and pixels
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dogo_fed.contracts import SimilarityDistribution, TeacherSignal, Ticket
+from dogo_fed.engine.peer import Peer
+from dogo_fed.exchange.base import Exchange
+from dogo_fed.objectives.base import ObjectiveOutput
+from dogo_fed.objectives.mutual import distillation_loss, mutual_kl
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a peer has computed by itself: its own loss and its embeddings, with their graph."""
+
+    step: int
+    output: ObjectiveOutput
+
+
+@dataclass(frozen=True, slots=True)
+class StepLosses:
+    """A finished step. `mutual_kl` is unweighted, in nats, and 0 where nobody taught."""
+
+    ssl_loss: float
+    mutual_kl: float
+
+
+def propose(peer: Peer, images_NCHW: torch.Tensor, step: int) -> Proposal:
+    """Looks at the images, and changes nothing but the running statistics of the normalisation."""
+    views = peer.views(images_NCHW, step)
+    return Proposal(step, peer.encode(views, step))
+
+
+def show(peer: Peer, proposal: Proposal) -> SimilarityDistribution:
+    """Returns the one thing that leaves the peer."""
+    return peer.distribution(proposal.output.publish)
+
+
+def absorb(peer: Peer, proposal: Proposal, signal: TeacherSignal | None) -> StepLosses:
+    """Learns from the others' mean distribution, or alone if nobody taught, and updates the weights."""
+    loss, kl_value = proposal.output.ssl_loss, 0.0
+    if signal is not None and signal.mean_NN is not None:
+        log_p_NN = peer.log_distribution(proposal.output.learn_with)
+        mean_q_NN = torch.tensor(signal.mean_NN, device=peer.device)
+        kl = mutual_kl(log_p_NN, mean_q_NN, signal.negative_entropy)
+        loss = loss + distillation_loss(kl, peer.distill_weight, peer.reduction, len(mean_q_NN))
+        kl_value = kl.item()
+    peer.update(loss, proposal.step)
+    return StepLosses(proposal.output.ssl_loss.item(), kl_value)
+
+
+def dogo_step(
+    peer: Peer, images_NCHW: torch.Tensor, ticket: Ticket, exchange: Exchange
+) -> StepLosses:
+    """Does one whole step of a peer that has a process of its own."""
+    proposal = propose(peer, images_NCHW, ticket.step)
+    exchange.publish(ticket, show(peer, proposal))
+    return absorb(peer, proposal, exchange.collect(ticket))

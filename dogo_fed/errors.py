@@ -1,0 +1,78 @@
+"""The error tree of the project, drawn once.
+
+    DogoError                     anything that dogo-fed raises on purpose
+    |-- ConfigError               a setting is unknown, of the wrong type, or impossible
+    |-- DataError                 a data set is missing, broken, or not what was promised
+    |-- CheckpointError           a checkpoint or run folder can't be read or does not fit the run
+    |-- PlacementError            the machine or cluster has no room for what was asked
+    |-- TrainingError             the numbers went wrong (a loss that is not finite)
+    |-- EvaluationError           an evaluation broke its own promise (a frozen backbone changed)
+    `-- ExchangeError             peers and coordinator can't go on talking
+        |-- ExchangeTimeout       no answer before the deadline
+        |-- CoordinatorLost       the coordinator can't be reached any more
+        |-- Refused               the coordinator said no, and says why
+        |   |-- SchemaMismatch    the two sides do not run the same thing (names what differs)
+        |   `-- StaleTicket       the step is closed, or not this peer's turn
+        `-- MalformedDistribution what arrived is not a similarity distribution
+
+Hosts translate the exceptions of grpc and ray to these at the edge, with the cause chained.
+Every message says what was wrong, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class DogoError(Exception):
+    """Base of every error that dogo-fed raises on purpose."""
+
+
+class ConfigError(DogoError):
+    """A setting is unknown, of the wrong type, or impossible."""
+
+
+class DataError(DogoError):
+    """A data set is missing, broken, or not what was promised."""
+
+
+class CheckpointError(DogoError):
+    """A checkpoint or a run folder can't be read, or does not fit this run."""
+
+
+class PlacementError(DogoError):
+    """The machine or the cluster has no room for what was asked."""
+
+
+class TrainingError(DogoError):
+    """The numbers went wrong: a loss or a gradient is not finite."""
+
+
+class EvaluationError(DogoError):
+    """An evaluation broke its own promise, for example a frozen backbone changed."""
+
+
+class ExchangeError(DogoError):
+    """Peers and coordinator can't go on talking."""
+
+
+class ExchangeTimeout(ExchangeError):
+    """No answer came before the deadline."""
+
+
+class CoordinatorLost(ExchangeError):
+    """The coordinator can't be reached any more."""
+
+
+class Refused(ExchangeError):
+    """The coordinator said no; the message says why."""
+
+
+class SchemaMismatch(Refused):
+    """The two sides do not run the same thing; the message names what differs."""
+
+
+class StaleTicket(Refused):
+    """The step is closed already, or it is not one this peer may take part in."""
+
+
+class MalformedDistribution(ExchangeError):
+    """What arrived is not a similarity distribution; the message says which rule it breaks."""

@@ -1,0 +1,109 @@
+"""Weighted k-nearest-neighbour classifier on frozen features.
+
+The k training images with the highest cosine similarity s vote for their class with weight
+exp(s / temperature); the class with most votes wins.
+
+Source: Wu, Xiong, Yu, Lin, "Unsupervised feature learning via non-parametric instance
+discrimination", CVPR 2018, section 3.4 (k = 200, temperature 0.07). Caron et al., "Emerging
+properties in self-supervised vision transformers", ICCV 2021, use k = 20 with the same temperature,
+which is the default here.
+"""
+
+# M = bank (training) images, N = query (test) images, Q = queries in a chunk, F = features,
+# C = classes, k = neighbours
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from dogo_fed.errors import ConfigError, DataError
+from dogo_fed.evaluation.features import FrozenFeatures
+
+
+def knn_top1(
+    bank: FrozenFeatures,
+    queries: FrozenFeatures,
+    k: int = 20,
+    temperature: float = 0.07,
+    queries_per_chunk: int = 256,
+) -> float:
+    """Returns the share of the labelled queries that are classified correctly, 0 to 1.
+
+    Unlabelled images (label -1) neither vote nor count.
+
+    Args:
+        bank: features M x F and labels M of the images that vote.
+        queries: features N x F and labels N of the images to classify.
+        k: number of neighbours.
+        temperature: divisor of the cosine similarity; smaller favours near neighbours.
+        queries_per_chunk: memory is this many times M floats; does not change the result.
+
+    Raises:
+        ConfigError: k exceeds the labelled bank, or a setting is not positive.
+        DataError: bank or queries have no labelled image, or their features differ in width.
+    """
+    labelled = queries.labelled("kNN queries")
+    predictions_N = knn_predictions(
+        bank, labelled.features_NF, k, temperature, queries_per_chunk=queries_per_chunk
+    )
+    num_correct = int((predictions_N == labelled.labels_N).sum())
+    return num_correct / len(labelled.labels_N)
+
+
+def knn_predictions(
+    bank: FrozenFeatures,
+    queries_NF: torch.Tensor,
+    k: int = 20,
+    temperature: float = 0.07,
+    queries_per_chunk: int = 256,
+) -> torch.Tensor:
+    """Returns the predicted class of every query: int64, shape N.
+
+    The result does not depend on the order of the bank: bank images that tie for the k-th place
+    share the places that are left, and if classes tie, the lowest wins.
+
+    Raises:
+        ConfigError: k exceeds the labelled bank, or a setting is not positive.
+        DataError: the bank has no labelled image, or the features differ in width.
+    """
+    bank = bank.labelled("kNN bank")
+    _check_settings(len(bank.labels_N), k, temperature, queries_per_chunk)
+    if queries_NF.ndim != 2 or queries_NF.shape[1] != bank.features_NF.shape[1]:
+        raise DataError(
+            f"kNN: queries of shape {tuple(queries_NF.shape)} do not fit a bank of shape "
+            f"{tuple(bank.features_NF.shape)}; both need the same number of features"
+        )
+    bank_FM = F.normalize(bank.features_NF, dim=1).T.contiguous()
+    classes_MC = F.one_hot(bank.labels_N).to(bank_FM.dtype)
+    chunks = torch.split(F.normalize(queries_NF, dim=1), queries_per_chunk)
+    predictions = [_vote(chunk_QF @ bank_FM, classes_MC, k, temperature) for chunk_QF in chunks]
+    return torch.cat(predictions)
+
+
+def _vote(
+    similarity_QM: torch.Tensor, classes_MC: torch.Tensor, k: int, temperature: float
+) -> torch.Tensor:
+    """Returns the class with most votes for every query: int64, shape Q."""
+    nearest_Qk = similarity_QM.topk(k, dim=1).values
+    best_Q1, last_Q1 = nearest_Qk[:, :1], nearest_Qk[:, -1:]
+    nearer_QM, tied_QM = similarity_QM > last_Q1, similarity_QM == last_Q1
+    places_left_Q1 = k - nearer_QM.sum(dim=1, keepdim=True)
+    share_Q1 = places_left_Q1 / tied_QM.sum(dim=1, keepdim=True)
+    # Relative to the best, so that no temperature overflows; the factor cancels in the argmax.
+    weight_QM = ((similarity_QM - best_Q1) / temperature).exp()
+    votes_QC = (weight_QM * (nearer_QM + tied_QM * share_Q1)) @ classes_MC
+    return votes_QC.argmax(dim=1)
+
+
+def _check_settings(num_bank: int, k: int, temperature: float, queries_per_chunk: int) -> None:
+    """Raises ConfigError if the classifier can't be what was asked for."""
+    if not 1 <= k <= num_bank:
+        raise ConfigError(
+            f"kNN with k={k} needs at least that many labelled training images, and k at least 1; "
+            f"there are {num_bank}, so choose k between 1 and {num_bank}"
+        )
+    if not temperature > 0.0:
+        raise ConfigError(f"the kNN temperature must be positive, not {temperature}")
+    if queries_per_chunk < 1:
+        raise ConfigError(f"queries_per_chunk must be at least 1, not {queries_per_chunk}")

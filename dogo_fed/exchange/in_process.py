@@ -1,0 +1,59 @@
+"""An `Exchange` with a coordinator in the same process: the reference that all others must equal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal, Ticket
+from dogo_fed.coordination.coordinator import Coordinator
+from dogo_fed.errors import ExchangeTimeout
+from dogo_fed.exchange.base import Traffic
+from dogo_fed.wire.validation import check_distribution
+
+
+class InProcessExchange:
+    """One peer's end. Peers take turns: all publish, then all collect; nothing travels."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        peer: PeerId,
+        incarnation: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._coordinator = coordinator
+        self._peer = peer
+        self._incarnation = incarnation
+        self._clock = clock
+        self._is_closed = False
+
+    @property
+    def last_traffic(self) -> Traffic:
+        """Nothing travels."""
+        return Traffic()
+
+    def publish(self, ticket: Ticket, distribution: SimilarityDistribution) -> None:
+        """Hands over my distribution; see `Exchange.publish`."""
+        check_distribution(distribution)
+        self._coordinator.offer(self._peer, self._incarnation, ticket, distribution, self._clock())
+
+    def collect(self, ticket: Ticket) -> TeacherSignal:
+        """Returns the mean of the others'; see `Exchange.collect`.
+
+        Raises:
+            ExchangeTimeout: some peer of this process has not published: the peers are out of step.
+        """
+        signal = self._coordinator.answer(self._peer, ticket.step)
+        if signal is None:
+            raise ExchangeTimeout(
+                f"step {ticket.step} is still open, and in one process nobody can close it while this "
+                "peer collects: let all peers publish before the first collects"
+            )
+        return signal
+
+    def close(self) -> None:
+        """Leaves the run; a second call does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._coordinator.leave(self._peer, self._incarnation, self._clock())

@@ -1,0 +1,1 @@
+"""The mathematics: similarity distributions, mutual KL, and one file for each objective. Torch only."""

@@ -1,0 +1,79 @@
+"""SimCLR: two views of an image attract, all other images of the batch repel.
+
+Source: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML
+2020, equation 1 (NT-Xent) and algorithm 1.
+"""
+
+# N = images in the step's batch, D = embedding dimension
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.heads import simclr_projector
+from dogo_fed.objectives.similarity import cosine_similarity
+
+
+def nt_xent(z_a_ND: torch.Tensor, z_b_ND: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Returns the normalised-temperature cross entropy over 2N embeddings, mean over the 2N anchors.
+
+    Each anchor has one positive (the other view of its image) and 2N - 2 negatives.
+
+    Args:
+        z_a_ND: embeddings of the first view.
+        z_b_ND: embeddings of the second view, same shape, N >= 2.
+        temperature: divisor of the cosines, greater than 0; DoGo uses 0.5.
+
+    Raises:
+        ValueError: the shapes differ, N < 2, or the temperature is not positive.
+    """
+    if z_a_ND.shape != z_b_ND.shape or z_a_ND.ndim != 2 or len(z_a_ND) < 2:
+        raise ValueError(
+            f"NT-Xent needs two N x D matrices with N >= 2, not {tuple(z_a_ND.shape)} and "
+            f"{tuple(z_b_ND.shape)}"
+        )
+    if not temperature > 0:
+        raise ValueError(f"temperature must be greater than 0, not {temperature}")
+    num_images = len(z_a_ND)
+    z_2ND = torch.cat([z_a_ND, z_b_ND])
+    logits = cosine_similarity(z_2ND, z_2ND) / temperature
+    itself = torch.eye(2 * num_images, dtype=torch.bool, device=logits.device)
+    logits = logits.masked_fill(itself, float("-inf"))
+    positives = torch.arange(2 * num_images, device=logits.device).roll(num_images)
+    return F.cross_entropy(logits, positives)
+
+
+class SimCLR(Objective):
+    """SimCLR over a backbone. Learns with, and publishes, the projector's output."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        feature_dim: int,
+        *,
+        temperature: float = 0.5,
+        hidden_dim: int = 512,
+        output_dim: int = 128,
+    ) -> None:
+        """Builds the projector.
+
+        Args:
+            backbone: images to pooled features of `feature_dim`.
+            feature_dim: F.
+            temperature: of NT-Xent, greater than 0.
+            hidden_dim: width of the projector's hidden layer.
+            output_dim: D.
+        """
+        super().__init__(backbone)
+        self.temperature = temperature
+        self.projector = simclr_projector(feature_dim, hidden_dim, output_dim)
+
+    def forward(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ObjectiveOutput:
+        """Returns the NT-Xent loss and the projections; each view is a batch of its own to BN."""
+        z_a_ND = self.projector(self.backbone(view_a_NCHW))
+        z_b_ND = self.projector(self.backbone(view_b_NCHW))
+        z = ViewPair(z_a_ND, z_b_ND)
+        return ObjectiveOutput(nt_xent(z_a_ND, z_b_ND, self.temperature), learn_with=z, publish=z)

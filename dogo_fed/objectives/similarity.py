@@ -1,0 +1,58 @@
+"""Cosine similarity of two views of a batch, and its row softmax: what peers teach each other with.
+
+Source: Bhat et al., "Distill on the Go", CVPR Workshops 2021, method figure: P = softmax(sim(Z',
+    Z'') / tau).
+"""
+
+# N = images in the step's batch, D = embedding dimension
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def cosine_similarity(a_ND: torch.Tensor, b_ND: torch.Tensor) -> torch.Tensor:
+    """Returns the N x N cosines between every row of `a_ND` and every row of `b_ND`, in -1..1.
+
+    Computed as one product of normalised matrices, in float32 or wider whatever the input's
+    precision
+    and whatever autocast says: N x N memory, never N x N x D.
+    """
+    with torch.autocast(device_type=a_ND.device.type, enabled=False):
+        wide = torch.promote_types(a_ND.dtype, torch.float32)
+        a_ND, b_ND = F.normalize(a_ND.to(wide), dim=1), F.normalize(b_ND.to(wide), dim=1)
+        return a_ND @ b_ND.T
+
+
+def log_similarity_distribution(
+    a_ND: torch.Tensor, b_ND: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Returns the log of the row softmax of the two views' cosine similarities.
+
+    Row i is over the images of the second view; the diagonal (the positive pair) is kept.
+
+    Args:
+        a_ND: embeddings of the first view.
+        b_ND: embeddings of the second view, same shape.
+        temperature: divisor of the cosines, greater than 0; the paper uses 0.1.
+
+    Returns:
+        log p, N x N, float32 or wider; exp of every row sums to 1.
+
+    Raises:
+        ValueError: the shapes differ or the temperature is not positive.
+    """
+    if a_ND.shape != b_ND.shape or a_ND.ndim != 2:
+        raise ValueError(
+            f"views must be two N x D matrices of one shape, not {tuple(a_ND.shape)} and "
+            f"{tuple(b_ND.shape)}"
+        )
+    if not temperature > 0:
+        raise ValueError(f"temperature must be greater than 0, not {temperature}")
+    return F.log_softmax(cosine_similarity(a_ND, b_ND) / temperature, dim=1)
+
+
+def negative_entropy(p_NN: torch.Tensor, log_p_NN: torch.Tensor) -> torch.Tensor:
+    """Returns the mean over rows of sum_j p_ij log p_ij (nats), between -log N and 0; float64 scalar."""
+    return (p_NN * log_p_NN).sum(dim=1, dtype=torch.float64).mean()

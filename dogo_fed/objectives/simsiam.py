@@ -1,0 +1,79 @@
+"""SimSiam: a predictor maps one view's embedding to the other's, whose gradient is stopped.
+
+Source: Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021, equations 1 to 4
+and algorithm 1.
+"""
+
+# N = images in the step's batch, D = embedding dimension
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.heads import simsiam_predictor, simsiam_projector
+
+
+def negative_cosine(p_ND: torch.Tensor, z_ND: torch.Tensor) -> torch.Tensor:
+    """Returns the mean over images of -cos(p_i, stop_gradient(z_i)), in -1..1 (equations 1 and 3).
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if p_ND.shape != z_ND.shape or p_ND.ndim != 2:
+        raise ValueError(
+            f"predictions and targets must be two N x D matrices of one shape, not "
+            f"{tuple(p_ND.shape)} and {tuple(z_ND.shape)}"
+        )
+    return -F.cosine_similarity(p_ND.float(), z_ND.detach().float(), dim=1).mean()
+
+
+class SimSiam(Objective):
+    """SimSiam over a backbone.
+
+    Learns with the predictor's output and publishes the projector's, which mirrors the asymmetry of
+    its own loss and is what the published code does for a SimSiam pair.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        feature_dim: int,
+        *,
+        hidden_dim: int = 2048,
+        output_dim: int = 2048,
+        bottleneck_dim: int = 512,
+        num_layers: int = 3,
+        publish: str = "projector",
+    ) -> None:
+        """Builds projector and predictor.
+
+        Args:
+            backbone: images to pooled features of `feature_dim`.
+            feature_dim: F.
+            hidden_dim: width of the projector's hidden layers.
+            output_dim: D, of projector and predictor.
+            bottleneck_dim: hidden width of the predictor.
+            num_layers: of the projector.
+            publish: "projector", or "predictor" as the published code does in a mixed pair.
+
+        Raises:
+            ValueError: `publish` is neither.
+        """
+        if publish not in ("projector", "predictor"):
+            raise ValueError(f'publish must be "projector" or "predictor", not {publish!r}')
+        super().__init__(backbone)
+        self.publish = publish
+        self.projector = simsiam_projector(feature_dim, hidden_dim, output_dim, num_layers)
+        self.predictor = simsiam_predictor(output_dim, bottleneck_dim)
+
+    def forward(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ObjectiveOutput:
+        """Returns the symmetric loss (equation 4) and both pairs; each view is a batch of its own to BN."""
+        z_a_ND = self.projector(self.backbone(view_a_NCHW))
+        z_b_ND = self.projector(self.backbone(view_b_NCHW))
+        p = ViewPair(self.predictor(z_a_ND), self.predictor(z_b_ND))
+        ssl_loss = (negative_cosine(p.a_ND, z_b_ND) + negative_cosine(p.b_ND, z_a_ND)) / 2
+        published = p if self.publish == "predictor" else ViewPair(z_a_ND, z_b_ND)
+        return ObjectiveOutput(ssl_loss, learn_with=p, publish=published)

@@ -1,0 +1,44 @@
+"""What a peer leaves in the run folder: checkpoints, and the encoder that people take away."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from dogo_fed.checkpoint import CheckpointStore
+from dogo_fed.contracts import PeerId
+from dogo_fed.reporting.atomic import atomic_path
+
+
+class PeerFolder:
+    """`<run>/peers/<peer>/`."""
+
+    def __init__(self, run_dir: Path, peer_id: PeerId, *, keep_checkpoints: int = 2) -> None:
+        self.path = run_dir / "peers" / peer_id
+        self.checkpoints = CheckpointStore(self.path / "checkpoints", keep=keep_checkpoints)
+
+    @property
+    def encoder_path(self) -> Path:
+        """Where the exported backbone goes."""
+        return self.path / "encoder.safetensors"
+
+    def export_encoder(self, backbone: nn.Module, description: dict[str, str]) -> Path:
+        """Writes the backbone's parameters and buffers; they load into the plain backbone.
+
+        Args:
+            backbone: the network without heads; tensors that share memory are written out each.
+            description: goes into the file's metadata, for people.
+        """
+        tensors = {
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in backbone.state_dict().items()
+            if isinstance(tensor, torch.Tensor)
+        }
+        self.path.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.encoder_path) as temporary:
+            save_file(tensors, temporary, metadata={"dogo_fed": json.dumps(description)})
+        return self.encoder_path

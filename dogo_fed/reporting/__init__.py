@@ -1,0 +1,41 @@
+"""What a run shows while it trains and what it leaves behind."""
+
+from dogo_fed.reporting.atomic import atomic_path, write_atomic, write_json_atomic
+from dogo_fed.reporting.curves import draw_curves
+from dogo_fed.reporting.live import LiveView
+from dogo_fed.reporting.metrics import MetricsLog, read_metrics, read_records
+from dogo_fed.reporting.records import record_from_json, record_to_json
+from dogo_fed.reporting.sink import Sink, TeeSink
+from dogo_fed.reporting.summary import (
+    ExchangeSummary,
+    PeerSummary,
+    RunSummary,
+    RunTotals,
+    build_summary,
+    print_summary,
+    summary_table,
+)
+from dogo_fed.reporting.tensorboard import TensorBoardSink
+
+__all__ = [
+    "ExchangeSummary",
+    "LiveView",
+    "MetricsLog",
+    "PeerSummary",
+    "RunSummary",
+    "RunTotals",
+    "Sink",
+    "TeeSink",
+    "TensorBoardSink",
+    "atomic_path",
+    "build_summary",
+    "draw_curves",
+    "print_summary",
+    "read_metrics",
+    "read_records",
+    "record_from_json",
+    "record_to_json",
+    "summary_table",
+    "write_atomic",
+    "write_json_atomic",
+]

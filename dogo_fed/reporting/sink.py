@@ -1,0 +1,38 @@
+"""Where records go: one verb, and a fan-out."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Protocol
+
+from dogo_fed.contracts import Record
+
+
+class Sink(Protocol):
+    """Takes what peers and coordinator report; `emit` may be called from any thread."""
+
+    def emit(self, record: Record) -> None:
+        """Takes one record; records of one peer arrive in order."""
+        ...
+
+    def close(self) -> None:
+        """Finishes writing; a second call does nothing."""
+        ...
+
+
+class TeeSink:
+    """Passes every record on to several sinks, in the order given."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        self._sinks = sinks
+
+    def emit(self, record: Record) -> None:
+        """Passes the record on; an error of one sink is raised before the later ones are asked."""
+        for sink in self._sinks:
+            sink.emit(record)
+
+    def close(self) -> None:
+        """Closes every sink, even if closing one of them fails; then raises what went wrong."""
+        with ExitStack() as closing:
+            for sink in reversed(self._sinks):
+                closing.callback(sink.close)

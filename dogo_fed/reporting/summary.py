@@ -1,0 +1,261 @@
+"""summary.json and the table at the end of a run: what it reached, and what that cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from typing import TypedDict, cast
+
+from rich import box
+from rich.console import Console, Group
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from dogo_fed.contracts import Event, PeerResult, Record, StepReport
+from dogo_fed.reporting.atomic import without_nan
+from dogo_fed.reporting.units import human_bytes, human_seconds, number, percent
+
+_KNN = "kNN untrained -> trained"
+"""Heading of the column for which people come."""
+
+
+class PeerSummary(TypedDict):
+    """What a peer reached; see `contracts.PeerResult`. None where a number was not finite."""
+
+    backbone: str
+    objective: str
+    parameters: int
+    knn_top1: float | None
+    linear_top1: float | None
+    knn_top1_untrained: float | None
+    ssl_loss: float | None
+    mutual_kl: float | None
+    state_digest: str
+    steps_trained: int
+
+
+class ExchangeSummary(TypedDict):
+    """What the exchange cost: bytes are means per peer and step, fractions are of the step time."""
+
+    enabled: bool
+    bytes_up_per_step: float
+    bytes_down_per_step: float
+    wait_fraction: float
+    exchange_fraction: float
+
+
+class RunSummary(TypedDict):
+    """The content of summary.json."""
+
+    run_id: str
+    seed: int
+    host: str
+    steps: int
+    wall_s: float
+    peers: dict[str, PeerSummary]
+    exchange: ExchangeSummary
+    events: list[dict[str, object]]
+
+
+class RunTotals:
+    """A sink that adds up what the summary needs; its memory does not grow with the steps.
+
+    After a resume, feed it the records of the truncated metrics.jsonl first. Records may come from
+    several threads; read the attributes when they have stopped.
+    """
+
+    def __init__(self) -> None:
+        self.results: dict[str, PeerResult] = {}
+        self.events: list[Event] = []
+        self.num_reports = 0
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self.compute_s = 0.0
+        self.wait_s = 0.0
+        self.exchange_s = 0.0
+        self._lock = threading.Lock()
+
+    def emit(self, record: Record) -> None:
+        """Takes one record; a later result of a peer replaces the earlier one."""
+        with self._lock:
+            if isinstance(record, StepReport):
+                self._add(record)
+            elif isinstance(record, PeerResult):
+                self.results[record.peer] = record
+            elif isinstance(record, Event):
+                self.events.append(record)
+
+    def _add(self, report: StepReport) -> None:
+        self.num_reports += 1
+        self.bytes_up += report.bytes_up
+        self.bytes_down += report.bytes_down
+        self.compute_s += report.compute_s
+        self.wait_s += report.wait_s
+        self.exchange_s += report.exchange_s
+
+    def close(self) -> None:
+        """Does nothing; the totals stay readable."""
+
+    def exchange(self, enabled: bool) -> ExchangeSummary:
+        """Returns the means and shares over all peers' steps; 0 if there was no step."""
+        num_reports = max(self.num_reports, 1)
+        step_s = self.compute_s + self.wait_s + self.exchange_s
+        return ExchangeSummary(
+            enabled=enabled,
+            bytes_up_per_step=self.bytes_up / num_reports,
+            bytes_down_per_step=self.bytes_down / num_reports,
+            wait_fraction=self.wait_s / step_s if step_s > 0.0 else 0.0,
+            exchange_fraction=self.exchange_s / step_s if step_s > 0.0 else 0.0,
+        )
+
+
+def build_summary(
+    run_id: str,
+    seed: int,
+    host: str,
+    steps: int,
+    wall_s: float,
+    exchange_enabled: bool,
+    totals: RunTotals,
+) -> RunSummary:
+    """Returns the content of summary.json, ready to be written: peers by name, None for NaN.
+
+    Args:
+        run_id: the run.
+        seed: the run's seed.
+        host: what ran it, e.g. "in_process", "ray", "grpc", "flower".
+        steps: steps of the run.
+        wall_s: from start to end, in seconds.
+        exchange_enabled: False for a run in which the peers learn alone.
+        totals: has seen every record of the run.
+    """
+    peers = {}
+    for name in sorted(totals.results):
+        fields = dataclasses.asdict(totals.results[name])
+        del fields["peer"]
+        peers[name] = fields
+    summary = {
+        "run_id": run_id,
+        "seed": seed,
+        "host": host,
+        "steps": steps,
+        "wall_s": wall_s,
+        "peers": peers,
+        "exchange": totals.exchange(exchange_enabled),
+        "events": [dataclasses.asdict(event) for event in totals.events],
+    }
+    return cast(RunSummary, without_nan(summary))
+
+
+def summary_table(summary: RunSummary) -> Table:
+    """Returns a row per peer: what it is, what it knew before and after, and how to check it."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("peer", "backbone", "objective"):
+        table.add_column(heading, no_wrap=True)
+    for heading in (
+        "params",
+        _KNN,
+        "gain",
+        "linear",
+        "SSL loss",
+        "mutual KL",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("state", style="dim", no_wrap=True)
+    for name, peer in summary["peers"].items():
+        table.add_row(
+            Text(name, style="bold"),
+            Text(peer["backbone"]),
+            Text(peer["objective"]),
+            f"{peer['parameters'] / 1e6:.2f} M",
+            *_accuracies(peer),
+            number(_float(peer["ssl_loss"])),
+            _agreement(summary, peer),
+            str(peer["steps_trained"]),
+            peer["state_digest"][:8],
+        )
+    return table
+
+
+def narrow_table(summary: RunSummary) -> Table:
+    """Returns the table for a terminal of 80 columns: accuracies and agreement only."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("peer", overflow="fold")
+    for heading in (_KNN, "gain", "linear", "mutual KL"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, peer in summary["peers"].items():
+        what = f"\n{peer['backbone']}, {peer['objective']}"
+        table.add_row(
+            Text.assemble((name, "bold"), (what, "dim")),
+            *_accuracies(peer),
+            _agreement(summary, peer),
+        )
+    return table
+
+
+def print_summary(summary: RunSummary, console: Console | None = None) -> None:
+    """Prints the table and below it the exchange's cost and the events.
+
+    Args:
+        summary: from `build_summary`.
+        console: standard output by default; where that is a file, lines are as long as needed.
+    """
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=160)
+    title = Text.assemble(
+        (f"run {summary['run_id']}", "bold"),
+        f"  {summary['host']}, seed {summary['seed']}, {summary['steps']} steps in "
+        f"{human_seconds(summary['wall_s'])}",
+    )
+    table = summary_table(summary)
+    unlimited = console.options.update(max_width=10_000)
+    if Measurement.get(console, unlimited, table).maximum > console.width:
+        table = narrow_table(summary)
+    console.print(Group(title, table, *map(Text, _footnotes(summary))))
+
+
+def _accuracies(peer: PeerSummary) -> tuple[str, Text, str]:
+    """Returns the cells kNN, gain and linear."""
+    before, after = _float(peer["knn_top1_untrained"]), _float(peer["knn_top1"])
+    return (
+        f"{percent(before)} -> {percent(after)}",
+        _gain(after - before),
+        percent(_float(peer["linear_top1"])),
+    )
+
+
+def _agreement(summary: RunSummary, peer: PeerSummary) -> str:
+    """Returns the cell mutual KL."""
+    return number(_float(peer["mutual_kl"])) if summary["exchange"]["enabled"] else "off"
+
+
+def _footnotes(summary: RunSummary) -> list[str]:
+    """Returns what the exchange cost and what happened, a line each."""
+    exchange = summary["exchange"]
+    if exchange["enabled"]:
+        cost = (
+            f"exchange: {human_bytes(exchange['bytes_up_per_step'])} up, "
+            f"{human_bytes(exchange['bytes_down_per_step'])} down per peer and step; "
+            f"{percent(exchange['wait_fraction'])} of the step time waiting for slower peers, "
+            f"{percent(exchange['exchange_fraction'])} exchanging"
+        )
+    else:
+        cost = "exchange: off, every peer learned alone"
+    return [cost, *(f"event: {event['message']}" for event in summary["events"])]
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _gain(difference: float) -> Text:
+    """Returns a difference of accuracies in percentage points, green if it is one."""
+    if not math.isfinite(difference):
+        return Text("-")
+    style = "green" if difference > 0 else "red" if difference < 0 else ""
+    return Text(f"{100 * difference:+.1f}", style=style)

@@ -1,0 +1,114 @@
+"""The run folder: made for a new run, found and trimmed for one that goes on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from dogo_fed.checkpoint import latest_common_step
+from dogo_fed.config import RunConfig
+from dogo_fed.config_text import to_yaml
+from dogo_fed.contracts import PeerId
+from dogo_fed.errors import CheckpointError, ConfigError
+from dogo_fed.peer_folder import PeerFolder
+from dogo_fed.reporting.atomic import write_atomic
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run on disk.
+
+    Attributes:
+        path: absolute.
+        run_id: the folder's name.
+        first_step: where the run goes on; 0 for a new one.
+        is_resumed: whether something was there already.
+    """
+
+    path: Path
+    run_id: str
+    first_step: int
+    is_resumed: bool
+
+    @property
+    def metrics(self) -> Path:
+        """Every record, a JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    def peer(self, peer_id: PeerId, *, keep_checkpoints: int = 2) -> PeerFolder:
+        """Returns the peer's part."""
+        return PeerFolder(self.path, peer_id, keep_checkpoints=keep_checkpoints)
+
+
+def create(config: RunConfig) -> RunFolder:
+    """Makes the folder of a new run and writes its config.yaml.
+
+    Raises:
+        ConfigError: the folder exists and is not empty, or can't be made.
+    """
+    if config.run_dir is not None:
+        path = Path(config.run_dir).resolve()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(
+                f"run_dir={config.run_dir} exists already; go on with that run by "
+                f"resume={config.run_dir}, or choose another folder"
+            )
+        _make(path)
+    else:
+        path = _free_folder("+".join(config.peers)[:60])
+    write_atomic(path / "config.yaml", to_yaml(config))
+    return RunFolder(path=path, run_id=path.name, first_step=0, is_resumed=False)
+
+
+def reopen(folder: str, config: RunConfig) -> RunFolder:
+    """Finds the latest step that all peers have saved, and removes what was saved after it.
+
+    Raises:
+        CheckpointError: some peers have checkpoints, but no step in common.
+    """
+    path = Path(folder).resolve()
+    run = RunFolder(path=path, run_id=path.name, first_step=0, is_resumed=True)
+    stores = {name: run.peer(PeerId(name)).checkpoints for name in config.peers}
+    common = latest_common_step(stores.values())
+    if common is None and all(store.steps() for store in stores.values()):
+        found = "; ".join(f"{name}: {_listed(store.steps())}" for name, store in stores.items())
+        raise CheckpointError(
+            f"the peers in {path} have no checkpoint of the same step ({found}); raise checkpoint.keep "
+            "in a new run"
+        )
+    first_step = common or 0
+    for store in stores.values():
+        store.remove_after(first_step if common is not None else -1)
+    write_atomic(path / "config.yaml", to_yaml(config))
+    return RunFolder(path=path, run_id=path.name, first_step=first_step, is_resumed=True)
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the run folder {path} can't be made: {error}") from error
+
+
+def _free_folder(name: str) -> Path:
+    """Returns a new folder runs/<name>-<time>, with a number if two runs start in one second."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    _make(RUNS)
+    for attempt in range(1, 1000):
+        suffix = "" if attempt == 1 else f"-{attempt}"
+        path = (RUNS / f"{name}-{stamp}{suffix}").resolve()
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"the run folder {path} can't be made: {error}") from error
+        return path
+    raise ConfigError(f"no free folder name for this run in {RUNS.resolve()}")
+
+
+def _listed(steps: list[int]) -> str:
+    return ", ".join(str(step) for step in steps) or "none"

@@ -1,0 +1,127 @@
+"""One run from its settings to its report. The host that carries the peers is a parameter."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from torch import nn
+
+from dogo_fed.config import RunConfig
+from dogo_fed.contracts import Event
+from dogo_fed.data.source import DataSet
+from dogo_fed.reporting import (
+    LiveView,
+    MetricsLog,
+    RunSummary,
+    RunTotals,
+    Sink,
+    TeeSink,
+    TensorBoardSink,
+    build_summary,
+    draw_curves,
+    read_records,
+    write_json_atomic,
+)
+from dogo_fed.run.folder import RunFolder, create, reopen
+from dogo_fed.run.local import run_local
+from dogo_fed.run.prepare import PreparedRun, prepare
+from dogo_fed.run.stop_signal import stop_on_signal
+
+RunHost: TypeAlias = Callable[[PreparedRun, RunFolder, Sink, Callable[[], bool]], None]
+"""Runs all peers to their end, reports to the sink, and ends early when the function says so."""
+
+
+def train(
+    config: RunConfig,
+    *,
+    dataset: DataSet | None = None,
+    backbones: Mapping[str, nn.Module] | None = None,
+) -> RunSummary:
+    """Runs `config` in this process, with modules and data of the user's own where they are given.
+
+    Args:
+        config: the run; its `host` is not looked at.
+        dataset: in place of the one that `config.data` names.
+        backbones: peer name to a module that maps N x C x H x W images to N x F features, in place
+            of
+            the backbone that the peer's settings name.
+
+    Returns:
+        The content of summary.json. A run that was stopped early has an event of kind "stopped".
+
+    Raises:
+        ConfigError, DataError: before anything has started.
+        DogoError: a peer could not go on; what the run has reached is in its folder.
+    """
+    return conduct(prepare(config, dataset=dataset, backbones=backbones), run_local)
+
+
+def conduct(run: PreparedRun, host: RunHost) -> RunSummary:
+    """Carries a prepared run through with this host, and leaves everything in the run folder."""
+    config = run.config
+    folder = create(config) if config.resume is None else reopen(config.resume, config)
+    started_s = time.monotonic()
+    totals = RunTotals()
+    with _coordinator_log(folder), stop_on_signal() as stop_requested:
+        try:
+            with _reporting(run, folder, totals) as sink:
+                host(run, folder, sink, stop_requested)
+        finally:
+            summary = build_summary(
+                run_id=folder.run_id,
+                seed=config.seed,
+                host=config.host.value,
+                steps=run.plan.total_steps,
+                wall_s=time.monotonic() - started_s,
+                exchange_enabled=config.exchanges,
+                totals=totals,
+            )
+            write_json_atomic(folder.path / "summary.json", summary)
+            draw_curves(read_records(folder.metrics), folder.path / "curves.png", folder.run_id)
+    return summary
+
+
+@contextmanager
+def _reporting(run: PreparedRun, folder: RunFolder, totals: RunTotals) -> Iterator[Sink]:
+    """Yields the sink that every record of the run goes to."""
+    metrics = MetricsLog(folder.metrics)
+    title = f"{folder.run_id}  {run.config.host.value}  {run.dataset.name}"
+    view = LiveView([str(peer) for peer in run.peer_ids], run.plan.total_steps, title)
+    if folder.is_resumed:
+        metrics.truncate_after(folder.first_step)
+        for record in read_records(folder.metrics):
+            totals.emit(record)
+            view.emit(record)
+    board = TensorBoardSink(
+        folder.path / "tensorboard", folder.first_step if folder.is_resumed else None
+    )
+    sink = TeeSink(metrics, totals, board, view)
+    with view:
+        try:
+            if folder.is_resumed:
+                message = f"the run goes on at step {folder.first_step}"
+                sink.emit(Event(kind="resumed", message=message, step=folder.first_step))
+            yield sink
+        finally:
+            sink.close()
+
+
+@contextmanager
+def _coordinator_log(folder: RunFolder) -> Iterator[None]:
+    """Writes what our packages log to coordinator.log in the run folder."""
+    handler = logging.FileHandler(folder.path / "coordinator.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("dogo_fed", "server")]
+    for one in loggers:
+        one.addHandler(handler)
+        one.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for one in loggers:
+            one.removeHandler(handler)
+        handler.close()

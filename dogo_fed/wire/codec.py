@@ -1,0 +1,250 @@
+"""Between `contracts` and protobuf: the only encoder and decoder. Everything decoded is checked.
+
+Nothing is unpickled, evaluated or imported: a message is numbers, short strings and one matrix.
+"""
+
+# N = images in the step's batch
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from dogo_fed.contracts import (
+    PeerId,
+    PeerResult,
+    RoundReport,
+    SimilarityDistribution,
+    StepReport,
+    TeacherSignal,
+    Ticket,
+)
+from dogo_fed.errors import (
+    DogoError,
+    MalformedDistribution,
+    Refused,
+    SchemaMismatch,
+    StaleTicket,
+)
+from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.validation import check_distribution
+
+_ITEM_BYTES = 4
+_OVERHEAD_BYTES = 64 * 1024
+_LITTLE_ENDIAN_FLOAT32 = np.dtype("<f4")
+
+_CODES: dict[type[DogoError], pb.Code] = {
+    Refused: pb.REFUSED,
+    SchemaMismatch: pb.SCHEMA_MISMATCH,
+    StaleTicket: pb.STALE_TICKET,
+    MalformedDistribution: pb.MALFORMED,
+}
+_ERRORS: dict[int, type[DogoError]] = {code: error for error, code in _CODES.items()}
+
+REFUSALS: tuple[type[DogoError], ...] = tuple(_CODES)
+"""The errors that travel as a refusal, with their sentence."""
+
+
+def message_limit(batch_size: int) -> int:
+    """Returns the size in bytes that a message of a run may have: one matrix and its envelope."""
+    return batch_size * batch_size * _ITEM_BYTES + _OVERHEAD_BYTES
+
+
+def encode_distribution(distribution: SimilarityDistribution) -> pb.Distribution:
+    """Returns the message; exact, no rounding."""
+    p_NN = np.ascontiguousarray(distribution.p_NN, dtype=_LITTLE_ENDIAN_FLOAT32)
+    return pb.Distribution(
+        dtype=pb.FLOAT32,
+        size=len(p_NN),
+        rows=p_NN.tobytes(),
+        negative_entropy=distribution.negative_entropy,
+    )
+
+
+def decode_distribution(message: pb.Distribution, batch_size: int) -> SimilarityDistribution:
+    """Returns the distribution, checked; its matrix is read-only and shares the message's memory.
+
+    Raises:
+        MalformedDistribution: wrong type, size or number of bytes, or not row-stochastic.
+    """
+    if message.dtype != pb.FLOAT32:
+        raise MalformedDistribution(
+            f"the distribution has dtype code {message.dtype}; this run exchanges float32"
+        )
+    if message.size != batch_size:
+        raise MalformedDistribution(
+            f"the distribution is over {message.size} images; the batch size is {batch_size}"
+        )
+    expected = batch_size * batch_size * _ITEM_BYTES
+    if len(message.rows) != expected:
+        raise MalformedDistribution(
+            f"the distribution has {len(message.rows)} bytes instead of {expected}"
+        )
+    p_NN = np.frombuffer(message.rows, dtype=_LITTLE_ENDIAN_FLOAT32).reshape(batch_size, batch_size)
+    distribution = SimilarityDistribution(
+        p_NN=p_NN.astype(np.float32, copy=False), negative_entropy=message.negative_entropy
+    )
+    check_distribution(distribution)
+    return distribution
+
+
+def encode_ticket(ticket: Ticket) -> pb.Ticket:
+    """Returns the message."""
+    return pb.Ticket(
+        run_id=ticket.run_id,
+        round=ticket.round,
+        step=ticket.step,
+        batch_digest=ticket.batch_digest,
+    )
+
+
+def decode_ticket(message: pb.Ticket) -> Ticket:
+    """Returns the ticket."""
+    return Ticket(
+        run_id=message.run_id,
+        round=message.round,
+        step=message.step,
+        batch_digest=message.batch_digest,
+    )
+
+
+def encode_signal(signal: TeacherSignal) -> pb.ExchangeReply:
+    """Returns the message."""
+    mean = None
+    if signal.mean_NN is not None:
+        mean = encode_distribution(SimilarityDistribution(signal.mean_NN, signal.negative_entropy))
+    return pb.ExchangeReply(
+        mean=mean,
+        teachers=signal.teachers,
+        next_step=signal.next_step,
+        stop=signal.stop,
+        waited_s=signal.waited_s,
+    )
+
+
+def decode_signal(message: pb.ExchangeReply, batch_size: int) -> TeacherSignal:
+    """Returns the signal, its matrix checked.
+
+    Raises:
+        MalformedDistribution: the mean is no distribution, or it comes without teachers or they
+            without
+            it.
+    """
+    teachers = tuple(PeerId(name) for name in message.teachers)
+    if message.HasField("mean") != bool(teachers):
+        raise MalformedDistribution(
+            f"the coordinator's answer names {len(teachers)} teachers but "
+            f"{'has a' if message.HasField('mean') else 'has no'} mean distribution"
+        )
+    mean_NN, negative_entropy = None, 0.0
+    if teachers:
+        mean = decode_distribution(message.mean, batch_size)
+        mean_NN, negative_entropy = mean.p_NN, mean.negative_entropy
+    return TeacherSignal(
+        mean_NN=mean_NN,
+        negative_entropy=negative_entropy,
+        teachers=teachers,
+        next_step=message.next_step,
+        stop=message.stop,
+        waited_s=_non_negative(message.waited_s),
+    )
+
+
+def encode_refusal(error: DogoError) -> pb.Refusal:
+    """Returns the message for one of `REFUSALS`."""
+    return pb.Refusal(code=_CODES[type(error)], message=str(error))
+
+
+def raise_refusal(reply: pb.JoinReply | pb.ExchangeReply | pb.ReportReply | pb.LeaveReply) -> None:
+    """Raises the coordinator's refusal if the reply carries one."""
+    if reply.HasField("refusal"):
+        raise _ERRORS.get(reply.refusal.code, Refused)(reply.refusal.message)
+
+
+def encode_step_report(report: StepReport) -> pb.StepReport:
+    """Returns the message; the sender is named once, in the request."""
+    return pb.StepReport(
+        round=report.round,
+        step=report.step,
+        ssl_loss=report.ssl_loss,
+        mutual_kl=report.mutual_kl,
+        num_teachers=report.num_teachers,
+        compute_s=report.compute_s,
+        wait_s=report.wait_s,
+        exchange_s=report.exchange_s,
+        bytes_up=report.bytes_up,
+        bytes_down=report.bytes_down,
+    )
+
+
+def decode_step_report(message: pb.StepReport, peer: PeerId) -> StepReport:
+    """Returns the report of `peer`."""
+    return StepReport(
+        peer=peer,
+        round=message.round,
+        step=message.step,
+        ssl_loss=message.ssl_loss,
+        mutual_kl=message.mutual_kl,
+        num_teachers=message.num_teachers,
+        compute_s=_non_negative(message.compute_s),
+        wait_s=_non_negative(message.wait_s),
+        exchange_s=_non_negative(message.exchange_s),
+        bytes_up=message.bytes_up,
+        bytes_down=message.bytes_down,
+    )
+
+
+def encode_round_report(report: RoundReport) -> pb.RoundReport:
+    """Returns the message; the sender is named once, in the request."""
+    return pb.RoundReport(
+        round=report.round, step=report.step, knn_top1=report.knn_top1, seconds=report.seconds
+    )
+
+
+def decode_round_report(message: pb.RoundReport, peer: PeerId) -> RoundReport:
+    """Returns the report of `peer`."""
+    return RoundReport(
+        peer=peer,
+        round=message.round,
+        step=message.step,
+        knn_top1=message.knn_top1,
+        seconds=_non_negative(message.seconds),
+    )
+
+
+def encode_result(result: PeerResult) -> pb.PeerResult:
+    """Returns the message; the sender is named once, in the request."""
+    return pb.PeerResult(
+        backbone=result.backbone,
+        objective=result.objective,
+        parameters=result.parameters,
+        knn_top1=result.knn_top1,
+        linear_top1=result.linear_top1,
+        knn_top1_untrained=result.knn_top1_untrained,
+        ssl_loss=result.ssl_loss,
+        mutual_kl=result.mutual_kl,
+        state_digest=result.state_digest,
+        steps_trained=result.steps_trained,
+    )
+
+
+def decode_result(message: pb.PeerResult, peer: PeerId) -> PeerResult:
+    """Returns the result of `peer`."""
+    return PeerResult(
+        peer=peer,
+        backbone=message.backbone,
+        objective=message.objective,
+        parameters=message.parameters,
+        knn_top1=message.knn_top1,
+        linear_top1=message.linear_top1,
+        knn_top1_untrained=message.knn_top1_untrained,
+        ssl_loss=message.ssl_loss,
+        mutual_kl=message.mutual_kl,
+        state_digest=message.state_digest,
+        steps_trained=message.steps_trained,
+    )
+
+
+def _non_negative(value: float) -> float:
+    return value if math.isfinite(value) and value > 0 else 0.0

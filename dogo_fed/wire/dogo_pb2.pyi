@@ -1,0 +1,210 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CODE_UNSPECIFIED: _ClassVar[Code]
+    REFUSED: _ClassVar[Code]
+    SCHEMA_MISMATCH: _ClassVar[Code]
+    STALE_TICKET: _ClassVar[Code]
+    MALFORMED: _ClassVar[Code]
+
+class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DTYPE_UNSPECIFIED: _ClassVar[DType]
+    FLOAT32: _ClassVar[DType]
+CODE_UNSPECIFIED: Code
+REFUSED: Code
+SCHEMA_MISMATCH: Code
+STALE_TICKET: Code
+MALFORMED: Code
+DTYPE_UNSPECIFIED: DType
+FLOAT32: DType
+
+class Refusal(_message.Message):
+    __slots__ = ("code", "message")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    code: Code
+    message: str
+    def __init__(self, code: _Optional[_Union[Code, str]] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Sender(_message.Message):
+    __slots__ = ("peer", "incarnation")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    incarnation: str
+    def __init__(self, peer: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
+
+class JoinRequest(_message.Message):
+    __slots__ = ("sender", "run_id", "agreement")
+    class AgreementEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    sender: Sender
+    run_id: str
+    agreement: _containers.ScalarMap[str, str]
+    def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ..., run_id: _Optional[str] = ..., agreement: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("refusal", "next_step")
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
+    refusal: Refusal
+    next_step: int
+    def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ..., next_step: _Optional[int] = ...) -> None: ...
+
+class Distribution(_message.Message):
+    __slots__ = ("dtype", "size", "rows", "negative_entropy")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    NEGATIVE_ENTROPY_FIELD_NUMBER: _ClassVar[int]
+    dtype: DType
+    size: int
+    rows: bytes
+    negative_entropy: float
+    def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., size: _Optional[int] = ..., rows: _Optional[bytes] = ..., negative_entropy: _Optional[float] = ...) -> None: ...
+
+class Ticket(_message.Message):
+    __slots__ = ("run_id", "round", "step", "batch_digest")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    BATCH_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    round: int
+    step: int
+    batch_digest: str
+    def __init__(self, run_id: _Optional[str] = ..., round: _Optional[int] = ..., step: _Optional[int] = ..., batch_digest: _Optional[str] = ...) -> None: ...
+
+class ExchangeRequest(_message.Message):
+    __slots__ = ("sender", "ticket", "distribution")
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    DISTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    sender: Sender
+    ticket: Ticket
+    distribution: Distribution
+    def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ..., ticket: _Optional[_Union[Ticket, _Mapping]] = ..., distribution: _Optional[_Union[Distribution, _Mapping]] = ...) -> None: ...
+
+class ExchangeReply(_message.Message):
+    __slots__ = ("refusal", "mean", "teachers", "next_step", "stop", "waited_s")
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    TEACHERS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    WAITED_S_FIELD_NUMBER: _ClassVar[int]
+    refusal: Refusal
+    mean: Distribution
+    teachers: _containers.RepeatedScalarFieldContainer[str]
+    next_step: int
+    stop: bool
+    waited_s: float
+    def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ..., mean: _Optional[_Union[Distribution, _Mapping]] = ..., teachers: _Optional[_Iterable[str]] = ..., next_step: _Optional[int] = ..., stop: bool = ..., waited_s: _Optional[float] = ...) -> None: ...
+
+class StepReport(_message.Message):
+    __slots__ = ("round", "step", "ssl_loss", "mutual_kl", "num_teachers", "compute_s", "wait_s", "exchange_s", "bytes_up", "bytes_down")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SSL_LOSS_FIELD_NUMBER: _ClassVar[int]
+    MUTUAL_KL_FIELD_NUMBER: _ClassVar[int]
+    NUM_TEACHERS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_S_FIELD_NUMBER: _ClassVar[int]
+    BYTES_UP_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    step: int
+    ssl_loss: float
+    mutual_kl: float
+    num_teachers: int
+    compute_s: float
+    wait_s: float
+    exchange_s: float
+    bytes_up: int
+    bytes_down: int
+    def __init__(self, round: _Optional[int] = ..., step: _Optional[int] = ..., ssl_loss: _Optional[float] = ..., mutual_kl: _Optional[float] = ..., num_teachers: _Optional[int] = ..., compute_s: _Optional[float] = ..., wait_s: _Optional[float] = ..., exchange_s: _Optional[float] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ...) -> None: ...
+
+class RoundReport(_message.Message):
+    __slots__ = ("round", "step", "knn_top1", "seconds")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    KNN_TOP1_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    step: int
+    knn_top1: float
+    seconds: float
+    def __init__(self, round: _Optional[int] = ..., step: _Optional[int] = ..., knn_top1: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class PeerResult(_message.Message):
+    __slots__ = ("backbone", "objective", "parameters", "knn_top1", "linear_top1", "knn_top1_untrained", "ssl_loss", "mutual_kl", "state_digest", "steps_trained")
+    BACKBONE_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    KNN_TOP1_FIELD_NUMBER: _ClassVar[int]
+    LINEAR_TOP1_FIELD_NUMBER: _ClassVar[int]
+    KNN_TOP1_UNTRAINED_FIELD_NUMBER: _ClassVar[int]
+    SSL_LOSS_FIELD_NUMBER: _ClassVar[int]
+    MUTUAL_KL_FIELD_NUMBER: _ClassVar[int]
+    STATE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STEPS_TRAINED_FIELD_NUMBER: _ClassVar[int]
+    backbone: str
+    objective: str
+    parameters: int
+    knn_top1: float
+    linear_top1: float
+    knn_top1_untrained: float
+    ssl_loss: float
+    mutual_kl: float
+    state_digest: str
+    steps_trained: int
+    def __init__(self, backbone: _Optional[str] = ..., objective: _Optional[str] = ..., parameters: _Optional[int] = ..., knn_top1: _Optional[float] = ..., linear_top1: _Optional[float] = ..., knn_top1_untrained: _Optional[float] = ..., ssl_loss: _Optional[float] = ..., mutual_kl: _Optional[float] = ..., state_digest: _Optional[str] = ..., steps_trained: _Optional[int] = ...) -> None: ...
+
+class ReportRequest(_message.Message):
+    __slots__ = ("sender", "steps", "rounds", "result")
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    sender: Sender
+    steps: _containers.RepeatedCompositeFieldContainer[StepReport]
+    rounds: _containers.RepeatedCompositeFieldContainer[RoundReport]
+    result: PeerResult
+    def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[StepReport, _Mapping]]] = ..., rounds: _Optional[_Iterable[_Union[RoundReport, _Mapping]]] = ..., result: _Optional[_Union[PeerResult, _Mapping]] = ...) -> None: ...
+
+class ReportReply(_message.Message):
+    __slots__ = ("refusal", "stop")
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    refusal: Refusal
+    stop: bool
+    def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ..., stop: bool = ...) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("sender",)
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    sender: Sender
+    def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ...) -> None: ...
+
+class LeaveReply(_message.Message):
+    __slots__ = ("refusal",)
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    refusal: Refusal
+    def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...

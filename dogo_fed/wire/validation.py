@@ -1,0 +1,58 @@
+"""What makes a matrix a similarity distribution. Applied to everything that was received, before use."""
+
+# N = images in the step's batch
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from dogo_fed.contracts import SimilarityDistribution
+from dogo_fed.errors import MalformedDistribution
+
+ROW_SUM_TOLERANCE = 1e-3
+"""How far a row's sum may be from 1. Honest float32 rows of 2,048 entries are within 1e-5."""
+
+ENTROPY_TOLERANCE = 1e-3
+"""How far, in nats, a negative entropy may lie outside [-log N, 0] through rounding."""
+
+
+def check_distribution(distribution: SimilarityDistribution) -> None:
+    """Checks that the matrix is a similarity distribution.
+
+    Raises:
+        MalformedDistribution: it is not a square float32 matrix, has entries that are not finite or
+            negative, rows that do not sum to 1 within `ROW_SUM_TOLERANCE`, or its negative entropy
+            is outside [-log N, 0]. The message names the rule, and the first row that breaks it.
+    """
+    p_NN = distribution.p_NN
+    if p_NN.dtype != np.float32 or p_NN.ndim != 2 or p_NN.shape[0] != p_NN.shape[1]:
+        raise MalformedDistribution(
+            f"a distribution must be a square float32 matrix, not {p_NN.dtype} of shape {p_NN.shape}"
+        )
+    size = len(p_NN)
+    if size == 0:
+        raise MalformedDistribution("a distribution must not be empty")
+    with np.errstate(invalid="ignore", over="ignore"):
+        row_sums_N = p_NN.sum(axis=1, dtype=np.float64)
+        smallest = p_NN.min()
+    # Not finite or NaN anywhere shows in a sum or in the minimum, so two passes are enough.
+    if not smallest >= 0 or not np.isfinite(row_sums_N).all():
+        is_bad_N = ~(np.isfinite(p_NN) & (p_NN >= 0)).all(axis=1)
+        raise MalformedDistribution(
+            f"row {int(is_bad_N.argmax())} has entries that are negative or not finite"
+        )
+    deviation_N = np.abs(row_sums_N - 1.0)
+    worst = int(deviation_N.argmax())
+    if deviation_N[worst] > ROW_SUM_TOLERANCE:
+        raise MalformedDistribution(
+            f"row {worst} sums to {row_sums_N[worst]:.6g}; rows must sum to 1 within "
+            f"{ROW_SUM_TOLERANCE:g}"
+        )
+    lowest = -math.log(size) - ENTROPY_TOLERANCE
+    if not lowest <= distribution.negative_entropy <= ENTROPY_TOLERANCE:
+        raise MalformedDistribution(
+            f"the negative entropy is {distribution.negative_entropy:.6g}; for {size} images it must be "
+            f"between {-math.log(size):.6g} and 0 nats"
+        )

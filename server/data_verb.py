@@ -1,0 +1,50 @@
+"""`dogo-fed data`: loads the data set of a configuration, says what it is, and draws samples of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from torchvision.utils import make_grid, save_image
+
+from configs.compose import from_omegaconf
+from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.source import DataSet
+from dogo_fed.errors import DogoError
+from dogo_fed.reporting import atomic_path
+
+_NUM_SAMPLES = 64
+_SAMPLES_PER_ROW = 16
+
+
+@hydra.main(version_base="1.3", config_path="pkg://configs", config_name="run")
+def main(composed: DictConfig) -> None:
+    """Prints sizes and the fingerprint that all sites must share, and writes <name>-samples.png."""
+    try:
+        config = from_omegaconf(composed)
+        dataset = build_dataset(config.data.name, config.data.options)
+    except DogoError as error:
+        sys.stderr.write(f"dogo-fed: {error}\n")
+        sys.exit(2)
+    picture = Path(f"{Path(dataset.name).name}-samples.png")
+    draw_samples(dataset, picture)
+    sys.stdout.write(
+        f"data set     {dataset.name}\n"
+        f"training     {len(dataset.train)} images\n"
+        f"test         {len(dataset.test)} images\n"
+        f"image size   {dataset.image_size} x {dataset.image_size}, {len(dataset.mean)} channels\n"
+        f"classes      {dataset.num_classes}\n"
+        f"fingerprint  {dataset.fingerprint}\n"
+        f"samples      {picture}\n"
+    )
+
+
+def draw_samples(dataset: DataSet, path: Path) -> None:
+    """Writes a sheet with the first training images."""
+    ids = torch.arange(min(_NUM_SAMPLES, len(dataset.train)))
+    sheet = make_grid(dataset.train.images(ids).float() / 255, nrow=_SAMPLES_PER_ROW, padding=2)
+    with atomic_path(path) as temporary:
+        save_image(sheet, temporary, format="png")

@@ -1,0 +1,190 @@
+"""Host "ray": one actor per peer, placed by a placement group, on a Ray of its own or a running cluster."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from clients.assignment import Assignment
+from clients.peer_main import Ending, Outcome
+from clients.ray_peer import PeerActor
+from dogo_fed.config import RayConfig
+from dogo_fed.contracts import PeerId
+from dogo_fed.errors import PlacementError
+
+NAMESPACE = "dogo-fed"
+
+_ACTOR_START_S = 120.0
+_ENV_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@contextmanager
+def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
+    """Joins the cluster at `settings.address`, or starts one of its own and ends it.
+
+    Raises:
+        PlacementError: there is no cluster at this address, or none can be started here.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What Ray does today, said aloud: an actor without GPUs sees none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    own = settings.address is None
+    options: dict[str, Any] = {"address": "local" if own else settings.address}
+    if own:
+        cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_per_peer * num_peers))
+        options |= {"num_cpus": cpus, "include_dashboard": False}
+    try:
+        ray.init(namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options)
+    except Exception as error:  # ray.init fails in many ways
+        what = (
+            "a Ray can't be started" if own else f"no Ray cluster at ray.address={settings.address}"
+        )
+        raise PlacementError(f"{what}: {_first_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class RayHandle:
+    """A peer's actor."""
+
+    def __init__(self, peer: PeerId, actor: Any, assignment: Assignment) -> None:
+        self._actor = actor
+        try:
+            self._where = ray.get(actor.where.remote(), timeout=_ACTOR_START_S)
+        except GetTimeoutError as error:
+            ray.kill(actor)
+            raise PlacementError(
+                f"the actor of peer {peer} did not start within {_ACTOR_START_S:g} s"
+            ) from error
+        except RayError as error:
+            raise PlacementError(
+                f"the actor of peer {peer} can't be started: {_first_line(error)}"
+            ) from error
+        self._run = actor.run.remote(assignment.to_json())
+
+    def where(self) -> str:
+        """Returns node, process id and GPUs."""
+        gpus = self._where["cuda_visible_devices"]
+        return f"node {self._where['node']} process {self._where['pid']} GPU {gpus or 'none'}"
+
+    def ending(self) -> Ending | str | None:
+        """Returns how it ended, a sentence if it died, or None while it runs."""
+        ready, _ = ray.wait([self._run], timeout=0)
+        if not ready:
+            return None
+        try:
+            value, message = ray.get(ready[0], timeout=_ACTOR_START_S)
+        except RayActorError:
+            return f"died (its actor's process {self._where['pid']} is gone)"
+        except RayError as error:
+            return f"failed: {_first_line(error)}"
+        return Ending(Outcome(value), message)
+
+    def kill(self) -> None:
+        """Ends the actor at once; a second call does nothing."""
+        ray.kill(self._actor, no_restart=True)
+
+
+class RayLauncher:
+    """Starts peers as actors, each in a bundle of its own of one placement group."""
+
+    def __init__(
+        self, settings: RayConfig, peers: tuple[PeerId, ...], run_id: str, threads_per_peer: int
+    ) -> None:
+        """Reserves room for all peers.
+
+        Raises:
+            PlacementError: the cluster has no room; the message says what is missing.
+        """
+        self._settings = settings
+        self._peers = peers
+        self._run_id = run_id
+        self._threads_per_peer = threads_per_peer
+        self._gpus = _gpus_per_peer(settings, len(peers))
+        self._group = self._reserve()
+
+    def listen_address(self) -> str:
+        """Returns loopback where the cluster is this node alone, else this node's own address."""
+        nodes = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        mine = ray.util.get_node_ip_address()
+        return "127.0.0.1" if nodes <= {mine} else str(mine)
+
+    def start(self, peer: PeerId, number: int, assignment: Assignment) -> RayHandle:
+        """Starts an actor for `peer` in its bundle."""
+        actor = ray.remote(PeerActor).options(
+            name=f"{self._run_id}/{peer}/{number}",
+            namespace=NAMESPACE,
+            num_cpus=self._settings.cpus_per_peer,
+            num_gpus=self._gpus,
+            max_restarts=0,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(
+                placement_group=self._group,
+                placement_group_bundle_index=self._peers.index(peer),
+            ),
+            runtime_env={"env_vars": {name: str(self._threads_per_peer) for name in _ENV_THREADS}},
+        ).remote()
+        return RayHandle(peer, actor, assignment)
+
+    def release(self) -> None:
+        """Gives the room back."""
+        remove_placement_group(self._group)
+
+    def _reserve(self) -> PlacementGroup:
+        bundle = {"CPU": self._settings.cpus_per_peer, "GPU": self._gpus}
+        bundle = {name: amount for name, amount in bundle.items() if amount > 0}
+        if not bundle:
+            bundle = {"CPU": 0.001}
+        group = placement_group(
+            [dict(bundle) for _ in self._peers], strategy=self._settings.placement.value
+        )
+        if not group.wait(timeout_seconds=self._settings.placement_timeout_s):
+            remove_placement_group(group)
+            raise PlacementError(
+                f"Ray has no room for {len(self._peers)} peers of {bundle} each, placement "
+                f"{self._settings.placement.value} after {self._settings.placement_timeout_s:g} s; it "
+                f"has {_room()} on {len(ray.nodes())} node(s), of which free: "
+                f"{ {k: v for k, v in ray.available_resources().items() if k in ('CPU', 'GPU')} }. "
+                "Lower ray.cpus_per_peer or ray.gpus_per_peer, or choose another ray.placement"
+            )
+        return group
+
+
+def _gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
+    """Returns each peer's share of GPUs.
+
+    Raises:
+        PlacementError: the cluster has fewer GPUs than that takes.
+    """
+    available = float(ray.cluster_resources().get("GPU", 0.0))
+    share = settings.gpus_per_peer
+    if share is None:
+        share = 1.0 if available > 0 else 0.0
+    if share * num_peers > available:
+        fitting = math.floor(available / num_peers * 100) / 100
+        advice = (
+            f"ray.gpus_per_peer={min(fitting, 1.0):g}" if fitting > 0 else "ray.gpus_per_peer=0"
+        )
+        raise PlacementError(
+            f"{num_peers} peers need {share:g} GPU each, but the cluster has {available:g}; share them by "
+            f"{advice}, or run fewer peers"
+        )
+    return share
+
+
+def _room() -> dict[str, float]:
+    return {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")}
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,240 @@
+"""Starts peers that live in processes of their own, watches them, and starts them again if they die.
+
+Where the processes come from is a `PeerLauncher`'s business: this machine, or Ray. Nothing here
+waits
+without a deadline: peers that say nothing for too long are ended, and so is a stop that takes too
+    long.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from clients.assignment import Assignment
+from clients.peer_main import Ending, Outcome
+from dogo_fed.config_text import to_mapping
+from dogo_fed.contracts import Event, PeerId, Record
+from dogo_fed.coordination.coordinator import Coordinator
+from dogo_fed.errors import DogoError, ExchangeError
+from dogo_fed.reporting.sink import Sink, TeeSink
+from dogo_fed.run.folder import RunFolder
+from dogo_fed.run.prepare import PreparedRun
+from dogo_fed.wire.secret import new_secret
+from server.coordinator_service import CoordinatorService, ServiceSettings
+
+logger = logging.getLogger(__name__)
+
+_POLL_EVERY_S = 0.1
+_STOP_GRACE_S = 30.0
+
+
+class PeerHandle(Protocol):
+    """A peer's running process."""
+
+    def where(self) -> str:
+        """Returns node, process and GPU, for people."""
+        ...
+
+    def ending(self) -> Ending | str | None:
+        """Returns how it ended, a sentence if it died, or None while it runs. Does not wait."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it at once; a second call does nothing."""
+        ...
+
+
+class PeerLauncher(Protocol):
+    """Starts peers' processes."""
+
+    def listen_address(self) -> str:
+        """Returns the address of this machine that all peers can reach."""
+        ...
+
+    def start(self, peer: PeerId, number: int, assignment: Assignment) -> PeerHandle:
+        """Starts a process for `peer`; `number` counts its starts from 0.
+
+        Raises:
+            PlacementError: there is no room for it.
+        """
+        ...
+
+
+class _LastWord:
+    """A sink that remembers when something was last reported."""
+
+    def __init__(self) -> None:
+        self.at_s = time.monotonic()
+
+    def emit(self, record: Record) -> None:
+        self.at_s = time.monotonic()
+
+    def close(self) -> None:
+        """Has nothing to finish."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One peer under supervision."""
+
+    handle: PeerHandle
+    num_starts: int = 1
+    is_over: bool = False
+
+
+class Supervisor:
+    """Runs the coordinator's service and the peers' processes until all of them have ended."""
+
+    def __init__(
+        self,
+        run: PreparedRun,
+        folder: RunFolder,
+        sink: Sink,
+        launcher: PeerLauncher,
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self._run = run
+        self._folder = folder
+        self._last_word = _LastWord()
+        self._sink = TeeSink(sink, self._last_word)
+        self._launcher = launcher
+        self._stop_requested = stop_requested
+        self._watched: dict[PeerId, _Watched] = {}
+        self._failures: dict[PeerId, str] = {}
+        self._stopping_since_s: float | None = None
+        self._pause = threading.Event()
+        exchange = run.config.exchange
+        self._secret = new_secret()
+        self._service = CoordinatorService(
+            Coordinator(
+                run.coordinator_settings(folder.run_id, folder.first_step),
+                time.monotonic(),
+                self._sink.emit,
+            ),
+            ServiceSettings(
+                address=run.config.coordinator.address or launcher.listen_address(),
+                port=run.config.coordinator.port,
+                run_id=folder.run_id,
+                secret=self._secret,
+                batch_size=run.config.batch_size,
+                answer_within_s=exchange.deadline_s + exchange.join_deadline_s,
+            ),
+            self._sink,
+        )
+
+    def run(self) -> None:
+        """Runs the peers to their end.
+
+        Raises:
+            DogoError: a peer could not be started or could not go on; the others have gone on to
+                their end where that made sense.
+        """
+        address = self._service.start()
+        logger.info("run=%s coordinator listens on %s", self._folder.run_id, address)
+        try:
+            for peer in self._run.peer_ids:
+                self._watched[peer] = _Watched(self._start(peer, 0, address))
+            while not all(one.is_over for one in self._watched.values()):
+                self._look(address)
+                self._pause.wait(_POLL_EVERY_S)
+        finally:
+            for watched in self._watched.values():
+                watched.handle.kill()
+            self._service.stop()
+        if self._failures:
+            raise ExchangeError("; ".join(self._failures.values()))
+
+    def _start(self, peer: PeerId, number: int, address: str) -> PeerHandle:
+        assignment = Assignment(
+            peer=peer,
+            run_id=self._folder.run_id,
+            run_dir=str(self._folder.path),
+            address=address,
+            secret=self._secret,
+            config=to_mapping(self._run.config),
+        )
+        handle = self._launcher.start(peer, number, assignment)
+        verb = "started" if number == 0 else "started again"
+        self._event("peer_started", f"peer {peer} {verb}: {handle.where()}", peer)
+        return handle
+
+    def _look(self, address: str) -> None:
+        """One look at everybody."""
+        for peer, watched in self._watched.items():
+            if watched.is_over:
+                continue
+            ending = watched.handle.ending()
+            if isinstance(ending, Ending):
+                self._ended(peer, watched, ending)
+            elif ending is not None:
+                self._died(peer, watched, ending, address)
+        self._stop_if_asked()
+        self._end_silence()
+
+    def _ended(self, peer: PeerId, watched: _Watched, ending: Ending) -> None:
+        watched.is_over = True
+        if ending.outcome in (Outcome.FINISHED, Outcome.STOPPED):
+            return
+        message = f"peer {peer} can't go on: {ending.message}"
+        self._failures[peer] = message
+        self._lose(peer, f"can't go on: {ending.message}")
+        if ending.outcome is Outcome.UNFIT:
+            self._stop(message)
+
+    def _died(self, peer: PeerId, watched: _Watched, how: str, address: str) -> None:
+        self._lose(peer, how)
+        left = self._run.config.recovery.max_restarts - (watched.num_starts - 1)
+        if self._stopping_since_s is not None or left <= 0:
+            watched.is_over = True
+            if self._stopping_since_s is None:
+                self._failures[peer] = (
+                    f"peer {peer} {how}, and has been started again as often as "
+                    "recovery.max_restarts allows; its log is in peers/"
+                    f"{peer}/peer.log"
+                )
+            return
+        try:
+            watched.handle = self._start(peer, watched.num_starts, address)
+        except DogoError as error:
+            watched.is_over = True
+            self._failures[peer] = f"peer {peer} can't be started again: {error}"
+        watched.num_starts += 1
+
+    def _lose(self, peer: PeerId, reason: str) -> None:
+        self._service.call(lambda coordinator: coordinator.lose(peer, reason, time.monotonic()))
+
+    def _stop(self, reason: str) -> None:
+        if self._stopping_since_s is None:
+            self._stopping_since_s = time.monotonic()
+            self._service.call(lambda coordinator: coordinator.stop(reason, time.monotonic()))
+
+    def _stop_if_asked(self) -> None:
+        if self._stop_requested():
+            self._stop("stopped by the user")
+        if self._stopping_since_s is None:
+            return
+        allowed_s = self._run.config.exchange.deadline_s + _STOP_GRACE_S
+        if time.monotonic() - self._stopping_since_s > allowed_s:
+            self._kill_rest(f"did not stop within {allowed_s:g} s")
+
+    def _end_silence(self) -> None:
+        allowed_s = self._run.config.recovery.silence_s
+        if time.monotonic() - self._last_word.at_s > allowed_s:
+            self._kill_rest(f"said nothing for {allowed_s:g} s (recovery.silence_s)")
+
+    def _kill_rest(self, reason: str) -> None:
+        for peer, watched in self._watched.items():
+            if not watched.is_over:
+                watched.handle.kill()
+                watched.is_over = True
+                self._failures[peer] = f"peer {peer} {reason} and was ended"
+                self._lose(peer, reason)
+
+    def _event(self, kind: str, message: str, peer: PeerId) -> None:
+        logger.info("run=%s peer=%s %s", self._folder.run_id, peer, message)
+        self._sink.emit(Event(kind=kind, message=message, peer=peer))

@@ -1,0 +1,67 @@
+"""`dogo-fed train`: Hydra's part of it, and the exit status."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from configs.compose import from_mapping, from_omegaconf
+from configs.resume import load_config, merge_resumed
+from dogo_fed.config import RunConfig
+from dogo_fed.config_text import to_mapping
+from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
+from dogo_fed.reporting import print_summary
+from server.launch import launch
+
+EXIT_FAILED = 1
+EXIT_UNUSABLE = 2
+EXIT_STOPPED = 130
+
+
+@hydra.main(version_base="1.3", config_path="pkg://configs", config_name="run")
+def main(composed: DictConfig) -> None:
+    """Runs one configuration; leaves the process with an exit status that tells how it ended."""
+    status = run(composed)
+    if status:
+        sys.exit(status)
+
+
+def run(composed: DictConfig) -> int:
+    """Returns 0, 1 if the run failed, 2 if it could not be started, 130 if the user stopped it."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    try:
+        summary = launch(_config(composed))
+    except (ConfigError, DataError, PlacementError) as error:
+        return _say(error, EXIT_UNUSABLE)
+    except DogoError as error:
+        return _say(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        return EXIT_STOPPED
+    print_summary(summary)
+    is_stopped = any(event["kind"] == "stopped" for event in summary["events"])
+    return EXIT_STOPPED if is_stopped else 0
+
+
+def _config(composed: DictConfig) -> RunConfig:
+    config = from_omegaconf(composed)
+    job = HydraConfig.get()
+    if config.resume is not None:
+        overridden = [override.lstrip("+~").partition("=")[0] for override in job.overrides.task]
+        saved = to_mapping(load_config(config.resume))
+        merged = merge_resumed(saved, to_mapping(config), overridden)
+        return dataclasses.replace(from_mapping(merged), resume=config.resume)
+    if job.mode is RunMode.MULTIRUN and config.run_dir is not None:
+        return dataclasses.replace(config, run_dir=str(Path(config.run_dir) / str(job.job.num)))
+    return config
+
+
+def _say(error: DogoError, status: int) -> int:
+    sys.stderr.write(f"dogo-fed: {error}\n")
+    return status
