@@ -19,6 +19,7 @@ class Assignment:
         config: the whole run's configuration as plain nested dicts, checked again by the peer.
         run_dir: absolute; on a cluster of several nodes it must be on storage that all of them see.
         address, secret: of the coordinator.
+        checkpoint_step: the checkpoint to go on from; None takes the newest, or starts afresh.
     """
 
     peer: str
@@ -26,6 +27,7 @@ class Assignment:
     run_dir: str
     address: str
     secret: str
+    checkpoint_step: int | None
     config: Mapping[str, Any]
 
     def to_json(self) -> str:

@@ -226,10 +226,14 @@ class ReportSink:
         elif isinstance(record, PeerResult):
             self._send([], record)
 
-    def close(self) -> None:
-        """Delivers what is left."""
+    def flush(self) -> None:
+        """Delivers the step reports that still wait."""
         if self._steps:
             self._send([], None)
+
+    def close(self) -> None:
+        """Delivers what is left."""
+        self.flush()
 
     def _send(self, rounds: list[RoundReport], result: PeerResult | None) -> None:
         if self._client.report(self._steps, rounds, result):

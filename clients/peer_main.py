@@ -11,7 +11,6 @@ from clients.assignment import Assignment
 from clients.grpc_exchange import Connection, CoordinatorClient, ReportSink
 from configs.compose import from_mapping
 from dogo_fed.agreement import make_agreement
-from dogo_fed.checkpoint import Progress
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.datasets import build_dataset
@@ -88,8 +87,8 @@ def _prepare(assignment: Assignment) -> tuple[PeerSession, CoordinatorClient, Re
         device=resolve_device(config.device),
     )
     folder = PeerFolder(Path(assignment.run_dir), peer_id, keep_checkpoints=config.checkpoint.keep)
-    progress = (
-        folder.checkpoints.load_latest(peer.objective, peer.optimizer, peer.device) or Progress()
+    progress = folder.checkpoints.restore(
+        assignment.checkpoint_step, peer.objective, peer.optimizer, peer.device
     )
     client = CoordinatorClient(peer_id, assignment.run_id, _connection(config, assignment))
     next_step = client.join(make_agreement(config, dataset))

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dogo_fed.config import ComponentConfig, DataConfig, PeerConfig, RunConfig
     from dogo_fed.data.map_style import dataset_from_arrays, dataset_from_map_style
+    from dogo_fed.data.source import DataSet
     from dogo_fed.errors import DogoError
     from dogo_fed.run.train import train
 
 _HOME_OF = {
     "ComponentConfig": "dogo_fed.config",
     "DataConfig": "dogo_fed.config",
+    "DataSet": "dogo_fed.data.source",
     "DogoError": "dogo_fed.errors",
     "PeerConfig": "dogo_fed.config",
     "RunConfig": "dogo_fed.config",
@@ -28,6 +30,7 @@ _HOME_OF = {
 __all__ = [
     "ComponentConfig",
     "DataConfig",
+    "DataSet",
     "DogoError",
     "PeerConfig",
     "RunConfig",

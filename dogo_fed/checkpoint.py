@@ -137,6 +137,37 @@ class CheckpointStore:
             raise last_error
         return None
 
+    def restore(
+        self,
+        step: int | None,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+    ) -> Progress:
+        """Returns where to go on: at exactly `step`, or at the newest checkpoint, or at the beginning.
+
+        Args:
+            step: of the checkpoint that the whole run goes on from; None takes the newest, if any.
+            objective: gets the weights.
+            optimizer: gets its state.
+            device: where the tensors go.
+
+        Raises:
+            CheckpointError: the checkpoint of `step`, or every one that is there, can't be used.
+        """
+        if step is not None:
+            return self.load(step, objective, optimizer, device)
+        return self.load_latest(objective, optimizer, device) or Progress()
+
+    def is_readable(self, step: int) -> bool:
+        """Whether the checkpoint of `step` can be read whole; says in the log what is wrong if not."""
+        try:
+            torch.load(self._path(step), map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load fails in many ways on a broken file
+            logger.warning("%s is passed over: %s", self._path(step), type(error).__name__)
+            return False
+        return True
+
     def remove_after(self, step: int) -> None:
         """Removes checkpoints of later steps: the run goes on from `step` and will write them again."""
         for later in self.steps():
@@ -148,9 +179,10 @@ class CheckpointStore:
 
 
 def latest_common_step(stores: Iterable[CheckpointStore]) -> int | None:
-    """Returns the latest step that every peer has a checkpoint of; None if there is none."""
-    common: set[int] | None = None
-    for store in stores:
-        steps = set(store.steps())
-        common = steps if common is None else common & steps
-    return max(common) if common else None
+    """Returns the latest step that every peer has a readable checkpoint of; None if there is none."""
+    stores = list(stores)
+    common = set.intersection(*(set(store.steps()) for store in stores))
+    for step in sorted(common, reverse=True):
+        if all(store.is_readable(step) for store in stores):
+            return step
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,15 +35,16 @@ def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
         PlacementError: there is no cluster at this address, or none can be started here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What Ray does today, said aloud: an actor without GPUs sees none.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     own = settings.address is None
     options: dict[str, Any] = {"address": "local" if own else settings.address}
     if own:
         cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_per_peer * num_peers))
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
-        ray.init(namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options)
+        with warnings.catch_warnings():
+            # Announces that actors without GPUs will see all of them one day; ours are told theirs.
+            warnings.filterwarnings("ignore", message="Tip: In future versions of Ray")
+            ray.init(namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options)
     except Exception as error:  # ray.init fails in many ways
         what = (
             "a Ray can't be started" if own else f"no Ray cluster at ray.address={settings.address}"

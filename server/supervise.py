@@ -74,6 +74,9 @@ class _LastWord:
     def emit(self, record: Record) -> None:
         self.at_s = time.monotonic()
 
+    def flush(self) -> None:
+        """Has nothing to deliver."""
+
     def close(self) -> None:
         """Has nothing to finish."""
 
@@ -156,6 +159,7 @@ class Supervisor:
             run_dir=str(self._folder.path),
             address=address,
             secret=self._secret,
+            checkpoint_step=self._folder.checkpoint_step if number == 0 else None,
             config=to_mapping(self._run.config),
         )
         handle = self._launcher.start(peer, number, assignment)

@@ -11,13 +11,15 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from rich import get_console
+from rich.logging import RichHandler
 
 from configs.compose import from_mapping, from_omegaconf
 from configs.resume import load_config, merge_resumed
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import to_mapping
 from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
-from dogo_fed.reporting import print_summary
+from dogo_fed.reporting import print_summary, was_stopped
 from server.launch import launch
 
 EXIT_FAILED = 1
@@ -35,7 +37,7 @@ def main(composed: DictConfig) -> None:
 
 def run(composed: DictConfig) -> int:
     """Returns 0, 1 if the run failed, 2 if it could not be started, 130 if the user stopped it."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    _log_to_terminal()
     try:
         summary = launch(_config(composed))
     except (ConfigError, DataError, PlacementError) as error:
@@ -44,9 +46,8 @@ def run(composed: DictConfig) -> int:
         return _say(error, EXIT_FAILED)
     except KeyboardInterrupt:
         return EXIT_STOPPED
-    print_summary(summary)
-    is_stopped = any(event["kind"] == "stopped" for event in summary["events"])
-    return EXIT_STOPPED if is_stopped else 0
+    print_summary(summary, get_console() if get_console().is_terminal else None)
+    return EXIT_STOPPED if was_stopped(summary) else 0
 
 
 def _config(composed: DictConfig) -> RunConfig:
@@ -60,6 +61,22 @@ def _config(composed: DictConfig) -> RunConfig:
     if job.mode is RunMode.MULTIRUN and config.run_dir is not None:
         return dataclasses.replace(config, run_dir=str(Path(config.run_dir) / str(job.job.num)))
     return config
+
+
+def _log_to_terminal() -> None:
+    """Shows what the reports say, and warnings of everything else; the rest is in the log files."""
+    console = get_console()
+    handler: logging.Handler = logging.StreamHandler(sys.stdout)
+    if console.is_terminal:  # shares the terminal with the live view
+        handler = RichHandler(
+            console=console, show_time=False, show_level=False, show_path=False
+        )
+    handler.addFilter(
+        lambda record: (
+            record.levelno >= logging.WARNING or record.name.startswith("dogo_fed.reporting")
+        )
+    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
 
 
 def _say(error: DogoError, status: int) -> int:

@@ -96,9 +96,7 @@ RECIPES: Mapping[str, Recipe] = {
     "simsiam": Recipe(
         min_scale=0.08, flip_probability=0.5, jitter_strength=0.5, grey_probability=0.2
     ),
-    "digits": Recipe(
-        min_scale=0.4, max_rotation_degrees=15.0, jitter_strength=1.0, grey_probability=0.2
-    ),
+    "digits": Recipe(min_scale=0.8, jitter_strength=0.5, grey_probability=0.5),
     "none": Recipe(),
 }
 AUGMENTATIONS: Mapping[str, str] = dict.fromkeys(RECIPES, "dogo_fed.data.augment:Recipe")

@@ -165,6 +165,7 @@ class PeerSession:
     def save(self) -> None:
         """Writes a checkpoint of where the peer is, unless there is one."""
         if self._progress.step not in self._folder.checkpoints.steps():
+            self._sink.flush()
             self._folder.checkpoints.save(self.peer.objective, self.peer.optimizer, self._progress)
 
     def finish(self) -> PeerResult | None:

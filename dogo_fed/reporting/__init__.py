@@ -14,6 +14,7 @@ from dogo_fed.reporting.summary import (
     build_summary,
     print_summary,
     summary_table,
+    was_stopped,
 )
 from dogo_fed.reporting.tensorboard import TensorBoardSink
 
@@ -36,6 +37,7 @@ __all__ = [
     "record_from_json",
     "record_to_json",
     "summary_table",
+    "was_stopped",
     "write_atomic",
     "write_json_atomic",
 ]

@@ -86,6 +86,9 @@ class LiveView:
         with self._lock:
             self._progress.set_phase(peer, phase)
 
+    def flush(self) -> None:
+        """Does nothing; the view is drawn four times a second anyway."""
+
     def close(self) -> None:
         """Stops drawing; a second call does nothing."""
         with self._lock:

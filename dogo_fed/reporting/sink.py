@@ -15,6 +15,10 @@ class Sink(Protocol):
         """Takes one record; records of one peer arrive in order."""
         ...
 
+    def flush(self) -> None:
+        """Delivers what was emitted; called before a checkpoint, so that the two belong together."""
+        ...
+
     def close(self) -> None:
         """Finishes writing; a second call does nothing."""
         ...
@@ -30,6 +34,11 @@ class TeeSink:
         """Passes the record on; an error of one sink is raised before the later ones are asked."""
         for sink in self._sinks:
             sink.emit(record)
+
+    def flush(self) -> None:
+        """Flushes every sink."""
+        for sink in self._sinks:
+            sink.flush()
 
     def close(self) -> None:
         """Closes every sink, even if closing one of them fails; then raises what went wrong."""

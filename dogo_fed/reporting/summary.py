@@ -95,6 +95,9 @@ class RunTotals:
         self.wait_s += report.wait_s
         self.exchange_s += report.exchange_s
 
+    def flush(self) -> None:
+        """Does nothing; the totals are up to date."""
+
     def close(self) -> None:
         """Does nothing; the totals stay readable."""
 
@@ -147,6 +150,12 @@ def build_summary(
         "events": [dataclasses.asdict(event) for event in totals.events],
     }
     return cast(RunSummary, without_nan(summary))
+
+
+def was_stopped(summary: RunSummary) -> bool:
+    """Whether the run ended early, by its user; a stop before it was resumed does not count."""
+    kinds = [event["kind"] for event in summary["events"] if event["kind"] in ("stopped", "resumed")]
+    return bool(kinds) and kinds[-1] == "stopped"
 
 
 def summary_table(summary: RunSummary) -> Table:

@@ -47,6 +47,9 @@ class TensorBoardSink:
                 if math.isfinite(value):
                     writer.add_scalar(tag, value, step)
 
+    def flush(self) -> None:
+        """Does nothing; TensorBoard's writer flushes by itself, and a curve may lag."""
+
     def close(self) -> None:
         """Writes what is pending; a second call does nothing."""
         with self._lock:

@@ -24,14 +24,19 @@ class RunFolder:
     Attributes:
         path: absolute.
         run_id: the folder's name.
-        first_step: where the run goes on; 0 for a new one.
+        checkpoint_step: the step whose checkpoints the run goes on from; None starts at the beginning.
         is_resumed: whether something was there already.
     """
 
     path: Path
     run_id: str
-    first_step: int
+    checkpoint_step: int | None
     is_resumed: bool
+
+    @property
+    def first_step(self) -> int:
+        """The step that the run goes on with."""
+        return self.checkpoint_step or 0
 
     @property
     def metrics(self) -> Path:
@@ -60,7 +65,7 @@ def create(config: RunConfig) -> RunFolder:
     else:
         path = _free_folder("+".join(config.peers)[:60])
     write_atomic(path / "config.yaml", to_yaml(config))
-    return RunFolder(path=path, run_id=path.name, first_step=0, is_resumed=False)
+    return RunFolder(path=path, run_id=path.name, checkpoint_step=None, is_resumed=False)
 
 
 def reopen(folder: str, config: RunConfig) -> RunFolder:
@@ -70,20 +75,18 @@ def reopen(folder: str, config: RunConfig) -> RunFolder:
         CheckpointError: some peers have checkpoints, but no step in common.
     """
     path = Path(folder).resolve()
-    run = RunFolder(path=path, run_id=path.name, first_step=0, is_resumed=True)
-    stores = {name: run.peer(PeerId(name)).checkpoints for name in config.peers}
+    stores = {name: PeerFolder(path, PeerId(name)).checkpoints for name in config.peers}
     common = latest_common_step(stores.values())
     if common is None and all(store.steps() for store in stores.values()):
         found = "; ".join(f"{name}: {_listed(store.steps())}" for name, store in stores.items())
         raise CheckpointError(
-            f"the peers in {path} have no checkpoint of the same step ({found}); raise checkpoint.keep "
-            "in a new run"
+            f"the peers in {path} have no readable checkpoint of the same step ({found}); raise "
+            "checkpoint.keep in a new run"
         )
-    first_step = common or 0
     for store in stores.values():
-        store.remove_after(first_step if common is not None else -1)
+        store.remove_after(-1 if common is None else common)
     write_atomic(path / "config.yaml", to_yaml(config))
-    return RunFolder(path=path, run_id=path.name, first_step=first_step, is_resumed=True)
+    return RunFolder(path=path, run_id=path.name, checkpoint_step=common, is_resumed=True)
 
 
 def _make(path: Path) -> None:

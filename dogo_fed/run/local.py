@@ -6,7 +6,6 @@ import time
 import uuid
 from collections.abc import Callable
 
-from dogo_fed.checkpoint import Progress
 from dogo_fed.contracts import PeerId
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.engine.build import build_session, fix_numerics
@@ -31,7 +30,9 @@ def run_local(
     def session_of(peer_id: PeerId) -> PeerSession:
         peer = run.build_peer(peer_id)
         peer_folder = folder.peer(peer_id, keep_checkpoints=run.config.checkpoint.keep)
-        progress = peer_folder.checkpoints.load_latest(peer.objective, peer.optimizer, peer.device)
+        progress = peer_folder.checkpoints.restore(
+            folder.checkpoint_step, peer.objective, peer.optimizer, peer.device
+        )
         incarnation = uuid.uuid4().hex
         coordinator.join(peer_id, incarnation, run.agreement, clock())
         exchange = InProcessExchange(coordinator, peer_id, incarnation, clock)
@@ -43,7 +44,7 @@ def run_local(
             exchange=exchange if run.config.exchanges else None,
             sink=sink,
             folder=peer_folder,
-            progress=progress or Progress(),
+            progress=progress,
         )
 
     def stop_or_go_on() -> bool:

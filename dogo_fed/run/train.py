@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeAlias
 
+from rich import get_console
 from torch import nn
 
 from dogo_fed.config import RunConfig
@@ -89,8 +90,10 @@ def conduct(run: PreparedRun, host: RunHost) -> RunSummary:
 def _reporting(run: PreparedRun, folder: RunFolder, totals: RunTotals) -> Iterator[Sink]:
     """Yields the sink that every record of the run goes to."""
     metrics = MetricsLog(folder.metrics)
-    title = f"{folder.run_id}  {run.config.host.value}  {run.dataset.name}"
-    view = LiveView([str(peer) for peer in run.peer_ids], run.plan.total_steps, title)
+    title = f"run={folder.run_id}  {run.config.host.value}  {run.dataset.name}"
+    view = LiveView(
+        [str(peer) for peer in run.peer_ids], run.plan.total_steps, title, console=get_console()
+    )
     if folder.is_resumed:
         metrics.truncate_after(folder.first_step)
         for record in read_records(folder.metrics):

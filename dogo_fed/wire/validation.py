@@ -35,7 +35,7 @@ def check_distribution(distribution: SimilarityDistribution) -> None:
     if size == 0:
         raise MalformedDistribution("a distribution must not be empty")
     with np.errstate(invalid="ignore", over="ignore"):
-        row_sums_N = p_NN.sum(axis=1, dtype=np.float64)
+        row_sums_N = p_NN.sum(axis=1)  # pairwise in float32: fast, and exact enough
         smallest = p_NN.min()
     # Not finite or NaN anywhere shows in a sum or in the minimum, so two passes are enough.
     if not smallest >= 0 or not np.isfinite(row_sums_N).all():

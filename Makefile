@@ -1,0 +1,56 @@
+# Everything a person or CI does here is a target; `make help` lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+export FLWR_TELEMETRY_ENABLED := 0
+export RAY_USAGE_STATS_ENABLED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-slow check format bench proto clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+train: $(VENV)/.installed ## set up .venv and run the main job; ARGS="seed=3 peers=trio" changes it
+	$(BIN)/dogo-fed train $(ARGS)
+
+test: $(VENV)/.installed-dev ## the tests, under 15 minutes on 2 cores; ARGS goes to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed-dev ## the longer proofs: kill and resume, a real Ray cluster
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/.installed-dev ## format, lint, types, import contracts, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: $(VENV)/.installed-dev ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-dev ## round trip of the exchange and its tax on training; writes benchmarks/results/
+	$(BIN)/python -m benchmarks.round_trip $(ARGS)
+	$(BIN)/python -m benchmarks.exchange_tax $(ARGS)
+
+proto: ## regenerate the code of dogo_fed/wire/dogo.proto (see docs/design/wire.md for the version)
+	$(PYTHON) -m venv $(VENV)-proto
+	$(VENV)-proto/bin/pip install --quiet 'grpcio-tools==1.70.0' setuptools
+	$(VENV)-proto/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. \
+		dogo_fed/wire/dogo.proto
+
+clean: ## remove environments and caches; runs/ stays
+	rm -rf $(VENV) $(VENV)-proto .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("dogo-fed needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Benchmarks: figures with the command, the machine and the date that belong to them."""

@@ -1,0 +1,83 @@
+"""DoGo on made-up images, in one file: two peers, the step in the open, no configuration, no run folder.
+
+    python examples/two_peers.py
+
+For reading. Real runs go through `dogo-fed train` or `dogo_fed.train`, which add evaluation, checkpoints
+and reports around the same two functions, `propose` and `absorb`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from dogo_fed import ComponentConfig, PeerConfig
+from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal
+from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.schedule import Schedule
+from dogo_fed.engine.build import build_peer, fix_numerics
+from dogo_fed.engine.step import absorb, propose, show
+
+STEPS = 30
+SEED = 0
+
+
+def peer_config(backbone: str, objective: str) -> PeerConfig:
+    """Returns a peer's settings; everything here is the peer's own choice."""
+    return PeerConfig(
+        backbone=ComponentConfig(name=backbone, options={"width": 8}),
+        objective=ComponentConfig(name=objective),
+        augmentation=ComponentConfig(name="simclr"),
+        optimizer=ComponentConfig(name="adam", options={"lr": 1e-3}),
+    )
+
+
+def main() -> None:
+    """Trains a SimCLR peer and a SimSiam peer that teach each other."""
+    fix_numerics(threads=1)
+    dataset = build_dataset("synthetic", {"size": 256})
+    schedule = Schedule(seed=SEED, num_samples=len(dataset.train), batch_size=32)
+    first, second = (
+        build_peer(
+            PeerId(name), settings, dataset=dataset, run_seed=SEED, device=torch.device("cpu")
+        )
+        for name, settings in {
+            "contrastive": peer_config("small_cnn", "simclr"),
+            "siamese": peer_config("resnet18", "simsiam"),
+        }.items()
+    )
+    for step in range(STEPS):
+        images = dataset.train.images(schedule.sample_ids(step))
+
+        # 1. Each peer draws its own views of the same images and looks at them.
+        mine, yours = propose(first, images, step), propose(second, images, step)
+
+        # 2. Each shows one row-stochastic matrix: how similar the images look to it. Nothing else leaves.
+        my_p, your_p = show(first, mine), show(second, yours)
+
+        # 3. Each learns its own objective, and to agree with the other. Both update at the same time.
+        losses = (
+            absorb(first, mine, as_signal(second.id, your_p)),
+            absorb(second, yours, as_signal(first.id, my_p)),
+        )
+        if step % 10 == 0 or step == STEPS - 1:
+            print(
+                f"step {step:2d}  "
+                + "  ".join(
+                    f"{peer.id}: ssl {loss.ssl_loss:.3f} mutual KL {loss.mutual_kl:.3f}"
+                    for peer, loss in zip((first, second), losses, strict=True)
+                )
+            )
+
+
+def as_signal(teacher: PeerId, distribution: SimilarityDistribution) -> TeacherSignal:
+    """Returns what a coordinator would send to the only other peer."""
+    return TeacherSignal(
+        mean_NN=distribution.p_NN,
+        negative_entropy=distribution.negative_entropy,
+        teachers=(teacher,),
+        next_step=0,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""One training core, the same numbers in every host: equal digests, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.command import SMALL_RUN, dogo_fed
+
+PEERS = {
+    "simclr_simsiam": ["simclr", "simsiam"],
+    "trio": ["cnn", "resnet", "wide"],
+}
+
+
+def digests(run_dir: Path) -> dict[str, str]:
+    summary = json.loads((run_dir / "summary.json").read_text())
+    return {name: peer["state_digest"] for name, peer in summary["peers"].items()}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    found = {}
+    for peers in PEERS:
+        run_dir = tmp_path_factory.mktemp("reference") / "run"
+        dogo_fed("train", *SMALL_RUN, "host=local", f"peers={peers}", f"run_dir={run_dir}")
+        found[peers] = digests(run_dir)
+    return found
+
+
+@pytest.mark.parametrize("peers", PEERS)
+def test_all_peers_are_trained_and_differ(
+    peers: str, reference: dict[str, dict[str, str]]
+) -> None:
+    assert sorted(reference[peers]) == PEERS[peers]
+    assert len(set(reference[peers].values())) == len(PEERS[peers])
+
+
+@pytest.mark.grpc
+@pytest.mark.parametrize("peers", PEERS)
+def test_processes_equal_one_process(
+    peers: str, reference: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    dogo_fed("train", *SMALL_RUN, "host=grpc", f"peers={peers}", f"run_dir={run_dir}")
+    assert digests(run_dir) == reference[peers]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("peers", PEERS)
+def test_ray_actors_equal_one_process(
+    peers: str, reference: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    dogo_fed("train", *SMALL_RUN, "host=ray", f"peers={peers}", f"run_dir={run_dir}")
+    assert digests(run_dir) == reference[peers]
+
+
+def test_another_seed_and_no_exchange_give_other_numbers(
+    reference: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    seen = [reference["simclr_simsiam"]]
+    for name, change in {"seed": "seed=1", "alone": "exchange.enabled=false"}.items():
+        run_dir = tmp_path / name
+        dogo_fed(
+            "train", *SMALL_RUN, "host=local", "peers=simclr_simsiam", change, f"run_dir={run_dir}"
+        )
+        seen.append(digests(run_dir))
+    for peer in PEERS["simclr_simsiam"]:
+        assert len({one[peer] for one in seen}) == 3
