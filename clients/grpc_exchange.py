@@ -74,6 +74,9 @@ class CoordinatorClient:
                 ("grpc.max_send_message_length", limit),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.enable_http_proxy", 0),
+                # By itself gRPC waits up to two minutes between two attempts to connect.
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1000),
             ],
         )
         self._stub: Any = CoordinationStub(self._channel)  # type: ignore[no-untyped-call]
@@ -185,14 +188,15 @@ class CoordinatorClient:
                     raise translate(error, self._connection.address) from error
                 now_s = time.monotonic()
                 lost_since_s = now_s if lost_since_s is None else lost_since_s
-                if now_s - lost_since_s + pause_s > tries_s:
+                left_s = lost_since_s + tries_s - now_s
+                if left_s <= 0:
                     raise translate(error, self._connection.address) from error
                 logger.warning(
                     "peer=%s the coordinator at %s does not answer; trying again",
                     self._peer,
                     self._connection.address,
                 )
-                time.sleep(pause_s)
+                time.sleep(min(pause_s, left_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 continue
             codec.raise_refusal(reply)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import dacite
 import yaml
@@ -14,9 +16,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dogo_fed.config import Host, Placement, RunConfig
+from dogo_fed.config import Host, PeerConfig, Placement, RunConfig
 from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.mutual import Reduction
+
+T = TypeVar("T")
 
 
 def compose_run(overrides: Sequence[str] = ()) -> RunConfig:
@@ -28,7 +32,7 @@ def compose_run(overrides: Sequence[str] = ()) -> RunConfig:
     try:
         with initialize_config_module(config_module="configs", version_base="1.3"):
             composed = compose(config_name="run", overrides=list(overrides))
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
     return from_omegaconf(composed)
 
@@ -53,25 +57,14 @@ def from_mapping(content: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: an unknown key, a wrong type or an impossible value; the message names the key.
     """
-    try:
-        return dacite.from_dict(
-            RunConfig,
-            dict(content),
-            config=dacite.Config(strict=True, type_hooks={float: _whole_as_float, **_ENUM_HOOKS}),
-        )
-    except dacite.UnexpectedDataError as error:
-        keys = ", ".join(sorted(repr(str(key)) for key in error.keys))
-        raise ConfigError(f"unknown setting {keys}") from error
-    except dacite.MissingValueError as error:
-        raise ConfigError(f"the setting {error.field_path!r} is missing") from error
-    except dacite.WrongTypeError as error:
-        wanted = _type_name(error.field_type)
-        raise ConfigError(
-            f"{error.field_path} must be {wanted}, not {error.value!r} "
-            f"({type(error.value).__name__})"
-        ) from error
-    except dacite.DaciteError as error:
-        raise ConfigError(str(error)) from error
+    content = dict(content)
+    peers = content.pop("peers", None)
+    if not isinstance(peers, Mapping):
+        raise ConfigError(f"peers must be a mapping of names to settings, not {peers!r}")
+    content["peers"] = {
+        str(name): _build(PeerConfig, peer, path=f"peers.{name}.") for name, peer in peers.items()
+    }
+    return _build(RunConfig, content)
 
 
 def load_yaml(path: Path) -> RunConfig:
@@ -89,30 +82,90 @@ def load_yaml(path: Path) -> RunConfig:
     return from_mapping(content)
 
 
-def _whole_as_float(value: object) -> object:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+class _Boolean:
+    """Stands for true or false where a number should be: Python takes them for 1 and 0, we do not."""
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return str(self._value).lower()
 
 
-def _enum_hook(kind: type[enum.Enum]) -> Any:
-    def from_name(value: object) -> object:
-        for member in kind:
-            if value is member or value == member.value:
-                return member
-        allowed = ", ".join(str(member.value) for member in kind)
-        raise ConfigError(f"{kind.__name__.lower()} must be one of {allowed}, not {value!r}")
+def _build(kind: type[T], content: object, *, path: str = "") -> T:
+    """Returns the dataclass made from plain values.
 
-    return from_name
+    Raises:
+        ConfigError: see `from_mapping`.
+    """
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path.rstrip('.')} must be a mapping of settings, not {content!r}")
+    _check_keys(kind, content, path)
+    try:
+        return dacite.from_dict(
+            kind, dict(content), config=dacite.Config(strict=True, type_hooks=_HOOKS)
+        )
+    except dacite.MissingValueError as error:
+        raise ConfigError(f"the setting {path}{error.field_path} is missing") from error
+    except dacite.WrongTypeError as error:
+        raise ConfigError(
+            f"{path}{error.field_path} must be {_type_name(error.field_type)}, not {error.value!r}"
+        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path.rstrip('.')}: {error}" if path else str(error)) from error
+    except dacite.DaciteError as error:
+        raise ConfigError(f"{path}{error}") from error
 
 
-_ENUM_HOOKS = {kind: _enum_hook(kind) for kind in (Host, Placement, Reduction)}
+def _check_keys(kind: type[Any], content: Mapping[Any, Any], path: str) -> None:
+    """Raises ConfigError for the first key that no setting has, with its whole path."""
+    known = get_type_hints(kind)
+    for key, value in content.items():
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"unknown setting '{path}{key}'{hint}")
+        if dataclasses.is_dataclass(known[key]) and isinstance(value, Mapping):
+            _check_keys(known[key], value, f"{path}{key}.")
+
+
+def _as_int(value: object) -> object:
+    return _Boolean(value) if isinstance(value, bool) else value
+
+
+def _as_float(value: object) -> object:
+    if isinstance(value, bool):
+        return _Boolean(value)
+    return float(value) if isinstance(value, int) else value
+
+
+def _as_member_of(kind: type[enum.Enum]) -> Callable[[object], object]:
+    def convert(value: object) -> object:
+        return next((member for member in kind if value == member.value), value)
+
+    return convert
+
+
+_HOOKS: dict[Any, Callable[[Any], Any]] = {
+    int: _as_int,
+    float: _as_float,
+    **{kind: _as_member_of(kind) for kind in (Host, Placement, Reduction)},
+}
 
 
 def _type_name(wanted: object) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    if isinstance(wanted, type):
-        return names.get(wanted, wanted.__name__)
-    parts = [
-        names.get(part, "null" if part is type(None) else str(part))
-        for part in getattr(wanted, "__args__", ())
-    ]
-    return " or ".join(parts) or str(wanted)
+    """Returns a type as people say it; for an enum, its values."""
+    names: dict[object, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        type(None): "null",
+    }
+    if isinstance(wanted, type) and issubclass(wanted, enum.Enum):
+        return "one of " + ", ".join(str(member.value) for member in wanted)
+    if wanted in names:
+        return names[wanted]
+    if get_origin(wanted) is Mapping:
+        return "a mapping"
+    return " or ".join(_type_name(part) for part in get_args(wanted)) or str(wanted)

@@ -160,7 +160,7 @@ class EvalConfig:
 
     knn_every_rounds: int = 1
     knn_k: int = 200
-    knn_temperature: float = 0.1
+    knn_temperature: float = 0.07
     linear: bool = True
     linear_epochs: int = 50
     batch_size: int = 500
@@ -257,13 +257,16 @@ class RayConfig:
     def __post_init__(self) -> None:
         """Checks the numbers."""
         gpus = self.gpus_per_peer
-        _require(gpus is None or gpus >= 0, f"ray.gpus_per_peer must be 0 or more, not {gpus}")
+        _require(
+            gpus is None or (math.isfinite(gpus) and gpus >= 0),
+            f"ray.gpus_per_peer must be 0 or more, not {gpus}",
+        )
         _require(
             gpus is None or gpus <= 1 or float(gpus).is_integer(),
             f"ray.gpus_per_peer must be a fraction of one GPU or a whole number, not {gpus}",
         )
         _require(
-            self.cpus_per_peer >= 0,
+            math.isfinite(self.cpus_per_peer) and self.cpus_per_peer >= 0,
             f"ray.cpus_per_peer must be 0 or more, not {self.cpus_per_peer}",
         )
         _require_positive("ray.", placement_timeout_s=self.placement_timeout_s)

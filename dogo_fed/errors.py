@@ -43,7 +43,7 @@ class PlacementError(DogoError):
 
 
 class TrainingError(DogoError):
-    """The numbers went wrong: a loss or a gradient is not finite."""
+    """The numbers went wrong: a loss is not finite."""
 
 
 class EvaluationError(DogoError):

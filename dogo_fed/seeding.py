@@ -29,7 +29,7 @@ def derive_seed(run_seed: int, *names: str | int) -> int:
     """
     hasher = hashlib.blake2b(digest_size=8)
     for name in (run_seed, *names):
-        part = f"{type(name).__name__}:{name}".encode()
+        part = (f"str:{name}" if isinstance(name, str) else f"int:{int(name)}").encode()
         hasher.update(len(part).to_bytes(4, "little") + part)
     return int.from_bytes(hasher.digest(), "little") >> 1
 
@@ -59,7 +59,11 @@ def stream(run_seed: int, *names: str | int, device: torch.device | None = None)
     try:
         devices = [device] if device is not None and device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices, device_type="cuda"):
-            torch.manual_seed(derive_seed(run_seed, *names))
+            seed = derive_seed(run_seed, *names)
+            torch.default_generator.manual_seed(seed)
+            for one in devices:
+                with torch.cuda.device(one):
+                    torch.cuda.manual_seed(seed)
             yield
     finally:
         _owner.release()

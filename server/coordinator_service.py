@@ -74,6 +74,7 @@ class _Servicer(CoordinationServicer):
         self._clock = clock
         self._closings: dict[int, asyncio.Event] = {}
         self._reported_step: dict[tuple[str, str], int] = {}
+        self._reported: set[tuple[str, str, int]] = set()
 
     async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
         """Lets a peer in, or says what differs."""
@@ -114,6 +115,8 @@ class _Servicer(CoordinationServicer):
         except codec.REFUSALS as error:
             logger.warning("refused an exchange of peer=%s step=%d: %s", peer, step, error)
             return pb.ExchangeReply(refusal=codec.encode_refusal(error))
+        except ExchangeTimeout as error:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
         return codec.encode_signal(signal)
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportReply:
@@ -129,10 +132,17 @@ class _Servicer(CoordinationServicer):
                 self._reported_step[sender] = step.step
                 self._sink.emit(codec.decode_step_report(step, peer))
         for one in request.rounds:
-            self._sink.emit(codec.decode_round_report(one, peer))
-        if request.HasField("result"):
+            if self._is_new(*sender, one.round):
+                self._sink.emit(codec.decode_round_report(one, peer))
+        if request.HasField("result") and self._is_new(*sender, -1):
             self._sink.emit(codec.decode_result(request.result, peer))
         return pb.ReportReply(stop=self._coordinator.stop_requested)
+
+    def _is_new(self, peer: str, incarnation: str, number: int) -> bool:
+        """Notes a round (-1: the result) of a process; returns whether it is the first time."""
+        is_new = (peer, incarnation, number) not in self._reported
+        self._reported.add((peer, incarnation, number))
+        return is_new
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveReply:
         """Lets a peer go."""
@@ -278,5 +288,8 @@ class CoordinatorService:
             if deadline_s is not None:
                 sleep_s = min(sleep_s, max(deadline_s - self._clock(), 0.0))
             await asyncio.sleep(sleep_s + 0.001)
-            self._coordinator.tick(self._clock())
+            try:
+                self._coordinator.tick(self._clock())
+            except Exception:
+                logger.exception("a look at the clock failed")
             self._servicer.wake()

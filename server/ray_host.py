@@ -123,18 +123,24 @@ class RayLauncher:
 
     def start(self, peer: PeerId, number: int, assignment: Assignment) -> RayHandle:
         """Starts an actor for `peer` in its bundle."""
-        actor = ray.remote(PeerActor).options(
-            name=f"{self._run_id}/{peer}/{number}",
-            namespace=NAMESPACE,
-            num_cpus=self._settings.cpus_per_peer,
-            num_gpus=self._gpus,
-            max_restarts=0,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(
-                placement_group=self._group,
-                placement_group_bundle_index=self._peers.index(peer),
-            ),
-            runtime_env={"env_vars": {name: str(self._threads_per_peer) for name in _ENV_THREADS}},
-        ).remote()
+        actor = (
+            ray.remote(PeerActor)
+            .options(
+                name=f"{self._run_id}/{peer}/{number}",
+                namespace=NAMESPACE,
+                num_cpus=self._settings.cpus_per_peer,
+                num_gpus=self._gpus,
+                max_restarts=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    placement_group=self._group,
+                    placement_group_bundle_index=self._peers.index(peer),
+                ),
+                runtime_env={
+                    "env_vars": {name: str(self._threads_per_peer) for name in _ENV_THREADS}
+                },
+            )
+            .remote()
+        )
         return RayHandle(peer, actor, assignment)
 
     def release(self) -> None:

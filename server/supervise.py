@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -146,9 +147,10 @@ class Supervisor:
                 self._look(address)
                 self._pause.wait(_POLL_EVERY_S)
         finally:
-            for watched in self._watched.values():
-                watched.handle.kill()
-            self._service.stop()
+            with ExitStack() as ending:  # one that can't be ended must not save the others
+                ending.callback(self._service.stop)
+                for watched in self._watched.values():
+                    ending.callback(watched.handle.kill)
         if self._failures:
             raise ExchangeError("; ".join(self._failures.values()))
 
@@ -202,6 +204,7 @@ class Supervisor:
                     f"{peer}/peer.log"
                 )
             return
+        watched.handle.kill()
         try:
             watched.handle = self._start(peer, watched.num_starts, address)
         except DogoError as error:

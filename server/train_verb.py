@@ -68,9 +68,7 @@ def _log_to_terminal() -> None:
     console = get_console()
     handler: logging.Handler = logging.StreamHandler(sys.stdout)
     if console.is_terminal:  # shares the terminal with the live view
-        handler = RichHandler(
-            console=console, show_time=False, show_level=False, show_path=False
-        )
+        handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
     handler.addFilter(
         lambda record: (
             record.levelno >= logging.WARNING or record.name.startswith("dogo_fed.reporting")

@@ -25,7 +25,7 @@ from dogo_fed.agreement import differences
 from dogo_fed.contracts import Event, PeerId, SimilarityDistribution, TeacherSignal, Ticket
 from dogo_fed.coordination.membership import Member, Membership, Roster
 from dogo_fed.coordination.rendezvous import Rendezvous
-from dogo_fed.errors import MalformedDistribution, SchemaMismatch, StaleTicket
+from dogo_fed.errors import MalformedDistribution, Refused, SchemaMismatch, StaleTicket
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,8 @@ class Coordinator:
             SchemaMismatch: the peer does not run the same thing; the message names what differs.
         """
         member = self._roster[peer]
+        if not incarnation:
+            raise Refused(f"peer {peer!r} wants to join without an incarnation")
         found = differences(
             self._settings.agreement,
             agreement,
@@ -106,10 +108,14 @@ class Coordinator:
             )
         if member.incarnation == incarnation:
             return member.next_step
-        is_return = bool(member.incarnation)
-        if not is_return:
-            member.first_joined_at_s = now_s
+        is_return = bool(member.incarnation) or member.standing is Membership.LOST
+        if not member.incarnation:
+            # Never later than the join deadline: else late joiners would draw the others' wait out.
+            member.first_joined_at_s = min(
+                now_s, self._started_at_s + self._settings.join_deadline_s
+            )
         member.incarnation = incarnation
+        self._withdraw(peer)
         self._readmit(member)
         if is_return:
             self._event("peer_rejoined", f"rejoins at step {member.next_step}", peer, now_s)
@@ -133,6 +139,10 @@ class Coordinator:
         """
         member = self._roster.check_incarnation(peer, incarnation)
         self._check(peer, ticket, distribution)
+        if member.standing is Membership.DONE:
+            rendezvous = self._closed.get(ticket.step)
+            if rendezvous is None or peer not in rendezvous.contributors:
+                raise StaleTicket(f"peer {peer!r} has left the run; it can't offer any more")
         if ticket.step < self._next_open_step:
             self._offer_late(peer, member, ticket, distribution, now_s)
             return
@@ -288,6 +298,13 @@ class Coordinator:
                 now_s,
             )
 
+    def _withdraw(self, peer: PeerId) -> None:
+        """Takes back what the peer's earlier process gave to the step that is still open."""
+        if self._open is not None:
+            self._open.withdraw(peer)
+            if not self._open.contributors:
+                self._open = None
+
     def _readmit(self, member: Member) -> None:
         member.standing = Membership.PRESENT
         member.next_step = max(self._next_open_step, 0)
@@ -309,12 +326,15 @@ class Coordinator:
 
     def _event(self, kind: str, message: str, peer: PeerId | None, now_s: float) -> None:
         whole = f"peer {peer} {message}" if peer is not None else message
-        self._on_event(
-            Event(
-                kind=kind,
-                message=whole,
-                peer=peer or "",
-                step=self._next_open_step,
-                at_s=now_s - self._started_at_s,
-            )
+        event = Event(
+            kind=kind,
+            message=whole,
+            peer=peer or "",
+            step=self._next_open_step,
+            at_s=now_s - self._started_at_s,
         )
+        try:
+            self._on_event(event)
+        except Exception:
+            # Peers that wait must not pay for a full disk; whoever writes records raises on its own.
+            logger.exception("an event could not be reported: %s", whole)

@@ -38,7 +38,8 @@ class Rendezvous:
         """
         earlier = self._contributions.get(peer)
         if earlier is not None:
-            if not np.array_equal(earlier.p_NN, distribution.p_NN):
+            is_same = earlier.negative_entropy == distribution.negative_entropy
+            if not (is_same and np.array_equal(earlier.p_NN, distribution.p_NN)):
                 raise StaleTicket(
                     f"peer {peer!r} has already published another distribution for step {self.step}"
                 )
@@ -46,6 +47,12 @@ class Rendezvous:
         assert self.closed_at_s is None, "a closed rendezvous takes nothing new"
         self._contributions[peer] = distribution
         self._arrived_at_s[peer] = now_s
+
+    def withdraw(self, peer: PeerId) -> None:
+        """Forgets what a peer gave, if it gave anything: another process of it takes its place."""
+        assert self.closed_at_s is None, "what has been answered can't be taken back"
+        self._contributions.pop(peer, None)
+        self._arrived_at_s.pop(peer, None)
 
     def close(self, now_s: float, *, stop: bool) -> None:
         """Ends the gathering; every answer from now on is final."""

@@ -51,7 +51,7 @@ class Schedule:
             stream = seeding.generator(self._seed, "schedule", epoch)
             self._order = (epoch, torch.randperm(self._num_samples, generator=stream))
         start = index * self._batch_size
-        return self._order[1][start : start + self._batch_size]
+        return self._order[1][start : start + self._batch_size].clone()
 
     def digest(self, step: int) -> str:
         """Returns the digest of the ordered sample ids of `step`, 32 hex digits."""

@@ -184,8 +184,14 @@ def _build_objective(settings: ComponentConfig, backbone: nn.Module, dataset: Da
 def _feature_dim(backbone: nn.Module, dataset: DataSet) -> int:
     """Returns F by showing the backbone two black images, which leaves it as it was."""
     size = dataset.image_size
-    with evaluation_mode(backbone), torch.no_grad():
-        features_NF = backbone(torch.zeros(2, len(dataset.mean), size, size))
+    try:
+        with evaluation_mode(backbone), torch.no_grad():
+            features_NF = backbone(torch.zeros(2, len(dataset.mean), size, size))
+    except Exception as error:  # a user's module may fail in any way
+        raise ConfigError(
+            f"the backbone can't take 2 images of {len(dataset.mean)} x {size} x {size}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if not isinstance(features_NF, torch.Tensor) or features_NF.ndim != 2 or len(features_NF) != 2:
         shape = tuple(features_NF.shape) if isinstance(features_NF, torch.Tensor) else "no tensor"
         raise ConfigError(

@@ -7,6 +7,7 @@ returns a module that maps N x C x H x W images to N x F features.
 from __future__ import annotations
 
 BACKBONES = {
+    "resnet10": "dogo_fed.models.resnet:resnet10",
     "resnet18": "dogo_fed.models.resnet:resnet18",
     "resnet34": "dogo_fed.models.resnet:resnet34",
     "resnet50": "dogo_fed.models.resnet:resnet50",

@@ -11,7 +11,7 @@ from torch import nn
 class SmallCNN(nn.Module):
     """Plain stride-2 convolutions with BN and ReLU: N x C x H x W images to N x F pooled features."""
 
-    def __init__(self, *, image_size: int, width: int = 32, in_channels: int = 3) -> None:
+    def __init__(self, *, image_size: int, width: int = 16, in_channels: int = 3) -> None:
         """Builds the network; F = 4 * width.
 
         Args:

@@ -7,6 +7,17 @@ from __future__ import annotations
 from torch import nn
 
 
+def check_sizes(**sizes: int) -> None:
+    """Checks the sizes of a head, by name.
+
+    Raises:
+        ValueError: one is below 1.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, not {size}")
+
+
 def simclr_projector(feature_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
     """Returns Linear(F, hidden) - BN - ReLU - Linear(hidden, output).
 

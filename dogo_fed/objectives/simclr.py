@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
-from dogo_fed.objectives.heads import simclr_projector
+from dogo_fed.objectives.heads import check_sizes, simclr_projector
 from dogo_fed.objectives.similarity import cosine_similarity
 
 
@@ -66,7 +66,13 @@ class SimCLR(Objective):
             temperature: of NT-Xent, greater than 0.
             hidden_dim: width of the projector's hidden layer.
             output_dim: D.
+
+        Raises:
+            ValueError: the temperature is not positive, or a size is below 1.
         """
+        if not temperature > 0:
+            raise ValueError(f"temperature must be greater than 0, not {temperature}")
+        check_sizes(hidden_dim=hidden_dim, output_dim=output_dim)
         super().__init__(backbone)
         self.temperature = temperature
         self.projector = simclr_projector(feature_dim, hidden_dim, output_dim)

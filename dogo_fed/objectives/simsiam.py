@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
-from dogo_fed.objectives.heads import simsiam_predictor, simsiam_projector
+from dogo_fed.objectives.heads import check_sizes, simsiam_predictor, simsiam_projector
 
 
 def negative_cosine(p_ND: torch.Tensor, z_ND: torch.Tensor) -> torch.Tensor:
@@ -27,7 +27,8 @@ def negative_cosine(p_ND: torch.Tensor, z_ND: torch.Tensor) -> torch.Tensor:
             f"predictions and targets must be two N x D matrices of one shape, not "
             f"{tuple(p_ND.shape)} and {tuple(z_ND.shape)}"
         )
-    return -F.cosine_similarity(p_ND.float(), z_ND.detach().float(), dim=1).mean()
+    wide = torch.promote_types(p_ND.dtype, torch.float32)
+    return -F.cosine_similarity(p_ND.to(wide), z_ND.detach().to(wide), dim=1).mean()
 
 
 class SimSiam(Objective):
@@ -60,8 +61,14 @@ class SimSiam(Objective):
             publish: "projector", or "predictor" as the published code does in a mixed pair.
 
         Raises:
-            ValueError: `publish` is neither.
+            ValueError: `publish` is neither, or a size is below 1.
         """
+        check_sizes(
+            hidden_dim=hidden_dim,
+            output_dim=output_dim,
+            bottleneck_dim=bottleneck_dim,
+            num_layers=num_layers,
+        )
         if publish not in ("projector", "predictor"):
             raise ValueError(f'publish must be "projector" or "predictor", not {publish!r}')
         super().__init__(backbone)

@@ -154,7 +154,9 @@ def build_summary(
 
 def was_stopped(summary: RunSummary) -> bool:
     """Whether the run ended early, by its user; a stop before it was resumed does not count."""
-    kinds = [event["kind"] for event in summary["events"] if event["kind"] in ("stopped", "resumed")]
+    kinds = [
+        event["kind"] for event in summary["events"] if event["kind"] in ("stopped", "resumed")
+    ]
     return bool(kinds) and kinds[-1] == "stopped"
 
 

@@ -40,9 +40,10 @@ def check_distribution(distribution: SimilarityDistribution) -> None:
     # Not finite or NaN anywhere shows in a sum or in the minimum, so two passes are enough.
     if not smallest >= 0 or not np.isfinite(row_sums_N).all():
         is_bad_N = ~(np.isfinite(p_NN) & (p_NN >= 0)).all(axis=1)
-        raise MalformedDistribution(
-            f"row {int(is_bad_N.argmax())} has entries that are negative or not finite"
-        )
+        if is_bad_N.any():  # else a sum is beyond float32, and is refused as such below
+            raise MalformedDistribution(
+                f"row {int(is_bad_N.argmax())} has entries that are negative or not finite"
+            )
     deviation_N = np.abs(row_sums_N - 1.0)
     worst = int(deviation_N.argmax())
     if deviation_N[worst] > ROW_SUM_TOLERANCE:

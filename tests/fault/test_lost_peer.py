@@ -46,22 +46,28 @@ def test_a_killed_peer_comes_back(host: str, tmp_path: Path) -> None:
     process = start("train", *RUN, f"host={host}", f"run_dir={run_dir}")
     try:
         wait_for_step(run_dir, 15, process)
-        victim = peer_pids(run_dir)["cnn"]
+        victim = peer_pids(run_dir)["wide"]
         kill(victim)
         output, _ = process.communicate(timeout=150)
     finally:
         process.kill()
     assert process.returncode == 0, output
-    assert [event["peer"] for event in events(run_dir, "peer_lost")] == ["cnn"]
-    assert [event["peer"] for event in events(run_dir, "peer_started")] == ["cnn", "resnet", "cnn"]
+    assert [event["peer"] for event in events(run_dir, "peer_lost")] == ["wide"]
+    assert [event["peer"] for event in events(run_dir, "peer_started")] == [
+        "resnet",
+        "wide",
+        "wide",
+    ]
     summary = json.loads((run_dir / "summary.json").read_text())
     assert {event["kind"] for event in summary["events"]} >= {"peer_lost", "peer_started"}
     # The survivor has done every step; the one that was away has missed some, and came back.
     assert summary["peers"]["resnet"]["steps_trained"] == 400
-    assert summary["peers"]["cnn"]["steps_trained"] <= 400
+    assert summary["peers"]["wide"]["steps_trained"] <= 400
     last = {one["peer"]: one["step"] for one in records(run_dir) if one["type"] == "step"}
-    assert last == {"cnn": 399, "resnet": 399}
-    survivor = [one for one in records(run_dir) if one["type"] == "step" and one["peer"] == "resnet"]
+    assert last == {"resnet": 399, "wide": 399}
+    survivor = [
+        one for one in records(run_dir) if one["type"] == "step" and one["peer"] == "resnet"
+    ]
     assert [one["step"] for one in survivor] == list(range(400))
     taught = [one["num_teachers"] for one in survivor]
     assert taught[0] == 1 and taught[-1] == 1, "it was taught before the loss and after the return"
@@ -71,12 +77,10 @@ def test_a_killed_peer_comes_back(host: str, tmp_path: Path) -> None:
 @pytest.mark.grpc
 def test_a_peer_that_keeps_dying_is_given_up_and_the_other_finishes(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    process = start(
-        "train", *RUN, "host=grpc", "recovery.max_restarts=0", f"run_dir={run_dir}"
-    )
+    process = start("train", *RUN, "host=grpc", "recovery.max_restarts=0", f"run_dir={run_dir}")
     try:
         wait_for_step(run_dir, 15, process)
-        kill(peer_pids(run_dir)["cnn"])
+        kill(peer_pids(run_dir)["wide"])
         output, _ = process.communicate(timeout=150)
     finally:
         process.kill()
@@ -103,14 +107,14 @@ def test_ctrl_c_leaves_checkpoints_and_no_processes(host: str, tmp_path: Path) -
     assert wait_until_gone(below, within_s=20) == []
     saved = {
         name: sorted(path.name for path in (run_dir / "peers" / name / "checkpoints").iterdir())
-        for name in ("cnn", "resnet")
+        for name in ("resnet", "wide")
     }
     # All peers stop after the same step, which is saved although no checkpoint was due.
-    assert saved["cnn"] == saved["resnet"]
-    assert len(saved["cnn"]) == 2
+    assert saved["wide"] == saved["resnet"]
+    assert len(saved["wide"]) == 2
     assert events(run_dir, "stopped")
-    stopped_at = int(saved["cnn"][-1][5:14])
+    stopped_at = int(saved["wide"][-1][5:14])
     assert stopped_at < 400
     dogo_fed("train", f"resume={run_dir}", f"steps={stopped_at + 3}", "host=local")
     last = {one["peer"]: one["step"] for one in records(run_dir) if one["type"] == "step"}
-    assert last == {"cnn": stopped_at + 2, "resnet": stopped_at + 2}
+    assert last == {"resnet": stopped_at + 2, "wide": stopped_at + 2}

@@ -31,9 +31,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, s
 
 
 @pytest.mark.parametrize("peers", PEERS)
-def test_all_peers_are_trained_and_differ(
-    peers: str, reference: dict[str, dict[str, str]]
-) -> None:
+def test_all_peers_are_trained_and_differ(peers: str, reference: dict[str, dict[str, str]]) -> None:
     assert sorted(reference[peers]) == PEERS[peers]
     assert len(set(reference[peers].values())) == len(PEERS[peers])
 

@@ -1,0 +1,136 @@
+"""Small distributions, tickets and coordinators that the tests of the exchange share."""
+
+# N = images in the step's batch
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from dogo_fed.contracts import Event, PeerId, Record, SimilarityDistribution, Ticket
+from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
+
+SIZE = 6
+RUN_ID = "run-1"
+AGREEMENT = {
+    "protocol_version": "1",
+    "source_digest": "5c0ffee",
+    "configuration_hash": "abc",
+    "data_fingerprint": "da7a",
+    "config.batch_size": str(SIZE),
+    "config.seed": "0",
+    "config.deadline_s": "10",
+    "config.peers": "ada,bob,cat",
+}
+ADA, BOB, CAT = PeerId("ada"), PeerId("bob"), PeerId("cat")
+
+
+class Clock:
+    """A clock that stands still until it is told otherwise."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class KeepingSink:
+    """Keeps every record; may be used from any thread."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self._lock = threading.Lock()
+
+    def emit(self, record: Record) -> None:
+        with self._lock:
+            self.records.append(record)
+
+    def flush(self) -> None:
+        """Has nothing to write."""
+
+    def close(self) -> None:
+        """Has nothing to finish."""
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        return [
+            record
+            for record in list(self.records)
+            if isinstance(record, Event) and kind in (None, record.kind)
+        ]
+
+
+def distribution(seed: int, size: int = SIZE) -> SimilarityDistribution:
+    """Returns the row softmax of random logits."""
+    logits_NN = np.random.default_rng(seed).normal(size=(size, size))
+    p_NN = np.exp(logits_NN) / np.exp(logits_NN).sum(axis=1, keepdims=True)
+    negative_entropy = float((p_NN * np.log(p_NN)).sum(axis=1).mean())
+    return SimilarityDistribution(p_NN.astype(np.float32), negative_entropy)
+
+
+def batch_digest(step: int) -> str:
+    return f"images-of-step-{step}"
+
+
+def ticket(step: int, *, run_id: str = RUN_ID, digest: str | None = None) -> Ticket:
+    return Ticket(run_id, 1, step, batch_digest(step) if digest is None else digest)
+
+
+def settings(
+    peers: Iterable[PeerId] = (ADA, BOB, CAT),
+    *,
+    agreement: Mapping[str, str] = AGREEMENT,
+    size: int = SIZE,
+    first_step: int = 0,
+    deadline_s: float = 10.0,
+    join_deadline_s: float = 100.0,
+) -> CoordinatorSettings:
+    return CoordinatorSettings(
+        run_id=RUN_ID,
+        agreement=agreement,
+        peers=tuple(peers),
+        batch_size=size,
+        first_step=first_step,
+        batch_digest=batch_digest,
+        deadline_s=deadline_s,
+        join_deadline_s=join_deadline_s,
+    )
+
+
+class Meeting:
+    """A coordinator, its events, and who speaks as which process."""
+
+    def __init__(self, given: CoordinatorSettings | None = None, now_s: float = 0.0) -> None:
+        self.events: list[Event] = []
+        self.coordinator = Coordinator(given or settings(), now_s, self.events.append)
+
+    def join(self, peer: PeerId, now_s: float = 0.0, incarnation: str | None = None) -> int:
+        return self.coordinator.join(peer, incarnation or f"{peer}-1", AGREEMENT, now_s)
+
+    def join_all(self, *peers: PeerId, now_s: float = 0.0) -> Meeting:
+        for peer in peers or (ADA, BOB, CAT):
+            self.join(peer, now_s)
+        return self
+
+    def offer(
+        self,
+        peer: PeerId,
+        step: int,
+        now_s: float = 0.0,
+        *,
+        seed: int | None = None,
+        incarnation: str | None = None,
+    ) -> SimilarityDistribution:
+        given = distribution(seed_of(peer, step) if seed is None else seed)
+        self.coordinator.offer(peer, incarnation or f"{peer}-1", ticket(step), given, now_s)
+        return given
+
+    def told(self) -> list[tuple[str, str, int, float]]:
+        return [(event.kind, event.peer, event.step, event.at_s) for event in self.events]
+
+
+def seed_of(peer: PeerId, step: int) -> int:
+    """Returns a number that tells apart what each peer publishes at each step."""
+    return 1000 * step + sum(peer.encode())

@@ -1,0 +1,101 @@
+"""Seeded steps of two toy peers, and their numbers.
+
+A difference means that runs give other numbers than before. If that is meant, say so in the changelog
+and write the file anew: pytest tests/golden --rewrite-golden
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dogo_fed.data.schedule import Schedule
+from dogo_fed.data.synthetic import synthetic
+from dogo_fed.engine.step import absorb, propose, show
+from dogo_fed.objectives.mutual import Reduction
+from tests.toys import RUN_SEED, signal_of, toy_peer
+
+FOLDER = Path(__file__).parent
+TOLERANCE = 1e-4
+"""Relative: other processors and other builds of torch round and sum in another order."""
+DATA_SEED = 3
+"""These images bring no ReLU so near to 0 that rounding decides: weights that are off by 2e-7 of
+themselves move the numbers by less than a twentieth of the tolerance."""
+
+
+def sgd(objective):
+    return torch.optim.SGD(objective.parameters(), lr=0.02, momentum=0.9)
+
+
+def adam(objective):
+    """Adam with a large epsilon: with the default one, tiny gradients turn rounding into steps."""
+    return torch.optim.Adam(objective.parameters(), lr=3e-3, eps=1e-3)
+
+
+def run_steps(
+    num_steps: int, batch_size: int, weight: float, reduction: Reduction
+) -> dict[str, dict[str, list[float]]]:
+    """Returns losses per peer and step, and the size of each peer's weights after the last."""
+    dataset = synthetic(size=256, test_size=4, image_size=8, seed=DATA_SEED)
+    schedule = Schedule(seed=RUN_SEED, num_samples=256, batch_size=batch_size)
+    peers = [
+        toy_peer("simclr", weight=weight, reduction=reduction, optimizer=sgd),
+        toy_peer("simsiam", weight=weight, reduction=reduction, optimizer=adam),
+    ]
+    numbers: dict[str, dict[str, list[float]]] = {
+        peer.id: {"ssl_loss": [], "mutual_kl": [], "weight_norm": []} for peer in peers
+    }
+    for step in range(num_steps):
+        images = dataset.train.images(schedule.sample_ids(step))
+        proposals = [propose(peer, images, step) for peer in peers]
+        shown = [show(*pair) for pair in zip(peers, proposals, strict=True)]
+        for peer, proposal, other in zip(peers, proposals, reversed(shown), strict=True):
+            losses = absorb(peer, proposal, signal_of(other))
+            numbers[peer.id]["ssl_loss"].append(losses.ssl_loss)
+            numbers[peer.id]["mutual_kl"].append(losses.mutual_kl)
+    for peer in peers:
+        weights = torch.cat([one.detach().flatten() for one in peer.objective.parameters()])
+        numbers[peer.id]["weight_norm"].append(weights.norm().item())
+    return numbers
+
+
+def compare(numbers: dict[str, dict[str, list[float]]], name: str, rewrite: bool) -> None:
+    path = FOLDER / f"{name}.json"
+    if rewrite:
+        path.write_text(json.dumps(numbers, indent=2) + "\n")
+    golden = json.loads(path.read_text())
+    assert numbers.keys() == golden.keys()
+    for peer, series in golden.items():
+        for quantity, values in series.items():
+            assert numbers[peer][quantity] == pytest.approx(values, rel=TOLERANCE, abs=1e-5), (
+                f"{quantity} of {peer} in {path.name}"
+            )
+
+
+@pytest.fixture
+def rewrite(request) -> bool:
+    return bool(request.config.getoption("--rewrite-golden"))
+
+
+def test_ten_steps_of_two_peers(rewrite):
+    compare(run_steps(10, 16, 0.4, Reduction.BATCHMEAN), "two_peers", rewrite)
+
+
+def test_the_published_convention(rewrite):
+    """Weight 100 over all N * N elements at N = 256, as the published code has it."""
+    numbers = run_steps(4, 256, 100.0, Reduction.MEAN_OVER_ELEMENTS)
+    compare(numbers, "published_convention", rewrite)
+    assert numbers == run_steps(4, 256, 100 / 256, Reduction.BATCHMEAN)
+
+
+def test_the_golden_numbers_depend_on_the_exchange():
+    """They pin the mutual learning too: without it they would be others, by far."""
+    golden = json.loads((FOLDER / "two_peers.json").read_text())
+    alone = run_steps(10, 16, 0.0, Reduction.BATCHMEAN)
+    for peer, series in golden.items():
+        assert min(series["mutual_kl"]) > 0.01
+        last = series["ssl_loss"][-1]
+        assert abs(alone[peer]["ssl_loss"][-1] - last) > 10 * TOLERANCE * abs(last)

@@ -1,0 +1,73 @@
+"""A coordinator's service on a free port of the loopback interface, and clients of it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from clients.grpc_exchange import Connection, CoordinatorClient
+from dogo_fed.coordination.coordinator import Coordinator
+from server.coordinator_service import CoordinatorService, ServiceSettings
+from tests.contract.made import ADA, BOB, RUN_ID, SIZE, Clock, KeepingSink, settings
+
+SECRET = "s3cret"
+
+
+class Site:
+    """Everything around one coordinator; services may come and go, the state machine stays."""
+
+    def __init__(self, leaving, peers=(ADA, BOB), size=SIZE, answer_within_s=20.0):
+        self._leaving = leaving
+        self.size = size
+        self.answer_within_s = answer_within_s
+        self.sink = KeepingSink()
+        self.clock = Clock()
+        self.coordinator = Coordinator(settings(peers, size=size), self.clock(), self.sink.emit)
+        self.address = self.start()
+
+    def start(self, port=0):
+        """Starts a service; the last one must have been stopped."""
+        self.service = CoordinatorService(
+            self.coordinator,
+            ServiceSettings(
+                address="127.0.0.1",
+                port=port,
+                run_id=RUN_ID,
+                secret=SECRET,
+                batch_size=self.size,
+                answer_within_s=self.answer_within_s,
+            ),
+            self.sink,
+            self.clock,
+        )
+        address = self.service.start()
+        self._leaving.callback(self.service.stop)
+        return address
+
+    @property
+    def port(self):
+        return int(self.address.rpartition(":")[2])
+
+    def client(self, peer, *, secret=SECRET, size=None, reconnect_s=1.0, address=None):
+        connection = Connection(
+            address=address or self.address,
+            secret=secret,
+            batch_size=size or self.size,
+            answer_within_s=5.0,
+            reconnect_s=reconnect_s,
+        )
+        client = CoordinatorClient(peer, RUN_ID, connection)
+        self._leaving.callback(client.close)
+        return client
+
+
+@pytest.fixture
+def make_site():
+    with ExitStack() as leaving:
+        yield lambda *args, **kwargs: Site(leaving, *args, **kwargs)
+
+
+@pytest.fixture
+def site(make_site):
+    return make_site()

@@ -1,0 +1,123 @@
+"""Toy peers and images, small enough for loops, with every kind of layer that matters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal
+from dogo_fed.engine.peer import Peer
+from dogo_fed.objectives.base import Objective
+from dogo_fed.objectives.mutual import Reduction
+from dogo_fed.objectives.simclr import SimCLR
+from dogo_fed.objectives.simsiam import SimSiam
+
+RUN_SEED = 11
+FEATURES = 6
+
+
+class ToyBackbone(nn.Module):
+    """Convolution, BN, ReLU, pooling; with dropout where it is asked for."""
+
+    def __init__(self, channels: int = FEATURES, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        features = torch.relu(self.bn(self.conv(images_NCHW))).mean(dim=(2, 3))
+        return self.dropout(features)
+
+
+def noisy_views(dtype: torch.dtype) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """Returns an augmentation that adds noise of torch's default generator, in this precision."""
+
+    def views(images_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scaled = images_NCHW.to(dtype) / 255 - 0.5
+        return (
+            scaled + 0.2 * torch.randn(scaled.shape, dtype=dtype),
+            scaled + 0.2 * torch.randn(scaled.shape, dtype=dtype),
+        )
+
+    return views
+
+
+def toy_objective(kind: str, dropout: float = 0.0, publish: str = "projector") -> Objective:
+    """Returns an objective over a toy backbone; the initial weights are those of `kind`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(len(kind))
+        backbone = ToyBackbone(dropout=dropout)
+        if kind == "simclr":
+            return SimCLR(backbone, FEATURES, hidden_dim=7, output_dim=5)
+        return SimSiam(
+            backbone,
+            FEATURES,
+            hidden_dim=8,
+            output_dim=9,
+            bottleneck_dim=4,
+            num_layers=2,
+            publish=publish,
+        )
+
+
+def toy_peer(
+    kind: str,
+    *,
+    name: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    dropout: float = 0.0,
+    weight: float = 0.4,
+    reduction: Reduction = Reduction.BATCHMEAN,
+    publish: str = "projector",
+    optimizer: Callable[[Objective], torch.optim.Optimizer] | None = None,
+) -> Peer:
+    """Returns a peer named after its objective, "simclr" or "simsiam"."""
+    objective = toy_objective(kind, dropout, publish).to(dtype)
+    if optimizer is None:
+        made: torch.optim.Optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3)
+    else:
+        made = optimizer(objective)
+    return Peer(
+        id=PeerId(name or kind),
+        objective=objective,
+        optimizer=made,
+        augmentation=noisy_views(dtype),
+        distill_weight=weight,
+        reduction=reduction,
+        temperature=0.1,
+        run_seed=RUN_SEED,
+        device=torch.device("cpu"),
+    )
+
+
+def toy_images(number: int = 6, seed: int = 0, size: int = 8) -> torch.Tensor:
+    """Returns uint8 images."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (number, 3, size, size)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def state_of(peer: Peer) -> dict[str, torch.Tensor]:
+    """Returns a copy of all parameters and buffers."""
+    return copy.deepcopy(dict(peer.objective.state_dict()))
+
+
+def same_bits(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[key]) for key, value in first.items()
+    )
+
+
+def signal_of(*others: SimilarityDistribution) -> TeacherSignal:
+    """Returns the mean of distributions, as a coordinator would."""
+    return TeacherSignal(
+        mean_NN=np.mean([other.p_NN for other in others], axis=0, dtype=np.float32),
+        negative_entropy=float(np.mean([other.negative_entropy for other in others])),
+        teachers=tuple(PeerId(f"teacher{index}") for index in range(len(others))),
+        next_step=1,
+    )

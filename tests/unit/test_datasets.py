@@ -1,0 +1,572 @@
+"""Data sets: the registry, each builder on a small copy of the real layout, and users' own."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from dogo_fed import components
+from dogo_fed.data import image_folder as image_folder_module
+from dogo_fed.data.datasets import DATASETS, build_dataset
+from dogo_fed.data.digits_m import digits_m, upscale
+from dogo_fed.data.map_style import (
+    dataset_from_arrays,
+    dataset_from_map_style,
+    fingerprint,
+    pixel_statistics,
+)
+from dogo_fed.data.source import DataSet
+from dogo_fed.data.torchvision_sets import read_idx
+from dogo_fed.errors import ConfigError, DataError
+
+DIGITS_M_FINGERPRINT = "84abfc9af7f6616ae79b2ca6ee086149"
+
+
+def all_images(source):
+    return source.images(torch.arange(len(source)))
+
+
+def random_images(number, size=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (number, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+# ---- components ----
+
+
+def test_unknown_name_lists_known_names_and_the_nearest():
+    with pytest.raises(ConfigError, match=r"unknown data set 'digit_m'.*cifar100.*'digits_m'\?"):
+        build_dataset("digit_m", {})
+
+
+def test_unknown_option_lists_valid_options_and_the_nearest():
+    with pytest.raises(ConfigError, match=r"no option 'train_sise'.*test_size.*'train_size'"):
+        build_dataset("digits_m", {"train_sise": 10})
+
+
+def test_missing_option_is_named():
+    with pytest.raises(ConfigError, match="'image_folder' needs the option 'root'"):
+        build_dataset("image_folder", {})
+
+
+def test_every_known_name_resolves():
+    for name in DATASETS:
+        assert callable(components.resolve("data set", name, DATASETS))
+
+
+def test_module_that_is_missing_is_named_with_its_cause():
+    with pytest.raises(ConfigError, match="'no_such_module_here' can't be imported") as caught:
+        build_dataset("no_such_module_here:images", {})
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+def test_attribute_that_is_missing_gets_close_matches():
+    with pytest.raises(ConfigError, match=r"has no 'digitsm'; did you mean.*'digits_m'"):
+        build_dataset("dogo_fed.data.digits_m:digitsm", {})
+
+
+def test_attribute_that_is_not_callable_is_refused():
+    with pytest.raises(ConfigError, match="is a int, which can't be called"):
+        build_dataset("dogo_fed.data.digits_m:IMAGE_SIZE", {})
+
+
+def test_reserved_options_belong_to_the_caller():
+    def factory(size, *, depth=1):
+        return size, depth
+
+    components.check_options("thing", "x", factory, {"depth": 2}, reserved=("size",))
+    with pytest.raises(ConfigError, match="no option 'size'; its options are: depth"):
+        components.check_options("thing", "x", factory, {"size": 2}, reserved=("size",))
+
+
+def test_factory_that_takes_anything_takes_any_option():
+    def factory(**anything):
+        return anything
+
+    components.check_options("thing", "x", factory, {"whatever": 1})
+
+
+def test_component_of_ones_own_gets_its_options(monkeypatch, tmp_path):
+    (tmp_path / "my_images.py").write_text(
+        "import torch\n"
+        "def pair(size):\n"
+        "    images = torch.arange(size * 48).reshape(size, 3, 4, 4).to(torch.uint8)\n"
+        "    rows = [(image, index % 2) for index, image in enumerate(images)]\n"
+        "    return rows, rows[:2]\n"
+        "def wrong():\n"
+        "    return 3\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    data = build_dataset("my_images:pair", {"size": 6})
+    assert (len(data.train), len(data.test), data.num_classes) == (6, 2, 2)
+    with pytest.raises(ConfigError, match="returned a int, not a DataSet"):
+        build_dataset("my_images:wrong", {})
+
+
+# ---- digits_m ----
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return digits_m()
+
+
+def test_digits_m_has_the_published_bytes(digits):
+    assert digits.fingerprint == DIGITS_M_FINGERPRINT
+    assert digits.mean == (0.4007, 0.3718, 0.3608)
+    assert digits.std == (0.3083, 0.2612, 0.2778)
+
+
+def test_digits_m_shapes_and_balance(digits):
+    assert all_images(digits.train).shape == (8000, 3, 32, 32)
+    assert all_images(digits.test).shape == (2000, 3, 32, 32)
+    for source in (digits.train, digits.test):
+        share = source.labels.bincount(minlength=10) / len(source)
+        assert share.min() > 0.09 and share.max() < 0.11
+
+
+def test_digits_m_seed_and_sizes_change_it():
+    small = digits_m(train_size=50, test_size=20)
+    assert (len(small.train), len(small.test)) == (50, 20)
+    assert digits_m(50, 20).fingerprint == small.fingerprint
+    assert digits_m(50, 20, seed=1).fingerprint != small.fingerprint
+    with pytest.raises(ConfigError, match="at least 1"):
+        digits_m(train_size=0)
+
+
+@pytest.mark.parametrize("side", [24, 27, 32])
+def test_upscale_agrees_with_torch(side):
+    digit = np.random.default_rng(0).integers(0, 17, (2, 8, 8))
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(digit).double()[None], size=(side, side), mode="bilinear"
+    )
+    difference = expected[0] * 255 / 16 - torch.from_numpy(upscale(digit, side))
+    assert difference.min() > -1e-9 and difference.max() < 1
+
+
+def test_upscale_keeps_black_and_white():
+    digit = np.zeros((1, 8, 8), dtype=np.int64)
+    assert upscale(digit, 29).max() == 0
+    assert (upscale(digit + 16, 29) == 255).all()
+
+
+# ---- from arrays and map-style data sets ----
+
+
+def test_statistics_match_the_floating_point_ones():
+    images = random_images(50)
+    mean, std = pixel_statistics(images)
+    scaled = images.double() / 255
+    assert mean == pytest.approx(scaled.mean((0, 2, 3)).tolist(), abs=5e-5)
+    assert std == pytest.approx(scaled.std((0, 2, 3), correction=0).tolist(), abs=5e-5)
+
+
+def test_constant_images_can_be_normalised():
+    assert pixel_statistics(torch.full((2, 3, 4, 4), 255, dtype=torch.uint8))[1] == (1.0, 1.0, 1.0)
+
+
+def test_fingerprint_depends_on_order_and_shape():
+    images = random_images(4)
+    assert fingerprint(images) == fingerprint(images.clone())
+    assert fingerprint(images) != fingerprint(images.flip(0))
+    assert fingerprint(images) != fingerprint(images.reshape(2, 6, 8, 8))
+
+
+def test_dataset_from_arrays_takes_numpy_and_keeps_missing_labels():
+    data = dataset_from_arrays(
+        "mine", random_images(4).numpy(), [0, 2, -1, 1], random_images(2), [1, 0]
+    )
+    assert data.train.labels.tolist() == [0, 2, -1, 1]
+    assert (data.num_classes, data.image_size) == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("train", "labels", "sentence"),
+    [
+        (torch.zeros(4, 3, 8, 8), [0] * 4, "train images must be uint8"),
+        (torch.zeros(4, 3, 8, 6, dtype=torch.uint8), [0] * 4, "with H = W"),
+        (random_images(4, size=6), [0] * 4, r"train images are \(3, 6, 6\) but test"),
+        (random_images(0), [], "there are none"),
+        (random_images(4), [0] * 3, "train labels must be 4 integers"),
+        (random_images(4), [0.5] * 4, "train labels must be 4 integers"),
+        (random_images(4), [0, 0, 0, -2], "not -2"),
+        (random_images(4), [0, 0, 0, 5], "a label is 5, but there are only 3 classes"),
+    ],
+)
+def test_dataset_from_arrays_says_what_is_wrong(train, labels, sentence):
+    with pytest.raises(DataError, match=sentence):
+        dataset_from_arrays("mine", train, labels, random_images(2), [0, 1], num_classes=3)
+
+
+def test_map_style_kinds_of_images_agree():
+    image = random_images(1)[0]
+    as_array = image.permute(1, 2, 0).numpy()
+    kinds = [image, image / 255, as_array, Image.fromarray(as_array)]
+    data = dataset_from_map_style("mine", [(kind, 0) for kind in kinds], [(image, torch.tensor(1))])
+    assert (all_images(data.train) == image).all()
+    assert data.test.labels.tolist() == [1]
+
+
+def test_map_style_grey_becomes_three_channels():
+    grey = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    data = dataset_from_map_style("mine", [(grey, 0)], [(grey, 1)])
+    assert (all_images(data.train) == torch.from_numpy(grey)).all()
+
+
+@pytest.mark.parametrize(
+    ("item", "sentence"),
+    [
+        ("image", "item 1 is a str"),
+        ((None, 0), "item 1 is a NoneType"),
+        ((random_images(1)[0], "cat"), "item 1 has the class 'cat'"),
+        ((random_images(1), 0), "item 1 has shape"),
+        ((random_images(1, size=6)[0], 0), r"item 1 has shape \(3, 6, 6\), but item 0"),
+        ((random_images(1)[0] / 64 - 1, 0), "item 1 has values from"),
+        ((random_images(1)[0].long(), 0), "item 1 is torch.int64"),
+    ],
+)
+def test_map_style_says_which_item_is_wrong(item, sentence):
+    good = (random_images(1)[0], 0)
+    with pytest.raises(DataError, match=sentence):
+        dataset_from_map_style("mine", [good, item], [good])
+
+
+def test_map_style_empty_is_refused():
+    with pytest.raises(DataError, match="train: the data set is empty"):
+        dataset_from_map_style("mine", [], [])
+
+
+# ---- CIFAR, STL-10, FashionMNIST ----
+
+
+class OldDtype:
+    """Pickles as numpy's uint8 dtype was pickled when CIFAR was published."""
+
+    def __reduce__(self):
+        return np.dtype, ("u1", 0, 1)
+
+
+def write_cifar10(root: Path, monkeypatch) -> torch.Tensor:
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    source = torchvision.datasets.CIFAR10
+    images = random_images(12, size=32)
+
+    def write(name, content):
+        (folder / name).write_bytes(pickle.dumps(content))
+        return hashlib.md5((folder / name).read_bytes()).hexdigest()
+
+    def batch(start):
+        rows = images[start : start + 2].reshape(2, -1).numpy()
+        return {"data": rows, "labels": [start % 10, 1], "written_with": OldDtype()}
+
+    files = [f"data_batch_{number}" for number in range(1, 6)]
+    train = [[name, write(name, batch(2 * place))] for place, name in enumerate(files)]
+    test = [["test_batch", write("test_batch", batch(10))]]
+    names = {"label_names": [str(number) for number in range(10)]}
+    meta = {**source.meta, "md5": write("batches.meta", names)}
+    for attribute, value in (("train_list", train), ("test_list", test), ("meta", meta)):
+        monkeypatch.setattr(source, attribute, value)
+    return images
+
+
+def test_cifar10_reads_the_pickled_layout(tmp_path, monkeypatch):
+    images = write_cifar10(tmp_path, monkeypatch)
+    data = build_dataset("cifar10", {"root": str(tmp_path)})
+    assert torch.equal(all_images(data.train), images[:10])
+    assert torch.equal(all_images(data.test), images[10:])
+    assert data.train.labels.tolist() == [0, 1, 2, 1, 4, 1, 6, 1, 8, 1]
+
+
+def test_cifar10_with_a_damaged_file_is_refused(tmp_path, monkeypatch):
+    write_cifar10(tmp_path, monkeypatch)
+    with (tmp_path / "cifar-10-batches-py" / "data_batch_3").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(DataError, match="not found or corrupted"):
+        build_dataset("cifar10", {"root": str(tmp_path)})
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "stl10", "fashion_mnist"])
+def test_missing_files_name_the_folder_and_the_option(name, tmp_path):
+    with pytest.raises(DataError) as caught:
+        build_dataset(name, {"root": str(tmp_path)})
+    message = str(caught.value)
+    assert message.startswith(f"{name} was not found in {tmp_path}")
+    assert "data.options.download=true" in message
+
+
+def test_failed_download_says_so(tmp_path, monkeypatch):
+    def no_network(self):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets.CIFAR100, "download", no_network)
+    with pytest.raises(DataError, match=r"download failed \(OSError: no route to host\)"):
+        build_dataset("cifar100", {"root": str(tmp_path), "download": True})
+
+
+def write_stl10(root: Path, monkeypatch) -> dict[str, torch.Tensor]:
+    folder = root / "stl10_binary"
+    folder.mkdir(parents=True)
+    parts = {
+        name: random_images(3, 96, seed) for seed, name in enumerate(("train", "test", "unlabeled"))
+    }
+    for name, images in parts.items():
+        images.transpose(2, 3).contiguous().numpy().tofile(folder / f"{name}_X.bin")
+        np.array([1, 10, 2], dtype=np.uint8).tofile(folder / f"{name}_y.bin")
+
+    def listed(*names):
+        return [[name, hashlib.md5((folder / name).read_bytes()).hexdigest()] for name in names]
+
+    source = torchvision.datasets.STL10
+    monkeypatch.setattr(
+        source, "train_list", listed("train_X.bin", "train_y.bin", "unlabeled_X.bin")
+    )
+    monkeypatch.setattr(source, "test_list", listed("test_X.bin", "test_y.bin"))
+    return parts
+
+
+def test_stl10_reads_the_binary_layout(tmp_path, monkeypatch):
+    parts = write_stl10(tmp_path, monkeypatch)
+    data = build_dataset("stl10", {"root": str(tmp_path)})
+    assert torch.equal(all_images(data.train), parts["train"])
+    assert torch.equal(all_images(data.test), parts["test"])
+    assert data.test.labels.tolist() == [0, 9, 1]
+
+
+def test_stl10_unlabeled_images_come_last_without_labels(tmp_path, monkeypatch):
+    parts = write_stl10(tmp_path, monkeypatch)
+    data = build_dataset("stl10", {"root": str(tmp_path), "unlabeled": True})
+    assert torch.equal(all_images(data.train), torch.cat([parts["train"], parts["unlabeled"]]))
+    assert data.train.labels.tolist() == [0, 9, 1, -1, -1, -1]
+    assert data.num_classes == 10
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
+    return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("below", ["FashionMNIST/raw", "."])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_fashion_mnist_reads_idx_files(tmp_path, below, zipped):
+    folder = tmp_path / below
+    folder.mkdir(parents=True, exist_ok=True)
+    images = random_images(4, size=28)[:, 0].numpy()
+    for part in ("train", "t10k"):
+        for name, array in (("images-idx3", images), ("labels-idx1", np.array([0, 9, 3, 1]))):
+            content = idx_bytes(array)
+            path = folder / f"{part}-{name}-ubyte{'.gz' if zipped else ''}"
+            path.write_bytes(gzip.compress(content) if zipped else content)
+    data = build_dataset("fashion_mnist", {"root": str(tmp_path)})
+    found = all_images(data.train)
+    assert found.shape == (4, 3, 32, 32)
+    assert (found[:, :, 2:-2, 2:-2] == torch.from_numpy(images)[:, None]).all()
+    assert found[:, :, :2].max() == 0 and found[:, :, :, -2:].max() == 0
+    assert data.train.labels.tolist() == [0, 9, 3, 1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0\0\x08\x01\0\0\0\x05abc", b"\0\0\x0d\x01\0\0\0\x01a", b"\0\0\x08\x02\0\0\0\x01"],
+)
+def test_idx_files_that_are_cut_short_are_refused(tmp_path, content):
+    path = tmp_path / "broken-ubyte"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="broken-ubyte is not an idx file"):
+        read_idx(path)
+
+
+def test_idx_file_with_a_damaged_archive_is_refused(tmp_path):
+    path = tmp_path / "broken-ubyte.gz"
+    path.write_bytes(gzip.compress(idx_bytes(np.arange(100)))[:-20])
+    with pytest.raises(DataError, match="can't be read"):
+        read_idx(path)
+
+
+# ---- image folder ----
+
+
+def write_folder(root: Path, size: int = 8, tests: str = "test") -> torch.Tensor:
+    images = random_images(6, size=size)
+    places = [f"train/{name}/{i}.png" for name in ("cat", "dog") for i in range(2)]
+    places += [f"{tests}/{name}/0.PNG" for name in ("cat", "dog")]
+    for image, place in zip(images, places, strict=True):
+        path = root / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    return images
+
+
+def load_folder(root: Path, **options) -> DataSet:
+    return build_dataset("image_folder", {"root": str(root), "image_size": 8, **options})
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    paths = []
+    original = image_folder_module._decode
+
+    def counting(path, image_size):
+        paths.append(path)
+        return original(path, image_size)
+
+    monkeypatch.setattr(image_folder_module, "_decode", counting)
+    return paths
+
+
+@pytest.mark.parametrize("tests", ["test", "val"])
+def test_image_folder_order_and_labels(tmp_path, tests):
+    images = write_folder(tmp_path, tests=tests)
+    data = load_folder(tmp_path)
+    assert torch.equal(all_images(data.train), images[:4])
+    assert torch.equal(all_images(data.test), images[4:])
+    assert data.train.labels.tolist() == [0, 0, 1, 1]
+    assert (data.num_classes, data.image_size) == (2, 8)
+    assert data.fingerprint == fingerprint(images[:4])
+
+
+def test_image_folder_is_decoded_once_and_again_after_a_change(tmp_path, decoded):
+    write_folder(tmp_path)
+    first = load_folder(tmp_path)
+    second = load_folder(tmp_path)
+    assert len(decoded) == 6
+    assert torch.equal(all_images(first.train), all_images(second.train))
+    assert (first.mean, first.std, first.fingerprint) == (
+        second.mean,
+        second.std,
+        second.fingerprint,
+    )
+    os.utime(tmp_path / "train" / "cat" / "1.png", ns=(1, 1))
+    load_folder(tmp_path)
+    assert len(decoded) == 12
+    assert not list((tmp_path / ".dogo_fed_cache").glob("unfinished-*"))
+
+
+def test_image_folder_sizes_do_not_share_a_cache(tmp_path):
+    write_folder(tmp_path)
+    assert load_folder(tmp_path).train.images(torch.tensor([0])).shape[-1] == 8
+    assert load_folder(tmp_path, image_size=4).train.images(torch.tensor([0])).shape[-1] == 4
+
+
+def test_image_folder_in_two_places_has_one_fingerprint(tmp_path):
+    for site in ("a", "b"):
+        write_folder(tmp_path / site)
+    first = load_folder(tmp_path / "a", cache_dir=str(tmp_path / "cache"))
+    second = load_folder(tmp_path / "b")
+    assert first.fingerprint == second.fingerprint
+    assert not (tmp_path / "a" / ".dogo_fed_cache").exists()
+
+
+def test_image_folder_without_a_writable_cache_warns_and_works(tmp_path, caplog):
+    images = write_folder(tmp_path / "images")
+    (tmp_path / "file").write_text("a cache folder can't be made below this")
+    with caplog.at_level(logging.WARNING):
+        data = load_folder(tmp_path / "images", cache_dir=str(tmp_path / "file" / "cache"))
+    assert torch.equal(all_images(data.train), images[:4])
+    assert data.fingerprint == fingerprint(images[:4])
+    assert "no image cache" in caplog.text
+
+
+def test_image_folder_survives_a_full_disk(tmp_path, monkeypatch, caplog):
+    images = write_folder(tmp_path)
+
+    def full(path, files, image_size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(image_folder_module, "_write_pixels", full)
+    with caplog.at_level(logging.WARNING):
+        data = load_folder(tmp_path)
+    assert torch.equal(all_images(data.test), images[4:])
+    assert "No space left" in caplog.text
+    assert not list((tmp_path / ".dogo_fed_cache").iterdir())
+
+
+def test_image_folder_uses_the_cache_of_a_faster_process(tmp_path, monkeypatch, caplog):
+    write_folder(tmp_path)
+    original = image_folder_module._write_manifest
+    raced = []
+
+    def lose_the_race(unfinished):
+        original(unfinished)
+        if not raced:
+            raced.append(True)
+            load_folder(tmp_path)  # another process finishes first
+
+    monkeypatch.setattr(image_folder_module, "_write_manifest", lose_the_race)
+    with caplog.at_level(logging.WARNING):
+        data = load_folder(tmp_path)
+    assert raced and not caplog.text
+    assert len(data.train) == 4
+    assert len(list((tmp_path / ".dogo_fed_cache").iterdir())) == 1
+
+
+def test_image_folder_resizes_and_crops_to_the_centre(tmp_path):
+    write_folder(tmp_path)
+    wide = np.zeros((8, 24, 3), dtype=np.uint8)
+    wide[:, 8:16] = 200
+    Image.fromarray(wide).save(tmp_path / "train" / "cat" / "0.png")
+    data = load_folder(tmp_path)
+    assert (data.train.images(torch.tensor([0])) == 200).all()
+
+
+def test_image_folder_names_a_broken_image(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "train" / "dog" / "1.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"train/dog/1\.png can't be decoded"):
+        load_folder(tmp_path)
+    assert not list((tmp_path / ".dogo_fed_cache").iterdir())
+
+
+def test_image_folder_says_what_layout_it_expects(tmp_path):
+    with pytest.raises(DataError, match=r"expects train/<class>.*does not exist"):
+        load_folder(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="one of the two is missing"):
+        load_folder(tmp_path)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    with pytest.raises(DataError, match="has no class folders"):
+        load_folder(tmp_path)
+    (tmp_path / "train" / "cat").mkdir()
+    (tmp_path / "test" / "cat").mkdir()
+    with pytest.raises(DataError, match="has no images"):
+        load_folder(tmp_path)
+
+
+def test_image_folder_refuses_a_class_that_was_not_trained(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "test" / "bird").mkdir()
+    with pytest.raises(DataError, match="has the class 'bird'"):
+        load_folder(tmp_path)
+
+
+# ---- synthetic ----
+
+
+def test_synthetic_is_deterministic_and_learnable():
+    data = build_dataset("synthetic", {"size": 64, "test_size": 32, "num_classes": 6, "seed": 3})
+    again = build_dataset("synthetic", {"size": 64, "test_size": 32, "num_classes": 6, "seed": 3})
+    assert data.fingerprint == again.fingerprint
+    assert (len(data.train), len(data.test), data.num_classes, data.image_size) == (64, 32, 6, 16)
+    # Neighbours in the amplitudes of the Fourier transform, which do not see where stripes start.
+    train, test = (
+        torch.fft.rfft2(all_images(part).float().mean(1)).abs().flatten(1)[:, 1:]
+        for part in (data.train, data.test)
+    )
+    nearest = torch.cdist(test, train).argmin(1)
+    assert (data.train.labels[nearest] == data.test.labels).float().mean() > 0.9
+
+
+def test_synthetic_refuses_impossible_sizes():
+    with pytest.raises(ConfigError, match="num_classes of at least 2"):
+        build_dataset("synthetic", {"num_classes": 1})
