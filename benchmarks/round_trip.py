@@ -23,6 +23,7 @@ from benchmarks.machine import write_result
 from clients.grpc_exchange import Connection, CoordinatorClient
 from dogo_fed.contracts import FloatMatrix, PeerId, Record, SimilarityDistribution, Ticket
 from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
+from dogo_fed.memory import keep_freed_memory
 from server.coordinator_service import CoordinatorService, ServiceSettings
 
 RUN_ID = "round-trip"
@@ -61,6 +62,7 @@ def distribution(batch_size: int, seed: int) -> SimilarityDistribution:
 
 def run_client(job: Job) -> None:
     """Exchanges `job.steps` times and prints the round trips in milliseconds."""
+    keep_freed_memory()
     client = CoordinatorClient(
         PeerId(job.peer),
         RUN_ID,

@@ -18,6 +18,7 @@ from dogo_fed.engine.build import build_peer, build_session, fix_numerics, resol
 from dogo_fed.engine.plan import make_plan, make_schedule
 from dogo_fed.engine.session import PeerSession, RunFrame, run_peer
 from dogo_fed.errors import DogoError, TrainingError
+from dogo_fed.memory import keep_freed_memory
 from dogo_fed.peer_folder import PeerFolder
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ def run_assignment(assignment: Assignment) -> Ending:
 
 def _prepare(assignment: Assignment) -> tuple[PeerSession, CoordinatorClient, ReportSink]:
     config = from_mapping(assignment.config)
+    keep_freed_memory()
     fix_numerics(config.threads_per_peer)
     peer_id = PeerId(assignment.peer)
     dataset = build_dataset(config.data.name, config.data.options)

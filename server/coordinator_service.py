@@ -21,6 +21,7 @@ import grpc.aio
 from dogo_fed.contracts import PeerId, TeacherSignal
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.errors import ConfigError, ExchangeTimeout, SchemaMismatch
+from dogo_fed.memory import keep_freed_memory
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
@@ -221,6 +222,7 @@ class CoordinatorService:
         Raises:
             ConfigError: the address or port can't be listened on.
         """
+        keep_freed_memory()
         self._thread.start()
         port = self._started.result(timeout=_CALL_TIMEOUT_S)
         return f"{self._settings.address}:{port}"
