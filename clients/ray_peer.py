@@ -14,9 +14,9 @@ class PeerActor:
     """One peer. Its process is the peer's process; killing it is all it takes to lose the peer."""
 
     def where(self) -> dict[str, str]:
-        """Returns node, process id and the GPUs that this process may see."""
+        """Returns Ray's id of the node, process id and the GPUs that this process may see."""
         return {
-            "node": ray.util.get_node_ip_address(),
+            "node_id": ray.get_runtime_context().get_node_id(),
             "pid": str(os.getpid()),
             "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         }

@@ -37,6 +37,19 @@ def compose_run(overrides: Sequence[str] = ()) -> RunConfig:
     return from_omegaconf(composed)
 
 
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Checks a command line before Hydra sees it, for Hydra's own messages are long or tracebacks.
+
+    Flags (--help, --cfg, -m) mean that Hydra answers, or that there are several configurations; then
+    nothing is checked here.
+
+    Raises:
+        ConfigError: these overrides compose to nothing that can be run.
+    """
+    if not any(argument.startswith("-") for argument in arguments):
+        compose_run(arguments)
+
+
 def from_omegaconf(composed: DictConfig) -> RunConfig:
     """Returns the checked configuration for what Hydra has composed.
 

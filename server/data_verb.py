@@ -10,19 +10,28 @@ import torch
 from omegaconf import DictConfig
 from torchvision.utils import make_grid, save_image
 
-from configs.compose import from_omegaconf
+from configs.compose import check_overrides, from_omegaconf
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.source import DataSet
-from dogo_fed.errors import DogoError
+from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.reporting import atomic_path
 
 _NUM_SAMPLES = 64
 _SAMPLES_PER_ROW = 16
 
 
-@hydra.main(version_base="1.3", config_path="pkg://configs", config_name="run")
-def main(composed: DictConfig) -> None:
+def main() -> None:
     """Prints sizes and the fingerprint that all sites must share, and writes <name>-samples.png."""
+    try:
+        check_overrides(sys.argv[1:])
+    except ConfigError as error:
+        sys.stderr.write(f"dogo-fed: {error}\n")
+        sys.exit(2)
+    _main()
+
+
+@hydra.main(version_base="1.3", config_path="pkg://configs", config_name="run")
+def _main(composed: DictConfig) -> None:
     try:
         config = from_omegaconf(composed)
         dataset = build_dataset(config.data.name, config.data.options)

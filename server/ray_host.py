@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -24,6 +26,8 @@ from dogo_fed.errors import PlacementError
 NAMESPACE = "dogo-fed"
 
 _ACTOR_START_S = 120.0
+_PROBE_S = 10.0
+_NODE_ID_SHOWN = 8
 _ENV_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -41,6 +45,8 @@ def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
         cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_per_peer * num_peers))
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
+        if settings.address is not None:
+            _probe(settings.address)
         with warnings.catch_warnings():
             # Announces that actors without GPUs will see all of them one day; ours are told theirs.
             warnings.filterwarnings("ignore", message="Tip: In future versions of Ray")
@@ -75,9 +81,12 @@ class RayHandle:
         self._run = actor.run.remote(assignment.to_json())
 
     def where(self) -> str:
-        """Returns node, process id and GPUs."""
-        gpus = self._where["cuda_visible_devices"]
-        return f"node {self._where['node']} process {self._where['pid']} GPU {gpus or 'none'}"
+        """Returns the node's address and Ray's id of it, process id and GPUs."""
+        node_id, gpus = self._where["node_id"], self._where["cuda_visible_devices"]
+        return (
+            f"node {_address_of(node_id)} ({node_id[:_NODE_ID_SHOWN]}) process {self._where['pid']} "
+            f"GPU {gpus or 'none'}"
+        )
 
     def ending(self) -> Ending | str | None:
         """Returns how it ended, a sentence if it died, or None while it runs."""
@@ -117,9 +126,9 @@ class RayLauncher:
 
     def listen_address(self) -> str:
         """Returns loopback where the cluster is this node alone, else this node's own address."""
-        nodes = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-        mine = ray.util.get_node_ip_address()
-        return "127.0.0.1" if nodes <= {mine} else str(mine)
+        mine = _address_of(ray.get_runtime_context().get_node_id())
+        is_alone = {node["NodeManagerAddress"] for node in _nodes()} <= {mine}
+        return "127.0.0.1" if is_alone else mine
 
     def start(self, peer: PeerId, number: int, assignment: Assignment) -> RayHandle:
         """Starts an actor for `peer` in its bundle."""
@@ -160,7 +169,7 @@ class RayLauncher:
             raise PlacementError(
                 f"Ray has no room for {len(self._peers)} peers of {bundle} each, placement "
                 f"{self._settings.placement.value} after {self._settings.placement_timeout_s:g} s; it "
-                f"has {_room()} on {len(ray.nodes())} node(s), of which free: "
+                f"has {_room()} on {len(_nodes())} node(s), of which free: "
                 f"{ {k: v for k, v in ray.available_resources().items() if k in ('CPU', 'GPU')} }. "
                 "Lower ray.cpus_per_peer or ray.gpus_per_peer, or choose another ray.placement"
             )
@@ -186,7 +195,57 @@ def _gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
             f"{num_peers} peers need {share:g} GPU each, but the cluster has {available:g}; share them by "
             f"{advice}, or run fewer peers"
         )
+    largest = max((float(node["Resources"].get("GPU", 0.0)) for node in _nodes()), default=0.0)
+    if share > largest:
+        raise PlacementError(
+            f"a peer needs {share:g} GPUs, but no node of the cluster has more than {largest:g}; "
+            f"choose ray.gpus_per_peer={largest:g} or less"
+        )
     return share
+
+
+def _probe(address: str) -> None:
+    """Makes sure that somebody who speaks gRPC answers; else `ray.init` tries for twelve minutes.
+
+    Raises:
+        ValueError, OSError: nobody does, or this is no address.
+    """
+    from ray._private.services import canonicalize_bootstrap_address  # what "auto" stands for
+
+    if "://" in address:
+        raise ValueError(
+            "Ray Client is not supported, because peers have to reach the coordinator in this process: "
+            "submit a job instead (docs/ray.md)"
+        )
+    found = str(canonicalize_bootstrap_address(address))
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
+    except OSError as error:
+        raise ConnectionError(f"nothing answers at {found} ({error})") from error
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return  # an answer would take the cluster's certificates
+    with grpc.insecure_channel(found, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_PROBE_S)
+        except grpc.FutureTimeoutError as error:
+            raise ConnectionError(
+                f"what answers at {found} is not Ray's GCS; its port is 6379 unless `ray start` was told "
+                "otherwise (8265 is the dashboard's, 10001 Ray Client's)"
+            ) from error
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Returns the nodes that are alive."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _address_of(node_id: str) -> str:
+    """Returns the address by which the cluster knows this node."""
+    for node in ray.nodes():
+        if node["NodeID"] == node_id:
+            return str(node["NodeManagerAddress"])
+    return str(ray.util.get_node_ip_address())
 
 
 def _room() -> dict[str, float]:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rich import get_console
 from rich.logging import RichHandler
 
-from configs.compose import from_mapping, from_omegaconf
+from configs.compose import check_overrides, from_mapping, from_omegaconf
 from configs.resume import load_config, merge_resumed
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import to_mapping
@@ -27,9 +27,17 @@ EXIT_UNUSABLE = 2
 EXIT_STOPPED = 130
 
 
+def main() -> None:
+    """Runs what the command line says; leaves the process with a status that tells how it ended."""
+    try:
+        check_overrides(sys.argv[1:])
+    except ConfigError as error:
+        sys.exit(_say(error, EXIT_UNUSABLE))
+    _main()
+
+
 @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="run")
-def main(composed: DictConfig) -> None:
-    """Runs one configuration; leaves the process with an exit status that tells how it ended."""
+def _main(composed: DictConfig) -> None:
     status = run(composed)
     if status:
         sys.exit(status)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from dogo_fed.agreement import make_agreement
-from dogo_fed.config import RunConfig
+from dogo_fed.config import Host, RunConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.coordination.coordinator import CoordinatorSettings
 from dogo_fed.data.datasets import build_dataset
@@ -115,6 +115,8 @@ def prepare(
         agreement=make_agreement(config, dataset),
         backbones=backbones,
     )
+    if config.host is not Host.RAY:  # on a cluster, each peer's own node decides
+        resolve_device(config.device)
     for peer_id in prepared.peer_ids:
         build_peer(
             peer_id,

@@ -1,0 +1,396 @@
+"""What the exchange costs a training run: steps/s of the slowest peer with exchange and without.
+
+    python -m benchmarks.exchange_tax [--batch-size 256] [--pairs 5] [--steps 40] [--peers pair] [key=value]
+
+Runs with exchange and runs without take turns, on, off, on, off; each "on" is compared with the "off" that
+follows it, so that a machine that gets slower or faster in between does little harm. Both have the same peers
+in processes of their own, one torch thread each. Further arguments are overrides as of `dogo-fed train`.
+
+How a step is timed. The peers' augmentation is wrapped, and the wrapper notes the clock at the beginning of
+every step, so a step is all that lies between two notes: computing, waiting, exchanging, reporting. It also
+lets all peers begin their first step together. Counted are the steps within the window in which every peer
+trains: from the end of everybody's warm-up to the beginning of the first peer's last step. Evaluations and
+checkpoints lie outside of it, and a peer that has no slower peer to wait for does not finish early and leave
+the others a quieter machine. What a step is made of comes from the step reports of the same steps.
+
+A ratio near or above 1 does not mean that an exchange is free: a faster peer that waits leaves its cache
+and memory bandwidth to the slower one, which then computes faster than beside a peer that never waits. So
+computing time with and without exchange is told as well, and the exchange's own time apart from waiting.
+
+On a machine with other work to do, the ratios are noise: look at their spread, and at how far the processor
+time of a step is below its wall-clock time without exchange.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import rich
+import torch
+
+from benchmarks.machine import write_result
+from configs.compose import compose_run
+from dogo_fed.config import ComponentConfig, RunConfig
+from dogo_fed.contracts import StepReport
+from dogo_fed.data.augment import ViewMaker, build_augmentation
+from dogo_fed.reporting import read_records
+from dogo_fed.reporting.units import human_bytes, percent
+from server.launch import launch
+
+WARM_UP = 5
+"""Steps at the beginning of each run that are left out."""
+FEWEST_TIMED = 5
+"""Fewer steps of a peer than this within the window are no measurement."""
+IDLE_MACHINE_SHARE = 0.9
+"""A peer that never waits and has a core to itself has the processor for more of its step than this."""
+START_TOGETHER_WITHIN_S = 300.0
+
+
+class StampedViews:
+    """An augmentation that notes the clock at the beginning of every step."""
+
+    def __init__(self, inner: ViewMaker, path: Path, num_peers: int) -> None:
+        self._inner = inner
+        self._path = path
+        self._num_peers = num_peers
+        self._file: TextIO | None = None
+
+    def __call__(self, images_BCHW: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the wrapped augmentation's views; the first call waits for the other peers."""
+        if self._file is None:
+            self._file = self._path.open("w", buffering=1, encoding="ascii")
+            self._wait_for_others()
+        # The monotonic clock is the system's, so notes of several processes can be compared.
+        self._file.write(f"{time.monotonic_ns()} {time.process_time_ns()}\n")
+        return self._inner(images_BCHW)
+
+    def _wait_for_others(self) -> None:
+        give_up_at_s = time.monotonic() + START_TOGETHER_WITHIN_S
+        while len(list(self._path.parent.glob("*.stamps"))) < self._num_peers:
+            if time.monotonic() > give_up_at_s:
+                raise TimeoutError("the other peers did not begin")
+            time.sleep(0.001)
+
+
+def stamped_views(
+    *,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    inner: str,
+    inner_options: Mapping[str, object],
+    path: str,
+    num_peers: int,
+) -> StampedViews:
+    """Returns the augmentation called `inner`, wrapped; peers find this by its import path."""
+    return StampedViews(
+        build_augmentation(inner, inner_options, image_size, mean, std), Path(path), num_peers
+    )
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """When each step of a peer began, in seconds: on the wall clock, and of processor time."""
+
+    wall_s: list[float]
+    processor_s: list[float]
+
+
+@dataclass(frozen=True)
+class PeerTiming:
+    """A peer's steps within the window; times are means per step.
+
+    Attributes:
+        steps: how many were counted.
+        step_ms: wall clock from one step's beginning to the next one's.
+        step_median_ms: a mean is easily spoilt by one slow step.
+        processor_ms: processor time of the peer's process; not of the coordinator's.
+        compute_ms, wait_ms, exchange_ms: of the step reports.
+        exchange_median_ms: as for the step.
+        wait_share, exchange_share: of step_ms.
+        bytes_up, bytes_down: of messages on the wire, per step.
+    """
+
+    steps: int
+    steps_per_s: float
+    step_ms: float
+    step_median_ms: float
+    processor_ms: float
+    compute_ms: float
+    wait_ms: float
+    exchange_ms: float
+    exchange_median_ms: float
+    wait_share: float
+    exchange_share: float
+    bytes_up: float
+    bytes_down: float
+
+
+def run_once(config: RunConfig) -> dict[str, PeerTiming]:
+    """Runs `config` in a folder that is removed afterwards, and returns each peer's timing."""
+    with tempfile.TemporaryDirectory(prefix="exchange-tax-") as folder:
+        run_dir, stamps_dir = Path(folder) / "run", Path(folder) / "stamps"
+        stamps_dir.mkdir()
+        launch(_with_stamps(dataclasses.replace(config, run_dir=str(run_dir)), stamps_dir))
+        stamps = {peer: _read_stamps(stamps_dir / f"{peer}.stamps") for peer in config.peers}
+        records = read_records(run_dir / "metrics.jsonl")
+    reports = {
+        peer: {one.step: one for one in records if isinstance(one, StepReport) and one.peer == peer}
+        for peer in config.peers
+    }
+    for peer in config.peers:
+        if not len(stamps[peer].wall_s) == len(reports[peer]) == config.steps:
+            raise RuntimeError(f"peer {peer} has not made every step once; nothing was measured")
+    start_s = max(one.wall_s[WARM_UP] for one in stamps.values())
+    end_s = min(one.wall_s[-1] for one in stamps.values())
+    return {
+        peer: _timing(peer, stamps[peer], reports[peer], start_s, end_s) for peer in config.peers
+    }
+
+
+def _with_stamps(config: RunConfig, stamps_dir: Path) -> RunConfig:
+    peers = {}
+    for name, peer in config.peers.items():
+        options = {
+            "inner": peer.augmentation.name,
+            "inner_options": dict(peer.augmentation.options),
+            "path": str(stamps_dir / f"{name}.stamps"),
+            "num_peers": len(config.peers),
+        }
+        wrapped = ComponentConfig(name="benchmarks.exchange_tax:stamped_views", options=options)
+        peers[name] = dataclasses.replace(peer, augmentation=wrapped)
+    return dataclasses.replace(config, peers=peers)
+
+
+def _read_stamps(path: Path) -> Stamps:
+    rows = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
+    return Stamps([int(wall) / 1e9 for wall, _ in rows], [int(used) / 1e9 for _, used in rows])
+
+
+def _timing(
+    peer: str, stamps: Stamps, reports: Mapping[int, StepReport], start_s: float, end_s: float
+) -> PeerTiming:
+    """Returns the means over the steps that began and ended within the window."""
+    begun_s = stamps.wall_s
+    steps = [
+        step
+        for step in range(WARM_UP, len(begun_s) - 1)
+        if begun_s[step] >= start_s and begun_s[step + 1] <= end_s
+    ]
+    if len(steps) < FEWEST_TIMED:
+        raise RuntimeError(
+            f"only {len(steps)} steps of peer {peer} lie within the time in which all peers train; "
+            "raise --steps"
+        )
+    chosen = [reports[step] for step in steps]
+    step_s = (begun_s[steps[-1] + 1] - begun_s[steps[0]]) / len(steps)
+    processor_s = stamps.processor_s[steps[-1] + 1] - stamps.processor_s[steps[0]]
+    wait_s = statistics.fmean(one.wait_s for one in chosen)
+    exchange_s = statistics.fmean(one.exchange_s for one in chosen)
+    return PeerTiming(
+        steps=len(steps),
+        steps_per_s=1 / step_s,
+        step_ms=step_s * 1e3,
+        step_median_ms=statistics.median(begun_s[step + 1] - begun_s[step] for step in steps) * 1e3,
+        processor_ms=processor_s / len(steps) * 1e3,
+        compute_ms=statistics.fmean(one.compute_s for one in chosen) * 1e3,
+        wait_ms=wait_s * 1e3,
+        exchange_ms=exchange_s * 1e3,
+        exchange_median_ms=statistics.median(one.exchange_s for one in chosen) * 1e3,
+        wait_share=wait_s / step_s,
+        exchange_share=exchange_s / step_s,
+        bytes_up=statistics.fmean(one.bytes_up for one in chosen),
+        bytes_down=statistics.fmean(one.bytes_down for one in chosen),
+    )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run with exchange and the run without that followed it."""
+
+    on: dict[str, PeerTiming]
+    off: dict[str, PeerTiming]
+
+    @property
+    def ratio(self) -> float:
+        """Steps/s of the slowest peer with exchange, divided by the same without."""
+        return slowest(self.on) / slowest(self.off)
+
+    @property
+    def ratio_of_medians(self) -> float:
+        """The same from median steps, which a few slow steps don't change."""
+        return max(one.step_median_ms for one in self.off.values()) / max(
+            one.step_median_ms for one in self.on.values()
+        )
+
+
+def slowest(run: Mapping[str, PeerTiming]) -> float:
+    """Returns the steps/s of the slowest peer."""
+    return min(timing.steps_per_s for timing in run.values())
+
+
+def median_timing(timings: Sequence[PeerTiming]) -> PeerTiming:
+    """Returns the medians over runs, field by field."""
+    return PeerTiming(
+        **{
+            field.name: statistics.median(getattr(one, field.name) for one in timings)
+            for field in dataclasses.fields(PeerTiming)
+        }
+    )
+
+
+def summarise(pairs: Sequence[Pair]) -> dict[str, object]:
+    """Returns what the benchmark found: the ratio, and each peer's medians over the runs."""
+    return {
+        "ratio": _spread([pair.ratio for pair in pairs]),
+        "ratio_of_median_steps": _spread([pair.ratio_of_medians for pair in pairs]),
+        "slowest_steps_per_s": {
+            "on": round(statistics.median(slowest(pair.on) for pair in pairs), 3),
+            "off": round(statistics.median(slowest(pair.off) for pair in pairs), 3),
+        },
+        "peers": {
+            peer: {
+                "on": _rounded(median_timing([pair.on[peer] for pair in pairs])),
+                "off": _rounded(median_timing([pair.off[peer] for pair in pairs])),
+            }
+            for peer in pairs[0].on
+        },
+        "pairs": [
+            {
+                "ratio": round(pair.ratio, 4),
+                "ratio_of_median_steps": round(pair.ratio_of_medians, 4),
+                "on": {peer: _rounded(timing) for peer, timing in pair.on.items()},
+                "off": {peer: _rounded(timing) for peer, timing in pair.off.items()},
+            }
+            for pair in pairs
+        ],
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def _rounded(timing: PeerTiming) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in dataclasses.asdict(timing).items()}
+
+
+def print_pair(number: int, pair: Pair) -> None:
+    """Prints the line of one pair of runs, as soon as it is done."""
+    counted = min(timing.steps for run in (pair.on, pair.off) for timing in run.values())
+    print(
+        f"{number:>4} {slowest(pair.on):>9.3f} {slowest(pair.off):>9.3f} {pair.ratio:>8.3f} "
+        f"{counted:>8}",
+        flush=True,
+    )
+
+
+def print_summary(pairs: Sequence[Pair]) -> None:
+    """Prints the four findings apart."""
+    print("\n1. steps/s of the slowest peer, on / off")
+    for name, ratios in (
+        ("mean steps", [pair.ratio for pair in pairs]),
+        ("median steps", [pair.ratio_of_medians for pair in pairs]),
+    ):
+        found = _spread(ratios)
+        print(
+            f"   {name:<12} median {found['median']:.3f}, {found['min']:.3f} to {found['max']:.3f} "
+            f"in {len(ratios)} pairs"
+        )
+    print("\nMedians over the runs, per step:")
+    print(
+        f"{'peer':<12} {'exchange':<8} {'step ms':>9} {'compute':>9} {'wait':>9} {'exchange':>9} "
+        f"{'cpu ms':>9}"
+    )
+    medians = {
+        (peer, mode): median_timing([getattr(pair, mode)[peer] for pair in pairs])
+        for peer in pairs[0].on
+        for mode in ("on", "off")
+    }
+    for (peer, mode), one in medians.items():
+        print(
+            f"{peer:<12} {mode:<8} {one.step_ms:>9.2f} {one.compute_ms:>9.2f} {one.wait_ms:>9.2f} "
+            f"{one.exchange_ms:>9.2f} {one.processor_ms:>9.2f}"
+        )
+    on = {peer: one for (peer, mode), one in medians.items() if mode == "on"}
+    busy = min(medians[peer, "off"].processor_ms / medians[peer, "off"].step_ms for peer in on)
+    if busy < IDLE_MACHINE_SHARE and not torch.cuda.is_available():
+        print(
+            f"without exchange, a peer had the processor {percent(busy, 0)} of the time: other work was "
+            "going on here"
+        )
+    print("\n2. waiting for a slower peer, share of the step")
+    for peer, one in on.items():
+        print(f"   {peer:<12} {percent(one.wait_share)}")
+    print("\n3. the exchange itself")
+    for peer, one in on.items():
+        print(
+            f"   {peer:<12} {one.exchange_ms:.2f} ms per step (median {one.exchange_median_ms:.2f}), "
+            f"{percent(one.exchange_share)} of the step"
+        )
+    print("\n4. bytes on the wire per step")
+    for peer, one in on.items():
+        print(f"   {peer:<12} {human_bytes(one.bytes_up)} up, {human_bytes(one.bytes_down)} down")
+
+
+def main() -> None:
+    """Runs the pairs, prints the findings and writes them to benchmarks/results/."""
+    assert __doc__ is not None, "this module has a docstring"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=40, help="of each run, warm-up included")
+    parser.add_argument("--peers", default="pair")
+    parser.add_argument("overrides", nargs="*", help="as of dogo-fed train, e.g. data=synthetic")
+    arguments = parser.parse_args()
+    if arguments.pairs < 1 or arguments.steps < WARM_UP + FEWEST_TIMED + 1:
+        parser.error(f"needs 1 pair and {WARM_UP + FEWEST_TIMED + 1} steps at least")
+    settings = [
+        f"peers={arguments.peers}",
+        f"batch_size={arguments.batch_size}",
+        f"steps={arguments.steps}",
+        f"steps_per_round={arguments.steps}",  # so that nobody evaluates on the way
+        "host=grpc",
+        "threads_per_peer=1",
+        "eval.linear=false",
+        "recovery.max_restarts=0",
+        *arguments.overrides,
+    ]
+    on = compose_run([*settings, "exchange.enabled=true"])
+    off = compose_run([*settings, "exchange.enabled=false"])
+    if not on.exchanges:
+        parser.error("needs peers that have somebody to exchange with")
+    rich.reconfigure(file=io.StringIO())  # the live view would take its share of the processor
+    print(
+        f"{on.data.name}, batch size {on.batch_size}, peers "
+        + ", ".join(f"{name}: {peer.backbone}" for name, peer in on.peers.items())
+    )
+    print(f"{'pair':>4} {'on st/s':>9} {'off st/s':>9} {'ratio':>8} {'counted':>8}")
+    pairs = []
+    for number in range(1, arguments.pairs + 1):
+        pairs.append(Pair(run_once(on), run_once(off)))
+        print_pair(number, pairs[-1])
+    print_summary(pairs)
+    content = {
+        "command": shlex.join(["python", "-m", "benchmarks.exchange_tax", *sys.argv[1:]]),
+        "settings": settings,
+        "warm_up_steps": WARM_UP,
+        **summarise(pairs),
+    }
+    print(f"\nwritten to {write_result('exchange_tax', content).name} in benchmarks/results/")
+
+
+if __name__ == "__main__":
+    main()
