@@ -31,7 +31,7 @@ class Outcome(enum.Enum):
     STOPPED: the run was stopped early; a checkpoint is there.
     FAILED: this peer can't go on, and starting it again would not help.
     UNFIT: it should never have started: a setting is wrong or the coordinator refused it.
-    CUT_OFF: the coordinator is gone; a checkpoint is there.
+    CUT_OFF: the coordinator is gone; the last checkpoint is there.
     """
 
     FINISHED = 0

@@ -107,6 +107,7 @@ class PeerSession:
         self._folder = folder
         self._progress = progress
         self._open: _OpenStep | None = None
+        self._is_between_halves = False
         self._is_stopped = False
 
     @property
@@ -133,6 +134,7 @@ class PeerSession:
     def begin_step(self) -> None:
         """Proposes, and publishes what the others learn from."""
         step = self._progress.step
+        self._is_between_halves = True
         started_s = time.perf_counter()
         images_NCHW = self._frame.dataset.train.images(self._frame.schedule.sample_ids(step))
         proposal = propose(self.peer, images_NCHW, step)
@@ -152,6 +154,7 @@ class PeerSession:
         signal = None if self._exchange is None else self._exchange.collect(open_step.ticket)
         collected_s = time.perf_counter()
         losses = absorb(self.peer, open_step.proposal, signal)
+        self._is_between_halves = False
         open_step.compute_s += time.perf_counter() - collected_s
         open_step.exchange_s += collected_s - started_s
         self._count(open_step.ticket, losses, signal)
@@ -163,7 +166,14 @@ class PeerSession:
         self._is_stopped = True
 
     def save(self) -> None:
-        """Writes a checkpoint of where the peer is, unless there is one."""
+        """Writes a checkpoint of where the peer is, unless there is one.
+
+        Between the halves of a step there is nothing to save: the proposal has moved the running
+        statistics already, and doing the step again would move them twice.
+        """
+        if self._is_between_halves:
+            logger.warning("peer=%s keeps its last checkpoint: a step is open", self.peer.id)
+            return
         if self._progress.step not in self._folder.checkpoints.steps():
             self._sink.flush()
             self._folder.checkpoints.save(self.peer.objective, self.peer.optimizer, self._progress)

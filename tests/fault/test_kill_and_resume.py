@@ -69,6 +69,21 @@ def test_killed_at_a_random_step(uninterrupted: dict[str, str], tmp_path: Path) 
     resume_and_compare(tmp_path / "run", uninterrupted)
 
 
+def test_peers_of_a_killed_launcher_leave_by_themselves(
+    uninterrupted: dict[str, str], tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    process = start("train", *RUN, "host=grpc", "exchange.reconnect_s=2", f"run_dir={run_dir}")
+    try:
+        wait_for_step(run_dir, 12, process)
+        peers = list(peer_pids(run_dir).values())
+    finally:
+        kill(process.pid)
+        process.communicate(timeout=10)
+    assert wait_until_gone(peers, within_s=30) == []
+    resume_and_compare(run_dir, uninterrupted)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_killed_at_five_random_steps(
