@@ -132,9 +132,9 @@ class CoordinatorClient:
         """Delivers reports; returns whether the run is to end early."""
         request = pb.ReportRequest(
             sender=self._sender,
-            steps=[codec.encode_step_report(step) for step in steps],
-            rounds=[codec.encode_round_report(one) for one in rounds],
-            result=None if result is None else codec.encode_result(result),
+            steps=[codec.encode_report(step) for step in steps],
+            rounds=[codec.encode_report(one) for one in rounds],
+            result=None if result is None else codec.encode_report(result),
         )
         reply = self._call(self._stub.Report, request, _SMALL_CALL_TIMEOUT_S)
         return bool(reply.stop)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from dogo_fed.contracts import PeerId, TeacherSignal
+from dogo_fed.contracts import PeerId, PeerResult, RoundReport, StepReport, TeacherSignal
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.errors import ConfigError, ExchangeTimeout, SchemaMismatch
 from dogo_fed.memory import keep_freed_memory
@@ -131,12 +131,12 @@ class _Servicer(CoordinationServicer):
         for step in request.steps:
             if step.step > self._reported_step.get(sender, -1):
                 self._reported_step[sender] = step.step
-                self._sink.emit(codec.decode_step_report(step, peer))
+                self._sink.emit(codec.decode_report(StepReport, step, peer))
         for one in request.rounds:
             if self._is_new(*sender, one.round):
-                self._sink.emit(codec.decode_round_report(one, peer))
+                self._sink.emit(codec.decode_report(RoundReport, one, peer))
         if request.HasField("result") and self._is_new(*sender, -1):
-            self._sink.emit(codec.decode_result(request.result, peer))
+            self._sink.emit(codec.decode_report(PeerResult, request.result, peer))
         return pb.ReportReply(stop=self._coordinator.stop_requested)
 
     def _is_new(self, peer: str, incarnation: str, number: int) -> bool:

@@ -7,7 +7,9 @@ Nothing is unpickled, evaluated or imported: a message is numbers, short strings
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -41,6 +43,14 @@ _CODES: dict[type[DogoError], pb.Code] = {
     MalformedDistribution: pb.MALFORMED,
 }
 _ERRORS: dict[int, type[DogoError]] = {code: error for error, code in _CODES.items()}
+
+_REPORT_MESSAGES: dict[type, Any] = {
+    StepReport: pb.StepReport,
+    RoundReport: pb.RoundReport,
+    PeerResult: pb.PeerResult,
+}
+
+Report = TypeVar("Report", StepReport, RoundReport, PeerResult)
 
 REFUSALS: tuple[type[DogoError], ...] = tuple(_CODES)
 """The errors that travel as a refusal, with their sentence."""
@@ -162,88 +172,23 @@ def raise_refusal(reply: pb.JoinReply | pb.ExchangeReply | pb.ReportReply | pb.L
         raise _ERRORS.get(reply.refusal.code, Refused)(reply.refusal.message)
 
 
-def encode_step_report(report: StepReport) -> pb.StepReport:
-    """Returns the message; the sender is named once, in the request."""
-    return pb.StepReport(
-        round=report.round,
-        step=report.step,
-        ssl_loss=report.ssl_loss,
-        mutual_kl=report.mutual_kl,
-        num_teachers=report.num_teachers,
-        compute_s=report.compute_s,
-        wait_s=report.wait_s,
-        exchange_s=report.exchange_s,
-        bytes_up=report.bytes_up,
-        bytes_down=report.bytes_down,
-    )
+def encode_report(report: StepReport | RoundReport | PeerResult) -> Any:
+    """Returns the message of the same name and fields; the sender is named once, in the request."""
+    message_type = _REPORT_MESSAGES[type(report)]
+    return message_type(**{name: getattr(report, name) for name in _field_names(type(report))})
 
 
-def decode_step_report(message: pb.StepReport, peer: PeerId) -> StepReport:
-    """Returns the report of `peer`."""
-    return StepReport(
-        peer=peer,
-        round=message.round,
-        step=message.step,
-        ssl_loss=message.ssl_loss,
-        mutual_kl=message.mutual_kl,
-        num_teachers=message.num_teachers,
-        compute_s=_non_negative(message.compute_s),
-        wait_s=_non_negative(message.wait_s),
-        exchange_s=_non_negative(message.exchange_s),
-        bytes_up=message.bytes_up,
-        bytes_down=message.bytes_down,
-    )
+def decode_report(kind: type[Report], message: Any, peer: PeerId) -> Report:
+    """Returns the report of `peer`; a time that is no time becomes 0."""
+    values = {name: getattr(message, name) for name in _field_names(kind)}
+    for name in values:
+        if name.endswith("_s"):
+            values[name] = _non_negative(values[name])
+    return kind(peer=peer, **values)
 
 
-def encode_round_report(report: RoundReport) -> pb.RoundReport:
-    """Returns the message; the sender is named once, in the request."""
-    return pb.RoundReport(
-        round=report.round, step=report.step, knn_top1=report.knn_top1, seconds=report.seconds
-    )
-
-
-def decode_round_report(message: pb.RoundReport, peer: PeerId) -> RoundReport:
-    """Returns the report of `peer`."""
-    return RoundReport(
-        peer=peer,
-        round=message.round,
-        step=message.step,
-        knn_top1=message.knn_top1,
-        seconds=_non_negative(message.seconds),
-    )
-
-
-def encode_result(result: PeerResult) -> pb.PeerResult:
-    """Returns the message; the sender is named once, in the request."""
-    return pb.PeerResult(
-        backbone=result.backbone,
-        objective=result.objective,
-        parameters=result.parameters,
-        knn_top1=result.knn_top1,
-        linear_top1=result.linear_top1,
-        knn_top1_untrained=result.knn_top1_untrained,
-        ssl_loss=result.ssl_loss,
-        mutual_kl=result.mutual_kl,
-        state_digest=result.state_digest,
-        steps_trained=result.steps_trained,
-    )
-
-
-def decode_result(message: pb.PeerResult, peer: PeerId) -> PeerResult:
-    """Returns the result of `peer`."""
-    return PeerResult(
-        peer=peer,
-        backbone=message.backbone,
-        objective=message.objective,
-        parameters=message.parameters,
-        knn_top1=message.knn_top1,
-        linear_top1=message.linear_top1,
-        knn_top1_untrained=message.knn_top1_untrained,
-        ssl_loss=message.ssl_loss,
-        mutual_kl=message.mutual_kl,
-        state_digest=message.state_digest,
-        steps_trained=message.steps_trained,
-    )
+def _field_names(kind: type[StepReport] | type[RoundReport] | type[PeerResult]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind) if field.name != "peer"]
 
 
 def _non_negative(value: float) -> float:

@@ -92,8 +92,8 @@ def test_a_ticket_arrives_as_it_was(sent):
     )
 )
 def test_a_step_report_arrives_as_it_was(sent):
-    message = over_the_wire(codec.encode_step_report(sent))
-    assert codec.decode_step_report(message, ADA) == sent
+    message = over_the_wire(codec.encode_report(sent))
+    assert codec.decode_report(StepReport, message, ADA) == sent
 
 
 @given(
@@ -107,8 +107,8 @@ def test_a_step_report_arrives_as_it_was(sent):
     )
 )
 def test_a_round_report_arrives_as_it_was(sent):
-    message = over_the_wire(codec.encode_round_report(sent))
-    assert codec.decode_round_report(message, ADA) == sent
+    message = over_the_wire(codec.encode_report(sent))
+    assert codec.decode_report(RoundReport, message, ADA) == sent
 
 
 RESULT = PeerResult(
@@ -127,16 +127,18 @@ RESULT = PeerResult(
 
 
 def test_a_result_arrives_as_it_was():
-    assert codec.decode_result(over_the_wire(codec.encode_result(RESULT)), ADA) == RESULT
+    assert (
+        codec.decode_report(PeerResult, over_the_wire(codec.encode_report(RESULT)), ADA) == RESULT
+    )
 
 
 def test_a_report_speaks_only_for_its_sender():
-    assert codec.decode_result(codec.encode_result(RESULT), BOB).peer == BOB
+    assert codec.decode_report(PeerResult, codec.encode_report(RESULT), BOB).peer == BOB
 
 
 def test_a_loss_that_is_not_a_number_arrives_as_such_and_times_can_not():
     message = pb.StepReport(ssl_loss=math.nan, compute_s=math.nan, wait_s=-1, exchange_s=math.inf)
-    report = codec.decode_step_report(over_the_wire(message), ADA)
+    report = codec.decode_report(StepReport, over_the_wire(message), ADA)
     assert math.isnan(report.ssl_loss)
     assert (report.compute_s, report.wait_s, report.exchange_s) == (0.0, 0.0, 0.0)
 
@@ -276,10 +278,10 @@ def decode(message):
         codec.decode_signal(message, SIZE)
     elif isinstance(message, pb.ReportRequest):
         for step in message.steps:
-            codec.decode_step_report(step, ADA)
+            codec.decode_report(StepReport, step, ADA)
         for one in message.rounds:
-            codec.decode_round_report(one, ADA)
-        codec.decode_result(message.result, ADA)
+            codec.decode_report(RoundReport, one, ADA)
+        codec.decode_report(PeerResult, message.result, ADA)
     elif isinstance(message, pb.JoinRequest):
         dict(message.agreement)
     elif not isinstance(message, pb.LeaveRequest):
@@ -296,7 +298,7 @@ VALID = (
         sender=SENDER,
         steps=[pb.StepReport(step=1, ssl_loss=2.0), pb.StepReport(step=2)],
         rounds=[pb.RoundReport(round=1, knn_top1=0.5)],
-        result=codec.encode_result(RESULT),
+        result=codec.encode_report(RESULT),
     ),
     pb.ReportReply(stop=True),
     pb.LeaveRequest(sender=SENDER),
