@@ -36,7 +36,7 @@ OPTIMIZERS = {
 
 
 def fix_numerics(threads: int) -> None:
-    """Makes this process's arithmetic repeatable: thread count, deterministic kernels, no TF32 surprises.
+    """Makes this process's arithmetic repeatable: thread count and deterministic kernels.
 
     Affects the whole process, so hosts call it once, before the first tensor.
     """

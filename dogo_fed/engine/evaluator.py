@@ -26,9 +26,13 @@ class Evaluator:
     peer: PeerId
 
     def knn(self, backbone: nn.Module) -> float:
-        """Returns the accuracy of the weighted kNN, 0 to 1."""
-        bank, queries = self._features(backbone)
-        return self._knn(bank, queries)
+        """Returns the accuracy of the weighted kNN, 0 to 1.
+
+        Raises:
+            EvaluationError: the backbone is not the same afterwards.
+        """
+        with frozen(backbone):
+            return self._knn(*self._features(backbone))
 
     def knn_and_linear(self, backbone: nn.Module) -> tuple[float, float]:
         """Returns the accuracies of kNN and linear probe, from one extraction; NaN if it is off.

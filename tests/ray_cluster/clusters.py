@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.command import REPOSITORY, environment
-from tests.run_watch import descendants, kill, wait_until_gone
+from tests.run_watch import descendants, events, kill, wait_until_gone
 
 START_S = 90.0
 LOOPBACK = "127.0.0.1"
@@ -25,7 +26,6 @@ LOOPBACK = "127.0.0.1"
 _FREE_AGAIN = """
 import json, sys, time, ray
 from ray.util import placement_group_table
-from ray.util.state import list_actors
 ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
 for _ in range(100):
     have, free = ray.cluster_resources(), ray.available_resources()
@@ -57,6 +57,7 @@ class Running:
 
     address: str
     dashboard: str | None
+    temp_dir: Path
     environment: dict[str, str]
 
     def busy(self) -> dict[str, object]:
@@ -73,6 +74,30 @@ class Running:
         return found
 
 
+IDLE = {"busy": {"CPU": 0.0, "GPU": 0.0}, "actors": 0, "groups": 0}
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a peer's actor was started."""
+
+    address: str
+    node_id: str
+    pid: int
+    gpu: str
+
+
+def seats(run_dir: Path) -> list[tuple[str, Seat]]:
+    """Returns peer and place of every start, in the order of the starts."""
+    found = []
+    for event in events(run_dir, "peer_started"):
+        match = re.search(r"node (\S+) \((\w+)\) process (\d+) GPU (\S+)$", event["message"])
+        assert match, event
+        address, node_id, pid, gpu = match.groups()
+        found.append((event["peer"], Seat(address, node_id, int(pid), gpu)))
+    return found
+
+
 def free_port() -> int:
     """Returns a port that nobody had a moment ago."""
     with socket.socket() as one:
@@ -83,7 +108,7 @@ def free_port() -> int:
 @contextmanager
 def head(*, num_cpus: int, num_gpus: int) -> Iterator[Running]:
     """Runs `ray start --head --block` with the job server, on loopback and free ports."""
-    with _temp_dir() as temp:
+    with short_temp_dir() as temp:
         gcs, dashboard, agent, client = (free_port() for _ in range(4))
         command = [
             str(Path(sys.executable).with_name("ray")),
@@ -98,20 +123,20 @@ def head(*, num_cpus: int, num_gpus: int) -> Iterator[Running]:
         around = {**_environment(temp), "PATH": path}
         with _running(command, around) as process:
             _wait_for_port(dashboard, process)
-            yield Running(f"{LOOPBACK}:{gcs}", f"http://{LOOPBACK}:{dashboard}", around)
+            yield Running(f"{LOOPBACK}:{gcs}", f"http://{LOOPBACK}:{dashboard}", Path(temp), around)
 
 
 @contextmanager
 def nodes(*each: dict[str, object]) -> Iterator[Running]:
     """Runs a cluster of several nodes on this machine."""
-    with _temp_dir() as temp:
+    with short_temp_dir() as temp:
         around = _environment(temp)
         command = [sys.executable, "-c", _TWO_NODES, json.dumps(each)]
         with _running(command, around) as process:
             assert process.stdout is not None
             address = process.stdout.readline().strip()
             assert address, "the cluster did not start"
-            yield Running(address, None, around)
+            yield Running(address, None, Path(temp), around)
 
 
 def _environment(temp: str) -> dict[str, str]:
@@ -121,7 +146,8 @@ def _environment(temp: str) -> dict[str, str]:
 
 
 @contextmanager
-def _temp_dir() -> Iterator[str]:
+def short_temp_dir() -> Iterator[str]:
+    """A folder for Ray."""
     # Ray's sockets live in it, and a socket's path has 107 characters at most.
     temp = tempfile.mkdtemp(prefix="r", dir="/tmp")
     try:
@@ -132,7 +158,7 @@ def _temp_dir() -> Iterator[str]:
 
 @contextmanager
 def _running(command: Sequence[str], around: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Runs a program that stays until its input closes or it is told to end, with all below it."""
+    """Runs a program that stays until it is told to end; ends everything below it, by process id."""
     process = subprocess.Popen(
         command,
         cwd=REPOSITORY,
