@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +52,10 @@ def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
         with warnings.catch_warnings():
             # Announces that actors without GPUs will see all of them one day; ours are told theirs.
             warnings.filterwarnings("ignore", message="Tip: In future versions of Ray")
-            ray.init(namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options)
+            with _keep_sigterm():
+                ray.init(
+                    namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options
+                )
     except Exception as error:  # ray.init fails in many ways
         what = (
             "a Ray can't be started" if own else f"no Ray cluster at ray.address={settings.address}"
@@ -202,6 +207,19 @@ def _gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
             f"choose ray.gpus_per_peer={largest:g} or less"
         )
     return share
+
+
+@contextmanager
+def _keep_sigterm() -> Iterator[None]:
+    """Takes SIGTERM back from `ray.init`, which would have it end the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def _probe(address: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,9 @@ def cluster() -> Iterator[Running]:
         yield running
 
 
-def submit(cluster: Running, *entrypoint: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    cluster: Running, *entrypoint: str, folder: Path = REPOSITORY
+) -> subprocess.CompletedProcess[str]:
     assert cluster.dashboard is not None
     ray = str(Path(sys.executable).with_name("ray"))
     return subprocess.run(
@@ -34,7 +37,7 @@ def submit(cluster: Running, *entrypoint: str) -> subprocess.CompletedProcess[st
             *(ray, "job", "submit", "--address", cluster.dashboard, "--working-dir", "."),
             *("--", *entrypoint),
         ],
-        cwd=REPOSITORY,
+        cwd=folder,
         env=cluster.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -90,6 +93,20 @@ def test_the_upload_is_the_source_and_nothing_else(cluster: Running) -> None:
         assert not names & {".venv", ".git", "runs", ".mypy_cache"}
         size = sum(path.stat().st_size for path in one.rglob("*") if path.is_file())
         assert size < LARGEST_UPLOAD
+
+
+def test_data_and_runs_stay_at_home_where_no_git_ignores_them(
+    cluster: Running, tmp_path: Path
+) -> None:
+    shutil.copy(REPOSITORY / ".rayignore", tmp_path)
+    left = ("data", ".venv-proto", ".mypy_cache", "runs", "multirun")
+    for name in (*left, "package/data"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").write_text("large")
+    program = "import pathlib; print('here:', sorted(map(str, pathlib.Path().rglob('file'))))"
+    job = submit(cluster, "python", "-c", program, folder=tmp_path)
+    assert job.returncode == 0, job.stdout
+    assert "here: ['package/data/file']" in job.stdout
 
 
 def test_two_runs_one_after_the_other_join_the_cluster(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from tests.command import dogo_fed, start
 from tests.ray_cluster.clusters import IDLE, Running, nodes, seats, short_temp_dir
-from tests.run_watch import descendants, digests, wait_for_step, wait_until_gone
+from tests.run_watch import descendants, digests, events, wait_for_step, wait_until_gone
 
 ONE_EACH = {"num_cpus": 1, "num_gpus": 1}
 SOON_S = 60.0
@@ -125,6 +126,29 @@ def test_a_ray_of_its_own_leaves_no_process(
         assert len(below) > 3, "Ray's own processes and the actors'"
         assert wait_until_gone(below, within_s=20) == []
         assert users_of(temp) == []
+
+
+def test_sigterm_lets_all_peers_stop_after_the_same_step(cluster: Running, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start(
+        *("train", "data=synthetic", "steps=4000", "steps_per_round=4000", "batch_size=32"),
+        *("eval.knn_k=20", "eval.linear=false", "device=cpu"),
+        *(f"ray.address={cluster.address}", f"run_dir={run_dir}"),
+    )
+    try:
+        wait_for_step(run_dir, 5, process)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, output
+    assert events(run_dir, "stopped")
+    saved = {
+        name: sorted(path.name for path in (run_dir / "peers" / name / "checkpoints").iterdir())
+        for name in ("resnet", "wide")
+    }
+    assert saved["resnet"] == saved["wide"]
+    assert cluster.busy() == IDLE
 
 
 def users_of(folder: str) -> list[str]:

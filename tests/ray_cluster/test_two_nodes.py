@@ -56,7 +56,7 @@ def test_a_peer_comes_back_on_another_node(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with nodes({**ONE_EACH, "num_gpus": 0, "num_cpus": 0}, *[ONE_EACH] * 3) as three:
         process = start(
-            *("train", "data=synthetic", "steps=400", "steps_per_round=400", "batch_size=32"),
+            *("train", "data=synthetic", "steps=1000", "steps_per_round=1000", "batch_size=32"),
             *("eval.knn_k=20", "eval.linear=false", "checkpoint.every_steps=10", "device=cpu"),
             *(f"ray.address={three.address}", "ray.placement=STRICT_SPREAD", f"run_dir={run_dir}"),
         )
@@ -72,9 +72,9 @@ def test_a_peer_comes_back_on_another_node(tmp_path: Path) -> None:
         assert len({seat.node_id for _, seat in starts}) == 3
         assert [event["peer"] for event in events(run_dir, "peer_lost")] == ["wide"]
         summary = json.loads((run_dir / "summary.json").read_text())
-        assert summary["peers"]["resnet"]["steps_trained"] == 400
+        assert summary["peers"]["resnet"]["steps_trained"] == 1000
         last = {one["peer"]: one["step"] for one in records(run_dir) if one["type"] == "step"}
-        assert last == {"resnet": 399, "wide": 399}
+        assert last == {"resnet": 999, "wide": 999}
 
 
 def parent(pid: int) -> int:
