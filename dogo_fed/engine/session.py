@@ -320,8 +320,9 @@ def run_lockstep(
     for session in sessions:
         session.start()
     while not all(session.is_finished for session in sessions):
+        is_stop_asked = stop_requested()
         for session in sessions:
-            if not session.exchanges and stop_requested():
+            if is_stop_asked and not session.exchanges:
                 session.stop()
         running = [session for session in sessions if not session.is_finished]
         for session in running:

@@ -33,7 +33,8 @@ MINIMAL = {"peers": {"one": PEER, "two": PEER}, "data": {"name": "synthetic"}}
 
 
 def names_in(group: str) -> list[str]:
-    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
+    """Returns the group's files, but for "own", whose name the user fills in."""
+    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml") if path.stem != "own")
 
 
 def changed(key: str, value: object) -> dict:
