@@ -120,7 +120,7 @@ def _connection(config: RunConfig, assignment: Assignment) -> Connection:
         address=assignment.address,
         secret=assignment.secret,
         batch_size=config.batch_size,
-        answer_within_s=config.exchange.deadline_s + config.exchange.join_deadline_s,
+        answer_within_s=config.exchange.answer_within_s,
         reconnect_s=config.exchange.reconnect_s,
     )
 

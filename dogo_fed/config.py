@@ -145,6 +145,11 @@ class ExchangeConfig:
             reconnect_s=self.reconnect_s,
         )
 
+    @property
+    def answer_within_s(self) -> float:
+        """Longest time that an exchange may be held back: for a peer to join, and for its first step."""
+        return self.deadline_s + self.join_deadline_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalConfig:

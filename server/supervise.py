@@ -112,7 +112,6 @@ class Supervisor:
         self._failures: dict[PeerId, str] = {}
         self._stopping_since_s: float | None = None
         self._pause = threading.Event()
-        exchange = run.config.exchange
         self._secret = new_secret()
         self._service = CoordinatorService(
             Coordinator(
@@ -126,7 +125,7 @@ class Supervisor:
                 run_id=folder.run_id,
                 secret=self._secret,
                 batch_size=run.config.batch_size,
-                answer_within_s=exchange.deadline_s + exchange.join_deadline_s,
+                answer_within_s=run.config.exchange.answer_within_s,
             ),
             self._sink,
         )

@@ -161,8 +161,7 @@ class Coordinator:
     def answer(self, peer: PeerId, step: int) -> TeacherSignal | None:
         """Returns what `peer` learns from at `step`, or None while the step is open.
 
-        Raises:
-            StaleTicket: the step was closed so long ago that its answer is not kept any more.
+        Of a step that closed too long ago to be kept, the answer is that nobody taught.
         """
         if step >= self._next_open_step:
             return None
@@ -307,7 +306,7 @@ class Coordinator:
 
     def _readmit(self, member: Member) -> None:
         member.standing = Membership.PRESENT
-        member.next_step = max(self._next_open_step, 0)
+        member.next_step = self._next_open_step
 
     def _close_if_complete(self, now_s: float) -> None:
         rendezvous = self._open

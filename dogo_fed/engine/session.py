@@ -120,11 +120,6 @@ class PeerSession:
         """Whether this peer takes part in an exchange, which tells it when to stop."""
         return self._exchange is not None
 
-    @property
-    def was_stopped(self) -> bool:
-        """Whether the run ended early."""
-        return self._is_stopped
-
     def start(self) -> None:
         """Evaluates the untrained encoder at the beginning of a run, and saves it."""
         if math.isnan(self._progress.knn_top1_untrained):
