@@ -18,7 +18,9 @@ class Assignment:
     Attributes:
         config: the whole run's configuration as plain nested dicts, checked again by the peer.
         run_dir: absolute; on a cluster of several nodes it must be on storage that all of them see.
-        address, secret: of the coordinator.
+        address, secret: of the coordinator; no address where messages carry the exchange.
+        is_tls: whether the coordinator shows a certificate.
+        number: which start of this peer this is, from 0.
         checkpoint_step: the checkpoint to go on from; None takes the newest, or starts afresh.
     """
 
@@ -29,6 +31,8 @@ class Assignment:
     secret: str
     checkpoint_step: int | None
     config: Mapping[str, Any]
+    number: int = 0
+    is_tls: bool = False
 
     def to_json(self) -> str:
         """Returns the assignment as text."""

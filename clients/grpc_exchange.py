@@ -18,7 +18,6 @@ import grpc
 from dogo_fed.contracts import (
     PeerId,
     PeerResult,
-    Record,
     RoundReport,
     SimilarityDistribution,
     StepReport,
@@ -38,7 +37,6 @@ _SMALL_CALL_TIMEOUT_S = 30.0
 _ANSWER_MARGIN_S = 15.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
-_REPORT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +46,7 @@ class Connection:
     Attributes:
         address: host:port.
         secret: the run's.
+        root_certificates: PEM, to check the coordinator's certificate by; None speaks without TLS.
         answer_within_s: longest time that an exchange may be held back for other peers.
         reconnect_s: how long an unreachable coordinator is tried again.
     """
@@ -57,6 +56,7 @@ class Connection:
     batch_size: int
     answer_within_s: float
     reconnect_s: float
+    root_certificates: bytes | None = None
 
 
 class CoordinatorClient:
@@ -68,17 +68,19 @@ class CoordinatorClient:
         self._connection = connection
         self._sender = pb.Sender(peer=peer, incarnation=uuid.uuid4().hex)
         limit = codec.message_limit(connection.batch_size)
-        self._channel = grpc.insecure_channel(
-            connection.address,
-            options=[
-                ("grpc.max_send_message_length", limit),
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.enable_http_proxy", 0),
-                # By itself gRPC waits up to two minutes between two attempts to connect.
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-            ],
-        )
+        options = [
+            ("grpc.max_send_message_length", limit),
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.enable_http_proxy", 0),
+            # By itself gRPC waits up to two minutes between two attempts to connect.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
+        if connection.root_certificates is None:
+            self._channel = grpc.insecure_channel(connection.address, options=options)
+        else:
+            credentials = grpc.ssl_channel_credentials(connection.root_certificates)
+            self._channel = grpc.secure_channel(connection.address, credentials, options=options)
         self._stub: Any = CoordinationStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = ((METADATA_KEY, connection.secret),)
         self._pending: tuple[pb.ExchangeRequest, Any] | None = None
@@ -104,11 +106,7 @@ class CoordinatorClient:
 
     def publish(self, ticket: Ticket, distribution: SimilarityDistribution) -> None:
         """Sends my distribution; see `Exchange.publish`. Refusals come with `collect`."""
-        request = pb.ExchangeRequest(
-            sender=self._sender,
-            ticket=codec.encode_ticket(ticket),
-            distribution=codec.encode_distribution(distribution),
-        )
+        request = codec.encode_exchange(self._sender, ticket, distribution)
         call = self._stub.Exchange.future(
             request, timeout=self._answer_timeout_s, metadata=self._metadata
         )
@@ -130,12 +128,7 @@ class CoordinatorClient:
         result: PeerResult | None,
     ) -> bool:
         """Delivers reports; returns whether the run is to end early."""
-        request = pb.ReportRequest(
-            sender=self._sender,
-            steps=[codec.encode_report(step) for step in steps],
-            rounds=[codec.encode_report(one) for one in rounds],
-            result=None if result is None else codec.encode_report(result),
-        )
+        request = codec.encode_reports(self._sender, steps, rounds, result)
         reply = self._call(self._stub.Report, request, _SMALL_CALL_TIMEOUT_S)
         return bool(reply.stop)
 
@@ -201,49 +194,6 @@ class CoordinatorClient:
                 continue
             codec.raise_refusal(reply)
             return reply
-
-
-class ReportSink:
-    """A sink that delivers reports about once a second, and at once what people wait for."""
-
-    def __init__(
-        self, client: CoordinatorClient, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._client = client
-        self._clock = clock
-        self._steps: list[StepReport] = []
-        self._sent_at_s = clock()
-        self._is_stop_requested = False
-
-    def stop_requested(self) -> bool:
-        """Whether the coordinator asked for an early end."""
-        return self._is_stop_requested
-
-    def emit(self, record: Record) -> None:
-        """Takes a record; step reports wait for company."""
-        if isinstance(record, StepReport):
-            self._steps.append(record)
-            if self._clock() - self._sent_at_s >= _REPORT_EVERY_S:
-                self._send([], None)
-        elif isinstance(record, RoundReport):
-            self._send([record], None)
-        elif isinstance(record, PeerResult):
-            self._send([], record)
-
-    def flush(self) -> None:
-        """Delivers the step reports that still wait."""
-        if self._steps:
-            self._send([], None)
-
-    def close(self) -> None:
-        """Delivers what is left."""
-        self.flush()
-
-    def _send(self, rounds: list[RoundReport], result: PeerResult | None) -> None:
-        if self._client.report(self._steps, rounds, result):
-            self._is_stop_requested = True
-        self._steps = []
-        self._sent_at_s = self._clock()
 
 
 def translate(error: grpc.RpcError, address: str) -> ExchangeError:

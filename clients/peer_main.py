@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from clients.assignment import Assignment
-from clients.grpc_exchange import Connection, CoordinatorClient, ReportSink
+from clients.grpc_exchange import Connection, CoordinatorClient
+from clients.link import CoordinatorLink, ReportSink
 from configs.compose import from_mapping
-from dogo_fed.agreement import make_agreement
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import PeerId
-from dogo_fed.data.datasets import build_dataset
 from dogo_fed.engine.build import build_peer, build_session, fix_numerics, resolve_device
-from dogo_fed.engine.plan import make_plan, make_schedule
-from dogo_fed.engine.session import PeerSession, RunFrame, run_peer
-from dogo_fed.errors import DogoError, TrainingError
+from dogo_fed.engine.session import PeerSession, run_peer
+from dogo_fed.errors import (
+    ConfigError,
+    CoordinatorLost,
+    DogoError,
+    ExchangeTimeout,
+    TrainingError,
+)
 from dogo_fed.memory import keep_freed_memory
 from dogo_fed.peer_folder import PeerFolder
+from dogo_fed.run.prepare import load_run
 
 logger = logging.getLogger(__name__)
 
@@ -49,42 +56,60 @@ class Ending:
     message: str = ""
 
 
-def run_assignment(assignment: Assignment) -> Ending:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the process around a peer decides. The default is a process of the peer's own.
+
+    Attributes:
+        open_link: makes the link to the coordinator; by default over gRPC.
+        await_turn: see `dogo_fed.engine.session.run_peer`.
+        stop_requested: asks for an early end, besides the coordinator.
+        root_certificates: PEM, to check the coordinator's certificate by.
+    """
+
+    open_link: Callable[[PeerId, RunConfig], CoordinatorLink] | None = None
+    await_turn: Callable[[int], None] = lambda step: None
+    stop_requested: Callable[[], bool] = lambda: False
+    root_certificates: bytes | None = None
+
+
+def run_assignment(assignment: Assignment, around: Surroundings | None = None) -> Ending:
     """Runs a peer to its end; never raises a `DogoError`, but says how it ended."""
-    _start_log(Path(assignment.run_dir) / "peers" / assignment.peer)
-    try:
-        session, client, sink = _prepare(assignment)
-    except DogoError as error:
-        logger.error("peer=%s %s", assignment.peer, error)
-        return Ending(Outcome.UNFIT, str(error))
-    try:
-        result = run_peer(session, sink.stop_requested)
-        sink.close()
-        client.close()
-    except DogoError as error:
-        return _ended_by(error, session, assignment.peer)
-    return Ending(Outcome.STOPPED if result is None else Outcome.FINISHED)
+    around = Surroundings() if around is None else around
+    with _log_file(Path(assignment.run_dir) / "peers" / assignment.peer):
+        try:
+            session, link, sink = _prepare(assignment, around)
+        except (CoordinatorLost, ExchangeTimeout) as error:
+            logger.error("peer=%s %s", assignment.peer, error)
+            return Ending(Outcome.CUT_OFF, str(error))
+        except DogoError as error:
+            logger.error("peer=%s %s", assignment.peer, error)
+            return Ending(Outcome.UNFIT, str(error))
+        try:
+            result = run_peer(
+                session,
+                lambda: sink.stop_requested() or around.stop_requested(),
+                around.await_turn,
+            )
+            sink.close()
+            link.close()
+        except DogoError as error:
+            return _ended_by(error, session, assignment.peer)
+        return Ending(Outcome.STOPPED if result is None else Outcome.FINISHED)
 
 
-def _prepare(assignment: Assignment) -> tuple[PeerSession, CoordinatorClient, ReportSink]:
+def _prepare(
+    assignment: Assignment, around: Surroundings
+) -> tuple[PeerSession, CoordinatorLink, ReportSink]:
     config = from_mapping(assignment.config)
     keep_freed_memory()
     fix_numerics(config.threads_per_peer)
     peer_id = PeerId(assignment.peer)
-    dataset = build_dataset(config.data.name, config.data.options)
-    schedule = make_schedule(config, len(dataset.train))
-    frame = RunFrame(
-        run_id=assignment.run_id,
-        dataset=dataset,
-        schedule=schedule,
-        plan=make_plan(config, schedule),
-        checkpoint_every_steps=config.checkpoint.every_steps,
-        knn_every_rounds=config.eval.knn_every_rounds,
-    )
+    run = load_run(config)
     peer = build_peer(
         peer_id,
         config.peers[peer_id],
-        dataset=dataset,
+        dataset=run.dataset,
         run_seed=config.seed,
         device=resolve_device(config.device),
     )
@@ -92,8 +117,11 @@ def _prepare(assignment: Assignment) -> tuple[PeerSession, CoordinatorClient, Re
     progress = folder.checkpoints.restore(
         assignment.checkpoint_step, peer.objective, peer.optimizer, peer.device
     )
-    client = CoordinatorClient(peer_id, assignment.run_id, _connection(config, assignment))
-    next_step = client.join(make_agreement(config, dataset))
+    if around.open_link is not None:
+        link = around.open_link(peer_id, config)
+    else:
+        link = _grpc_link(peer_id, config, assignment, around.root_certificates)
+    next_step = link.join(run.agreement)
     if config.exchanges and next_step > progress.step:
         logger.warning(
             "peer=%s goes on at step %d; its checkpoint is of step %d",
@@ -102,27 +130,36 @@ def _prepare(assignment: Assignment) -> tuple[PeerSession, CoordinatorClient, Re
             progress.step,
         )
         progress.step = next_step
-    sink = ReportSink(client)
+    sink = ReportSink(link)
     session = build_session(
         peer,
         config,
-        frame,
-        exchange=client if config.exchanges else None,
+        run.frame(assignment.run_id),
+        exchange=link if config.exchanges else None,
         sink=sink,
         folder=folder,
         progress=progress,
     )
-    return session, client, sink
+    return session, link, sink
 
 
-def _connection(config: RunConfig, assignment: Assignment) -> Connection:
-    return Connection(
+def _grpc_link(
+    peer_id: PeerId, config: RunConfig, assignment: Assignment, root_certificates: bytes | None
+) -> CoordinatorClient:
+    if assignment.is_tls and root_certificates is None:
+        raise ConfigError(
+            f"the coordinator at {assignment.address} shows a certificate, but this site has nothing to "
+            "check it by; start `dogo-fed peer` with root_certificates=<PEM file>"
+        )
+    connection = Connection(
         address=assignment.address,
         secret=assignment.secret,
         batch_size=config.batch_size,
         answer_within_s=config.exchange.answer_within_s,
         reconnect_s=config.exchange.reconnect_s,
+        root_certificates=root_certificates if assignment.is_tls else None,
     )
+    return CoordinatorClient(peer_id, assignment.run_id, connection)
 
 
 def _ended_by(error: DogoError, session: PeerSession, peer: str) -> Ending:
@@ -136,11 +173,19 @@ def _ended_by(error: DogoError, session: PeerSession, peer: str) -> Ending:
     return Ending(Outcome.CUT_OFF, str(error))
 
 
-def _start_log(folder: Path) -> None:
+@contextmanager
+def _log_file(folder: Path) -> Iterator[None]:
+    """Writes what our packages log to peer.log."""
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / "peer.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    for name in ("dogo_fed", "clients"):
-        package_logger = logging.getLogger(name)
-        package_logger.addHandler(handler)
-        package_logger.setLevel(logging.INFO)
+    loggers = [logging.getLogger(name) for name in ("dogo_fed", "clients")]
+    for one in loggers:
+        one.addHandler(handler)
+        one.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for one in loggers:
+            one.removeHandler(handler)
+        handler.close()

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dogo_fed.config import Host, PeerConfig, Placement, RunConfig
+from dogo_fed.config import Host, PeerConfig, Placement, RunConfig, Transport
 from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.mutual import Reduction
 
@@ -162,7 +162,7 @@ def _as_member_of(kind: type[enum.Enum]) -> Callable[[object], object]:
 _HOOKS: dict[Any, Callable[[Any], Any]] = {
     int: _as_int,
     float: _as_float,
-    **{kind: _as_member_of(kind) for kind in (Host, Placement, Reduction)},
+    **{kind: _as_member_of(kind) for kind in (Host, Placement, Reduction, Transport)},
 }
 
 

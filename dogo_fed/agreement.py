@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dogo_fed.config import RunConfig
 from dogo_fed.contracts import PROTOCOL_VERSION
-from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dogo_fed.config import RunConfig
+    from dogo_fed.data.source import DataSet
 
 _SOURCE_PACKAGES = ("dogo_fed", "server", "clients", "configs")
 _SHARED_SETTINGS = (

@@ -21,6 +21,7 @@ PUBLISHED_DISTILL_WEIGHT = 100 / 256
 """The published code's weight of 100 over N * N elements at N = 256, in batchmean units."""
 
 _PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HOST_PORT = re.compile(r"\S+:[0-9]{1,5}")
 
 
 class Host(enum.Enum):
@@ -29,11 +30,24 @@ class Host(enum.Enum):
     LOCAL: in this process, one after the other in lock-step: the reference.
     GRPC: one process per peer on this machine.
     RAY: one Ray actor per peer, on this machine or a cluster.
+    FLOWER: where Flower's nodes are: an actor per peer in simulation, a site's own process in deployment.
     """
 
     LOCAL = "local"
     GRPC = "grpc"
     RAY = "ray"
+    FLOWER = "flower"
+
+
+class Transport(enum.Enum):
+    """What carries the steps' distributions between processes.
+
+    GRPC: the coordinator's own service, a call per step.
+    FLOWER: Flower's messages, one per step; needs no port of its own, and is slow.
+    """
+
+    GRPC = "grpc"
+    FLOWER = "flower"
 
 
 class Placement(enum.Enum):
@@ -126,12 +140,14 @@ class ExchangeConfig:
 
     Attributes:
         enabled: false trains the same peers side by side, each alone.
+        transport: what carries the distributions; peers in one process need none.
         deadline_s: how long the others wait for a peer at a step; then it counts as lost.
         join_deadline_s: how long the run waits for its peers to appear.
         reconnect_s: how long a peer tries to reach a coordinator that does not answer.
     """
 
     enabled: bool = True
+    transport: Transport = Transport.GRPC
     deadline_s: float = 120.0
     join_deadline_s: float = 300.0
     reconnect_s: float = 30.0
@@ -223,21 +239,35 @@ class RecoveryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorConfig:
-    """Where the coordinator listens.
+    """Where the coordinator listens, and how it is reached.
 
     Attributes:
         address: address to listen on; null is the loopback interface where all peers are on this
-            machine
-            and the node's own address where they are not.
+            machine and the node's own address where they are not.
         port: 0 takes a free one.
+        public_address: host:port by which peers reach it, where that is another one (a name in the
+            certificate, a forwarded port); null tells them where it listens.
+        certificate: PEM file with the certificate chain; null speaks without TLS.
+        private_key: PEM file with its key.
     """
 
     address: str | None = None
     port: int = 0
+    public_address: str | None = None
+    certificate: str | None = None
+    private_key: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks the port."""
+        """Checks the port, and that a certificate has its key."""
         _require(0 <= self.port <= 65535, f"coordinator.port must be 0 to 65535, not {self.port}")
+        _require(
+            (self.certificate is None) == (self.private_key is None),
+            "coordinator.certificate and coordinator.private_key belong together: give both or neither",
+        )
+        _require(
+            self.public_address is None or bool(_HOST_PORT.fullmatch(self.public_address)),
+            f"coordinator.public_address must be host:port, not {self.public_address!r}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,6 +371,11 @@ class RunConfig:
         _require(
             self.rounds is None or self.steps is None,
             f"give rounds or steps, not both (rounds={self.rounds}, steps={self.steps})",
+        )
+        _require(
+            self.exchange.transport is Transport.GRPC or self.host is Host.FLOWER,
+            f"exchange=flower lets Flower's messages carry the steps; with host={self.host.value} there "
+            "are none. Start the run by `dogo-fed flower`, or leave exchange=grpc",
         )
         _require(
             self.device in ("auto", "cpu", "cuda"),

@@ -12,6 +12,7 @@ from dogo_fed.agreement import package_folder
 VERBS = {
     "train": ("server.train_verb:main", "pre-train peers that teach each other"),
     "data": ("server.data_verb:main", "load the data set, say what it is, draw samples of it"),
+    "peer": ("clients.site_peer:main", "a site's peer process, for Flower deployments"),
 }
 
 _PACKAGES = ("dogo_fed", "server", "clients", "configs")

@@ -1,4 +1,4 @@
-"""The coordinator as a gRPC service: decode, ask the state machine, wait, encode. It decides nothing.
+"""The coordinator as a gRPC service: takes the calls, and holds answers back until their step closes.
 
 The service runs its own event loop in a thread of its own, so that it answers whatever the process
 around it does. Only that thread touches the state machine; others ask through `call`.
@@ -13,14 +13,15 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
-from dogo_fed.contracts import PeerId, PeerResult, RoundReport, StepReport, TeacherSignal
+from dogo_fed.config import CoordinatorConfig
 from dogo_fed.coordination.coordinator import Coordinator
-from dogo_fed.errors import ConfigError, ExchangeTimeout, SchemaMismatch
+from dogo_fed.errors import ConfigError
 from dogo_fed.memory import keep_freed_memory
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.wire import codec
@@ -30,6 +31,7 @@ from dogo_fed.wire.dogo_pb2_grpc import (
     add_CoordinationServicer_to_server,
 )
 from dogo_fed.wire.secret import METADATA_KEY, is_same_secret
+from server.calls import CoordinatorCalls
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,14 @@ T = TypeVar("T")
 _CALL_TIMEOUT_S = 30.0
 _LONGEST_SLEEP_S = 1.0
 _STOP_GRACE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCertificate:
+    """What the service shows to peers, PEM."""
+
+    certificate_chain: bytes
+    private_key: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +59,7 @@ class ServiceSettings:
         port: 0 takes a free one.
         answer_within_s: longest time an exchange is held back; the state machine's deadlines are
             shorter.
+        tls: certificate chain and private key, both PEM; None speaks without TLS.
     """
 
     address: str
@@ -57,121 +68,75 @@ class ServiceSettings:
     secret: str
     batch_size: int
     answer_within_s: float
+    tls: ServerCertificate | None = None
+
+
+def read_certificate(settings: CoordinatorConfig) -> ServerCertificate | None:
+    """Returns what the settings' files hold, or None where they name none.
+
+    Raises:
+        ConfigError: a file can't be read.
+    """
+    if settings.certificate is None or settings.private_key is None:
+        return None
+    try:
+        return ServerCertificate(
+            Path(settings.certificate).read_bytes(), Path(settings.private_key).read_bytes()
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"the coordinator's certificate or key can't be read: {error}; check coordinator.certificate "
+            "and coordinator.private_key"
+        ) from error
 
 
 class _Servicer(CoordinationServicer):
-    """The four calls. Runs in the service's event loop only."""
+    """The four calls over gRPC: holds back what has to wait. Runs in the service's event loop only."""
 
-    def __init__(
-        self,
-        coordinator: Coordinator,
-        settings: ServiceSettings,
-        sink: Sink,
-        clock: Callable[[], float],
-    ) -> None:
-        self._coordinator = coordinator
-        self._settings = settings
-        self._sink = sink
-        self._clock = clock
+    def __init__(self, calls: CoordinatorCalls, answer_within_s: float) -> None:
+        self._calls = calls
+        self._answer_within_s = answer_within_s
         self._closings: dict[int, asyncio.Event] = {}
-        self._reported_step: dict[tuple[str, str], int] = {}
-        self._reported: set[tuple[str, str, int]] = set()
 
     async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
         """Lets a peer in, or says what differs."""
-        try:
-            if request.run_id != self._settings.run_id:
-                raise SchemaMismatch(
-                    f"peer {request.sender.peer!r} wants run {request.run_id!r}, this is run "
-                    f"{self._settings.run_id!r}"
-                )
-            next_step = self._coordinator.join(
-                PeerId(request.sender.peer),
-                request.sender.incarnation,
-                dict(request.agreement),
-                self._clock(),
-            )
-        except codec.REFUSALS as error:
-            logger.warning("refused to let in: %s", error)
-            return pb.JoinReply(refusal=codec.encode_refusal(error))
-        return pb.JoinReply(next_step=next_step)
+        return self._calls.join(request)
 
     async def Exchange(self, request: pb.ExchangeRequest, context: Any) -> pb.ExchangeReply:
         """Takes a distribution and answers when the step has closed."""
-        peer, step = PeerId(request.sender.peer), request.ticket.step
-        try:
-            distribution = codec.decode_distribution(
-                request.distribution, self._settings.batch_size
-            )
-            self._coordinator.offer(
-                peer,
-                request.sender.incarnation,
-                codec.decode_ticket(request.ticket),
-                distribution,
-                self._clock(),
-            )
-            del distribution
-            self.wake()
-            signal = await self._answer(peer, step)
-        except codec.REFUSALS as error:
-            logger.warning("refused an exchange of peer=%s step=%d: %s", peer, step, error)
-            return pb.ExchangeReply(refusal=codec.encode_refusal(error))
-        except ExchangeTimeout as error:
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
-        return codec.encode_signal(signal)
+        sender, step = request.sender, request.ticket.step
+        refused = self._calls.offer(request)
+        if refused is not None:
+            return refused
+        del request  # and with it the matrix
+        self.wake()
+        answer = self._calls.answer(sender, step)
+        if answer is None:
+            closing = self._closings.setdefault(step, asyncio.Event())
+            try:
+                await asyncio.wait_for(closing.wait(), self._answer_within_s)
+            except TimeoutError:
+                await context.abort(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"step {step} was not closed at its deadline"
+                )
+            answer = self._calls.answer(sender, step)
+        assert answer is not None, "a closed step has an answer"
+        return answer
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportReply:
         """Takes reports; a repeated one is counted once."""
-        peer = PeerId(request.sender.peer)
-        try:
-            self._coordinator.check_sender(peer, request.sender.incarnation)
-        except codec.REFUSALS as error:
-            return pb.ReportReply(refusal=codec.encode_refusal(error))
-        sender = (request.sender.peer, request.sender.incarnation)
-        for step in request.steps:
-            if step.step > self._reported_step.get(sender, -1):
-                self._reported_step[sender] = step.step
-                self._sink.emit(codec.decode_report(StepReport, step, peer))
-        for one in request.rounds:
-            if self._is_new(*sender, one.round):
-                self._sink.emit(codec.decode_report(RoundReport, one, peer))
-        if request.HasField("result") and self._is_new(*sender, -1):
-            self._sink.emit(codec.decode_report(PeerResult, request.result, peer))
-        return pb.ReportReply(stop=self._coordinator.stop_requested)
-
-    def _is_new(self, peer: str, incarnation: str, number: int) -> bool:
-        """Notes a round (-1: the result) of a process; returns whether it is the first time."""
-        is_new = (peer, incarnation, number) not in self._reported
-        self._reported.add((peer, incarnation, number))
-        return is_new
+        return self._calls.report(request)
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveReply:
         """Lets a peer go."""
-        try:
-            self._coordinator.leave(
-                PeerId(request.sender.peer), request.sender.incarnation, self._clock()
-            )
-        except codec.REFUSALS as error:
-            return pb.LeaveReply(refusal=codec.encode_refusal(error))
+        reply = self._calls.leave(request)
         self.wake()
-        return pb.LeaveReply()
+        return reply
 
     def wake(self) -> None:
         """Wakes those whose step has closed."""
-        for step in [one for one in self._closings if one < self._coordinator.next_open_step]:
+        for step in [one for one in self._closings if one < self._calls.next_open_step]:
             self._closings.pop(step).set()
-
-    async def _answer(self, peer: PeerId, step: int) -> TeacherSignal:
-        signal = self._coordinator.answer(peer, step)
-        if signal is None:
-            closing = self._closings.setdefault(step, asyncio.Event())
-            try:
-                await asyncio.wait_for(closing.wait(), self._settings.answer_within_s)
-            except TimeoutError as error:
-                raise ExchangeTimeout(f"step {step} was not closed at its deadline") from error
-            signal = self._coordinator.answer(peer, step)
-        assert signal is not None, "a closed step has an answer"
-        return signal
 
 
 class _SecretCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -209,7 +174,8 @@ class CoordinatorService:
     ) -> None:
         self._coordinator = coordinator
         self._settings = settings
-        self._servicer = _Servicer(coordinator, settings, sink, clock)
+        calls = CoordinatorCalls(coordinator, settings.run_id, settings.batch_size, sink, clock)
+        self._servicer = _Servicer(calls, settings.answer_within_s)
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -269,7 +235,7 @@ class CoordinatorService:
         add_CoordinationServicer_to_server(self._servicer, server)  # type: ignore[no-untyped-call]
         where = f"{self._settings.address}:{self._settings.port}"
         try:
-            port = server.add_insecure_port(where)
+            port = self._listen(server, where)
         except RuntimeError as error:
             raise ConfigError(
                 f"the coordinator can't listen on {where}; choose another coordinator.address or "
@@ -281,6 +247,13 @@ class CoordinatorService:
         await self._stopping.wait()
         ticking.cancel()
         await server.stop(_STOP_GRACE_S)
+
+    def _listen(self, server: Any, where: str) -> int:
+        tls = self._settings.tls
+        if tls is None:
+            return int(server.add_insecure_port(where))
+        pair = (tls.private_key, tls.certificate_chain)
+        return int(server.add_secure_port(where, grpc.ssl_server_credentials([pair])))
 
     async def _tick(self) -> None:
         """Lets the state machine see time pass: at its deadlines, and once a second."""

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 from clients.assignment import Assignment
 from clients.peer_main import Ending, Outcome
+from clients.threads import thread_environment
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import PlacementError
 
-_ENV_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _KILL_WAIT_S = 10.0
 
 
@@ -21,7 +22,7 @@ class ProcessHandle:
     """A peer's process. It has a session of its own, so Ctrl-C in the terminal does not reach it."""
 
     def __init__(self, assignment: Assignment, threads: int) -> None:
-        environment = {**os.environ, **{name: str(threads) for name in _ENV_THREADS}}
+        environment = {**os.environ, **thread_environment(threads)}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "clients"],
@@ -89,3 +90,7 @@ class ProcessLauncher:
     def start(self, peer: PeerId, number: int, assignment: Assignment) -> ProcessHandle:
         """Starts a process for `peer`."""
         return ProcessHandle(assignment, self._threads_per_peer)
+
+    def wait(self, seconds: float) -> None:
+        """Lets time pass; the processes need nothing of this one."""
+        time.sleep(seconds)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,17 +21,16 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from clients.assignment import Assignment
 from clients.peer_main import Ending, Outcome
-from clients.ray_peer import PeerActor
+from clients.ray_peer import NAMESPACE, PeerActor
+from clients.ray_room import gpus_per_peer, live_nodes, room
+from clients.threads import thread_environment
 from dogo_fed.config import RayConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import PlacementError
 
-NAMESPACE = "dogo-fed"
-
 _ACTOR_START_S = 120.0
 _PROBE_S = 10.0
 _NODE_ID_SHOWN = 8
-_ENV_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @contextmanager
@@ -126,14 +126,12 @@ class RayLauncher:
         self._peers = peers
         self._run_id = run_id
         self._threads_per_peer = threads_per_peer
-        self._gpus = _gpus_per_peer(settings, len(peers))
+        self._gpus = gpus_per_peer(settings, len(peers))
         self._group = self._reserve()
 
     def listen_address(self) -> str:
         """Returns loopback where the cluster is this node alone, else this node's own address."""
-        mine = _address_of(ray.get_runtime_context().get_node_id())
-        is_alone = {node["NodeManagerAddress"] for node in _nodes()} <= {mine}
-        return "127.0.0.1" if is_alone else mine
+        return address_for_peers()
 
     def start(self, peer: PeerId, number: int, assignment: Assignment) -> RayHandle:
         """Starts an actor for `peer` in its bundle."""
@@ -149,13 +147,15 @@ class RayLauncher:
                     placement_group=self._group,
                     placement_group_bundle_index=self._peers.index(peer),
                 ),
-                runtime_env={
-                    "env_vars": {name: str(self._threads_per_peer) for name in _ENV_THREADS}
-                },
+                runtime_env={"env_vars": thread_environment(self._threads_per_peer)},
             )
             .remote()
         )
         return RayHandle(peer, actor, assignment)
+
+    def wait(self, seconds: float) -> None:
+        """Lets time pass; the actors need nothing of this process."""
+        time.sleep(seconds)
 
     def release(self) -> None:
         """Gives the room back."""
@@ -173,40 +173,10 @@ class RayLauncher:
             remove_placement_group(group)
             raise PlacementError(
                 f"Ray has no room for {len(self._peers)} peers of {bundle} each, placement "
-                f"{self._settings.placement.value} after {self._settings.placement_timeout_s:g} s; it "
-                f"has {_room()} on {len(_nodes())} node(s), of which free: "
-                f"{ {k: v for k, v in ray.available_resources().items() if k in ('CPU', 'GPU')} }. "
-                "Lower ray.cpus_per_peer or ray.gpus_per_peer, or choose another ray.placement"
+                f"{self._settings.placement.value} after {self._settings.placement_timeout_s:g} s; "
+                f"{room()}. Lower ray.cpus_per_peer or ray.gpus_per_peer, or choose another ray.placement"
             )
         return group
-
-
-def _gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
-    """Returns each peer's share of GPUs.
-
-    Raises:
-        PlacementError: the cluster has fewer GPUs than that takes.
-    """
-    available = float(ray.cluster_resources().get("GPU", 0.0))
-    share = settings.gpus_per_peer
-    if share is None:
-        share = 1.0 if available > 0 else 0.0
-    if share * num_peers > available:
-        fitting = math.floor(available / num_peers * 100) / 100
-        advice = (
-            f"ray.gpus_per_peer={min(fitting, 1.0):g}" if fitting > 0 else "ray.gpus_per_peer=0"
-        )
-        raise PlacementError(
-            f"{num_peers} peers need {share:g} GPU each, but the cluster has {available:g}; share them by "
-            f"{advice}, or run fewer peers"
-        )
-    largest = max((float(node["Resources"].get("GPU", 0.0)) for node in _nodes()), default=0.0)
-    if share > largest:
-        raise PlacementError(
-            f"a peer needs {share:g} GPUs, but no node of the cluster has more than {largest:g}; "
-            f"choose ray.gpus_per_peer={largest:g} or less"
-        )
-    return share
 
 
 @contextmanager
@@ -253,9 +223,11 @@ def _probe(address: str) -> None:
             ) from error
 
 
-def _nodes() -> list[dict[str, Any]]:
-    """Returns the nodes that are alive."""
-    return [node for node in ray.nodes() if node["Alive"]]
+def address_for_peers() -> str:
+    """Returns loopback where the cluster is this node alone, else this node's own address."""
+    mine = _address_of(ray.get_runtime_context().get_node_id())
+    is_alone = {node["NodeManagerAddress"] for node in live_nodes()} <= {mine}
+    return "127.0.0.1" if is_alone else mine
 
 
 def _address_of(node_id: str) -> str:
@@ -264,10 +236,6 @@ def _address_of(node_id: str) -> str:
         if node["NodeID"] == node_id:
             return str(node["NodeManagerAddress"])
     return str(ray.util.get_node_ip_address())
-
-
-def _room() -> dict[str, float]:
-    return {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")}
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,12 +9,11 @@ without a deadline: peers that say nothing for too long are ended, and so is a s
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias, TypeVar
 
 from clients.assignment import Assignment
 from clients.peer_main import Ending, Outcome
@@ -26,9 +25,11 @@ from dogo_fed.reporting.sink import Sink, TeeSink
 from dogo_fed.run.folder import RunFolder
 from dogo_fed.run.prepare import PreparedRun
 from dogo_fed.wire.secret import new_secret
-from server.coordinator_service import CoordinatorService, ServiceSettings
+from server.coordinator_service import CoordinatorService, ServiceSettings, read_certificate
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _POLL_EVERY_S = 0.1
 _STOP_GRACE_S = 30.0
@@ -64,6 +65,33 @@ class PeerLauncher(Protocol):
             PlacementError: there is no room for it.
         """
         ...
+
+    def wait(self, seconds: float) -> None:
+        """Lets about so much time pass, and does meanwhile what the peers need of this process."""
+        ...
+
+
+class Coordination(Protocol):
+    """Makes the coordinator reachable for peers."""
+
+    def start(self) -> str:
+        """Returns the address for peers, host:port; empty if the launcher's messages reach it.
+
+        Raises:
+            ConfigError: it can't listen there.
+        """
+        ...
+
+    def call(self, action: Callable[[Coordinator], T]) -> T:
+        """Runs `action` on the state machine, in the one thread that may touch it."""
+        ...
+
+    def stop(self) -> None:
+        """Is not reachable any more; a second call does nothing."""
+        ...
+
+
+Serve: TypeAlias = Callable[[Coordinator, ServiceSettings, Sink], Coordination]
 
 
 class _LastWord:
@@ -101,7 +129,21 @@ class Supervisor:
         sink: Sink,
         launcher: PeerLauncher,
         stop_requested: Callable[[], bool],
+        serve: Serve = CoordinatorService,
     ) -> None:
+        """Prepares a run; nothing is started yet.
+
+        Args:
+            run: what is to be run.
+            folder: where.
+            sink: gets what peers and coordinator report.
+            launcher: where the peers' processes come from.
+            stop_requested: whether the user has asked for an end.
+            serve: what makes the coordinator reachable.
+
+        Raises:
+            ConfigError: the coordinator's certificate can't be read.
+        """
         self._run = run
         self._folder = folder
         self._last_word = _LastWord()
@@ -111,9 +153,8 @@ class Supervisor:
         self._watched: dict[PeerId, _Watched] = {}
         self._failures: dict[PeerId, str] = {}
         self._stopping_since_s: float | None = None
-        self._pause = threading.Event()
         self._secret = new_secret()
-        self._service = CoordinatorService(
+        self._service = serve(
             Coordinator(
                 run.coordinator_settings(folder.run_id, folder.first_step),
                 time.monotonic(),
@@ -126,6 +167,7 @@ class Supervisor:
                 secret=self._secret,
                 batch_size=run.config.batch_size,
                 answer_within_s=run.config.exchange.answer_within_s,
+                tls=read_certificate(run.config.coordinator),
             ),
             self._sink,
         )
@@ -144,7 +186,7 @@ class Supervisor:
                 self._watched[peer] = _Watched(self._start(peer, 0, address))
             while not all(one.is_over for one in self._watched.values()):
                 self._look(address)
-                self._pause.wait(_POLL_EVERY_S)
+                self._launcher.wait(_POLL_EVERY_S)
         finally:
             with ExitStack() as ending:  # one that can't be ended must not save the others
                 ending.callback(self._service.stop)
@@ -158,8 +200,10 @@ class Supervisor:
             peer=peer,
             run_id=self._folder.run_id,
             run_dir=str(self._folder.path),
-            address=address,
+            address=(self._run.config.coordinator.public_address or address) if address else "",
             secret=self._secret,
+            is_tls=self._run.config.coordinator.certificate is not None,
+            number=number,
             checkpoint_step=self._folder.checkpoint_step if number == 0 else None,
             config=to_mapping(self._run.config),
         )

@@ -20,11 +20,8 @@ from dogo_fed.config import RunConfig
 from dogo_fed.config_text import to_mapping
 from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
 from dogo_fed.reporting import print_summary, was_stopped
+from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from server.launch import launch
-
-EXIT_FAILED = 1
-EXIT_UNUSABLE = 2
-EXIT_STOPPED = 130
 
 
 def main() -> None:
@@ -32,7 +29,7 @@ def main() -> None:
     try:
         check_overrides(sys.argv[1:])
     except ConfigError as error:
-        sys.exit(_say(error, EXIT_UNUSABLE))
+        sys.exit(say(error, EXIT_UNUSABLE))
     _main()
 
 
@@ -49,9 +46,9 @@ def run(composed: DictConfig) -> int:
     try:
         summary = launch(_config(composed))
     except (ConfigError, DataError, PlacementError) as error:
-        return _say(error, EXIT_UNUSABLE)
+        return say(error, EXIT_UNUSABLE)
     except DogoError as error:
-        return _say(error, EXIT_FAILED)
+        return say(error, EXIT_FAILED)
     except KeyboardInterrupt:
         return EXIT_STOPPED
     print_summary(summary, get_console() if get_console().is_terminal else None)
@@ -83,8 +80,3 @@ def _log_to_terminal() -> None:
         )
     )
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
-
-
-def _say(error: DogoError, status: int) -> int:
-    sys.stderr.write(f"dogo-fed: {error}\n")
-    return status

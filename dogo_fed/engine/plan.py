@@ -25,6 +25,10 @@ class Plan:
         """Returns the round that `step` belongs to."""
         return step // self.steps_per_round + 1
 
+    def end_of(self, round_number: int) -> int:
+        """Returns the step after the last one of a round."""
+        return min(round_number * self.steps_per_round, self.total_steps)
+
     def ends_round(self, step: int) -> bool:
         """Whether `step` is the last of its round."""
         return (step + 1) % self.steps_per_round == 0 or step + 1 == self.total_steps

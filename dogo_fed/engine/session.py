@@ -116,6 +116,11 @@ class PeerSession:
         return self._is_stopped or self._progress.step >= self._frame.plan.total_steps
 
     @property
+    def next_step(self) -> int:
+        """The step that the peer does next."""
+        return self._progress.step
+
+    @property
     def exchanges(self) -> bool:
         """Whether this peer takes part in an exchange, which tells it when to stop."""
         return self._exchange is not None
@@ -296,10 +301,24 @@ class PeerSession:
         )
 
 
-def run_peer(session: PeerSession, stop_requested: Callable[[], bool]) -> PeerResult | None:
-    """Drives one peer to its end. Returns its result, or None if the run was stopped early."""
+def run_peer(
+    session: PeerSession,
+    stop_requested: Callable[[], bool],
+    await_turn: Callable[[int], None] = lambda step: None,
+) -> PeerResult | None:
+    """Drives one peer to its end.
+
+    Args:
+        session: the peer in its run.
+        stop_requested: asked before every step; peers that exchange are told by their signal instead.
+        await_turn: returns when the peer may do this step; a host that drives rounds waits here.
+
+    Returns:
+        The peer's result, or None if the run was stopped early.
+    """
     session.start()
     while not session.is_finished:
+        await_turn(session.next_step)
         if not session.exchanges and stop_requested():
             session.stop()
             break

@@ -54,18 +54,27 @@ def create(config: RunConfig) -> RunFolder:
     Raises:
         ConfigError: the folder exists and is not empty, or can't be made.
     """
-    if config.run_dir is not None:
-        path = Path(config.run_dir).resolve()
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(
-                f"run_dir={config.run_dir} exists already; go on with that run by "
-                f"resume={config.run_dir}, or choose another folder"
-            )
-        _make(path)
-    else:
-        path = _free_folder("+".join(config.peers)[:60])
+    path = make_empty(config)
     write_atomic(path / "config.yaml", to_yaml(config))
     return RunFolder(path=path, run_id=path.name, checkpoint_step=None, is_resumed=False)
+
+
+def make_empty(config: RunConfig) -> Path:
+    """Returns the folder of a new run, absolute: made if it was not there, and empty.
+
+    Raises:
+        ConfigError: the folder exists and is not empty, or can't be made.
+    """
+    if config.run_dir is None:
+        return _free_folder("+".join(config.peers)[:60])
+    path = Path(config.run_dir).resolve()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(
+            f"run_dir={config.run_dir} exists already; go on with that run by "
+            f"resume={config.run_dir}, or choose another folder"
+        )
+    _make(path)
+    return path
 
 
 def reopen(folder: str, config: RunConfig) -> RunFolder:

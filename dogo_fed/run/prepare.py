@@ -22,15 +22,14 @@ from dogo_fed.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedRun:
-    """A run whose settings fit together and fit its data."""
+class LoadedRun:
+    """A run's settings with its data: what every process of a run derives from them by itself."""
 
     config: RunConfig
     dataset: DataSet
     schedule: Schedule
     plan: Plan
     agreement: dict[str, str]
-    backbones: Mapping[str, nn.Module]
 
     @property
     def peer_ids(self) -> tuple[PeerId, ...]:
@@ -62,6 +61,17 @@ class PreparedRun:
             join_deadline_s=exchange.join_deadline_s,
         )
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedRun(LoadedRun):
+    """A run of which every peer was seen to be possible.
+
+    Attributes:
+        backbones: modules of the user's own, by peer.
+    """
+
+    backbones: Mapping[str, nn.Module]
+
     def build_peer(self, peer_id: PeerId) -> Peer:
         """Returns the peer with its initial weights, on this process's device."""
         return build_peer(
@@ -72,6 +82,25 @@ class PreparedRun:
             device=resolve_device(self.config.device),
             backbone=self.backbones.get(peer_id),
         )
+
+
+def load_run(config: RunConfig, dataset: DataSet | None = None) -> LoadedRun:
+    """Loads the data set that `config` names, unless one is given.
+
+    Raises:
+        ConfigError: a setting is impossible with this data set.
+        DataError: the data set is missing or broken.
+    """
+    if dataset is None:
+        dataset = build_dataset(config.data.name, config.data.options)
+    schedule = make_schedule(config, len(dataset.train))
+    return LoadedRun(
+        config=config,
+        dataset=dataset,
+        schedule=schedule,
+        plan=make_plan(config, schedule),
+        agreement=make_agreement(config, dataset),
+    )
 
 
 def prepare(
@@ -98,9 +127,8 @@ def prepare(
             f"there is a backbone for {strangers[0]!r}, but no such peer; the peers are "
             f"{', '.join(config.peers)}"
         )
-    if dataset is None:
-        dataset = build_dataset(config.data.name, config.data.options)
-    schedule = make_schedule(config, len(dataset.train))
+    loaded = load_run(config, dataset)
+    dataset = loaded.dataset
     num_labelled = int((dataset.train.labels >= 0).sum())
     if not config.eval.knn_k <= num_labelled:
         raise ConfigError(
@@ -110,12 +138,12 @@ def prepare(
     prepared = PreparedRun(
         config=config,
         dataset=dataset,
-        schedule=schedule,
-        plan=make_plan(config, schedule),
-        agreement=make_agreement(config, dataset),
+        schedule=loaded.schedule,
+        plan=loaded.plan,
+        agreement=loaded.agreement,
         backbones=backbones,
     )
-    if config.host is not Host.RAY:  # on a cluster, each peer's own node decides
+    if config.host in (Host.LOCAL, Host.GRPC):  # elsewhere, each peer's own node decides
         resolve_device(config.device)
     for peer_id in prepared.peer_ids:
         build_peer(

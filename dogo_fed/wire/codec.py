@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -97,6 +98,32 @@ def decode_distribution(message: pb.Distribution, batch_size: int) -> Similarity
     )
     check_distribution(distribution)
     return distribution
+
+
+def encode_exchange(
+    sender: pb.Sender, ticket: Ticket, distribution: SimilarityDistribution
+) -> pb.ExchangeRequest:
+    """Returns the request of a step."""
+    return pb.ExchangeRequest(
+        sender=sender,
+        ticket=encode_ticket(ticket),
+        distribution=encode_distribution(distribution),
+    )
+
+
+def encode_reports(
+    sender: pb.Sender,
+    steps: Sequence[StepReport],
+    rounds: Sequence[RoundReport],
+    result: PeerResult | None,
+) -> pb.ReportRequest:
+    """Returns the request that delivers these reports."""
+    return pb.ReportRequest(
+        sender=sender,
+        steps=[encode_report(step) for step in steps],
+        rounds=[encode_report(one) for one in rounds],
+        result=None if result is None else encode_report(result),
+    )
 
 
 def encode_ticket(ticket: Ticket) -> pb.Ticket:

@@ -18,6 +18,14 @@ class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DTYPE_UNSPECIFIED: _ClassVar[DType]
     FLOAT32: _ClassVar[DType]
+
+class HostState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HOST_STATE_UNSPECIFIED: _ClassVar[HostState]
+    UNKNOWN: _ClassVar[HostState]
+    RUNNING: _ClassVar[HostState]
+    WAITING: _ClassVar[HostState]
+    ENDED: _ClassVar[HostState]
 CODE_UNSPECIFIED: Code
 REFUSED: Code
 SCHEMA_MISMATCH: Code
@@ -25,6 +33,11 @@ STALE_TICKET: Code
 MALFORMED: Code
 DTYPE_UNSPECIFIED: DType
 FLOAT32: DType
+HOST_STATE_UNSPECIFIED: HostState
+UNKNOWN: HostState
+RUNNING: HostState
+WAITING: HostState
+ENDED: HostState
 
 class Refusal(_message.Message):
     __slots__ = ("code", "message")
@@ -208,3 +221,55 @@ class LeaveReply(_message.Message):
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     refusal: Refusal
     def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class HostRequest(_message.Message):
+    __slots__ = ("run_id", "peer", "start", "assignment", "until_step", "close", "hold_s", "join", "answer", "answer_step", "reports_received", "stop")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_STEP_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    HOLD_S_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_STEP_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    peer: str
+    start: int
+    assignment: str
+    until_step: int
+    close: bool
+    hold_s: float
+    join: JoinReply
+    answer: ExchangeReply
+    answer_step: int
+    reports_received: int
+    stop: bool
+    def __init__(self, run_id: _Optional[str] = ..., peer: _Optional[str] = ..., start: _Optional[int] = ..., assignment: _Optional[str] = ..., until_step: _Optional[int] = ..., close: bool = ..., hold_s: _Optional[float] = ..., join: _Optional[_Union[JoinReply, _Mapping]] = ..., answer: _Optional[_Union[ExchangeReply, _Mapping]] = ..., answer_step: _Optional[int] = ..., reports_received: _Optional[int] = ..., stop: bool = ...) -> None: ...
+
+class HostReply(_message.Message):
+    __slots__ = ("state", "outcome", "message", "where", "next_step", "join", "offer", "reports", "first_report", "leave")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_REPORT_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
+    state: HostState
+    outcome: int
+    message: str
+    where: str
+    next_step: int
+    join: JoinRequest
+    offer: ExchangeRequest
+    reports: _containers.RepeatedCompositeFieldContainer[ReportRequest]
+    first_report: int
+    leave: LeaveRequest
+    def __init__(self, state: _Optional[_Union[HostState, str]] = ..., outcome: _Optional[int] = ..., message: _Optional[str] = ..., where: _Optional[str] = ..., next_step: _Optional[int] = ..., join: _Optional[_Union[JoinRequest, _Mapping]] = ..., offer: _Optional[_Union[ExchangeRequest, _Mapping]] = ..., reports: _Optional[_Iterable[_Union[ReportRequest, _Mapping]]] = ..., first_report: _Optional[int] = ..., leave: _Optional[_Union[LeaveRequest, _Mapping]] = ...) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 
 from clients.grpc_exchange import Connection, CoordinatorClient
+from clients.message_exchange import MessageLink
 from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal, Ticket
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.coordination.membership import Membership
 from dogo_fed.errors import ExchangeError, MalformedDistribution, SchemaMismatch, StaleTicket
 from dogo_fed.exchange.base import Exchange
 from dogo_fed.exchange.in_process import InProcessExchange
+from dogo_fed.wire import dogo_pb2 as pb
+from server.calls import CoordinatorCalls
 from server.coordinator_service import CoordinatorService, ServiceSettings
 from tests.contract.made import (
     ADA,
@@ -124,7 +128,79 @@ def over_grpc(peers: tuple[PeerId, ...]) -> Iterator[World]:
         yield World(clock, service.call, enter)
 
 
-IMPLEMENTATIONS = {"in_process": in_process, "grpc": over_grpc}
+class Carrier:
+    """Plays the framework in a thread: carries what the links have to say, and every message twice."""
+
+    def __init__(self, calls: CoordinatorCalls) -> None:
+        self._calls = calls
+        self._links: list[MessageLink] = []
+        self._rounds_done = 0
+        self._changed = threading.Condition()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def add(self, link: MessageLink) -> None:
+        self._links.append(link)
+
+    def ask(self, action: Callable[[], object]) -> object:
+        """Runs `action` when all that was said before has arrived."""
+        with self._changed:
+            wanted = self._rounds_done + 2
+            self._changed.wait_for(lambda: self._rounds_done >= wanted, 10.0)
+            return action()
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self._thread.join(10.0)
+
+    def _run(self) -> None:
+        while not self._is_over.wait(0.002):
+            with self._changed:
+                for link in list(self._links):
+                    self._carry(link)
+                self._rounds_done += 1
+                self._changed.notify_all()
+
+    def _carry(self, link: MessageLink) -> None:
+        reply = pb.HostReply()
+        link.tell(reply)
+        request = self._answers(pb.HostReply.FromString(reply.SerializeToString()))
+        for _ in range(2):
+            link.take(pb.HostRequest.FromString(request.SerializeToString()))
+
+    def _answers(self, reply: pb.HostReply) -> pb.HostRequest:
+        request = pb.HostRequest(reports_received=reply.first_report + len(reply.reports))
+        if reply.HasField("join"):
+            request.join.CopyFrom(self._calls.join(reply.join))
+        if reply.HasField("offer"):
+            offer = reply.offer
+            answer = self._calls.offer(offer) or self._calls.answer(offer.sender, offer.ticket.step)
+            if answer is not None:
+                request.answer_step = offer.ticket.step
+                request.answer.CopyFrom(answer)
+        if reply.HasField("leave"):
+            self._calls.leave(reply.leave)
+        return request
+
+
+@contextmanager
+def in_messages(peers: tuple[PeerId, ...]) -> Iterator[World]:
+    clock, sink = Clock(), KeepingSink()
+    coordinator = Coordinator(settings(peers, deadline_s=DEADLINE_S), clock(), sink.emit)
+    carrier = Carrier(CoordinatorCalls(coordinator, RUN_ID, SIZE, sink, clock))
+
+    def enter(peer: PeerId) -> Exchange:
+        link = MessageLink(peer, RUN_ID, SIZE, answer_within_s=5.0)
+        carrier.add(link)
+        link.join(AGREEMENT)
+        return link
+
+    yield World(clock, lambda action: carrier.ask(lambda: action(coordinator)), enter)
+    carrier.stop()
+
+
+IMPLEMENTATIONS = {"in_process": in_process, "grpc": over_grpc, "messages": in_messages}
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from clients import grpc_exchange
-from clients.grpc_exchange import CoordinatorClient, ReportSink, translate
+from clients.grpc_exchange import CoordinatorClient, translate
+from clients.link import ReportSink
 from dogo_fed.contracts import (
     Event,
     PeerResult,

@@ -80,6 +80,9 @@ class Launcher:
     def listen_address(self):
         return "127.0.0.1"
 
+    def wait(self, seconds):
+        time.sleep(seconds)
+
     def start(self, peer, number, assignment):
         self.started.append((peer, number, assignment))
         script = self.scripts[peer][min(number, len(self.scripts[peer]) - 1)]

@@ -1,0 +1,73 @@
+"""A peer's link to its coordinator, whatever carries it, and the sink that reports over it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from dogo_fed.contracts import PeerResult, Record, RoundReport, StepReport
+from dogo_fed.exchange.base import Exchange
+
+_REPORT_EVERY_S = 1.0
+
+
+class CoordinatorLink(Exchange, Protocol):
+    """An `Exchange` that also enters the run and delivers reports."""
+
+    def join(self, agreement: Mapping[str, str]) -> int:
+        """Enters the run and returns the step to go on with.
+
+        Raises:
+            SchemaMismatch: this process does not run the same thing as the coordinator.
+            Refused: there is no such peer in the run.
+            ExchangeError: nobody answers.
+        """
+        ...
+
+    def report(
+        self, steps: list[StepReport], rounds: list[RoundReport], result: PeerResult | None
+    ) -> bool:
+        """Delivers reports; returns whether the run is to end early."""
+        ...
+
+
+class ReportSink:
+    """A sink that delivers reports about once a second, and at once what people wait for."""
+
+    def __init__(self, link: CoordinatorLink, clock: Callable[[], float] = time.monotonic) -> None:
+        self._link = link
+        self._clock = clock
+        self._steps: list[StepReport] = []
+        self._sent_at_s = clock()
+        self._is_stop_requested = False
+
+    def stop_requested(self) -> bool:
+        """Whether the coordinator asked for an early end."""
+        return self._is_stop_requested
+
+    def emit(self, record: Record) -> None:
+        """Takes a record; step reports wait for company."""
+        if isinstance(record, StepReport):
+            self._steps.append(record)
+            if self._clock() - self._sent_at_s >= _REPORT_EVERY_S:
+                self._send([], None)
+        elif isinstance(record, RoundReport):
+            self._send([record], None)
+        elif isinstance(record, PeerResult):
+            self._send([], record)
+
+    def flush(self) -> None:
+        """Delivers the step reports that still wait."""
+        if self._steps:
+            self._send([], None)
+
+    def close(self) -> None:
+        """Delivers what is left."""
+        self.flush()
+
+    def _send(self, rounds: list[RoundReport], result: PeerResult | None) -> None:
+        if self._link.report(self._steps, rounds, result):
+            self._is_stop_requested = True
+        self._steps = []
+        self._sent_at_s = self._clock()

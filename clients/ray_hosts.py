@@ -1,0 +1,82 @@
+"""Carries a message to the Ray actor that hosts a peer: Flower's simulation.
+
+Flower's own workers come and go with their messages and take all CPUs of the cluster; a peer's actor is
+detached, asks for no CPU, and is found again by its name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from clients.assignment import Assignment
+from clients.peer_main import Outcome
+from clients.ray_peer import NAMESPACE, HostActor
+from clients.ray_room import gpus_per_peer, room
+from clients.threads import thread_environment
+from configs.compose import from_mapping
+from dogo_fed.errors import DogoError
+from dogo_fed.wire import dogo_pb2 as pb
+
+_ANSWER_WITHIN_S = 2.0
+_NO_WAIT_S = 0.05
+
+
+class RayHosts:
+    """Finds, makes and ends the actors."""
+
+    def forward(self, request: pb.HostRequest, lease_s: float) -> pb.HostReply:
+        """Returns the reply of the peer's actor, or says in its place what is the matter with it.
+
+        Args:
+            request: for the peer that it names; one with an assignment makes the actor.
+            lease_s: a new actor ends itself when it has had no message for so long.
+        """
+        name = f"{request.run_id}/{request.peer}/{request.start}"
+        try:
+            if request.assignment:
+                actor = self._make(name, Assignment.from_json(request.assignment), lease_s)
+            else:
+                actor = ray.get_actor(name, namespace=NAMESPACE)
+        except DogoError as error:
+            return pb.HostReply(state=pb.ENDED, outcome=Outcome.UNFIT.value, message=str(error))
+        except ValueError:
+            return pb.HostReply(state=pb.UNKNOWN, message=f"there is no actor {name!r} (any more)")
+        return self._ask(actor, request, name)
+
+    def _ask(self, actor: Any, request: pb.HostRequest, name: str) -> pb.HostReply:
+        within_s = _NO_WAIT_S if request.assignment else request.hold_s + _ANSWER_WITHIN_S
+        body = actor.handle.remote(request.SerializeToString())
+        try:
+            reply = ray.get(body, timeout=within_s)
+        except GetTimeoutError:
+            # Still starting, or there is no room for it yet; whoever asks knows for how long already.
+            return pb.HostReply(
+                state=pb.HOST_STATE_UNSPECIFIED, message=f"has no process yet; {room()}"
+            )
+        except RayError as error:
+            first_line = str(error).strip().splitlines()[0]
+            return pb.HostReply(state=pb.UNKNOWN, message=f"its actor {name!r} died: {first_line}")
+        finally:
+            if request.close:
+                ray.kill(actor, no_restart=True)
+        return pb.HostReply.FromString(reply)
+
+    def _make(self, name: str, assignment: Assignment, lease_s: float) -> Any:
+        config = from_mapping(assignment.config)
+        return (
+            ray.remote(HostActor)
+            .options(
+                name=name,
+                namespace=NAMESPACE,
+                lifetime="detached",
+                get_if_exists=True,
+                num_cpus=0,
+                num_gpus=gpus_per_peer(config.ray, len(config.peers)),
+                max_restarts=0,
+                runtime_env={"env_vars": thread_environment(config.threads_per_peer)},
+            )
+            .remote(lease_s)
+        )

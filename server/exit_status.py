@@ -1,0 +1,20 @@
+"""How a verb ends: its exit status, and the one line that says why."""
+
+from __future__ import annotations
+
+import sys
+
+EXIT_FAILED = 1
+"""The run failed; what it has reached is in its folder."""
+
+EXIT_UNUSABLE = 2
+"""The run could not be started."""
+
+EXIT_STOPPED = 130
+"""The user stopped the run."""
+
+
+def say(message: object, status: int) -> int:
+    """Writes one line to standard error and returns `status`."""
+    sys.stderr.write(f"dogo-fed: {message}\n")
+    return status

@@ -1,0 +1,144 @@
+"""Flower's ServerApp: the same run as everywhere, with peers behind Flower's nodes.
+
+Flower carries the life cycle: which node has which peer, start, rounds of steps, how it goes, the end.
+The steps themselves go to the coordinator's gRPC service, which lives in this process, or, with
+exchange=flower, in Flower's messages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shlex
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from configs.compose import compose_run, from_mapping
+from configs.resume import load_config, merge_resumed
+from dogo_fed.config import RunConfig
+from dogo_fed.config_text import to_mapping
+from dogo_fed.errors import ConfigError, DogoError
+from dogo_fed.reporting import RunSummary, Sink, print_summary
+from dogo_fed.run.folder import RunFolder
+from dogo_fed.run.prepare import PreparedRun, prepare
+from dogo_fed.run.train import conduct
+from server.flower_fleet import FlowerFleet
+from server.flower_nodes import find_nodes
+from server.supervise import Supervisor
+from server.terminal_log import log_to_terminal
+
+logger = logging.getLogger(__name__)
+
+app = ServerApp()
+
+_PLAIN_KEYS = ("peers", "data", "exchange", "rounds", "steps", "steps-per-round", "seed", "run-dir")
+"""Run-config keys that are settings by themselves; 0 and "" leave a setting alone."""
+
+_END_WELL_WITHIN_S = 60.0
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Runs what the run configuration describes.
+
+    Raises:
+        DogoError: it can't be run, or a peer could not go on; Flower counts the run as failed.
+    """
+    log_to_terminal()
+    try:
+        summary = run(grid, context.run_config)
+    except DogoError as error:
+        logger.error("dogo-fed: %s", error)
+        raise
+    print_summary(summary)
+
+
+def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
+    """Carries the run through; returns the content of summary.json."""
+    config = configuration(run_config)
+    with _stop_before_exit() as stop_asked:
+
+        def host(
+            prepared: PreparedRun,
+            folder: RunFolder,
+            sink: Sink,
+            stop_requested: Callable[[], bool],
+        ) -> None:
+            def stop() -> bool:
+                return stop_requested() or stop_asked()
+
+            logger.warning("the run's folder is %s", folder.path)
+            nodes = find_nodes(grid, prepared.peer_ids, config.exchange.join_deadline_s, stop)
+            fleet = FlowerFleet(grid, prepared, folder.run_id, nodes)
+            try:
+                Supervisor(prepared, folder, sink, fleet, stop, fleet.serve).run()
+            finally:
+                fleet.release()
+
+        return conduct(prepare(config), host)
+
+
+def configuration(run_config: Mapping[str, object]) -> RunConfig:
+    """Returns the settings that Flower's run configuration stands for.
+
+    Raises:
+        ConfigError: they are none.
+    """
+    overrides = ["host=flower"]
+    for key in _PLAIN_KEYS:
+        value = run_config.get(key)
+        if value not in (None, 0, ""):
+            overrides.append(f"{key.replace('-', '_')}={value}")
+    try:
+        overrides += shlex.split(str(run_config.get("hydra-overrides", "")))
+    except ValueError as error:
+        raise ConfigError(f"hydra-overrides can't be split into settings: {error}") from error
+    config = compose_run(overrides)
+    if config.resume is not None:
+        config = _resumed(config, overrides)
+    if config.run_dir is not None and not Path(config.run_dir).is_absolute():
+        raise ConfigError(
+            f"run_dir={config.run_dir} must be an absolute path here: Flower's server process works in "
+            "another folder than you do"
+        )
+    return config
+
+
+def _resumed(config: RunConfig, overrides: list[str]) -> RunConfig:
+    assert config.resume is not None, "only a resumed run comes here"
+    saved = to_mapping(load_config(config.resume))
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    merged = merge_resumed(saved, to_mapping(config), keys)
+    return dataclasses.replace(from_mapping(merged), resume=config.resume)
+
+
+@contextmanager
+def _stop_before_exit() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether Flower is about to end this process.
+
+    In simulation the app has a thread, and Flower's main thread takes the signals: it runs exit handlers
+    before it ends. Ours asks for a stop and holds the end back until the peers have saved themselves.
+    In a deployment the app has the main thread and takes the signals itself.
+    """
+    asked, ended = threading.Event(), threading.Event()
+
+    def hold_back() -> None:
+        asked.set()
+        ended.wait(_END_WELL_WITHIN_S)
+
+    if threading.current_thread() is not threading.main_thread():
+        try:
+            from flwr.supercore.exit import add_exit_handler  # not public: there is no other way
+        except ImportError:
+            logger.warning("this Flower can't be asked to wait for the peers when it is stopped")
+        else:
+            add_exit_handler(hold_back, run_before_force_exit=True)
+    try:
+        yield asked.is_set
+    finally:
+        ended.set()

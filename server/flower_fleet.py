@@ -1,0 +1,417 @@
+"""Peers behind Flower's nodes: drives rounds of steps by messages that nobody waits for.
+
+A `PeerLauncher` for the supervisor, and with exchange=flower its `Coordination` too: then the steps
+travel in the messages, and the coordinator needs no port. Message s brings what step s - 1 has taught
+and takes along what step s shows, so a step costs one message.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from clients.assignment import Assignment
+from clients.peer_main import Ending, Outcome
+from dogo_fed.config import Transport
+from dogo_fed.contracts import Event, PeerId, Record, StepReport
+from dogo_fed.coordination.coordinator import Coordinator
+from dogo_fed.coordination.membership import Membership
+from dogo_fed.errors import ConfigError, ExchangeError
+from dogo_fed.reporting.sink import Sink, TeeSink
+from dogo_fed.run.prepare import PreparedRun
+from dogo_fed.wire import dogo_pb2 as pb
+from server.calls import CoordinatorCalls
+from server.coordinator_service import CoordinatorService, ServiceSettings
+from server.flower_line import Outgoing, Patience, PeerLine
+from server.flower_nodes import Node, first_line
+from server.supervise import Coordination
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_SIMULATION_LOOKS_S = 0.01
+_DEPLOYMENT_LOOKS_S = 0.2
+_RELEASE_WITHIN_S = 30.0
+_GRID_GONE_AFTER_S = 30.0
+_LEASE_MARGIN_S = 60.0
+_GLANCE_EVERY_S = 0.05
+_MESSAGE_LIVES_S = 300.0
+"""Flower's own default is twelve hours, in which a message that nobody will answer is not called lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Glance:
+    """The coordinator at one moment; asking it goes through its thread, so not at every turn."""
+
+    at_s: float
+    next_open_step: int
+    is_stopping: bool
+    lost: frozenset[PeerId]
+
+
+class FlowerHandle:
+    """A peer behind its node."""
+
+    def __init__(self, fleet: FlowerFleet, peer: PeerId, node: Node) -> None:
+        self._fleet = fleet
+        self._peer = peer
+        self._node = node
+
+    def where(self) -> str:
+        """Returns the node; which process it is comes with its first reply."""
+        kind = "a site's node" if self._node.is_site else "a simulated node"
+        return f"{kind} of Flower, {self._node.node_id}"
+
+    def ending(self) -> Ending | str | None:
+        """Returns how the peer ended, a sentence if it died, or None while it runs."""
+        return self._fleet.ending(self._peer)
+
+    def kill(self) -> None:
+        """Has the peer's process end it; `FlowerFleet.release` waits for that."""
+        self._fleet.line(self._peer).close()
+
+
+class FlowerFleet:
+    """All peers of a run, each behind its node. One thread only."""
+
+    def __init__(
+        self, grid: Grid, run: PreparedRun, run_id: str, nodes: dict[PeerId, Node]
+    ) -> None:
+        """Makes a fleet to which nothing has been said yet.
+
+        Args:
+            grid: Flower's messages.
+            run: what is to be run.
+            run_id: its id.
+            nodes: one for each peer.
+        """
+        self._grid = grid
+        self._run = run
+        self._nodes = nodes
+        self._is_deployment = any(node.is_site for node in nodes.values())
+        self._lines = {peer: PeerLine(peer, run_id, self._patience()) for peer in run.peer_ids}
+        self._under_way: dict[str, PeerId] = {}
+        self._known_step: dict[PeerId, int] = {}
+        self._where: dict[PeerId, str] = {}
+        self._coordination: Coordination | None = None
+        self._calls: CoordinatorCalls | None = None
+        self._sink: Sink | None = None
+        self._round = 0
+        self._glance: _Glance | None = None
+        self._grid_failed_since_s: float | None = None
+        self._is_releasing = False
+
+    # ---- as a launcher ----
+
+    def listen_address(self) -> str:
+        """Returns the address of this machine that all peers can reach.
+
+        Raises:
+            ConfigError: sites are elsewhere, and nobody has said how they reach this machine.
+        """
+        if not self._is_deployment:
+            from server.ray_host import address_for_peers
+
+            return address_for_peers()
+        if self._run.config.coordinator.public_address is None:
+            raise ConfigError(
+                "sites have to be told how to reach the coordinator: set "
+                "coordinator.public_address=<host>:<port> and coordinator.port=<port>, or exchange=flower"
+            )
+        return "0.0.0.0"  # sites come from anywhere; the run's secret and TLS keep strangers out
+
+    def start(self, peer: PeerId, number: int, assignment: Assignment) -> FlowerHandle:
+        """Has the peer started; whether that works comes with a later reply."""
+        self._lines[peer].assign(assignment)
+        return FlowerHandle(self, peer, self._nodes[peer])
+
+    def wait(self, seconds: float) -> None:
+        """Delivers messages for so long.
+
+        Raises:
+            ExchangeError: Flower has not taken messages for too long.
+        """
+        until_s = time.monotonic() + seconds
+        looks_s = _DEPLOYMENT_LOOKS_S if self._is_deployment else _SIMULATION_LOOKS_S
+        while True:
+            self._turn()
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return
+            time.sleep(min(looks_s, left_s))
+
+    def release(self) -> None:
+        """Waits until every peer's process has been told to end, but not for ever."""
+        self._is_releasing = True  # the coordinator is not there any more
+        deadline_s = time.monotonic() + _RELEASE_WITHIN_S
+        for line in self._lines.values():
+            line.close()
+        while not all(line.is_closed for line in self._lines.values()):
+            if time.monotonic() > deadline_s:
+                left = [peer for peer, line in self._lines.items() if not line.is_closed]
+                logger.warning("peer=%s did not say that it has ended", ",".join(left))
+                return
+            try:
+                self.wait(_DEPLOYMENT_LOOKS_S)
+            except ExchangeError as error:
+                logger.warning("the peers could not be told to end: %s", error)
+                return
+
+    # ---- as a coordination ----
+
+    def serve(
+        self, coordinator: Coordinator, settings: ServiceSettings, sink: Sink
+    ) -> Coordination:
+        """Makes the coordinator reachable: over gRPC, or by the messages that pass here."""
+        self._sink = TeeSink(sink, _Tap(self._known_step))
+        if self._run.config.exchange.transport is Transport.FLOWER:
+            self._calls = CoordinatorCalls(
+                coordinator, settings.run_id, settings.batch_size, self._sink, time.monotonic
+            )
+            self._coordination = _InThisThread(coordinator)
+        else:
+            self._coordination = CoordinatorService(coordinator, settings, self._sink)
+        return self._coordination
+
+    # ---- what handles ask ----
+
+    def line(self, peer: PeerId) -> PeerLine:
+        """Returns a peer's line of messages."""
+        return self._lines[peer]
+
+    def ending(self, peer: PeerId) -> Ending | str | None:
+        """Returns how a peer ended. Where Flower takes no messages, the coordinator knows who has left."""
+        ending = self._lines[peer].ending
+        if ending is None and self._grid_failed_since_s is not None:
+            standing = self._ask(lambda coordinator: coordinator.standing(peer))
+            if standing in (Membership.DONE, Membership.LOST):
+                return Ending(Outcome.STOPPED)
+        return ending
+
+    # ---- turning the wheel ----
+
+    def _turn(self) -> None:
+        now_s = time.monotonic()
+        try:
+            self._receive(now_s)
+            self._send(now_s)
+            self._grid_failed_since_s = None
+        except (ExchangeError, ConfigError):
+            raise
+        except Exception as error:  # whatever Flower's client raises
+            self._grid_failed(error, now_s)
+
+    def _grid_failed(self, error: Exception, now_s: float) -> None:
+        if self._grid_failed_since_s is None:
+            self._grid_failed_since_s = now_s
+            logger.warning("Flower takes no messages: %s: %s", type(error).__name__, error)
+        if now_s - self._grid_failed_since_s > _GRID_GONE_AFTER_S:
+            raise ExchangeError(
+                f"Flower has taken no messages for {_GRID_GONE_AFTER_S:g} s ({first_line(str(error))}); "
+                "was the run stopped, or has the SuperLink ended? The peers' checkpoints are kept"
+            ) from error
+
+    def _receive(self, now_s: float) -> None:
+        if not self._under_way:
+            return
+        for message in self._grid.pull_messages(list(self._under_way)):
+            peer = self._under_way.pop(message.metadata.reply_to_message_id)
+            line = self._lines[peer]
+            if message.has_error():
+                why = first_line(message.error.reason)
+                if line.missed(why, now_s):
+                    self._event(
+                        "node_lost", f"peer {peer}: its Flower node is in trouble: {why}", peer
+                    )
+                continue
+            body = message.content.config_records["dogo"]["reply"]
+            assert isinstance(body, bytes), "the ClientApp sends bytes"
+            reply = pb.HostReply.FromString(body)
+            if line.receive(reply, now_s):
+                self._look_at(peer, line, reply)
+
+    def _look_at(self, peer: PeerId, line: PeerLine, reply: pb.HostReply) -> None:
+        """Passes on to the coordinator what a reply carries."""
+        self._known_step[peer] = max(self._known_step.get(peer, 0), line.next_step)
+        if line.where != self._where.get(peer):
+            self._where[peer] = line.where
+            self._event("peer_placed", f"peer {peer} lives in {line.where}", peer)
+        if self._calls is None:
+            return
+        if reply.HasField("join"):
+            line.bring_join(self._calls.join(reply.join))
+        for report in line.new_reports(reply):
+            self._calls.report(report)
+        if reply.HasField("offer"):
+            refused = self._calls.offer(reply.offer)
+            if refused is not None:
+                line.bring_answer(reply.offer.ticket.step, refused)
+        if reply.HasField("leave"):
+            self._calls.leave(reply.leave)
+
+    def _send(self, now_s: float) -> None:
+        if self._is_releasing:
+            self._push_due(0, False, now_s)
+            return
+        self._bring_answers(now_s)
+        glance = self._look_at_coordinator(now_s)
+        self._begin_round(glance)
+        self._push_due(self._until_step(glance), glance.is_stopping, now_s)
+
+    def _push_due(self, until_step: int, stop: bool, now_s: float) -> None:
+        outgoing = {
+            peer: message
+            for peer, line in self._lines.items()
+            if (message := line.next_message(until_step, stop, now_s)) is not None
+        }
+        if outgoing:
+            self._push(outgoing)
+
+    def _push(self, outgoing: dict[PeerId, Outgoing]) -> None:
+        late = {peer for peer in outgoing if peer in self._under_way.values()}
+        for message_id in [one for one, peer in self._under_way.items() if peer in late]:
+            del self._under_way[message_id]
+        messages = [self._message(peer, one) for peer, one in outgoing.items()]
+        ids = self._grid.push_messages(messages)
+        for peer, message_id in zip(outgoing, ids, strict=True):
+            if message_id:
+                self._under_way[message_id] = peer
+
+    def _message(self, peer: PeerId, outgoing: Outgoing) -> Message:
+        body = ConfigRecord(
+            {"request": outgoing.request.SerializeToString(), "lease-s": self._lease_s()}
+        )
+        return Message(
+            RecordDict({"dogo": body}),
+            dst_node_id=self._nodes[peer].node_id,
+            message_type=outgoing.kind,
+            group_id=str(self._round),
+            ttl=_MESSAGE_LIVES_S,
+        )
+
+    def _bring_answers(self, now_s: float) -> None:
+        """With exchange=flower: lets time pass for the coordinator, and takes up what has closed."""
+        calls = self._calls
+        if calls is None:
+            return
+        self._ask(lambda coordinator: coordinator.tick(now_s))
+        for line in self._lines.values():
+            offer = line.open_offer
+            if offer is not None:
+                answer = calls.answer(offer.sender, offer.ticket.step)
+                if answer is not None:
+                    line.bring_answer(offer.ticket.step, answer)
+
+    def _look_at_coordinator(self, now_s: float) -> _Glance:
+        glance = self._glance
+        if glance is None or self._calls is not None or now_s - glance.at_s > _GLANCE_EVERY_S:
+            peers = self._run.peer_ids
+
+            def look(coordinator: Coordinator) -> _Glance:
+                lost = [p for p in peers if coordinator.standing(p) is Membership.LOST]
+                return _Glance(
+                    now_s,
+                    coordinator.next_open_step,
+                    coordinator.stop_requested,
+                    frozenset(lost),
+                )
+
+            glance = self._glance = self._ask(look)
+        return glance
+
+    def _begin_round(self, glance: _Glance) -> None:
+        """Goes on with the next round when everybody who is there has done this one."""
+        plan = self._run.plan
+        if self._round == 0:
+            self._round = plan.round_of(glance.next_open_step)
+            logger.info("round=%d of %d begins", self._round, plan.num_rounds)
+        present = [
+            peer
+            for peer, line in self._lines.items()
+            if line.ending is None and peer not in glance.lost
+        ]
+        until_step = plan.end_of(self._round)
+        is_done = all(self._known_step.get(peer, 0) >= until_step for peer in present)
+        if present and is_done and self._round < plan.num_rounds:
+            self._round += 1
+            logger.info("round=%d of %d begins", self._round, plan.num_rounds)
+
+    def _until_step(self, glance: _Glance) -> int:
+        """Returns how far peers may go."""
+        plan = self._run.plan
+        if glance.is_stopping:
+            return plan.total_steps  # on to the step that tells them all to stop
+        if self._calls is not None and self._run.config.exchanges:
+            return plan.end_of(self._round + 1)  # every step waits for its message anyway
+        return plan.end_of(self._round)
+
+    def _ask(self, action: Callable[[Coordinator], T]) -> T:
+        assert self._coordination is not None, "the supervisor serves before it starts peers"
+        return self._coordination.call(action)
+
+    def _event(self, kind: str, message: str, peer: PeerId) -> None:
+        logger.info("peer=%s %s", peer, message)
+        assert self._sink is not None, "the supervisor serves before it starts peers"
+        self._sink.emit(Event(kind=kind, message=message, peer=peer))
+
+    def _patience(self) -> Patience:
+        config = self._run.config
+        carries_steps = config.exchange.transport is Transport.FLOWER
+        return Patience(
+            answer_s=60.0,
+            unreachable_s=config.exchange.answer_within_s,
+            placement_s=(
+                config.exchange.join_deadline_s
+                if self._is_deployment
+                else config.ray.placement_timeout_s
+            ),
+            hold_s=10.0 if carries_steps else 0.0,
+            poll_s=0.1,
+        )
+
+    def _lease_s(self) -> float:
+        return self._run.config.exchange.reconnect_s + _LEASE_MARGIN_S
+
+
+class _Tap:
+    """Notes how far peers are, from what they report."""
+
+    def __init__(self, known_step: dict[PeerId, int]) -> None:
+        self._known_step = known_step
+
+    def emit(self, record: Record) -> None:
+        if isinstance(record, StepReport):
+            self._known_step[record.peer] = max(
+                self._known_step.get(record.peer, 0), record.step + 1
+            )
+
+    def flush(self) -> None:
+        """Has nothing to deliver."""
+
+    def close(self) -> None:
+        """Has nothing to finish."""
+
+
+class _InThisThread:
+    """The coordinator where messages reach it: no address, no thread."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+
+    def start(self) -> str:
+        """Returns no address."""
+        return ""
+
+    def call(self, action: Callable[[Coordinator], T]) -> T:
+        """Runs `action` here and now."""
+        return action(self._coordinator)
+
+    def stop(self) -> None:
+        """Has nothing to stop."""

@@ -1,0 +1,23 @@
+"""What a run's terminal shows: the reports, and warnings of everything else; the rest is in log files."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from rich import get_console
+from rich.logging import RichHandler
+
+
+def log_to_terminal() -> None:
+    """Installs that for this process."""
+    console = get_console()
+    handler: logging.Handler = logging.StreamHandler(sys.stdout)
+    if console.is_terminal:  # shares the terminal with the live view
+        handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+    handler.addFilter(
+        lambda record: (
+            record.levelno >= logging.WARNING or record.name.startswith("dogo_fed.reporting")
+        )
+    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)

@@ -1,0 +1,204 @@
+"""Flower in deployment, as two sites would run it: TLS, SuperNodes with keys, a peer process per site."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.command import REPOSITORY, SMALL_RUN, dogo_fed, environment
+from tests.flower.federation import Federation, free_port
+from tests.run_watch import descendants, digests, events, kill, records, wait_until_gone
+
+PEERS = ("simclr", "simsiam")
+SETTINGS = ("peers=simclr_simsiam", "device=cpu")
+LONG_RUN = (
+    "data=synthetic",
+    "steps=300",
+    "steps_per_round=100",
+    "batch_size=32",
+    "eval.knn_k=20",
+    "eval.linear=false",
+    "checkpoint.every_steps=10",
+)
+APP = ("dogo_fed", "server", "clients", "configs", "pyproject.toml", "README.md", "LICENSE")
+RUN_WITHIN_S = 240.0
+LOOK_EVERY_S = 0.2
+
+pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(600)]
+
+
+class Site:
+    """What one institution runs besides its SuperNode: the peer's process."""
+
+    def __init__(self, folder: Path, certificate: Path, app: Path) -> None:
+        folder.mkdir(mode=0o700)
+        self.address = f"unix:{folder}/peer.sock"
+        self._log = (folder / "log").open("ab")
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "server", "peer", f"listen={self.address}"),
+                *(f"root_certificates={certificate}", f"run_dir={folder}/runs"),
+                *(*SETTINGS, "data=synthetic"),
+            ],
+            cwd=folder,
+            env={**environment(), "PYTHONPATH": str(app)},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def worker(self) -> int:
+        """Returns the id of the process that holds the model."""
+        return descendants(self.process.pid)[0]
+
+    def close(self) -> None:
+        """Ends the process and what is below it."""
+        below = descendants(self.process.pid)
+        self.process.send_signal(signal.SIGTERM)
+        left = wait_until_gone([self.process.pid, *below], within_s=30)
+        for pid in left:
+            kill(pid)
+        self.process.wait(timeout=10)
+        self._log.close()
+        assert not left, "the site's processes end when they are told to"
+
+
+class Deployment:
+    """A federation with a SuperNode and a peer process for each peer, and runs of this app on it."""
+
+    def __init__(
+        self, folder: Path, app: Path, federation: Federation, sites: Mapping[str, Site]
+    ) -> None:
+        self.federation = federation
+        self.sites = sites
+        self._app = app
+        self._folder = folder
+
+    def submit(self, name: str, *settings: str) -> tuple[int, Path]:
+        """Submits a run; returns its id and its folder."""
+        tls, run_dir, port = self.federation.certificates, self._folder / name, free_port()
+        overrides = (
+            *(*SETTINGS, *settings, "coordinator.address=127.0.0.1", f"coordinator.port={port}"),
+            f"coordinator.public_address=localhost:{port}",
+            *(f"coordinator.certificate={tls.server}", f"coordinator.private_key={tls.key}"),
+        )
+        run_config = (
+            f"run-dir={json.dumps(str(run_dir))} hydra-overrides={json.dumps(' '.join(overrides))}"
+        )
+        return self.federation.submit(self._app, run_config), run_dir
+
+    def wait_for_step(self, run_id: int, run_dir: Path, step: int) -> None:
+        """Returns when some peer has reported `step`."""
+        deadline_s = time.monotonic() + RUN_WITHIN_S
+        while time.monotonic() < deadline_s:
+            if any(one["type"] == "step" and one["step"] >= step for one in records(run_dir)):
+                return
+            time.sleep(LOOK_EVERY_S)
+        raise AssertionError(self.told(f"step {step} was not reached", run_id))
+
+    def told(self, what: str, run_id: int) -> str:
+        """Returns `what` with the ends of all logs, for a test that fails."""
+        logs = [self.federation.log(name)[-4000:] for name in ("superlink", *PEERS)]
+        logs += [(self._folder / f"site-{name}" / "log").read_text()[-2000:] for name in PEERS]
+        return "\n\n".join([f"run {run_id}: {what}", *logs])
+
+    def finish(self, run_id: int) -> None:
+        """Waits for the end of a run, which must be a good one."""
+        status = self.federation.wait(run_id, RUN_WITHIN_S)
+        assert status == "finished:completed", self.told(status, run_id)
+
+
+def copy_app(folder: Path) -> Path:
+    """Returns a copy of the app, so that the sites and the bundle are of the same moment."""
+    for name in APP:
+        source = REPOSITORY / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / name, ignore=ignored)
+        else:
+            shutil.copy(source, folder / name)
+    return folder
+
+
+@contextmanager
+def deployment(folder: Path) -> Iterator[Deployment]:
+    app = folder / "app"
+    app.mkdir()
+    copy_app(app)
+    with ExitStack() as stack:
+        federation = stack.enter_context(Federation(folder / "flower"))
+        sites = {}
+        for name in PEERS:
+            sites[name] = Site(folder / f"site-{name}", federation.certificates.authority, app)
+            stack.callback(sites[name].close)
+            federation.add_node(name, {"peer": name, "peer-address": sites[name].address})
+        yield Deployment(folder, app, federation, sites)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployment(tmp_path_factory.mktemp("deployed")) as made:
+        yield made
+
+
+def reference(folder: Path, *settings: str) -> dict[str, str]:
+    run_dir = folder / "reference"
+    dogo_fed("train", *SETTINGS, *settings, "host=local", f"run_dir={run_dir}")
+    return digests(run_dir)
+
+
+def test_sites_equal_one_process(running: Deployment, tmp_path: Path) -> None:
+    run_id, run_dir = running.submit("equal", *SMALL_RUN)
+    expected = reference(tmp_path, *SMALL_RUN)
+    running.finish(run_id)
+    assert digests(run_dir) == expected
+    where = [event["message"] for event in events(run_dir, "peer_placed")]
+    for site in running.sites.values():
+        assert any(f"process {site.worker()} " in message for message in where), where
+
+
+def test_a_run_outlives_a_supernode_and_its_numbers_do_not_change(
+    running: Deployment, tmp_path: Path
+) -> None:
+    run_id, run_dir = running.submit("supernode", *LONG_RUN)
+    running.wait_for_step(run_id, run_dir, 20)
+    running.federation.kill("simclr")
+    expected = reference(tmp_path, *LONG_RUN)
+    running.federation.start_node("simclr")
+    running.finish(run_id)
+    assert digests(run_dir) == expected
+    assert events(run_dir, "peer_lost") == []
+
+
+def test_a_peer_process_that_is_killed_comes_back(running: Deployment) -> None:
+    run_id, run_dir = running.submit("killed", *LONG_RUN)
+    running.wait_for_step(run_id, run_dir, 20)
+    kill(running.sites["simsiam"].worker())
+    running.finish(run_id)
+    assert {event["peer"] for event in events(run_dir, "peer_lost")} == {"simsiam"}
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["peers"]["simclr"]["steps_trained"] == 300
+    last = {one["peer"]: one["step"] for one in records(run_dir) if one["type"] == "step"}
+    assert last == {"simclr": 299, "simsiam": 299}
+
+
+def test_a_run_that_is_stopped_leaves_checkpoints(running: Deployment) -> None:
+    run_id, run_dir = running.submit("stopped", *LONG_RUN)
+    running.wait_for_step(run_id, run_dir, 20)
+    running.federation.stop(run_id)
+    assert running.federation.wait(run_id, RUN_WITHIN_S) == "finished:stopped"
+    deadline_s = time.monotonic() + 60
+    while not (run_dir / "summary.json").exists():
+        assert time.monotonic() < deadline_s, running.told("no summary after a stop", run_id)
+        time.sleep(LOOK_EVERY_S)
+    assert events(run_dir, "stopped")
