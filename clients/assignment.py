@@ -46,6 +46,9 @@ class Assignment:
             ConfigError: the text is no assignment.
         """
         try:
-            return cls(**json.loads(text))
-        except (TypeError, ValueError) as error:
+            assignment = cls(**json.loads(text))
+        except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"this is no assignment of a peer: {error}") from error
+        if not isinstance(assignment.config, dict):
+            raise ConfigError("this is no assignment of a peer: its config is no mapping")
+        return assignment

@@ -94,4 +94,4 @@ def _ask_site(body: bytes, context: Context) -> pb.HostReply:
         carrier = SiteCarrier.from_node_config(context.node_config)
         return pb.HostReply.FromString(carrier.forward(body, hold_s + _SITE_MARGIN_S))
     except DogoError as error:
-        return pb.HostReply(state=pb.HOST_STATE_UNSPECIFIED, message=str(error))
+        return pb.HostReply(state=pb.AWAY, message=str(error))

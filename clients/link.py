@@ -46,6 +46,11 @@ class ReportSink:
         """Whether the coordinator asked for an early end."""
         return self._is_stop_requested
 
+    def ask(self) -> bool:
+        """Asks the coordinator now whether it wants an early end."""
+        self._send([], None)
+        return self._is_stop_requested
+
     def emit(self, record: Record) -> None:
         """Takes a record; step reports wait for company."""
         if isinstance(record, StepReport):

@@ -109,7 +109,8 @@ class MessageLink:
     ) -> bool:
         """Lays reports out for the next message; returns whether the run is to end early."""
         with self._changed:
-            self._reports.append(codec.encode_reports(self._sender, steps, rounds, result))
+            if steps or rounds or result is not None:
+                self._reports.append(codec.encode_reports(self._sender, steps, rounds, result))
             return self._is_stop_requested
 
     def close(self) -> None:

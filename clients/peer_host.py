@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 _END_WAIT_S = 20.0
 _LONGEST_HOLD_S = 20.0
 _TURN_MARGIN_S = 300.0
+_ASK_EVERY_S = 2.0
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _SHARED = (
     "batch_size",
@@ -129,7 +131,7 @@ class PeerHost:
 
     def _said(self, state: Any, message: str, outcome: Outcome = Outcome.FINISHED) -> bytes:
         return pb.HostReply(
-            state=state, message=message, outcome=outcome.value, where=self._where
+            state=state, message=_sendable(message), outcome=outcome.value, where=self._where
         ).SerializeToString()
 
 
@@ -208,7 +210,7 @@ class _Job:
             if self._ending is not None:
                 reply.state = pb.ENDED
                 reply.outcome = self._ending.outcome.value
-                reply.message = self._ending.message
+                reply.message = _sendable(self._ending.message)
             elif self._is_waiting:
                 reply.state = pb.WAITING
         if self._link is not None:
@@ -229,8 +231,10 @@ class _Job:
             self._ending = ending
             self._changed.notify_all()
 
-    def _await_turn(self, step: int) -> None:
+    def _await_turn(self, step: int, is_stop_wanted: Callable[[], bool]) -> None:
         """Returns when the coordinator's round has come to this step, or a stop is asked for.
+
+        It asks the coordinator itself too: where Flower has ended the run, no message will come.
 
         Raises:
             CoordinatorLost: the run is closed, or no message has come for too long.
@@ -238,9 +242,12 @@ class _Job:
         with self._changed:
             self._next_step = step
             self._is_waiting = not self._may_go_on()
-            if self._is_waiting:
-                self._changed.notify_all()
-                self._changed.wait_for(self._may_go_on, self._turn_timeout_s)
+            self._changed.notify_all()
+        deadline_s = time.monotonic() + self._turn_timeout_s
+        while not self._has_turn(_ASK_EVERY_S) and time.monotonic() < deadline_s:
+            if is_stop_wanted():
+                self._is_stop_asked = True
+        with self._changed:
             self._is_waiting = False
             if self._cut is not None:
                 raise CoordinatorLost(f"no step after {step - 1}: {self._cut}")
@@ -250,8 +257,17 @@ class _Job:
                     "coordinator's app still running?"
                 )
 
+    def _has_turn(self, within_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(self._may_go_on, within_s)
+
     def _may_go_on(self) -> bool:
         return self._next_step < self._until_step or self._is_stop_asked or self._cut is not None
+
+
+def _sendable(text: str) -> str:
+    """Returns the text with what UTF-8 can't hold replaced: it may quote what came over a network."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _as_site(assignment: Assignment, site: SiteSettings) -> Assignment:

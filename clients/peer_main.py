@@ -62,13 +62,14 @@ class Surroundings:
 
     Attributes:
         open_link: makes the link to the coordinator; by default over gRPC.
-        await_turn: see `dogo_fed.engine.session.run_peer`.
+        await_turn: returns when the peer may do this step. While it waits, it may ask by the function
+            whether the coordinator wants an early end.
         stop_requested: asks for an early end, besides the coordinator.
         root_certificates: PEM, to check the coordinator's certificate by.
     """
 
     open_link: Callable[[PeerId, RunConfig], CoordinatorLink] | None = None
-    await_turn: Callable[[int], None] = lambda step: None
+    await_turn: Callable[[int, Callable[[], bool]], None] = lambda step, is_stop_wanted: None
     stop_requested: Callable[[], bool] = lambda: False
     root_certificates: bytes | None = None
 
@@ -89,7 +90,7 @@ def run_assignment(assignment: Assignment, around: Surroundings | None = None) -
             result = run_peer(
                 session,
                 lambda: sink.stop_requested() or around.stop_requested(),
-                around.await_turn,
+                lambda step: around.await_turn(step, sink.ask),
             )
             sink.close()
             link.close()

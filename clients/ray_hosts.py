@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from clients.assignment import Assignment
 from clients.peer_main import Outcome
 from clients.ray_peer import NAMESPACE, HostActor
-from clients.ray_room import gpus_per_peer, room
+from clients.ray_room import gpus_per_peer, is_out_of_gpus, room
 from clients.threads import thread_environment
 from configs.compose import from_mapping
 from dogo_fed.errors import DogoError
@@ -52,10 +52,10 @@ class RayHosts:
         try:
             reply = ray.get(body, timeout=within_s)
         except GetTimeoutError:
-            # Still starting, or there is no room for it yet; whoever asks knows for how long already.
-            return pb.HostReply(
-                state=pb.HOST_STATE_UNSPECIFIED, message=f"has no process yet; {room()}"
-            )
+            # It may hold its GPU already and just be slow to start; whoever asks is patient.
+            if is_out_of_gpus():
+                return pb.HostReply(state=pb.NO_ROOM, message=f"there is no GPU for it; {room()}")
+            return pb.HostReply(state=pb.AWAY, message="its process is starting")
         except RayError as error:
             first_line = str(error).strip().splitlines()[0]
             return pb.HostReply(state=pb.UNKNOWN, message=f"its actor {name!r} died: {first_line}")

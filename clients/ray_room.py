@@ -44,6 +44,12 @@ def live_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
+def is_out_of_gpus() -> bool:
+    """Whether the cluster has GPUs, and none of them is free."""
+    has = float(ray.cluster_resources().get("GPU", 0.0))
+    return has > 0 and float(ray.available_resources().get("GPU", 0.0)) < 1.0
+
+
 def room() -> str:
     """Returns what the cluster has and what of it is free, for people."""
     has = _cpus_and_gpus(ray.cluster_resources())

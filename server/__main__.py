@@ -11,6 +11,10 @@ from dogo_fed.agreement import package_folder
 
 VERBS = {
     "train": ("server.train_verb:main", "pre-train peers that teach each other"),
+    "flower": (
+        "server.flower_verb:main",
+        "the same run in Flower's simulation: wraps `flwr run`",
+    ),
     "data": ("server.data_verb:main", "load the data set, say what it is, draw samples of it"),
     "peer": ("clients.site_peer:main", "a site's peer process, for Flower deployments"),
 }

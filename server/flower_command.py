@@ -28,7 +28,7 @@ CONNECTION = "own"
 _RAY_NOT_STARTED = "The current node timed out during startup"
 """What Ray says where the machine was too busy to start it; a second attempt mostly works."""
 
-_START_S = 60.0
+_START_S = 120.0
 _COMMAND_S = 60.0
 _SUBMIT_S = 180.0
 _SETTLE_S = 60.0

@@ -272,17 +272,21 @@ class FlowerFleet:
             if (message := line.next_message(until_step, stop, now_s)) is not None
         }
         if outgoing:
-            self._push(outgoing)
+            self._push(outgoing, now_s)
 
-    def _push(self, outgoing: dict[PeerId, Outgoing]) -> None:
-        late = {peer for peer in outgoing if peer in self._under_way.values()}
-        for message_id in [one for one, peer in self._under_way.items() if peer in late]:
+    def _push(self, outgoing: dict[PeerId, Outgoing], now_s: float) -> None:
+        """Sends a message to each of these peers; earlier ones to them are waited for no more."""
+        for message_id in [one for one, peer in self._under_way.items() if peer in outgoing]:
             del self._under_way[message_id]
-        messages = [self._message(peer, one) for peer, one in outgoing.items()]
-        ids = self._grid.push_messages(messages)
-        for peer, message_id in zip(outgoing, ids, strict=True):
-            if message_id:
-                self._under_way[message_id] = peer
+        for (
+            peer,
+            one,
+        ) in outgoing.items():  # one by one: Flower leaves out the ids of what it refuses
+            ids = list(self._grid.push_messages([self._message(peer, one)]))
+            if ids and ids[0]:
+                self._under_way[ids[0]] = peer
+            else:
+                self._lines[peer].missed("Flower did not take a message to it", now_s)
 
     def _message(self, peer: PeerId, outgoing: Outgoing) -> Message:
         body = ConfigRecord(
@@ -367,11 +371,7 @@ class FlowerFleet:
         return Patience(
             answer_s=60.0,
             unreachable_s=config.exchange.answer_within_s,
-            placement_s=(
-                config.exchange.join_deadline_s
-                if self._is_deployment
-                else config.ray.placement_timeout_s
-            ),
+            placement_s=config.ray.placement_timeout_s,
             hold_s=10.0 if carries_steps else 0.0,
             poll_s=0.1,
         )

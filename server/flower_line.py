@@ -189,7 +189,7 @@ class PeerLine:
             if sent is not None and sent.kind == "query.stop":
                 self._was_closed()
             return False
-        if reply.state in (pb.HOST_STATE_UNSPECIFIED, pb.UNKNOWN):
+        if reply.state not in (pb.RUNNING, pb.WAITING, pb.ENDED):
             self._is_not_there(reply, now_s)
             return False
         self._missed_since_s = None
@@ -216,12 +216,13 @@ class PeerLine:
 
     def _is_not_there(self, reply: pb.HostReply, now_s: float) -> None:
         """The peer's host can't be asked: it is starting, waits for room, is away, or is a new one."""
+        patience = self._patience
         if reply.state == pb.UNKNOWN and self._is_known:
             self.ending = f"is gone: {reply.message}"
-        elif self._is_known:
-            self._note_absence(reply.message, self._patience.unreachable_s, Outcome.CUT_OFF, now_s)
+        elif reply.state == pb.NO_ROOM:
+            self._note_absence(reply.message, patience.placement_s, Outcome.UNFIT, now_s)
         else:
-            self._note_absence(reply.message, self._patience.placement_s, Outcome.UNFIT, now_s)
+            self._note_absence(reply.message, patience.unreachable_s, Outcome.CUT_OFF, now_s)
 
     def _note_absence(self, what: str, allowed_s: float, outcome: Outcome, now_s: float) -> bool:
         is_news = self._missed_since_s is None

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -23,6 +23,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_WAIT_S = 10.0
 _LOOK_EVERY_S = 0.1
+_EMPTY_LOOKS = 3
 
 
 class OwnProcesses:
@@ -68,7 +69,7 @@ class OwnProcesses:
         if not _is_linux():
             return started
         parents, ended = _family(os.getpid())
-        for pid in ended - self._not_ours:
+        for pid in ended - self._not_ours - {process.pid for process in self._started}:
             _collect(pid)
         return _descendants(os.getpid(), parents, without=self._not_ours)
 
@@ -93,17 +94,26 @@ class OwnProcesses:
                 if process.poll() is None:
                     process.terminate()
             self._wait_for_all(patience_s)
-        deadline = time.monotonic() + _KILL_WAIT_S
-        while (alive := self.alive()) and time.monotonic() < deadline:
+        return self._wait_for_all(_KILL_WAIT_S, _kill)
+
+    def _wait_for_all(
+        self, seconds: float, until_then: Callable[[int], None] | None = None
+    ) -> list[int]:
+        """Returns who is still alive after so many seconds; `until_then` is done to each meanwhile.
+
+        A single look is not enough: whose parent dies while we look is in nobody's family.
+        """
+        deadline = time.monotonic() + seconds
+        empty_looks = 0
+        alive: list[int] = []
+        while empty_looks < _EMPTY_LOOKS and time.monotonic() < deadline:
+            alive = self.alive()
+            empty_looks = 0 if alive else empty_looks + 1
             for pid in alive:
-                _kill(pid)
+                if until_then is not None:
+                    until_then(pid)
             time.sleep(_LOOK_EVERY_S)
         return alive
-
-    def _wait_for_all(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self.alive() and time.monotonic() < deadline:
-            time.sleep(_LOOK_EVERY_S)
 
 
 @contextmanager

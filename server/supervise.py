@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _POLL_EVERY_S = 0.1
 _STOP_GRACE_S = 30.0
+_MAX_TOLD_FAILURES = 3
 
 
 class PeerHandle(Protocol):
@@ -193,7 +194,21 @@ class Supervisor:
                 for watched in self._watched.values():
                     ending.callback(watched.handle.kill)
         if self._failures:
-            raise ExchangeError("; ".join(self._failures.values()))
+            raise ExchangeError(self._told_failures())
+
+    def _told_failures(self) -> str:
+        """Returns a sentence for each thing that went wrong, with the peers that it happened to."""
+        peers: dict[str, list[PeerId]] = {}
+        for peer, what in self._failures.items():
+            peers.setdefault(what, []).append(peer)
+        phrases = [f"peer {', '.join(names)} {what}" for what, names in peers.items()]
+        if len(phrases) > _MAX_TOLD_FAILURES:
+            left_out = len(phrases) - _MAX_TOLD_FAILURES
+            phrases = [
+                *phrases[:_MAX_TOLD_FAILURES],
+                f"and {left_out} more (coordinator.log has all)",
+            ]
+        return "; ".join(phrases)
 
     def _start(self, peer: PeerId, number: int, address: str) -> PeerHandle:
         assignment = Assignment(
@@ -229,11 +244,10 @@ class Supervisor:
         watched.is_over = True
         if ending.outcome in (Outcome.FINISHED, Outcome.STOPPED):
             return
-        message = f"peer {peer} can't go on: {ending.message}"
-        self._failures[peer] = message
-        self._lose(peer, f"can't go on: {ending.message}")
+        self._failures[peer] = f"can't go on: {ending.message}"
+        self._lose(peer, self._failures[peer])
         if ending.outcome is Outcome.UNFIT:
-            self._stop(message)
+            self._stop(f"peer {peer} {self._failures[peer]}")
 
     def _died(self, peer: PeerId, watched: _Watched, how: str, address: str) -> None:
         self._lose(peer, how)
@@ -242,9 +256,8 @@ class Supervisor:
             watched.is_over = True
             if self._stopping_since_s is None:
                 self._failures[peer] = (
-                    f"peer {peer} {how}, and has been started again as often as "
-                    "recovery.max_restarts allows; its log is in peers/"
-                    f"{peer}/peer.log"
+                    f"{how}, and has been started again as often as recovery.max_restarts allows; "
+                    f"its log is in peers/{peer}/peer.log"
                 )
             return
         watched.handle.kill()
@@ -252,7 +265,7 @@ class Supervisor:
             watched.handle = self._start(peer, watched.num_starts, address)
         except DogoError as error:
             watched.is_over = True
-            self._failures[peer] = f"peer {peer} can't be started again: {error}"
+            self._failures[peer] = f"can't be started again: {error}"
         watched.num_starts += 1
 
     def _lose(self, peer: PeerId, reason: str) -> None:
@@ -282,7 +295,7 @@ class Supervisor:
             if not watched.is_over:
                 watched.handle.kill()
                 watched.is_over = True
-                self._failures[peer] = f"peer {peer} {reason} and was ended"
+                self._failures[peer] = f"{reason} and was ended"
                 self._lose(peer, reason)
 
     def _event(self, kind: str, message: str, peer: PeerId) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import sys
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich import get_console
-from rich.logging import RichHandler
 
 from configs.compose import check_overrides, from_mapping, from_omegaconf
 from configs.resume import load_config, merge_resumed
@@ -22,6 +20,7 @@ from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
 from dogo_fed.reporting import print_summary, was_stopped
 from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from server.launch import launch
+from server.terminal_log import log_to_terminal
 
 
 def main() -> None:
@@ -42,7 +41,7 @@ def _main(composed: DictConfig) -> None:
 
 def run(composed: DictConfig) -> int:
     """Returns 0, 1 if the run failed, 2 if it could not be started, 130 if the user stopped it."""
-    _log_to_terminal()
+    log_to_terminal()
     try:
         summary = launch(_config(composed))
     except (ConfigError, DataError, PlacementError) as error:
@@ -66,17 +65,3 @@ def _config(composed: DictConfig) -> RunConfig:
     if job.mode is RunMode.MULTIRUN and config.run_dir is not None:
         return dataclasses.replace(config, run_dir=str(Path(config.run_dir) / str(job.job.num)))
     return config
-
-
-def _log_to_terminal() -> None:
-    """Shows what the reports say, and warnings of everything else; the rest is in the log files."""
-    console = get_console()
-    handler: logging.Handler = logging.StreamHandler(sys.stdout)
-    if console.is_terminal:  # shares the terminal with the live view
-        handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
-    handler.addFilter(
-        lambda record: (
-            record.levelno >= logging.WARNING or record.name.startswith("dogo_fed.reporting")
-        )
-    )
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)

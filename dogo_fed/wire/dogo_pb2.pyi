@@ -26,6 +26,8 @@ class HostState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUNNING: _ClassVar[HostState]
     WAITING: _ClassVar[HostState]
     ENDED: _ClassVar[HostState]
+    NO_ROOM: _ClassVar[HostState]
+    AWAY: _ClassVar[HostState]
 CODE_UNSPECIFIED: Code
 REFUSED: Code
 SCHEMA_MISMATCH: Code
@@ -38,6 +40,8 @@ UNKNOWN: HostState
 RUNNING: HostState
 WAITING: HostState
 ENDED: HostState
+NO_ROOM: HostState
+AWAY: HostState
 
 class Refusal(_message.Message):
     __slots__ = ("code", "message")

@@ -41,6 +41,7 @@ class Site:
 
     def __init__(self, folder: Path, certificate: Path, app: Path) -> None:
         folder.mkdir(mode=0o700)
+        self._folder = folder
         self.address = f"unix:{folder}/peer.sock"
         self._log = (folder / "log").open("ab")
         self.process = subprocess.Popen(
@@ -60,6 +61,11 @@ class Site:
     def worker(self) -> int:
         """Returns the id of the process that holds the model."""
         return descendants(self.process.pid)[0]
+
+    def checkpoints(self, run: str, peer: str) -> list[str]:
+        """Returns the names of the checkpoints of a run that this site keeps."""
+        folder = self._folder / "runs" / run / "peers" / peer / "checkpoints"
+        return sorted(path.name for path in folder.iterdir())
 
     def close(self) -> None:
         """Ends the process and what is below it."""
@@ -192,8 +198,9 @@ def test_a_peer_process_that_is_killed_comes_back(running: Deployment) -> None:
     assert last == {"simclr": 299, "simsiam": 299}
 
 
-def test_a_run_that_is_stopped_leaves_checkpoints(running: Deployment) -> None:
-    run_id, run_dir = running.submit("stopped", *LONG_RUN)
+def test_a_run_that_is_stopped_in_a_round_saves_its_peers_at_one_step(running: Deployment) -> None:
+    settings = [part for part in LONG_RUN if not part.startswith(("steps", "checkpoint"))]
+    run_id, run_dir = running.submit("stopped", *settings, "steps=3000", "steps_per_round=3000")
     running.wait_for_step(run_id, run_dir, 20)
     running.federation.stop(run_id)
     assert running.federation.wait(run_id, RUN_WITHIN_S) == "finished:stopped"
@@ -202,3 +209,5 @@ def test_a_run_that_is_stopped_leaves_checkpoints(running: Deployment) -> None:
         assert time.monotonic() < deadline_s, running.told("no summary after a stop", run_id)
         time.sleep(LOOK_EVERY_S)
     assert events(run_dir, "stopped")
+    saved = [running.sites[name].checkpoints("stopped", name) for name in PEERS]
+    assert saved[0] == saved[1] and saved[0][-1] != saved[0][0], saved

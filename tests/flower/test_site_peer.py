@@ -17,6 +17,7 @@ import pytest
 from clients.site_address import SiteAddress, make_token, read_token
 from clients.site_carrier import SiteCarrier
 from clients.site_options import SiteOptions
+from clients.site_peer import EXIT_FAILED, watch
 from clients.site_server import SiteServer
 from dogo_fed.errors import ConfigError, ExchangeError, ExchangeTimeout, PlacementError, Refused
 from tests.command import REPOSITORY, environment
@@ -292,8 +293,6 @@ def test_a_worker_that_keeps_dying_is_given_up(
 ) -> None:
     monkeypatch.setattr("clients.site_peer._FIRST_PAUSE_S", 0.01)
     monkeypatch.chdir(REPOSITORY)
-    from clients.site_peer import EXIT_FAILED, watch
-
     worker = ("-c", "import sys; sys.exit(9)")
     assert watch([f"listen={address}"], worker) == EXIT_FAILED
     errors = capfd.readouterr().err

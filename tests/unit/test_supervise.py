@@ -253,8 +253,9 @@ def test_every_failure_is_listed(scene):
 def test_a_silent_run_is_ended(scene):
     launcher = Launcher(resnet=[[None, scene.put_forward(51.0), None]], wide=[[None]])
     message = scene.fail(launcher)
+    said = "peer resnet, wide said nothing for 50 s (recovery.silence_s) and was ended"
+    assert said in message
     for peer in (ADA, BOB):
-        assert f"peer {peer} said nothing for 50 s (recovery.silence_s) and was ended" in message
         assert scene.kinds(peer) == ["peer_started", "peer_lost"]
     assert_gone(launcher)
 

@@ -1,0 +1,574 @@
+"""The verb `dogo-fed flower`: what it refuses, what it tells Flower, how it ends, and what it leaves."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from configs.compose import compose_run
+from dogo_fed.errors import ConfigError, PlacementError
+from server import flower_command, flower_verb
+from server.flower_command import (
+    COMPLETED,
+    FAILED,
+    STOPPED,
+    FlowerRun,
+    LogStream,
+    OwnSuperLink,
+    RunStatus,
+    parse_status,
+    ray_did_not_start,
+    reason,
+)
+from server.own_processes import own_processes
+from tests.command import SMALL_RUN, dogo_fed, start
+from tests.run_watch import digests
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="orphans are taken in on Linux only")
+
+
+class TestRequest:
+    @pytest.fixture(autouse=True)
+    def _elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    def test_a_new_run_gets_the_usual_folder_as_an_absolute_path(self, tmp_path: Path) -> None:
+        request = flower_verb.read_request(["peers=solo", "steps=3"])
+        assert request.folder.parent == tmp_path / "runs" and request.folder.is_dir()
+        assert request.is_new_folder
+        assert request.overrides[:3] == ("peers=solo", "steps=3", "host=flower")
+        assert compose_run(request.overrides).run_dir == str(request.folder)
+
+    @pytest.mark.parametrize(
+        "name", ["plain", "a b=c,d(e)", "it's", "sm\u00f8rrebr\u00f8d", "[x]{y}#"]
+    )
+    def test_any_folder_arrives_as_it_is(self, name: str, tmp_path: Path) -> None:
+        override = flower_verb.quoted("run_dir", tmp_path / name)
+        request = flower_verb.read_request(["steps=3", override])
+        toml = tomllib.loads(flower_verb._run_config(request))
+        arrived = compose_run(shlex.split(toml[flower_verb.OVERRIDES_KEY]))
+        assert arrived.run_dir == str(tmp_path / name)
+        assert arrived.steps == 3
+
+    def test_a_relative_folder_is_made_absolute(self, tmp_path: Path) -> None:
+        request = flower_verb.read_request(["run_dir=here/it"])
+        assert request.folder == tmp_path / "here" / "it"
+        assert sum(part.startswith("run_dir=") for part in request.overrides) == 1
+
+    def test_a_folder_in_use_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.yaml").touch()
+        with pytest.raises(ConfigError, match="resume=run"):
+            flower_verb.read_request(["run_dir=run"])
+
+    @pytest.mark.parametrize("flag", ["-m", "--cfg", "--multirun", "-cn"])
+    def test_flags_are_refused(self, flag: str) -> None:
+        with pytest.raises(ConfigError, match=f"no option {flag}"):
+            flower_verb.read_request([flag, "seed=3"])
+
+    @pytest.mark.parametrize("override", ["host=ray", "host=flower"])
+    def test_the_host_is_given(self, override: str) -> None:
+        with pytest.raises(ConfigError, match="always flower"):
+            flower_verb.read_request([override])
+
+    @pytest.mark.parametrize("override", ["colour=red", "batch_size=many", "peers=nobody"])
+    def test_what_can_not_be_makes_no_folder(self, override: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError):
+            flower_verb.read_request([override])
+        assert not list(tmp_path.iterdir())
+
+    def test_messages_may_carry_the_steps(self) -> None:
+        request = flower_verb.read_request(["exchange=flower"])
+        assert request.config.exchange.transport.value == "flower"
+
+    def test_a_run_goes_on_with_its_own_settings(self, tmp_path: Path) -> None:
+        (tmp_path / "old").mkdir()
+        first = flower_verb.read_request(["peers=trio", "steps=3", "run_dir=old"])
+        _save_config(first)
+        request = flower_verb.read_request(["resume=old", "steps=9"])
+        assert request.folder == tmp_path / "old" and not request.is_new_folder
+        assert len(request.config.peers) == 3 and request.config.steps == 9
+        assert request.overrides[:2] == ("steps=9", "host=flower")
+        assert compose_run(request.overrides).resume == str(tmp_path / "old")
+
+    def test_a_run_that_goes_on_stays_the_same_run(self, tmp_path: Path) -> None:
+        _save_config(flower_verb.read_request(["run_dir=old"]))
+        with pytest.raises(ConfigError, match="seed can't be changed"):
+            flower_verb.read_request(["resume=old", "seed=9"])
+        with pytest.raises(ConfigError, match=r"no config\.yaml"):
+            flower_verb.read_request(["resume=nowhere"])
+
+    def test_the_second_attempt_goes_on_with_the_folder_of_the_first(self) -> None:
+        request = flower_verb.read_request(["steps=3", "run_dir=run"])
+        _save_config(request)
+        arrived = compose_run(
+            shlex.split(tomllib.loads(flower_verb._run_config(request))[flower_verb.OVERRIDES_KEY])
+        )
+        assert arrived.resume == str(request.folder) and arrived.run_dir is None
+
+
+def _save_config(request: flower_verb.Request) -> None:
+    from dogo_fed.run.folder import create
+
+    create(request.config)
+
+
+class TestAppFolder:
+    PROJECT = '[tool.flwr.app]\npublisher = "me"\n'
+
+    def test_a_checkout_is_one(self, tmp_path: Path) -> None:
+        (tmp_path / "pyproject.toml").write_text(self.PROJECT)
+        assert flower_verb.app_folder(tmp_path, Path("/")) == tmp_path
+
+    @pytest.mark.parametrize("content", [None, "", "[tool]\nflwr = 3\n", "no toml"])
+    def test_an_installed_wheel_is_none(self, content: str | None, tmp_path: Path) -> None:
+        if content is not None:
+            (tmp_path / "pyproject.toml").write_text(content)
+        with pytest.raises(ConfigError, match="checkout"):
+            flower_verb.app_folder(tmp_path, Path("/"))
+
+    def test_packages_in_the_way_are_named(self, tmp_path: Path) -> None:
+        app, here = tmp_path / "app", tmp_path / "here"
+        for folder in (app, here):
+            (folder / "clients").mkdir(parents=True)
+            (folder / "clients" / "__init__.py").touch()
+        (app / "pyproject.toml").write_text(self.PROJECT)
+        assert flower_verb.app_folder(app, app) == app
+        with pytest.raises(ConfigError, match=r"'clients'.*another folder"):
+            flower_verb.app_folder(app, here)
+        (here / "clients" / "__init__.py").unlink()  # a folder of that name does no harm
+        assert flower_verb.app_folder(app, here) == app
+
+
+class TestWhatFlowerIsTold:
+    def settings(self, text: str) -> dict[str, str]:
+        return dict(part.split("=") for part in text.split())
+
+    @pytest.mark.parametrize(
+        ("peers", "cpus", "expected"),
+        [("pair", 2, (2, 1)), ("trio", 2, (3, 1)), ("pair", 64, (64, 32))],
+    )
+    def test_there_is_one_worker_for_each_peer(
+        self, peers: str, cpus: int, expected: tuple[int, int]
+    ) -> None:
+        config = compose_run([f"peers={peers}", "host=flower"])
+        told = self.settings(flower_verb.federation_config(config, {}, cpus))
+        assert told["num-supernodes"] == str(len(config.peers))
+        assert (told["init-args-num-cpus"], told["client-resources-num-cpus"]) == tuple(
+            map(str, expected)
+        )
+        assert int(expected[0]) // int(expected[1]) == len(config.peers)
+        assert "init-args-num-gpus" not in told  # Ray finds them
+
+    @pytest.mark.parametrize(
+        ("override", "environment"),
+        [("ray.address='10.0.0.1:6379'", {}), ("seed=1", {"RAY_ADDRESS": "10.0.0.1:6379"})],
+    )
+    def test_a_running_cluster_keeps_its_size(
+        self, override: str, environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        config = compose_run([override, "host=flower"])
+        assert "init-args" not in flower_verb.federation_config(config, environment, 4)
+        told = flower_verb.child_environment(config, environment, tmp_path)
+        assert told["RAY_ADDRESS"] == "10.0.0.1:6379"
+
+    def test_nothing_is_installed_nor_sent_anywhere(self, tmp_path: Path) -> None:
+        told = flower_verb.child_environment(
+            compose_run(["threads_per_peer=3"]),
+            {
+                "HOME": "/h",
+                "PATH": "/p",
+                "PYTHONPATH": "/own",
+                "no_proxy": "intra",
+                "FORCE_COLOR": "1",
+            },
+            tmp_path,
+        )
+        assert told["HOME"] == "/h" and "RAY_ADDRESS" not in told and "FORCE_COLOR" not in told
+        assert told["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+        assert told["FLWR_TELEMETRY_ENABLED"] == told["RAY_USAGE_STATS_ENABLED"] == "0"
+        assert told["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), "/p"]
+        assert told["PYTHONPATH"].split(os.pathsep) == [str(tmp_path), "/own"]
+        assert told["no_proxy"] == "intra,127.0.0.1,localhost"
+        assert told["OMP_NUM_THREADS"] == "3"
+
+
+LOG = """\
+Flower App configuration warnings in '/app/pyproject.toml':
+- Recommended property "license" missing in [project]
+Using SuperLink: own (127.0.0.1:47533)
+\x1b[32mSuccessfully started run 7619879679922412201\x1b[0m
+\x1b[92mINFO \x1b[0m:      Starting logstream for run_id `7619879679922412201`
+\x1b[92mINFO \x1b[0m:      Starting Flower Simulation
+\x1b[93mWARNING \x1b[0m:   Since flwr 1.32, default simulated SuperNodes changed from 10 to 2.
+\x1b[92mINFO \x1b[0m:      To change federation size, use the following command:
+\x1b[92mINFO \x1b[0m:      \tflwr federation simulation-config @none/default <superlink> --num-supernodes <N>
+Successfully installed dogo-fed to /home/x.
+a line of ours
+\x1b[36m(ClientAppActor pid=16978)\x1b[0m \x1b[93mWARNING \x1b[0m:   Manually terminating ClientAppActor
+\x1b[93mWARNING \x1b[0m:   something is wrong
+another line of ours
+\x1b[92mINFO \x1b[0m:      \x20
+"""
+
+
+class FakeProcess:
+    """Has written everything already."""
+
+    def __init__(self, text: str) -> None:
+        self.stdout = io.BytesIO(text.encode())
+
+
+def read(text: str, skip: int = 0) -> tuple[LogStream, list[str]]:
+    shown: list[str] = []
+    stream = LogStream(cast("subprocess.Popen[bytes]", FakeProcess(text)), shown.append, skip)
+    stream.wait(10)
+    assert not stream.is_open
+    return stream, shown
+
+
+class TestLog:
+    OURS = ("a line of ours", "WARNING :   something is wrong", "another line of ours")
+
+    def test_our_lines_are_shown_and_flowers_noise_is_not(self) -> None:
+        stream, shown = read(LOG)
+        assert shown == list(self.OURS)
+        assert stream.run_id == "7619879679922412201"
+
+    def test_what_was_shown_is_not_shown_again(self) -> None:
+        first, _ = read("".join(LOG.splitlines(keepends=True)[:-3]))
+        again = LOG[LOG.index("\x1b[92mINFO \x1b[0m:      Starting logstream") :]
+        _, shown = read(again, skip=first.num_lines)
+        assert shown == list(self.OURS[1:])
+
+
+def answer(state: str, details: str = "N/A") -> str:
+    run = {"run-id": "7", "status": state, "status-details": details}
+    return "a warning before it\n" + json.dumps({"success": True, "runs": [run]}, indent=2)
+
+
+class TestTruth:
+    def test_what_flower_says_about_a_run(self) -> None:
+        assert parse_status(answer("running")) == RunStatus("running")
+        status = parse_status(
+            answer("finished:failed", "Simulation failed with exception: no\n room")
+        )
+        assert status is not None and status.is_finished
+        assert reason(status, []) == "no room"
+
+    @pytest.mark.parametrize("text", ["", "Error", '{"success": false, "error-message": "x"}', "{"])
+    def test_no_answer_is_no_status(self, text: str) -> None:
+        assert parse_status(text) is None
+
+    def test_where_flower_does_not_know_its_log_does(self) -> None:
+        generic = "Simulation failed with exception: An error was encountered. Ending simulation."
+        log = [
+            "Traceback (most recent call last):",
+            "ray.exceptions.RaySystemError: no memory",
+            "The above exception was the direct cause",
+            "RuntimeError: An error was encountered. Ending simulation.",
+        ]
+        assert reason(RunStatus(FAILED, generic), log) == "no memory"
+        assert "without a word" in reason(RunStatus(FAILED, "Task failed with unknown error."), [])
+
+    def test_a_ray_that_did_not_start_is_told_from_one_that_is_talked_about(self) -> None:
+        words = "The current node timed out during startup. This could happen because"
+        assert ray_did_not_start(["x", f"Exception: {words}"])
+        assert not ray_did_not_start([f'    raise Exception("{words}'])
+
+
+class FakeSuperLink:
+    """Streams a log and knows the truth."""
+
+    def __init__(self, *states: RunStatus | None, log: str = LOG, dead: str | None = None) -> None:
+        self.states = list(states)
+        self.log = log
+        self.dead = dead
+        self.interrupted: list[str] = []
+        self.running_apps: list[int] = []
+        self.num_follows = 0
+
+    def run(self, app: Path, run_config: Path, federation: str, show: Any) -> LogStream:
+        return LogStream(cast("subprocess.Popen[bytes]", FakeProcess(self.log)), show)
+
+    def follow(self, run_id: str, show: Any, skip: int) -> LogStream:
+        self.num_follows += 1
+        return LogStream(cast("subprocess.Popen[bytes]", FakeProcess(self.log)), show, skip)
+
+    def status(self, run_id: str) -> RunStatus | None:
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+    def death(self) -> str | None:
+        return self.dead
+
+    def interrupt(self, run_id: str) -> None:
+        self.interrupted.append(run_id)
+
+    def apps(self) -> list[int]:
+        return self.running_apps
+
+
+def carry_out(
+    superlink: FakeSuperLink, *, stop: bool = False, patience_s: float = 0.0
+) -> tuple[RunStatus, list[str]]:
+    shown: list[str] = []
+    run = FlowerRun(cast(OwnSuperLink, superlink), shown.append, lambda: stop, patience_s)
+    return run.carry_out(Path("/app"), Path("/run.toml"), ""), shown
+
+
+class TestRun:
+    @pytest.fixture(autouse=True)
+    def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(flower_command, "_ASK_EVERY_S", 0.0)
+        monkeypatch.setattr(flower_command, "_SETTLE_S", 0.2)
+        monkeypatch.setattr(flower_command, "_LAST_WORDS_S", 0.2)
+
+    def test_the_end_of_the_log_is_not_the_end_of_the_run(self) -> None:
+        superlink = FakeSuperLink(None, RunStatus("running"), RunStatus(COMPLETED))
+        status, shown = carry_out(superlink)
+        assert status == RunStatus(COMPLETED)
+        assert shown == list(TestLog.OURS)
+
+    def test_a_failed_run_has_failed_whatever_the_stream_says(self) -> None:
+        details = "Simulation failed with exception: peer a is lost"
+        status, _ = carry_out(FakeSuperLink(RunStatus(FAILED, details)))
+        assert status == RunStatus(FAILED, "peer a is lost")
+
+    def test_a_log_that_breaks_off_is_taken_up_again_without_repeating_itself(self) -> None:
+        superlink = FakeSuperLink(RunStatus("running"))
+        status, shown = carry_out(superlink)
+        assert superlink.num_follows == flower_command._MAX_ATTACHED
+        assert status.state == FAILED and "broke off" in status.details
+        assert shown == list(TestLog.OURS)
+
+    def test_a_dead_superlink_is_named(self) -> None:
+        dead = "Flower's SuperLink died of SIGKILL"
+        status, _ = carry_out(FakeSuperLink(RunStatus("running"), dead=dead))
+        assert status.state == FAILED and dead in status.details
+
+    def test_what_flower_refuses_is_said_without_its_frame(self) -> None:
+        log = "╭─ Error ────╮\n│ [code: 15] Invalid run configuration. │\n╰────────────╯\n"
+        with pytest.raises(PlacementError) as refusal:
+            carry_out(FakeSuperLink(RunStatus("unknown"), log=log))
+        assert str(refusal.value) == "Flower refused the app: [code: 15] Invalid run configuration."
+
+    def test_a_stop_is_told_once_and_has_its_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(LogStream, "is_open", True)
+        monkeypatch.setattr(LogStream, "run_id", "7", raising=False)
+        superlink = FakeSuperLink(RunStatus("running"))
+        superlink.running_apps = [1]
+        started_s = time.monotonic()
+        status, _ = carry_out_known(superlink, patience_s=0.5)
+        assert status == RunStatus(STOPPED)
+        assert superlink.interrupted == ["7"]
+        assert time.monotonic() - started_s >= 0.5
+
+
+def carry_out_known(superlink: FakeSuperLink, patience_s: float) -> tuple[RunStatus, list[str]]:
+    """A run that Flower has taken already when the user wants it to end."""
+    shown: list[str] = []
+    run = FlowerRun(cast(OwnSuperLink, superlink), shown.append, lambda: True, patience_s)
+    stream = superlink.run(Path("/app"), Path("/run.toml"), "", shown.append)
+    return run._follow(stream, "7"), shown
+
+
+SUMMARY: dict[str, object] = {
+    "run_id": "here", "seed": 0, "host": "flower", "steps": 4, "wall_s": 1.0, "peers": {}, "events": [],
+    "exchange": {
+        "enabled": True, "bytes_up_per_step": 1.0, "bytes_down_per_step": 1.0, "wait_fraction": 0.0,
+        "exchange_fraction": 0.0,
+    },
+}  # fmt: skip
+STOP_EVENT = {"kind": "stopped", "message": "stopped at step 2", "step": 2}
+
+
+class TestExitStatus:
+    def left(self, folder: Path, events: Sequence[object] = ()) -> Path:
+        folder = folder / "here"
+        folder.mkdir()
+        (folder / "summary.json").write_text(json.dumps({**SUMMARY, "events": list(events)}))
+        return folder
+
+    def test_completed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        folder = self.left(tmp_path)
+        assert flower_verb.report(RunStatus(COMPLETED), [], folder) == 0
+        output = capsys.readouterr()
+        assert "run here" in output.out and str(folder) in output.out and not output.err
+
+    def test_a_summary_that_was_shown_is_not_shown_again(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert (
+            flower_verb.report(RunStatus(COMPLETED), ["run here  flower"], self.left(tmp_path)) == 0
+        )
+        assert "run here" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize("state", [COMPLETED, STOPPED])
+    def test_stopped_by_the_user(
+        self, state: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = self.left(tmp_path, [STOP_EVENT])
+        (folder / "peers" / "a" / "checkpoints" / "2").mkdir(parents=True)
+        assert flower_verb.report(RunStatus(state), [], folder) == 130
+        assert f"dogo-fed flower resume={folder}" in capsys.readouterr().err
+
+    def test_stopped_before_it_began(self, tmp_path: Path) -> None:
+        assert flower_verb.report(RunStatus(STOPPED), [], tmp_path) == 130
+
+    @pytest.mark.parametrize(
+        ("status", "words"),
+        [
+            (RunStatus(FAILED, "peer a is lost"), "peer a is lost"),
+            (RunStatus(COMPLETED), "summary.json"),
+            (RunStatus("unknown"), "unknown"),
+        ],
+    )
+    def test_anything_else_is_a_failure(
+        self, status: RunStatus, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert flower_verb.report(status, [], tmp_path) == 1
+        message = capsys.readouterr().err
+        assert message.startswith("dogo-fed: ") and words in message
+        assert len(message.splitlines()) == 1
+
+
+@LINUX
+class TestOwnProcesses:
+    @pytest.fixture
+    def orphans(self) -> Iterator[list[str]]:
+        """A process that starts one in a session of its own and dies."""
+        yield ["bash", "-c", "setsid sleep 300 & setsid bash -c 'trap \"\" TERM; sleep 301; :' &"]
+
+    def test_orphans_in_sessions_of_their_own_are_ended(self, orphans: list[str]) -> None:
+        with own_processes() as processes:
+            started = processes.start(orphans, os.environ, subprocess.DEVNULL)
+            assert started.wait(timeout=20) == 0
+            deadline = time.monotonic() + 20
+            while len(processes.alive()) < 3 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            found = processes.alive()
+            assert len(found) == 3
+            assert processes.end(patience_s=0.3) == []
+            assert not processes.alive()
+        for pid in found:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+    def test_who_was_there_before_is_left_alone(self) -> None:
+        earlier = subprocess.Popen(["sleep", "300"])
+        try:
+            with own_processes() as processes:
+                mine = processes.start(["sleep", "300"], os.environ, subprocess.DEVNULL)
+                assert processes.alive() == [mine.pid]
+                assert processes.end(patience_s=5) == []
+            assert mine.poll() == -signal.SIGTERM
+            assert earlier.poll() is None
+        finally:
+            earlier.kill()
+            earlier.wait(timeout=10)
+
+
+SHORT = [
+    *(part for part in SMALL_RUN if not part.startswith("steps")),
+    "steps=6", "steps_per_round=4", "device=cpu", "peers=simclr_simsiam",
+]  # fmt: skip
+
+
+def test_help_and_refusals_need_no_flower(tmp_path: Path) -> None:
+    assert "dogo-fed train --help" in dogo_fed("flower", "--help")
+    output = dogo_fed("flower", "-m", "seed=1,2", expect=2)
+    assert output.startswith("dogo-fed: ") and len(output.splitlines()) == 1
+    run_dir = tmp_path / "run"
+    output = dogo_fed("flower", "colour=red", f"run_dir={run_dir}", expect=2)
+    assert "colour" in output and len(output.splitlines()) == 1
+    assert not run_dir.exists()
+
+
+def processes_of(home: Path) -> list[str]:
+    """Returns the command lines of all processes that have this temporary folder."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            if f"TMPDIR={home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder that marks what is started in the test; nothing of it may be left."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    yield folder
+    assert not processes_of(folder)
+    assert not list(folder.glob("dogo-fed-flower-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.flower
+@pytest.mark.timeout(600)
+def test_the_same_numbers_as_the_reference_and_nothing_left(
+    tmp_path: Path, temporary: Path
+) -> None:
+    dogo_fed("train", *SHORT, "host=local", f"run_dir={tmp_path / 'reference'}")
+    output = dogo_fed("flower", *SHORT, f"run_dir={tmp_path / 'run'}", timeout_s=400)
+    assert str(tmp_path / "run") in output and "mutual KL" in output
+    assert "Successfully" not in output and "flwr federation" not in output
+    assert digests(tmp_path / "run") == digests(tmp_path / "reference")
+
+
+@pytest.mark.slow
+@pytest.mark.flower
+@pytest.mark.timeout(600)
+def test_a_run_that_can_not_be_fails_with_one_line(tmp_path: Path, temporary: Path) -> None:
+    output = dogo_fed(
+        "flower", *SHORT, "data=image_folder", "data.options.root=nowhere", f"run_dir={tmp_path / 'run'}",
+        expect=1, cwd=tmp_path, timeout_s=400,
+    )  # fmt: skip
+    assert output.splitlines()[-1].startswith("dogo-fed: ") and "nowhere" in output.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.flower
+@pytest.mark.kill
+@pytest.mark.timeout(900)
+def test_sigterm_ends_it_well_and_it_goes_on(tmp_path: Path, temporary: Path) -> None:
+    run_dir = tmp_path / "run"
+    long = [part for part in SHORT if not part.startswith("steps=")]
+    process = start("flower", *long, "steps=4000", f"run_dir={run_dir}", cwd=tmp_path)
+    try:
+        _wait_for_checkpoints(run_dir)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=180)
+    finally:
+        process.kill()
+    assert process.returncode == 130, output
+    assert f"dogo-fed flower resume={run_dir}" in output
+    step = max(int(path.stem.strip("step-")) for path in run_dir.glob("peers/*/checkpoints/*"))
+    dogo_fed("flower", f"resume={run_dir}", f"steps={step + 4}", cwd=tmp_path, timeout_s=400)
+    dogo_fed("train", *long, f"steps={step + 4}", "host=local", f"run_dir={tmp_path / 'reference'}")
+    assert digests(run_dir) == digests(tmp_path / "reference")
+
+
+def _wait_for_checkpoints(run_dir: Path) -> None:
+    deadline = time.monotonic() + 300
+    while len(list(run_dir.glob("peers/*/checkpoints/*"))) < 4:
+        assert time.monotonic() < deadline, "no checkpoint within 300 s"
+        time.sleep(0.1)
