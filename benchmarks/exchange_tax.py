@@ -30,20 +30,18 @@ import shlex
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import rich
 import torch
 
 from benchmarks.machine import write_result
+from benchmarks.stamps import Stamps, read_stamps, with_stamps
 from configs.compose import compose_run
-from dogo_fed.config import ComponentConfig, RunConfig
+from dogo_fed.config import RunConfig
 from dogo_fed.contracts import StepReport
-from dogo_fed.data.augment import ViewMaker, build_augmentation
 from dogo_fed.reporting import read_records
 from dogo_fed.reporting.units import human_bytes, percent
 from server.launch import launch
@@ -54,57 +52,6 @@ FEWEST_TIMED = 5
 """Fewer steps of a peer than this within the window are no measurement."""
 IDLE_MACHINE_SHARE = 0.9
 """A peer that never waits and has a core to itself has the processor for more of its step than this."""
-START_TOGETHER_WITHIN_S = 300.0
-
-
-class StampedViews:
-    """An augmentation that notes the clock at the beginning of every step."""
-
-    def __init__(self, inner: ViewMaker, path: Path, num_peers: int) -> None:
-        self._inner = inner
-        self._path = path
-        self._num_peers = num_peers
-        self._file: TextIO | None = None
-
-    def __call__(self, images_BCHW: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the wrapped augmentation's views; the first call waits for the other peers."""
-        if self._file is None:
-            self._file = self._path.open("w", buffering=1, encoding="ascii")
-            self._wait_for_others()
-        # The monotonic clock is the system's, so notes of several processes can be compared.
-        self._file.write(f"{time.monotonic_ns()} {time.process_time_ns()}\n")
-        return self._inner(images_BCHW)
-
-    def _wait_for_others(self) -> None:
-        give_up_at_s = time.monotonic() + START_TOGETHER_WITHIN_S
-        while len(list(self._path.parent.glob("*.stamps"))) < self._num_peers:
-            if time.monotonic() > give_up_at_s:
-                raise TimeoutError("the other peers did not begin")
-            time.sleep(0.001)
-
-
-def stamped_views(
-    *,
-    image_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    inner: str,
-    inner_options: Mapping[str, object],
-    path: str,
-    num_peers: int,
-) -> StampedViews:
-    """Returns the augmentation called `inner`, wrapped; peers find this by its import path."""
-    return StampedViews(
-        build_augmentation(inner, inner_options, image_size, mean, std), Path(path), num_peers
-    )
-
-
-@dataclass(frozen=True)
-class Stamps:
-    """When each step of a peer began, in seconds: on the wall clock, and of processor time."""
-
-    wall_s: list[float]
-    processor_s: list[float]
 
 
 @dataclass(frozen=True)
@@ -142,8 +89,8 @@ def run_once(config: RunConfig) -> dict[str, PeerTiming]:
     with tempfile.TemporaryDirectory(prefix="exchange-tax-") as folder:
         run_dir, stamps_dir = Path(folder) / "run", Path(folder) / "stamps"
         stamps_dir.mkdir()
-        launch(_with_stamps(dataclasses.replace(config, run_dir=str(run_dir)), stamps_dir))
-        stamps = {peer: _read_stamps(stamps_dir / f"{peer}.stamps") for peer in config.peers}
+        launch(with_stamps(dataclasses.replace(config, run_dir=str(run_dir)), stamps_dir))
+        stamps = {peer: read_stamps(stamps_dir / f"{peer}.stamps") for peer in config.peers}
         records = read_records(run_dir / "metrics.jsonl")
     reports = {
         peer: {one.step: one for one in records if isinstance(one, StepReport) and one.peer == peer}
@@ -157,25 +104,6 @@ def run_once(config: RunConfig) -> dict[str, PeerTiming]:
     return {
         peer: _timing(peer, stamps[peer], reports[peer], start_s, end_s) for peer in config.peers
     }
-
-
-def _with_stamps(config: RunConfig, stamps_dir: Path) -> RunConfig:
-    peers = {}
-    for name, peer in config.peers.items():
-        options = {
-            "inner": peer.augmentation.name,
-            "inner_options": dict(peer.augmentation.options),
-            "path": str(stamps_dir / f"{name}.stamps"),
-            "num_peers": len(config.peers),
-        }
-        wrapped = ComponentConfig(name="benchmarks.exchange_tax:stamped_views", options=options)
-        peers[name] = dataclasses.replace(peer, augmentation=wrapped)
-    return dataclasses.replace(config, peers=peers)
-
-
-def _read_stamps(path: Path) -> Stamps:
-    rows = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
-    return Stamps([int(wall) / 1e9 for wall, _ in rows], [int(used) / 1e9 for _, used in rows])
 
 
 def _timing(

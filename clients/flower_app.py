@@ -16,6 +16,7 @@ from dogo_fed.wire import dogo_pb2 as pb
 app = ClientApp()
 
 _SITE_MARGIN_S = 10.0
+_CLOSE_WITHIN_S = 10.0  # as clients.peer_host has it, which a site's ClientApp does not import
 
 
 @app.query("hello")
@@ -89,9 +90,10 @@ def _ask_actor(body: bytes, lease_s: float) -> pb.HostReply:
 def _ask_site(body: bytes, context: Context) -> pb.HostReply:
     from clients.site_carrier import SiteCarrier
 
-    hold_s = pb.HostRequest.FromString(body).hold_s
+    request = pb.HostRequest.FromString(body)
+    within_s = request.hold_s + _SITE_MARGIN_S + (_CLOSE_WITHIN_S if request.close else 0.0)
     try:
         carrier = SiteCarrier.from_node_config(context.node_config)
-        return pb.HostReply.FromString(carrier.forward(body, hold_s + _SITE_MARGIN_S))
+        return pb.HostReply.FromString(carrier.forward(body, within_s))
     except DogoError as error:
         return pb.HostReply(state=pb.AWAY, message=str(error))

@@ -32,7 +32,11 @@ from dogo_fed.wire import dogo_pb2 as pb
 
 logger = logging.getLogger(__name__)
 
+CLOSE_WITHIN_S = 10.0
+"""A request to close is held back for so long while the peer saves itself."""
+
 _END_WAIT_S = 20.0
+_TAKE_OVER_WITHIN_S = 0.5
 _LONGEST_HOLD_S = 20.0
 _TURN_MARGIN_S = 300.0
 _ASK_EVERY_S = 2.0
@@ -97,37 +101,45 @@ class PeerHost:
         if job is None or job.key != key:
             return self._said(pb.UNKNOWN, "this process does not know this start of the peer")
         job.take(request)
+        hold_s = request.hold_s if 0 < request.hold_s < _LONGEST_HOLD_S else 0.0
         if request.close:
-            job.end("the coordinator has closed the run")
-        return job.reply(min(request.hold_s, _LONGEST_HOLD_S), self._where).SerializeToString()
+            job.cut("the coordinator has closed the run")
+            job.wait(CLOSE_WITHIN_S)
+        return job.reply(hold_s, self._where).SerializeToString()
 
     def close(self) -> None:
         """Lets the peer save itself, and ends it; a second call does nothing."""
         with self._lock:
             if self._job is not None:
-                self._job.end("the peer's process is told to end")
+                self._job.cut("the peer's process is told to end")
+                self._job.wait(_END_WAIT_S)
 
     def _start(self, key: tuple[str, str, int], assignment_json: str) -> bytes | None:
         """Puts the peer of this assignment in place of an earlier one; returns a reply if it can't."""
+        try:
+            job = self._job_for(key, assignment_json)
+        except DogoError as error:
+            return self._said(pb.ENDED, str(error), Outcome.UNFIT)
         if self._job is not None:
             if self._job.key[:2] == key[:2] and self._job.key[2] > key[2]:
                 return self._said(pb.UNKNOWN, "a later start of this peer runs here")
-            self._job.end("another start takes its place")
-            if self._job.is_alive():
-                return self._said(pb.UNKNOWN, "the peer that ran here before has not ended yet")
-        try:
-            assignment = Assignment.from_json(assignment_json)
-            if (assignment.run_id, assignment.peer, assignment.number) != key:
-                raise ConfigError("the assignment is not for the peer that the request names")
-            around = Surroundings()
-            if self._site is not None:
-                assignment = _as_site(assignment, self._site)
-                around = Surroundings(root_certificates=self._site.root_certificates)
-            self._job = _Job(key, assignment, around)
-        except DogoError as error:
-            return self._said(pb.ENDED, str(error), Outcome.UNFIT)
-        self._job.start()
+            self._job.cut("another start takes its place")
+            self._job.wait(_TAKE_OVER_WITHIN_S)
+            if self._job.is_alive():  # the request will come again
+                return self._said(pb.AWAY, "the peer that ran here before has not ended yet")
+        self._job = job
+        job.start()
         return None
+
+    def _job_for(self, key: tuple[str, str, int], assignment_json: str) -> _Job:
+        assignment = Assignment.from_json(assignment_json)
+        if (assignment.run_id, assignment.peer, assignment.number) != key:
+            raise ConfigError("the assignment is not for the peer that the request names")
+        around = Surroundings()
+        if self._site is not None:
+            assignment = _as_site(assignment, self._site)
+            around = Surroundings(root_certificates=self._site.root_certificates)
+        return _Job(key, assignment, around)
 
     def _said(self, state: Any, message: str, outcome: Outcome = Outcome.FINISHED) -> bytes:
         return pb.HostReply(
@@ -193,14 +205,17 @@ class _Job:
             self._is_stop_asked |= request.stop
             self._changed.notify_all()
 
-    def end(self, reason: str) -> None:
-        """Lets the peer save itself and end; waits for that, but not for ever."""
+    def cut(self, reason: str) -> None:
+        """Lets the peer save itself and end."""
         with self._changed:
             self._cut = reason
             self._changed.notify_all()
         if self._link is not None:
             self._link.cut(reason)
-        self._thread.join(_END_WAIT_S)
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the peer's end, but not for longer."""
+        self._thread.join(seconds)
 
     def reply(self, hold_s: float, where: str) -> pb.HostReply:
         """Returns how the peer is, after at most `hold_s` seconds of waiting for something to tell."""
@@ -211,7 +226,7 @@ class _Job:
                 reply.state = pb.ENDED
                 reply.outcome = self._ending.outcome.value
                 reply.message = _sendable(self._ending.message)
-            elif self._is_waiting:
+            elif self._is_waiting and not self._may_go_on():
                 reply.state = pb.WAITING
         if self._link is not None:
             self._link.tell(reply)
@@ -219,7 +234,8 @@ class _Job:
 
     def _has_news(self) -> bool:
         asks = self._link is not None and self._link.has_question()
-        return asks or self._is_waiting or self._ending is not None
+        waits = self._is_waiting and not self._may_go_on()
+        return asks or waits or self._ending is not None
 
     def _run(self, assignment: Assignment, around: Surroundings) -> None:
         try:

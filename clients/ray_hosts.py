@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from clients.assignment import Assignment
+from clients.peer_host import CLOSE_WITHIN_S
 from clients.peer_main import Outcome
 from clients.ray_peer import NAMESPACE, HostActor
 from clients.ray_room import gpus_per_peer, is_out_of_gpus, room
@@ -48,6 +49,7 @@ class RayHosts:
 
     def _ask(self, actor: Any, request: pb.HostRequest, name: str) -> pb.HostReply:
         within_s = _NO_WAIT_S if request.assignment else request.hold_s + _ANSWER_WITHIN_S
+        within_s += CLOSE_WITHIN_S if request.close else 0.0
         body = actor.handle.remote(request.SerializeToString())
         try:
             reply = ray.get(body, timeout=within_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -93,7 +94,7 @@ def configuration(run_config: Mapping[str, object]) -> RunConfig:
     for key in _PLAIN_KEYS:
         value = run_config.get(key)
         if value not in (None, 0, ""):
-            overrides.append(f"{key.replace('-', '_')}={value}")
+            overrides.append(f"{key.replace('-', '_')}={_quoted(value)}")
     try:
         overrides += shlex.split(str(run_config.get("hydra-overrides", "")))
     except ValueError as error:
@@ -107,6 +108,13 @@ def configuration(run_config: Mapping[str, object]) -> RunConfig:
             "another folder than you do"
         )
     return config
+
+
+def _quoted(value: object) -> str:
+    """Returns a value as Hydra reads it; a path may have characters that mean something to Hydra."""
+    if not isinstance(value, str) or re.fullmatch(r"[\w./-]+", value):
+        return str(value)
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _resumed(config: RunConfig, overrides: list[str]) -> RunConfig:

@@ -44,7 +44,7 @@ _RUN_ID = re.compile(r"Successfully started run (\d+)")
 _RAISED = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt|Exit)\b: (?P<message>.+)")
 _FLOWERS_WORDS = re.compile(
     r"^(Simulation|ServerApp) failed with exception: |^Task failed with unknown error\.$|"
-    r"^An error was encountered\. Ending simulation\.$"
+    r"^An error was encountered\. Ending simulation\.$|^Simulation Runtime crashed\.$"
 )
 _NOISE = re.compile(
     r"Flower App configuration warnings|- Recommended property|Using SuperLink:|[│╭╰]|"

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from clients.assignment import Assignment
@@ -28,8 +27,9 @@ from dogo_fed.run.prepare import PreparedRun
 from dogo_fed.wire import dogo_pb2 as pb
 from server.calls import CoordinatorCalls
 from server.coordinator_service import CoordinatorService, ServiceSettings
-from server.flower_line import Outgoing, Patience, PeerLine
-from server.flower_nodes import Node, first_line
+from server.flower_line import Patience, PeerLine
+from server.flower_nodes import Node
+from server.flower_post import Post
 from server.supervise import Coordination
 
 logger = logging.getLogger(__name__)
@@ -39,11 +39,8 @@ T = TypeVar("T")
 _SIMULATION_LOOKS_S = 0.01
 _DEPLOYMENT_LOOKS_S = 0.2
 _RELEASE_WITHIN_S = 30.0
-_GRID_GONE_AFTER_S = 30.0
 _LEASE_MARGIN_S = 60.0
 _GLANCE_EVERY_S = 0.05
-_MESSAGE_LIVES_S = 300.0
-"""Flower's own default is twelve hours, in which a message that nobody will answer is not called lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +89,12 @@ class FlowerFleet:
             run_id: its id.
             nodes: one for each peer.
         """
-        self._grid = grid
         self._run = run
         self._nodes = nodes
         self._is_deployment = any(node.is_site for node in nodes.values())
         self._lines = {peer: PeerLine(peer, run_id, self._patience()) for peer in run.peer_ids}
-        self._under_way: dict[str, PeerId] = {}
+        lease_s = run.config.exchange.reconnect_s + _LEASE_MARGIN_S
+        self._post = Post(grid, nodes, lease_s)
         self._known_step: dict[PeerId, int] = {}
         self._where: dict[PeerId, str] = {}
         self._coordination: Coordination | None = None
@@ -105,7 +102,6 @@ class FlowerFleet:
         self._sink: Sink | None = None
         self._round = 0
         self._glance: _Glance | None = None
-        self._grid_failed_since_s: float | None = None
         self._is_releasing = False
 
     # ---- as a launcher ----
@@ -189,53 +185,26 @@ class FlowerFleet:
     def ending(self, peer: PeerId) -> Ending | str | None:
         """Returns how a peer ended. Where Flower takes no messages, the coordinator knows who has left."""
         ending = self._lines[peer].ending
-        if ending is None and self._grid_failed_since_s is not None:
-            standing = self._ask(lambda coordinator: coordinator.standing(peer))
-            if standing in (Membership.DONE, Membership.LOST):
-                return Ending(Outcome.STOPPED)
+        if ending is None and self._post.is_down and self._ask(lambda one: _has_left(one, peer)):
+            return Ending(Outcome.STOPPED)
         return ending
 
     # ---- turning the wheel ----
 
     def _turn(self) -> None:
         now_s = time.monotonic()
-        try:
-            self._receive(now_s)
-            self._send(now_s)
-            self._grid_failed_since_s = None
-        except (ExchangeError, ConfigError):
-            raise
-        except Exception as error:  # whatever Flower's client raises
-            self._grid_failed(error, now_s)
+        for returned in self._post.collect():
+            line, reply = self._lines[returned.peer], returned.reply
+            if reply is None:
+                self._missed(returned.peer, returned.why_not, now_s)
+            elif line.receive(reply, now_s):
+                self._look_at(returned.peer, line, reply)
+        self._send(now_s)
+        self._post.check()
 
-    def _grid_failed(self, error: Exception, now_s: float) -> None:
-        if self._grid_failed_since_s is None:
-            self._grid_failed_since_s = now_s
-            logger.warning("Flower takes no messages: %s: %s", type(error).__name__, error)
-        if now_s - self._grid_failed_since_s > _GRID_GONE_AFTER_S:
-            raise ExchangeError(
-                f"Flower has taken no messages for {_GRID_GONE_AFTER_S:g} s ({first_line(str(error))}); "
-                "was the run stopped, or has the SuperLink ended? The peers' checkpoints are kept"
-            ) from error
-
-    def _receive(self, now_s: float) -> None:
-        if not self._under_way:
-            return
-        for message in self._grid.pull_messages(list(self._under_way)):
-            peer = self._under_way.pop(message.metadata.reply_to_message_id)
-            line = self._lines[peer]
-            if message.has_error():
-                why = first_line(message.error.reason)
-                if line.missed(why, now_s):
-                    self._event(
-                        "node_lost", f"peer {peer}: its Flower node is in trouble: {why}", peer
-                    )
-                continue
-            body = message.content.config_records["dogo"]["reply"]
-            assert isinstance(body, bytes), "the ClientApp sends bytes"
-            reply = pb.HostReply.FromString(body)
-            if line.receive(reply, now_s):
-                self._look_at(peer, line, reply)
+    def _missed(self, peer: PeerId, why: str, now_s: float) -> None:
+        if self._lines[peer].missed(why, now_s) and not self._is_releasing:
+            self._event("node_lost", f"peer {peer}: its Flower node is in trouble: {why}", peer)
 
     def _look_at(self, peer: PeerId, line: PeerLine, reply: pb.HostReply) -> None:
         """Passes on to the coordinator what a reply carries."""
@@ -266,39 +235,10 @@ class FlowerFleet:
         self._push_due(self._until_step(glance), glance.is_stopping, now_s)
 
     def _push_due(self, until_step: int, stop: bool, now_s: float) -> None:
-        outgoing = {
-            peer: message
-            for peer, line in self._lines.items()
-            if (message := line.next_message(until_step, stop, now_s)) is not None
-        }
-        if outgoing:
-            self._push(outgoing, now_s)
-
-    def _push(self, outgoing: dict[PeerId, Outgoing], now_s: float) -> None:
-        """Sends a message to each of these peers; earlier ones to them are waited for no more."""
-        for message_id in [one for one, peer in self._under_way.items() if peer in outgoing]:
-            del self._under_way[message_id]
-        for (
-            peer,
-            one,
-        ) in outgoing.items():  # one by one: Flower leaves out the ids of what it refuses
-            ids = list(self._grid.push_messages([self._message(peer, one)]))
-            if ids and ids[0]:
-                self._under_way[ids[0]] = peer
-            else:
-                self._lines[peer].missed("Flower did not take a message to it", now_s)
-
-    def _message(self, peer: PeerId, outgoing: Outgoing) -> Message:
-        body = ConfigRecord(
-            {"request": outgoing.request.SerializeToString(), "lease-s": self._lease_s()}
-        )
-        return Message(
-            RecordDict({"dogo": body}),
-            dst_node_id=self._nodes[peer].node_id,
-            message_type=outgoing.kind,
-            group_id=str(self._round),
-            ttl=_MESSAGE_LIVES_S,
-        )
+        for peer, line in self._lines.items():
+            outgoing = line.next_message(until_step, stop, now_s)
+            if outgoing is not None and not self._post.send(peer, outgoing, self._round):
+                self._missed(peer, "Flower did not take a message to it", now_s)
 
     def _bring_answers(self, now_s: float) -> None:
         """With exchange=flower: lets time pass for the coordinator, and takes up what has closed."""
@@ -348,13 +288,11 @@ class FlowerFleet:
             logger.info("round=%d of %d begins", self._round, plan.num_rounds)
 
     def _until_step(self, glance: _Glance) -> int:
-        """Returns how far peers may go."""
+        """Returns how far peers may go: one round ahead, so that none of them waits for a message."""
         plan = self._run.plan
         if glance.is_stopping:
             return plan.total_steps  # on to the step that tells them all to stop
-        if self._calls is not None and self._run.config.exchanges:
-            return plan.end_of(self._round + 1)  # every step waits for its message anyway
-        return plan.end_of(self._round)
+        return plan.end_of(self._round + 1)
 
     def _ask(self, action: Callable[[Coordinator], T]) -> T:
         assert self._coordination is not None, "the supervisor serves before it starts peers"
@@ -376,8 +314,12 @@ class FlowerFleet:
             poll_s=0.1,
         )
 
-    def _lease_s(self) -> float:
-        return self._run.config.exchange.reconnect_s + _LEASE_MARGIN_S
+
+def _has_left(coordinator: Coordinator, peer: PeerId) -> bool:
+    standing = coordinator.standing(peer)
+    return standing is Membership.DONE or (
+        standing is Membership.LOST and coordinator.stop_requested
+    )
 
 
 class _Tap:

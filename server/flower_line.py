@@ -17,6 +17,7 @@ from dogo_fed.wire import dogo_pb2 as pb
 
 _CLOSE_TRIES = 3
 _PAUSE_AFTER_MISS_S = 1.0
+_BEFORE_CLOSING_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +118,11 @@ class PeerLine:
             now_s: the time.
         """
         if self._sent is not None:
-            if now_s - self._sent_at_s < self._patience.answer_s:
+            is_in_the_way = self._closings and self._sent.kind != "query.stop"
+            allowed_s = _BEFORE_CLOSING_S if is_in_the_way else self._patience.answer_s
+            if now_s - self._sent_at_s < allowed_s:
                 return None
-            self.missed(f"no answer within {self._patience.answer_s:g} s", now_s)
+            self.missed(f"no answer within {allowed_s:g} s", now_s)
         outgoing = self._due(until_step, stop, now_s)
         if outgoing is not None:
             self._sent, self._sent_at_s = outgoing, now_s
@@ -174,9 +177,10 @@ class PeerLine:
 
     def missed(self, what: str, now_s: float) -> bool:
         """The message under way will not be answered; returns whether that is news."""
+        was_closing = self._sent is not None and self._sent.kind == "query.stop"
         self._sent = None
         if self._closings:
-            self._close_tries += 1
+            self._close_tries += was_closing
             if self._close_tries >= _CLOSE_TRIES:
                 self._was_closed()
             return False
@@ -205,7 +209,7 @@ class PeerLine:
         if reply.HasField("offer"):
             self._offer = reply.offer
         if reply.state == pb.ENDED:
-            self.ending = Ending(Outcome(reply.outcome), reply.message)
+            self.ending = _ending(reply)
         return True
 
     def new_reports(self, reply: pb.HostReply) -> list[pb.ReportRequest]:
@@ -235,3 +239,13 @@ class PeerLine:
     def _was_closed(self) -> None:
         self._closings.popleft()
         self._close_tries = 0
+
+
+def _ending(reply: pb.HostReply) -> Ending:
+    try:
+        return Ending(Outcome(reply.outcome), reply.message)
+    except ValueError:
+        return Ending(
+            Outcome.FAILED,
+            f"ended in a way that this version does not know ({reply.outcome}): {reply.message}",
+        )

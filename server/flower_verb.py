@@ -264,7 +264,8 @@ def _resumed(config: RunConfig, arguments: Sequence[str]) -> RunConfig:
     assert config.resume is not None, "only for a run that goes on"
     keys = [part.lstrip("+~").partition("=")[0] for part in arguments]
     saved = to_mapping(load_config(config.resume))
-    return from_mapping(merge_resumed(saved, to_mapping(config), [*keys, "host"]))
+    merged = merge_resumed(saved, to_mapping(config), [*keys, "host"])
+    return replace(from_mapping(merged), resume=config.resume)
 
 
 def _carry_out(request: Request, app: Path) -> tuple[RunStatus, list[str]]:
@@ -296,7 +297,8 @@ def _attempts(
     superlink = OwnSuperLink(home, environment, processes)
     for attempt in range(1, _MAX_ATTEMPTS + 1):
         run_config = home / f"run-{attempt}.toml"
-        run_config.write_text(_run_config(request), encoding="utf-8")
+        overrides = request.overrides if attempt == 1 else _overrides_again(request)
+        run_config.write_text(_run_config(overrides), encoding="utf-8")
         flower_run = FlowerRun(superlink, _show, stop_requested, _STOP_PATIENCE_S)
         status = flower_run.carry_out(app, run_config, federation)
         if status.state != FAILED or not ray_did_not_start(flower_run.log) or stop_requested():
@@ -320,11 +322,15 @@ def _announced(stop_requested: Callable[[], bool]) -> Callable[[], bool]:
     return asked
 
 
-def _run_config(request: Request) -> str:
-    """Returns Flower's run config; a folder that has a config.yaml by now is gone on with."""
-    overrides = request.overrides
+def _overrides_again(request: Request) -> tuple[str, ...]:
+    """Returns those of a second attempt: the first may have written the folder's config.yaml."""
     if request.config.resume is None and (request.folder / "config.yaml").exists():
-        overrides = ("host=flower", quoted("resume", request.folder))
+        return ("host=flower", quoted("resume", request.folder))
+    return request.overrides
+
+
+def _run_config(overrides: Sequence[str]) -> str:
+    """Returns Flower's run config, as TOML."""
     return f"{OVERRIDES_KEY} = {json.dumps(shlex.join(overrides), ensure_ascii=False)}\n"
 
 

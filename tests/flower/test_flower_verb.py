@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -57,7 +58,7 @@ class TestRequest:
     def test_any_folder_arrives_as_it_is(self, name: str, tmp_path: Path) -> None:
         override = flower_verb.quoted("run_dir", tmp_path / name)
         request = flower_verb.read_request(["steps=3", override])
-        toml = tomllib.loads(flower_verb._run_config(request))
+        toml = tomllib.loads(flower_verb._run_config(request.overrides))
         arrived = compose_run(shlex.split(toml[flower_verb.OVERRIDES_KEY]))
         assert arrived.run_dir == str(tmp_path / name)
         assert arrived.steps == 3
@@ -102,6 +103,7 @@ class TestRequest:
         assert len(request.config.peers) == 3 and request.config.steps == 9
         assert request.overrides[:2] == ("steps=9", "host=flower")
         assert compose_run(request.overrides).resume == str(tmp_path / "old")
+        assert flower_verb._overrides_again(request) == request.overrides
 
     def test_a_run_that_goes_on_stays_the_same_run(self, tmp_path: Path) -> None:
         _save_config(flower_verb.read_request(["run_dir=old"]))
@@ -113,9 +115,7 @@ class TestRequest:
     def test_the_second_attempt_goes_on_with_the_folder_of_the_first(self) -> None:
         request = flower_verb.read_request(["steps=3", "run_dir=run"])
         _save_config(request)
-        arrived = compose_run(
-            shlex.split(tomllib.loads(flower_verb._run_config(request))[flower_verb.OVERRIDES_KEY])
-        )
+        arrived = compose_run(flower_verb._overrides_again(request))
         assert arrived.resume == str(request.folder) and arrived.run_dir is None
 
 
@@ -278,6 +278,7 @@ class TestTruth:
             "Traceback (most recent call last):",
             "ray.exceptions.RaySystemError: no memory",
             "The above exception was the direct cause",
+            "RuntimeError: Simulation Runtime crashed.",
             "RuntimeError: An error was encountered. Ending simulation.",
         ]
         assert reason(RunStatus(FAILED, generic), log) == "no memory"
@@ -496,14 +497,17 @@ def test_help_and_refusals_need_no_flower(tmp_path: Path) -> None:
     assert not run_dir.exists()
 
 
-def processes_of(home: Path) -> list[str]:
-    """Returns the command lines of all processes that have this temporary folder."""
+MARK = "DOGO_FED_TEST"
+
+
+def marked(mark: str) -> list[str]:
+    """Returns the command lines of all processes whose environment has this mark."""
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
-            if f"TMPDIR={home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
                 found.append((folder / "cmdline").read_text().replace("\0", " "))
         except OSError:
             continue
@@ -511,21 +515,20 @@ def processes_of(home: Path) -> list[str]:
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary folder that marks what is started in the test; nothing of it may be left."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    yield folder
-    assert not processes_of(folder)
-    assert not list(folder.glob("dogo-fed-flower-*"))
+def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Marks what is started in the test; nothing of it may be left."""
+    monkeypatch.setenv(MARK, str(tmp_path))
+    folders = set(Path(tempfile.gettempdir()).glob("dogo-fed-flower-*"))
+    yield
+    assert not marked(str(tmp_path))
+    assert not set(Path(tempfile.gettempdir()).glob("dogo-fed-flower-*")) - folders
 
 
 @pytest.mark.slow
 @pytest.mark.flower
 @pytest.mark.timeout(600)
 def test_the_same_numbers_as_the_reference_and_nothing_left(
-    tmp_path: Path, temporary: Path
+    tmp_path: Path, nothing_left: None
 ) -> None:
     dogo_fed("train", *SHORT, "host=local", f"run_dir={tmp_path / 'reference'}")
     output = dogo_fed("flower", *SHORT, f"run_dir={tmp_path / 'run'}", timeout_s=400)
@@ -537,7 +540,7 @@ def test_the_same_numbers_as_the_reference_and_nothing_left(
 @pytest.mark.slow
 @pytest.mark.flower
 @pytest.mark.timeout(600)
-def test_a_run_that_can_not_be_fails_with_one_line(tmp_path: Path, temporary: Path) -> None:
+def test_a_run_that_can_not_be_fails_with_one_line(tmp_path: Path, nothing_left: None) -> None:
     output = dogo_fed(
         "flower", *SHORT, "data=image_folder", "data.options.root=nowhere", f"run_dir={tmp_path / 'run'}",
         expect=1, cwd=tmp_path, timeout_s=400,
@@ -549,12 +552,12 @@ def test_a_run_that_can_not_be_fails_with_one_line(tmp_path: Path, temporary: Pa
 @pytest.mark.flower
 @pytest.mark.kill
 @pytest.mark.timeout(900)
-def test_sigterm_ends_it_well_and_it_goes_on(tmp_path: Path, temporary: Path) -> None:
+def test_sigterm_ends_it_well_and_it_goes_on(tmp_path: Path, nothing_left: None) -> None:
     run_dir = tmp_path / "run"
     long = [part for part in SHORT if not part.startswith("steps=")]
     process = start("flower", *long, "steps=4000", f"run_dir={run_dir}", cwd=tmp_path)
     try:
-        _wait_for_checkpoints(run_dir)
+        _wait_for_checkpoints(run_dir, process)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=180)
     finally:
@@ -567,8 +570,9 @@ def test_sigterm_ends_it_well_and_it_goes_on(tmp_path: Path, temporary: Path) ->
     assert digests(run_dir) == digests(tmp_path / "reference")
 
 
-def _wait_for_checkpoints(run_dir: Path) -> None:
+def _wait_for_checkpoints(run_dir: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 300
     while len(list(run_dir.glob("peers/*/checkpoints/*"))) < 4:
+        assert process.poll() is None, f"the run ended too early:\n{process.communicate()[0]}"
         assert time.monotonic() < deadline, "no checkpoint within 300 s"
         time.sleep(0.1)

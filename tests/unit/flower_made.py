@@ -22,12 +22,35 @@ WITHIN_S = 15.0
 """After so long, what a test waits for will not come."""
 
 
-def eventually(condition: Callable[[], bool], what: str, within_s: float = WITHIN_S) -> None:
-    """Waits for what another thread does; there is no clock to put forward."""
+def comes_true(condition: Callable[[], bool], within_s: float) -> bool:
+    """Waits for what another thread does, for there is no clock to put forward; says whether it came."""
     give_up_at_s = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < give_up_at_s, f"waited in vain: {what}"
+        if time.monotonic() > give_up_at_s:
+            return False
         time.sleep(0.002)
+    return True
+
+
+def eventually(condition: Callable[[], bool], what: str, within_s: float = WITHIN_S) -> None:
+    assert comes_true(condition, within_s), f"waited in vain: {what}"
+
+
+class AtOnce:
+    """In place of a pool of threads, where time is only counted."""
+
+    def submit(
+        self, action: Callable[[Message], Message | None], message: Message
+    ) -> Future[Message | None]:
+        future = Future[Message | None]()
+        try:
+            future.set_result(action(message))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, **options: bool) -> None:
+        """Has nothing to end."""
 
 
 class FakeGrid:
@@ -38,12 +61,16 @@ class FakeGrid:
     call, by its name, and may raise.
     """
 
-    def __init__(self, nodes: Mapping[int, Callable[[Message], Message | None]]) -> None:
+    def __init__(
+        self,
+        nodes: Mapping[int, Callable[[Message], Message | None]],
+        pool: ThreadPoolExecutor | AtOnce | None = None,
+    ) -> None:
         self.nodes = dict(nodes)
         self.trouble: Callable[[str], None] = lambda call: None
         self.pushed: list[Message] = []
         self.pulled_twice: list[str] = []
-        self._pool = ThreadPoolExecutor(8)
+        self._pool = pool or ThreadPoolExecutor(8)
         self._open: dict[str, tuple[Message, Future[Message | None]]] = {}
 
     def get_node_ids(self) -> list[int]:
