@@ -75,6 +75,7 @@ class PeerLine:
         self._told_until = 0
         self._was_told_to_stop = False
         self._missed_since_s: float | None = None
+        self._missed_for: Outcome | None = None
 
     # ---- what is wanted ----
 
@@ -230,8 +231,8 @@ class PeerLine:
 
     def _note_absence(self, what: str, allowed_s: float, outcome: Outcome, now_s: float) -> bool:
         is_news = self._missed_since_s is None
-        if self._missed_since_s is None:
-            self._missed_since_s = now_s
+        if self._missed_since_s is None or outcome is not self._missed_for:
+            self._missed_since_s, self._missed_for = now_s, outcome
         elif now_s - self._missed_since_s > allowed_s and self.ending is None:
             self.ending = Ending(outcome, f"was not there for {allowed_s:g} s: {what}")
         return is_news

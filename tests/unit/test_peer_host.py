@@ -304,10 +304,10 @@ def test_a_start_waits_until_the_one_before_has_really_ended(
     first.begin(until_step=STEPS)
     assert entered.wait(10)
     reply = second.begin(until_step=STEPS)
-    assert reply.state == pb.UNKNOWN and "has not ended yet" in reply.message
+    assert reply.state == pb.AWAY and "has not ended yet" in reply.message
     assert (ADA, 1) not in toys.steps
     go_on.set()
-    eventually(lambda: second.begin(until_step=STEPS).state != pb.UNKNOWN, "the second start")
+    eventually(lambda: second.begin(until_step=STEPS).state != pb.AWAY, "the second start")
     assert outcome(second.ended()) is Outcome.FINISHED
 
 
