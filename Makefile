@@ -7,10 +7,10 @@ export FLWR_TELEMETRY_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow check format bench proto clean
+.PHONY: help train test test-slow check format bench bench-flower proto clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 
 train: $(VENV)/.installed ## set up .venv and run the main job; ARGS="seed=3 peers=trio" changes it
 	$(BIN)/dogo-fed train $(ARGS)
@@ -35,6 +35,9 @@ format: $(VENV)/.installed-dev ## format and fix what can be fixed
 bench: $(VENV)/.installed-dev ## round trip of the exchange and its tax on training; writes benchmarks/results/
 	$(BIN)/python -m benchmarks.round_trip $(ARGS)
 	$(BIN)/python -m benchmarks.exchange_tax $(ARGS)
+
+bench-flower: $(VENV)/.installed-dev ## time per step under Flower, by exchange mode and steps per round; 20 minutes
+	$(BIN)/python -m benchmarks.flower_steps $(ARGS)
 
 proto: ## regenerate the code of dogo_fed/wire/dogo.proto (see docs/design/wire.md for the version)
 	$(PYTHON) -m venv $(VENV)-proto

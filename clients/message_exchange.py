@@ -143,7 +143,7 @@ class MessageLink:
             if received > self._num_received:
                 del self._reports[: received - self._num_received]
                 self._num_received = received
-            if request.HasField("join"):
+            if request.HasField("join") and self._join is not None and self._joined is None:
                 self._joined = request.join
             if (
                 request.HasField("answer")

@@ -100,14 +100,17 @@ def configuration(run_config: Mapping[str, object]) -> RunConfig:
     except ValueError as error:
         raise ConfigError(f"hydra-overrides can't be split into settings: {error}") from error
     config = compose_run(overrides)
-    if config.resume is not None:
-        config = _resumed(config, overrides)
-    if config.run_dir is not None and not Path(config.run_dir).is_absolute():
+    _check_absolute("run_dir", config.run_dir)
+    _check_absolute("resume", config.resume)
+    return config if config.resume is None else _resumed(config, overrides)
+
+
+def _check_absolute(key: str, path: str | None) -> None:
+    if path is not None and not Path(path).is_absolute():
         raise ConfigError(
-            f"run_dir={config.run_dir} must be an absolute path here: Flower's server process works in "
-            "another folder than you do"
+            f"{key}={path} must be an absolute path here: Flower's server process works in another "
+            "folder than you do"
         )
-    return config
 
 
 def _quoted(value: object) -> str:

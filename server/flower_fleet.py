@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 
 from clients.assignment import Assignment
 from clients.peer_main import Ending, Outcome
-from dogo_fed.config import Transport
+from dogo_fed.config import CoordinatorConfig, Transport
 from dogo_fed.contracts import Event, PeerId, Record, StepReport
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.coordination.membership import Membership
@@ -107,20 +107,11 @@ class FlowerFleet:
     # ---- as a launcher ----
 
     def listen_address(self) -> str:
-        """Returns the address of this machine that all peers can reach.
-
-        Raises:
-            ConfigError: sites are elsewhere, and nobody has said how they reach this machine.
-        """
+        """Returns the address of this machine to listen on, so that all peers can reach it."""
         if not self._is_deployment:
             from server.ray_host import address_for_peers
 
             return address_for_peers()
-        if self._run.config.coordinator.public_address is None:
-            raise ConfigError(
-                "sites have to be told how to reach the coordinator: set "
-                "coordinator.public_address=<host>:<port> and coordinator.port=<port>, or exchange=flower"
-            )
         return "0.0.0.0"  # sites come from anywhere; the run's secret and TLS keep strangers out
 
     def start(self, peer: PeerId, number: int, assignment: Assignment) -> FlowerHandle:
@@ -165,7 +156,11 @@ class FlowerFleet:
     def serve(
         self, coordinator: Coordinator, settings: ServiceSettings, sink: Sink
     ) -> Coordination:
-        """Makes the coordinator reachable: over gRPC, or by the messages that pass here."""
+        """Makes the coordinator reachable: over gRPC, or by the messages that pass here.
+
+        Raises:
+            ConfigError: sites are elsewhere, and nobody has said how they reach this machine.
+        """
         self._sink = TeeSink(sink, _Tap(self._known_step))
         if self._run.config.exchange.transport is Transport.FLOWER:
             self._calls = CoordinatorCalls(
@@ -173,6 +168,8 @@ class FlowerFleet:
             )
             self._coordination = _InThisThread(coordinator)
         else:
+            if self._is_deployment:
+                _check_reachable(self._run.config.coordinator)
             self._coordination = CoordinatorService(coordinator, settings, self._sink)
         return self._coordination
 
@@ -312,6 +309,19 @@ class FlowerFleet:
             placement_s=config.ray.placement_timeout_s,
             hold_s=10.0 if carries_steps else 0.0,
             poll_s=0.1,
+        )
+
+
+def _check_reachable(settings: CoordinatorConfig) -> None:
+    if settings.public_address is None:
+        raise ConfigError(
+            "sites have to be told how to reach the coordinator: set "
+            "coordinator.public_address=<host>:<port> and coordinator.port=<port>, or exchange=flower"
+        )
+    if settings.certificate is None:
+        logger.warning(
+            "the sites' distributions and the run's secret will cross the network unencrypted; set "
+            "coordinator.certificate and coordinator.private_key"
         )
 
 

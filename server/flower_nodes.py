@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
@@ -48,32 +49,64 @@ def find_nodes(
     Raises:
         PlacementError: within the time there is not a node for every peer; the message says what to do.
     """
+    search = _Search(grid)
     deadline_s = time.monotonic() + within_s
-    asked: dict[str, int] = {}
-    asked_at_s: dict[int, float] = {}
-    nodes: dict[int, Node] = {}
     while True:
-        now_s = time.monotonic()
-        for node_id in grid.get_node_ids():
-            if node_id not in nodes and now_s - asked_at_s.get(node_id, -1e9) > _HELLO_WITHIN_S:
-                hello = Message(RecordDict(), dst_node_id=node_id, message_type="query.hello")
-                asked |= dict.fromkeys(grid.push_messages([hello]), node_id)
-                asked_at_s[node_id] = now_s
-        replies = list(grid.pull_messages(list(asked))) if asked else []
-        for reply in replies:
-            node_id = asked.pop(reply.metadata.reply_to_message_id)
-            if reply.has_error():
-                logger.warning("a node could not say hello: %s", first_line(reply.error.reason))
-                asked_at_s.pop(node_id, None)
-            else:
-                nodes[node_id] = _node(node_id, reply)
-        found = _assigned(nodes.values(), peers)
+        try:
+            search.look()
+        except Exception as error:  # whatever Flower's client raises
+            search.trouble = f"Flower takes no messages ({type(error).__name__}: {error}). "
+        found = _assigned(search.nodes.values(), peers)
         if len(found) == len(peers):
             return found
-        _check_enough(nodes, peers, timed_out=time.monotonic() > deadline_s, within_s=within_s)
+        _check_simulated(search.nodes.values(), peers)
+        if time.monotonic() > deadline_s:
+            missing = [peer for peer in peers if peer not in found]
+            raise PlacementError(
+                f"no Flower node for peer {', '.join(missing)} within {within_s:g} s; "
+                f"{len(search.nodes)} node(s) answered. {search.trouble}Start a SuperNode for each, with "
+                'peer="<name>" in its --node-config (docs/flower.md)'
+            )
         if stop_requested():
             raise PlacementError("the run was stopped before every peer had a node")
         time.sleep(_LOOK_EVERY_S)
+
+
+class _Search:
+    """Says hello to every node that is there, and keeps what they answer."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.nodes: dict[int, Node] = {}
+        self.trouble = ""
+        self._grid = grid
+        self._asked: dict[str, int] = {}
+        self._asked_at_s: dict[int, float] = {}
+
+    def look(self) -> None:
+        """One look; raises whatever Flower's client raises."""
+        present = set(self._grid.get_node_ids())
+        self.nodes = {one: node for one, node in self.nodes.items() if one in present}
+        for node_id in present - set(self.nodes):
+            self._greet(node_id)
+        replies = list(self._grid.pull_messages(list(self._asked))) if self._asked else []
+        for reply in replies:
+            node_id = self._asked.pop(reply.metadata.reply_to_message_id)
+            node = _node(node_id, reply)
+            if node is not None:
+                self.nodes[node_id] = node
+        self.trouble = ""
+
+    def _greet(self, node_id: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._asked_at_s.get(node_id, -math.inf) < _HELLO_WITHIN_S and (
+            node_id in self._asked.values()
+        ):
+            return
+        hello = Message(RecordDict(), dst_node_id=node_id, message_type="query.hello")
+        for message_id in self._grid.push_messages([hello]):
+            if message_id:
+                self._asked[message_id] = node_id
+        self._asked_at_s[node_id] = now_s
 
 
 def first_line(text: str | None) -> str:
@@ -82,15 +115,23 @@ def first_line(text: str | None) -> str:
     return lines[-1].strip()[:300] if lines else "no reason given"
 
 
-def _node(node_id: int, reply: Message) -> Node:
-    about = reply.content.config_records["about"]
-    return Node(
-        node_id=node_id,
-        peer=str(about["peer"]),
-        is_site=about["is-site"] is True,
-        number=int(str(about["partition-id"])),
-        num_simulated=int(str(about["num-partitions"])),
-    )
+def _node(node_id: int, reply: Message) -> Node | None:
+    """Returns the node as it describes itself, or None if it does not."""
+    if reply.has_error():
+        logger.warning("a node could not say hello: %s", first_line(reply.error.reason))
+        return None
+    try:
+        about = reply.content.config_records["about"]
+        return Node(
+            node_id=node_id,
+            peer=str(about["peer"]),
+            is_site=about["is-site"] is True,
+            number=int(str(about["partition-id"])),
+            num_simulated=int(str(about["num-partitions"])),
+        )
+    except (KeyError, ValueError) as error:
+        logger.warning("node %d says hello in a way that is not ours: %s", node_id, error)
+        return None
 
 
 def _assigned(nodes: Iterable[Node], peers: tuple[PeerId, ...]) -> dict[PeerId, Node]:
@@ -103,21 +144,12 @@ def _assigned(nodes: Iterable[Node], peers: tuple[PeerId, ...]) -> dict[PeerId, 
     return found
 
 
-def _check_enough(
-    nodes: Mapping[int, Node], peers: tuple[PeerId, ...], *, timed_out: bool, within_s: float
-) -> None:
-    """Raises PlacementError where waiting has no sense (any more)."""
-    simulated = max((node.num_simulated for node in nodes.values() if not node.is_site), default=0)
+def _check_simulated(nodes: Iterable[Node], peers: tuple[PeerId, ...]) -> None:
+    """Raises PlacementError where Flower simulates too few nodes: there will not be more."""
+    simulated = max((node.num_simulated for node in nodes if not node.is_site), default=0)
     if 0 < simulated < len(peers):
         raise PlacementError(
             f"the run has {len(peers)} peers ({', '.join(peers)}), but Flower simulates {simulated} "
             f"nodes; start it with --federation-config 'num-supernodes={len(peers)}', or by "
             "`dogo-fed flower`, which does"
-        )
-    if timed_out:
-        found = _assigned(nodes.values(), peers)
-        missing = [peer for peer in peers if peer not in found]
-        raise PlacementError(
-            f"no Flower node for peer {', '.join(missing)} within {within_s:g} s; {len(nodes)} node(s) "
-            'answered. Start a SuperNode for each, with peer="<name>" in its --node-config (docs/flower.md)'
         )

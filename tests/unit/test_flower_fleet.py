@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import random
 import threading
 import time
 
@@ -14,23 +15,27 @@ from clients.peer_host import PeerHost
 from clients.peer_main import Ending, Outcome
 from configs.compose import compose_run
 from dogo_fed import seeding
-from dogo_fed.contracts import PeerId, PeerResult, StepReport
+from dogo_fed.contracts import PeerId, PeerResult, StepReport, Ticket
+from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.errors import ExchangeError
 from dogo_fed.run.folder import create
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
+from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
 from server import flower_fleet, flower_post, supervise
+from server.coordinator_service import ServiceSettings
 from server.flower_fleet import FlowerFleet
 from server.flower_line import Patience
 from server.flower_nodes import Node
 from server.supervise import Supervisor
-from tests.contract.made import KeepingSink
+from tests.contract.made import KeepingSink, distribution
 from tests.unit.flower_made import (
     AtOnce,
     FakeGrid,
     ToyPeers,
     answered,
+    assignment_of,
     carries_to,
     comes_true,
     eventually,
@@ -433,8 +438,9 @@ def test_an_ending_that_nobody_knows_is_an_ending(make_scene):
     assert "wide" in message and "silence_s" not in message
 
 
-def test_nobody_speaks_for_another_peer(make_scene):
+def test_nobody_speaks_for_another_peer(make_scene, monkeypatch):
     """The node says who it is; what is written in a message does not count."""
+    monkeypatch.setattr("server.flower_line._PAUSE_AFTER_MISS_S", 0.05)
     scene = make_scene("exchange=flower", "exchange.join_deadline_s=1", unreachable_s=0.5)
     carry = scene.grid.nodes[NODES[BOB]]
 
@@ -555,7 +561,7 @@ class Releasing:
 
     def __init__(self, scene, monkeypatch):
         self.scene, self.time = scene, VirtualTime()
-        self.mute, self.closed = set(), []
+        self.mute, self.closed, self.babble = set(), [], {}
         for module in (flower_fleet, flower_post):
             monkeypatch.setattr(module, "time", self.time)
         monkeypatch.setattr(scene.grid, "_pool", AtOnce())
@@ -571,21 +577,19 @@ class Releasing:
     def reply(self, peer, message):
         if peer in self.mute:
             return None
+        if peer in self.babble:
+            return answered(message, self.babble[peer]())
         if request_of(message).close:
             self.closed.append(peer)
         return answered(message, pb.HostReply(state=pb.RUNNING).SerializeToString())
 
 
 def _coordinator(scene):
-    from dogo_fed.coordination.coordinator import Coordinator
-
     settings = scene.run.coordinator_settings(scene.folder.run_id, 0)
     return Coordinator(settings, 0.0, scene.sink.emit)
 
 
 def _settings(scene):
-    from server.coordinator_service import ServiceSettings
-
     return ServiceSettings(
         address="",
         port=0,
@@ -596,10 +600,8 @@ def _settings(scene):
     )
 
 
-def _assignment(scene, peer):
-    from tests.unit.flower_made import assignment_of
-
-    return assignment_of(scene.run, peer, scene.folder.run_id)
+def _assignment(scene, peer, **changes):
+    return assignment_of(scene.run, peer, scene.folder.run_id, **changes)
 
 
 @pytest.fixture
@@ -610,6 +612,56 @@ def releasing(make_scene, monkeypatch):
     monkeypatch.setattr(FlowerFleet, "_patience", PATIENCE)
     scene.fleet = FlowerFleet(scene.grid, scene.run, scene.folder.run_id, scene.fleet._nodes)
     return Releasing(scene, monkeypatch)
+
+
+def whole_reply(run_id):
+    """A reply with everything that a reply can have."""
+    sender = pb.Sender(peer=BOB, incarnation="bob-1")
+    ticket = Ticket(run_id, 1, 0, "digest")
+    return pb.HostReply(
+        state=pb.RUNNING,
+        message="m",
+        where="w",
+        next_step=1,
+        join=pb.JoinRequest(sender=sender, run_id=run_id, agreement={"a": "b"}),
+        offer=codec.encode_exchange(sender, ticket, distribution(0, 16)),
+        reports=[
+            pb.ReportRequest(
+                sender=sender,
+                steps=[pb.StepReport(step=0, ssl_loss=1.0)],
+                rounds=[pb.RoundReport(round=1)],
+                result=pb.PeerResult(backbone="b"),
+            )
+        ],
+        leave=pb.LeaveRequest(sender=sender),
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_that_a_site_answers_ends_the_run_of_the_others(releasing, seed):
+    chances = random.Random(seed)
+    whole = whole_reply(releasing.scene.folder.run_id).SerializeToString()
+
+    def babble():
+        # The matrix is most of the bytes; what is around it is more telling.
+        body = bytearray(whole)
+        for _ in range(chances.randint(0, 5)):
+            place = chances.choice([chances.randrange(90), -1 - chances.randrange(90)])
+            body[place] = chances.randrange(256)
+        return bytes(body[: chances.choice([None, None, chances.randrange(len(body))])])
+
+    releasing.babble[BOB] = babble
+    fleet, line = releasing.fleet, releasing.fleet.line(BOB)
+    endings = []
+    for number in range(1, 100):
+        fleet.wait(1.0)
+        if line.ending is not None:
+            endings.append(line.ending)
+            line.close()
+            fleet.start(BOB, number, _assignment(releasing.scene, BOB, number=number))
+    assert fleet.line(ADA).ending is None
+    assert all(isinstance(one, (str, Ending)) for one in endings)
+    assert releasing.scene.grid.kinds(NODES[ADA]).count("query.status") > 50
 
 
 def test_release_closes_every_peer_once(releasing):

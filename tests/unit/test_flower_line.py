@@ -195,7 +195,7 @@ def test_who_is_not_there_yet_is_not_asked_in_a_storm(talk):
         talk.now_s += 0.01
         if talk.next() is not None:
             sent += 1
-            talk.reply(pb.HOST_STATE_UNSPECIFIED)
+            talk.reply(pb.AWAY)
     assert sent <= 11
 
 
@@ -207,6 +207,7 @@ def test_who_is_not_there_yet_is_not_asked_in_a_storm(talk):
     [
         (pb.NO_ROOM, PATIENCE.placement_s, Outcome.UNFIT),
         (pb.UNKNOWN, PATIENCE.unreachable_s, Outcome.CUT_OFF),
+        (pb.AWAY, PATIENCE.unreachable_s, Outcome.CUT_OFF),
         (pb.HOST_STATE_UNSPECIFIED, PATIENCE.unreachable_s, Outcome.CUT_OFF),
     ],
 )
@@ -225,7 +226,7 @@ def test_a_start_waits_for_a_process_but_not_for_ever(talk, state, allowed_s, ou
 def test_the_time_of_a_slow_start_is_not_counted_as_want_of_room(talk):
     for _ in range(150):
         talk.after(PAUSE_S)
-        talk.reply(pb.HOST_STATE_UNSPECIFIED, message="still starting")
+        talk.reply(pb.AWAY, message="still starting")
     assert talk.line.ending is None
     for _ in range(2):
         talk.after(PAUSE_S)
@@ -259,7 +260,7 @@ def test_who_is_unreachable_for_too_long_has_ended(talk, how):
             if how == "error":
                 talk.miss("node offline")
             elif how == "away":
-                talk.reply(pb.HOST_STATE_UNSPECIFIED, message="socket gone")
+                talk.reply(pb.AWAY, message="socket gone")
         longest_s = PATIENCE.unreachable_s + 2 * PATIENCE.answer_s + 10
         assert talk.now_s < began_s + longest_s
     assert talk.now_s > began_s + PATIENCE.unreachable_s
