@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from configs.compose import load_yaml
+from configs.compose import from_mapping, load_yaml
 from dogo_fed.config import RunConfig
+from dogo_fed.config_text import to_mapping
 from dogo_fed.errors import ConfigError
 
 CHANGEABLE = (
     "host", "rounds", "steps", "eval", "checkpoint", "recovery", "coordinator", "ray", "device",
 )  # fmt: skip
 """Settings that may change when a run goes on; the rest decides the numbers."""
+
+
+def resumed(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
+    """Returns the saved configuration of the run that `config` goes on with, with what may change.
+
+    Args:
+        config: what the overrides compose to; its `resume` names the run folder.
+        overrides: as on the command line, e.g. ["resume=runs/first", "ray.address=auto"].
+
+    Raises:
+        ConfigError: there is no run in this folder, or an override would make it another run.
+    """
+    assert config.resume is not None, "only for a run that goes on"
+    saved = to_mapping(load_config(config.resume))
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    merged = merge_resumed(saved, to_mapping(config), keys)
+    return dataclasses.replace(from_mapping(merged), resume=config.resume)
 
 
 def load_config(folder: str) -> RunConfig:

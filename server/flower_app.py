@@ -7,7 +7,6 @@ exchange=flower, in Flower's messages.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import re
 import shlex
@@ -19,10 +18,9 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from configs.compose import compose_run, from_mapping
-from configs.resume import load_config, merge_resumed
+from configs.compose import compose_run
+from configs.resume import resumed
 from dogo_fed.config import RunConfig
-from dogo_fed.config_text import to_mapping
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.reporting import RunSummary, Sink, print_summary
 from dogo_fed.run.folder import RunFolder
@@ -102,7 +100,7 @@ def configuration(run_config: Mapping[str, object]) -> RunConfig:
     config = compose_run(overrides)
     _check_absolute("run_dir", config.run_dir)
     _check_absolute("resume", config.resume)
-    return config if config.resume is None else _resumed(config, overrides)
+    return config if config.resume is None else resumed(config, overrides)
 
 
 def _check_absolute(key: str, path: str | None) -> None:
@@ -118,14 +116,6 @@ def _quoted(value: object) -> str:
     if not isinstance(value, str) or re.fullmatch(r"[\w./-]+", value):
         return str(value)
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _resumed(config: RunConfig, overrides: list[str]) -> RunConfig:
-    assert config.resume is not None, "only a resumed run comes here"
-    saved = to_mapping(load_config(config.resume))
-    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    merged = merge_resumed(saved, to_mapping(config), keys)
-    return dataclasses.replace(from_mapping(merged), resume=config.resume)
 
 
 @contextmanager

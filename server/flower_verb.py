@@ -17,11 +17,11 @@ from typing import cast
 
 from rich import get_console
 
-from configs.compose import compose_run, from_mapping
-from configs.resume import load_config, merge_resumed
+from clients.threads import thread_environment
+from configs.compose import compose_run
+from configs.resume import resumed
 from dogo_fed.agreement import package_folder
 from dogo_fed.config import RunConfig
-from dogo_fed.config_text import to_mapping
 from dogo_fed.errors import ConfigError, PlacementError
 from dogo_fed.reporting import RunSummary, print_summary, was_stopped
 from dogo_fed.run.folder import make_empty
@@ -59,7 +59,6 @@ exit status: 0 completed, 1 failed, 2 could not be started, 130 stopped
 
 _PACKAGES = ("dogo_fed", "server", "clients", "configs")
 _OWN_KEYS = ("host", "run_dir", "resume")
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _STOP_PATIENCE_S = 90.0
 _END_PATIENCE_S = 15.0
 _MAX_ATTEMPTS = 2
@@ -115,7 +114,7 @@ def read_request(arguments: Sequence[str]) -> Request:
     config = compose_run([*arguments, "host=flower"])
     if config.resume is not None:
         folder = Path(config.resume).resolve()
-        config = _resumed(config, arguments)
+        config = resumed(config, [*arguments, "host=flower"])
         return Request(config, folder, (*kept, "host=flower", quoted("resume", folder)), False)
     is_new = config.run_dir is None or not Path(config.run_dir).exists()
     folder = make_empty(config)
@@ -203,7 +202,7 @@ def child_environment(
         "PYTHONPATH": os.pathsep.join(filter(None, python_path)),
         "PYTHONUNBUFFERED": "1",
         "no_proxy": ",".join(filter(None, no_proxy)),
-        **dict.fromkeys(_THREAD_VARIABLES, str(config.threads_per_peer)),
+        **thread_environment(config.threads_per_peer),
     }
     changes["NO_PROXY"] = changes["no_proxy"]
     address = ray_address(config, environment)
@@ -257,15 +256,6 @@ def read_summary(folder: Path) -> RunSummary | None:
     except (OSError, ValueError):
         return None
     return cast(RunSummary, content)
-
-
-def _resumed(config: RunConfig, arguments: Sequence[str]) -> RunConfig:
-    """Returns the saved configuration with the overrides that a resumed run may have."""
-    assert config.resume is not None, "only for a run that goes on"
-    keys = [part.lstrip("+~").partition("=")[0] for part in arguments]
-    saved = to_mapping(load_config(config.resume))
-    merged = merge_resumed(saved, to_mapping(config), [*keys, "host"])
-    return replace(from_mapping(merged), resume=config.resume)
 
 
 def _carry_out(request: Request, app: Path) -> tuple[RunStatus, list[str]]:

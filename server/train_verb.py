@@ -12,10 +12,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich import get_console
 
-from configs.compose import check_overrides, from_mapping, from_omegaconf
-from configs.resume import load_config, merge_resumed
+from configs.compose import check_overrides, from_omegaconf
+from configs.resume import resumed
 from dogo_fed.config import RunConfig
-from dogo_fed.config_text import to_mapping
 from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
 from dogo_fed.reporting import print_summary, was_stopped
 from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
@@ -58,10 +57,7 @@ def _config(composed: DictConfig) -> RunConfig:
     config = from_omegaconf(composed)
     job = HydraConfig.get()
     if config.resume is not None:
-        overridden = [override.lstrip("+~").partition("=")[0] for override in job.overrides.task]
-        saved = to_mapping(load_config(config.resume))
-        merged = merge_resumed(saved, to_mapping(config), overridden)
-        return dataclasses.replace(from_mapping(merged), resume=config.resume)
+        return resumed(config, job.overrides.task)
     if job.mode is RunMode.MULTIRUN and config.run_dir is not None:
         return dataclasses.replace(config, run_dir=str(Path(config.run_dir) / str(job.job.num)))
     return config

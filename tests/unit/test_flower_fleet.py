@@ -312,6 +312,67 @@ def test_a_host_that_dies_is_noticed_and_its_peer_started_again(exchange, make_s
         assert scene.toys.steps[(BOB, 1)][0] == 4, "it goes on at the step that was open"
 
 
+def test_who_dies_at_every_start_is_given_up_and_the_others_go_on(make_scene):
+    scene = make_scene("exchange=flower", "exchange.enabled=false")
+
+    def die(peer, number, step):
+        if peer == BOB:
+            scene.replace_host(BOB)
+            lost = lambda: scene.kinds(BOB).count("peer_lost") > number  # noqa: E731
+            eventually(lost, "that it was noticed")
+
+    scene.toys.crash = die
+    message = scene.fail()
+    assert "peer wide is gone" in message and "recovery.max_restarts" in message
+    assert scene.kinds(BOB).count("peer_started") == 3
+    assert scene.toys.steps[(ADA, 0)] == list(range(STEPS))
+
+
+@pytest.mark.parametrize("first_step", [1, 2, 4, STEPS])
+def test_a_run_that_goes_on_begins_with_the_round_of_its_first_step(first_step, make_scene):
+    scene = make_scene("exchange=flower")
+    scene.folder = dataclasses.replace(scene.folder, checkpoint_step=first_step)
+    scene.supervise()
+    expected = list(range(first_step, STEPS))
+    assert [scene.toys.steps[(peer, 0)] for peer in (ADA, BOB)] == [expected] * 2
+    assert all(ending == Ending(Outcome.FINISHED) for _, _, ending in scene.toys.endings)
+
+
+@pytest.mark.parametrize("exchange", ["flower", "grpc"])
+def test_a_peer_alone_goes_through(exchange, make_scene):
+    scene = make_scene(f"exchange={exchange}", "peers=solo")
+    scene.supervise()
+    assert scene.toys.steps == {(ADA, 0): list(range(STEPS))}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_to_messages_all_steps_are_taught_once_and_in_order(
+    seed, make_scene, monkeypatch
+):
+    monkeypatch.setattr("server.flower_line._PAUSE_AFTER_MISS_S", 0.01)
+    scene = make_scene("exchange=flower", answer_s=0.3)
+    chances = random.Random(seed)
+    fates = []
+
+    def unreliable(carry, message):
+        fates.append(chances.choice(["well"] * 6 + ["before", "after", "silent", "twice"]))
+        if fates[-1] == "before":
+            raise RuntimeError("on the way there")
+        reply = carry(message)
+        if fates[-1] == "after":
+            raise RuntimeError("on the way back")
+        if fates[-1] == "twice":
+            reply = carry(message)
+        return None if fates[-1] == "silent" else reply
+
+    for node_id, carry in scene.grid.nodes.items():
+        scene.grid.nodes[node_id] = functools.partial(unreliable, carry)
+    scene.supervise()
+    assert set(fates) > {"well", "twice"}
+    assert [scene.toys.steps[(peer, 0)] for peer in (ADA, BOB)] == every_step(ADA, BOB)
+    assert scene.toys.teachers == {(ADA, 0): [(BOB,)] * STEPS, (BOB, 0): [(ADA,)] * STEPS}
+
+
 @pytest.mark.parametrize("peers_are_known", [False, True])
 def test_a_stop_ends_all_peers_after_the_same_step(peers_are_known, make_scene):
     scene = make_scene("exchange=flower")

@@ -7,6 +7,7 @@ import json
 import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,16 @@ def test_a_later_start_takes_the_place_of_an_earlier_one(host, config_over_grpc,
     assert toys.endings[0][2].outcome is Outcome.CUT_OFF
     assert toys.endings[1] == (ADA, 1, Ending(Outcome.FINISHED))
     assert first.say().state == pb.UNKNOWN
+
+
+def test_the_same_start_from_many_sides_at_once_starts_one_peer(host, config_over_grpc, toys):
+    line = Line(host, config_over_grpc)
+    with ThreadPoolExecutor(8) as pool:
+        states = {one.state for one in pool.map(lambda _: line.begin(until_step=STEPS), range(16))}
+    line.ended()
+    assert pb.UNKNOWN not in states
+    assert toys.steps == {(ADA, 0): list(range(STEPS))}
+    assert len(toys.endings) == 1
 
 
 def test_an_earlier_start_does_not_come_back(host, config_over_grpc, toys):
