@@ -140,16 +140,16 @@ class FlowerFleet:
         deadline_s = time.monotonic() + _RELEASE_WITHIN_S
         for line in self._lines.values():
             line.close()
-        while not all(line.is_closed for line in self._lines.values()):
-            if time.monotonic() > deadline_s:
-                left = [peer for peer, line in self._lines.items() if not line.is_closed]
-                logger.warning("peer=%s did not say that it has ended", ",".join(left))
-                return
-            try:
+        try:
+            while not all(line.is_closed for line in self._lines.values()):
+                if time.monotonic() > deadline_s:
+                    break
                 self.wait(_DEPLOYMENT_LOOKS_S)
-            except ExchangeError as error:
-                logger.warning("the peers could not be told to end: %s", error)
-                return
+        except ExchangeError as error:
+            logger.warning("the peers could not be told to end: %s", error)
+        left = [peer for peer, line in self._lines.items() if line.gave_up or not line.is_closed]
+        if left:
+            logger.warning("peer=%s did not say that it has ended", ",".join(left))
 
     # ---- as a coordination ----
 

@@ -48,7 +48,14 @@ class Outgoing:
 
 
 class PeerLine:
-    """What one peer has been told and has said. Times are the caller's clock, in seconds."""
+    """What one peer has been told and has said. Times are the caller's clock, in seconds.
+
+    Attributes:
+        where: the peer's process, for people; empty until it has said so.
+        next_step: the step that it does next.
+        ending: how it ended, a sentence if its process is gone, or None.
+        gave_up: whether it was told to end, and never said that it had.
+    """
 
     def __init__(self, peer: PeerId, run_id: str, patience: Patience) -> None:
         """Makes a line on which nothing has been said yet."""
@@ -58,6 +65,7 @@ class PeerLine:
         self._assignment: Assignment | None = None
         self._closings: deque[int] = deque()
         self._close_tries = 0
+        self.gave_up = False
         self._sent: Outgoing | None = None
         self._sent_at_s = -math.inf
         self._forget()
@@ -183,6 +191,7 @@ class PeerLine:
         if self._closings:
             self._close_tries += was_closing
             if self._close_tries >= _CLOSE_TRIES:
+                self.gave_up = True
                 self._was_closed()
             return False
         return self._note_absence(what, self._patience.unreachable_s, Outcome.CUT_OFF, now_s)

@@ -118,11 +118,11 @@ class LocalFlower:
         cwd: Path | None = None,
     ) -> str:
         """Submits a run by `flwr run` and returns its id."""
-        config = f"run-dir={json.dumps(str(run_dir))} hydra-overrides={json.dumps(' '.join(settings))}"
-        size = ["--federation-config", federation] if federation else []
-        said = self.flwr(
-            "run", str(app), "--run-config", config, *size, "--format=json", cwd=cwd
+        config = (
+            f"run-dir={json.dumps(str(run_dir))} hydra-overrides={json.dumps(' '.join(settings))}"
         )
+        size = ["--federation-config", federation] if federation else []
+        said = self.flwr("run", str(app), "--run-config", config, *size, "--format=json", cwd=cwd)
         return str(_answer(said)["run-id"])
 
     def look(self, run_id: str) -> Ended:

@@ -87,4 +87,4 @@ def test_files_arrive_as_they_are(content: dict[str, bytes]) -> None:
 
 
 def test_it_is_far_from_flowers_limit(bundle: bytes) -> None:
-    assert len(bundle) < FLOWERS_LIMIT / 10
+    assert len(bundle) < FLOWERS_LIMIT / 4

@@ -53,7 +53,7 @@ def test_plain_keys_are_settings():
     assert configured(steps=9).steps == 9
 
 
-@pytest.mark.parametrize("nothing", [0, "", None, 0.0])
+@pytest.mark.parametrize("nothing", [0, "", None])
 def test_nothing_leaves_every_setting_at_its_default(nothing):
     keys = set(DEFAULTS) - {"hydra-overrides"}
     assert configuration({**DEFAULTS, **dict.fromkeys(keys, nothing)}) == compose_run(
@@ -67,13 +67,13 @@ def test_flowers_own_keys_of_the_run_are_not_settings():
 
 @pytest.mark.parametrize(
     "path",
-    ["/data/my runs/first", "/data/a,b", "/data/a=b", "/data/(1)", "/data/{x}", "/data/it's", "/1"],
+    ["/data/my runs/a,b", "/data/a=b", "/data/(1)/{x}/it's", "/1"],
 )
 def test_any_absolute_path_can_be_the_run_folder(path):
     assert configured(run_dir=path).run_dir == path
 
 
-@pytest.mark.parametrize("path", ["runs/x", "./x", "x"])
+@pytest.mark.parametrize("path", ["runs/x", "x"])
 def test_a_relative_run_folder_is_refused(path):
     with pytest.raises(ConfigError, match="must be an absolute path"):
         configured(run_dir=path)

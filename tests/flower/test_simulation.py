@@ -1,0 +1,414 @@
+"""Flower's simulation by the wrapper `dogo-fed flower`: the same numbers, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.command import SMALL_RUN, dogo_fed, start
+from tests.flower.left_over import Started, started_here
+from tests.flower.simulated import copy_app, listen_somewhere, was_called
+from tests.run_watch import digests, events, kill, records, wait_for_step
+
+EXCHANGES = ("grpc", "flower")
+PAIR = ("simclr", "simsiam")
+RUN = (*SMALL_RUN, "device=cpu")
+LONG_RUN = (
+    "data=synthetic",
+    "peers=simclr_simsiam",
+    "steps=400",
+    "steps_per_round=100",
+    "batch_size=32",
+    "eval.knn_k=20",
+    "eval.linear=false",
+    "device=cpu",
+)
+RUN_WITHIN_S = 300.0
+GONE_WITHIN_S = 10.0
+
+pytestmark = [
+    pytest.mark.flower,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(sys.platform != "linux", reason="orphans are taken in on Linux only"),
+]
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_app(tmp_path_factory.mktemp("simulation") / "app")
+
+
+@pytest.fixture
+def started() -> Iterator[Started]:
+    """What a test starts; nothing of it may be left at its end."""
+    with started_here() as family:
+        yield family
+        assert family.left(GONE_WITHIN_S) == []
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run of the wrapper that has ended."""
+
+    folder: Path
+    output: str
+    left: list[str]
+    was_port_used: bool
+
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return found
+
+    def says(self) -> str:
+        """Returns where the coordinator says it listens."""
+        log = (self.folder / "coordinator.log").read_text()
+        found = re.search(r"coordinator listens on(.*)", log)
+        assert found, log
+        return found[1].strip()
+
+
+def carry_out(app: Path, folder: Path, *settings: str) -> Done:
+    """Runs the wrapper to its end; with exchange=flower, the coordinator's port is not free."""
+    with started_here() as family, listen_somewhere() as taken:
+        if "exchange=flower" in settings:
+            settings = (*settings, f"coordinator.port={taken.getsockname()[1]}")
+        output = dogo_fed("flower", *settings, f"run_dir={folder}", cwd=app, timeout_s=RUN_WITHIN_S)
+        return Done(folder, output, family.left(GONE_WITHIN_S), was_called(taken))
+
+
+@pytest.fixture(scope="module")
+def reference(app: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    settings = (*RUN, "peers=simclr_simsiam", f"run_dir={folder}")
+    dogo_fed("train", *settings, "host=local", cwd=app)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(app: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    folder = tmp_path_factory.mktemp("pair")
+    return {
+        way: carry_out(app, folder / way, *RUN, "peers=simclr_simsiam", f"exchange={way}")
+        for way in EXCHANGES
+    }
+
+
+class TestPair:
+    """Two runs, and all that is said about them."""
+
+    @pytest.mark.parametrize("way", EXCHANGES)
+    def test_the_numbers_are_those_of_one_process(
+        self, way: str, done: dict[str, Done], reference: Path
+    ) -> None:
+        expected = digests(reference)
+        assert sorted(expected) == list(PAIR) and len(set(expected.values())) == 2
+        assert digests(done[way].folder) == expected
+
+    @pytest.mark.parametrize("way", EXCHANGES)
+    def test_every_round_is_evaluated_and_every_step_told(
+        self, way: str, done: dict[str, Done], reference: Path
+    ) -> None:
+        def told(folder: Path, kind: str, *names: str) -> list[tuple[Any, ...]]:
+            of_kind = [one for one in records(folder) if one["type"] == kind]
+            return sorted(tuple(one[name] for name in names) for one in of_kind)
+
+        kinds = {one["type"] for one in records(reference)} - {"event"}
+        assert {"step", "round"} <= kinds
+        for kind in kinds:
+            assert told(done[way].folder, kind, "peer", "step") == told(
+                reference, kind, "peer", "step"
+            )
+        steps = told(done[way].folder, "step", "peer", "step", "num_teachers")
+        assert steps == [(peer, step, 1) for peer in PAIR for step in range(50)]
+
+    @pytest.mark.parametrize("way", EXCHANGES)
+    def test_its_report_is_in_the_folder_that_the_user_named(
+        self, way: str, done: dict[str, Done]
+    ) -> None:
+        summary = done[way].summary()
+        assert (summary["host"], summary["run_id"], summary["steps"]) == ("flower", way, 50)
+        assert f"run folder: {done[way].folder}" in done[way].output
+        assert summary["exchange"]["bytes_up_per_step"] > 32 * 32 * 4
+        names = {path.name for path in done[way].folder.iterdir()}
+        assert {"config.yaml", "curves.png", "metrics.jsonl", "peers"} <= names
+        for peer in PAIR:
+            told = summary["peers"][peer]
+            assert told["steps_trained"] == 50
+            assert told["knn_top1"] > 0.25 and told["linear_top1"] > 0.25
+
+    @pytest.mark.parametrize("way", EXCHANGES)
+    def test_each_peer_had_a_process_of_its_own_which_is_gone_like_all_others(
+        self, way: str, done: dict[str, Done]
+    ) -> None:
+        placed = placements(done[way].folder)
+        assert sorted(placed) == list(PAIR)
+        assert len({place.pid for place in placed.values()}) == 2
+        assert not any(Path(f"/proc/{place.pid}").exists() for place in placed.values())
+        assert done[way].left == []
+
+    def test_only_the_exchange_over_grpc_opens_a_port(self, done: dict[str, Done]) -> None:
+        assert re.fullmatch(r"127\.0\.0\.1:\d+", done["grpc"].says())
+        # The port that it was told to listen on was taken, and nobody minded or called there.
+        assert done["flower"].says() == ""
+        assert not done["flower"].was_port_used
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a peer lived."""
+
+    pid: int
+    gpu: str
+
+
+def placements(run_dir: Path) -> dict[str, Place]:
+    """Returns where each peer lived last."""
+    found = {}
+    for event in events(run_dir, "peer_placed"):
+        match = re.search(r"process (\d+) GPU (\S+)", event["message"])
+        assert match, event
+        found[event["peer"]] = Place(int(match[1]), match[2])
+    return found
+
+
+def last_line(output: str) -> str:
+    """Returns the last line, which is ours and one line."""
+    line = output.strip().splitlines()[-1]
+    assert line.startswith("dogo-fed: "), output
+    return line
+
+
+@pytest.mark.slow
+def test_the_exchange_over_grpc_needs_the_port_that_it_is_told(
+    app: Path, started: Started, tmp_path: Path
+) -> None:
+    # Without this, that exchange=flower goes through with the same setting would prove nothing.
+    with listen_somewhere() as taken:
+        port = taken.getsockname()[1]
+        output = dogo_fed(
+            *("flower", *RUN, "peers=simclr_simsiam", f"coordinator.port={port}"),
+            *("coordinator.address=127.0.0.1", f"run_dir={tmp_path / 'run'}"),
+            expect=1,
+            cwd=app,
+            timeout_s=RUN_WITHIN_S,
+        )
+    assert str(port) in last_line(output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", EXCHANGES)
+def test_three_peers_have_the_numbers_of_one_process(
+    way: str, app: Path, started: Started, tmp_path: Path
+) -> None:
+    settings = (*RUN, "peers=trio", f"exchange={way}")
+    dogo_fed("train", *settings, "host=local", f"run_dir={tmp_path / 'reference'}", cwd=app)
+    done = carry_out(app, tmp_path / "run", *settings)
+    assert digests(done.folder) == digests(tmp_path / "reference")
+    assert len(done.summary()["peers"]) == len(placements(done.folder)) == 3
+    assert done.left == []
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+@pytest.mark.parametrize("way", EXCHANGES)
+def test_a_run_that_is_stopped_by_ctrl_c_goes_on_to_the_same_numbers(
+    way: str, app: Path, started: Started, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    settings = [part for part in LONG_RUN if not part.startswith("steps")]
+    settings += ["steps_per_round=1000", f"exchange={way}"]
+    process = start("flower", *settings, "steps=4000", f"run_dir={run_dir}", cwd=app)
+    try:
+        wait_for_step(run_dir, 15, process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, output
+    assert f"dogo-fed flower resume={run_dir}" in output
+    assert started.left(GONE_WITHIN_S) == []
+    assert events(run_dir, "stopped")
+    saved = {peer: checkpoints(run_dir, peer)[-1] for peer in PAIR}
+    assert len(set(saved.values())) == 1, "all peers stop after the same step"
+    stopped_at = saved["simclr"]
+    assert 15 <= stopped_at < 4000
+    steps = f"steps={stopped_at + 20}"
+    dogo_fed("flower", f"resume={run_dir}", steps, cwd=app, timeout_s=RUN_WITHIN_S)
+    reference = tmp_path / "reference"
+    dogo_fed("train", *settings, steps, "host=local", f"run_dir={reference}", cwd=app)
+    assert digests(run_dir) == digests(reference)
+    assert events(run_dir, "resumed")[-1]["step"] == stopped_at
+    for peer in PAIR:
+        mine = [one for one in records(run_dir) if one["type"] == "step" and one["peer"] == peer]
+        assert [one["step"] for one in mine] == list(range(stopped_at + 20))
+        assert all(one["num_teachers"] == 1 for one in mine)
+
+
+def checkpoints(run_dir: Path, peer: str) -> list[int]:
+    """Returns the steps of which a peer has checkpoints."""
+    folder = run_dir / "peers" / peer / "checkpoints"
+    return sorted(int(path.stem.removeprefix("step-")) for path in folder.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+@pytest.mark.parametrize("way", EXCHANGES)
+def test_a_peer_whose_process_is_killed_comes_back(
+    way: str, app: Path, started: Started, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    process = start(
+        *("flower", *LONG_RUN, "checkpoint.every_steps=10", f"exchange={way}"),
+        f"run_dir={run_dir}",
+        cwd=app,
+    )
+    try:
+        wait_for_step(run_dir, 15, process)
+        victim = placements(run_dir)["simsiam"].pid
+        assert victim in started.alive()
+        kill(victim)
+        output, _ = process.communicate(timeout=RUN_WITHIN_S)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert [event["peer"] for event in events(run_dir, "peer_lost")] == ["simsiam"]
+    assert sorted(event["peer"] for event in events(run_dir, "peer_started")) == [
+        "simclr",
+        "simsiam",
+        "simsiam",
+    ]
+    assert placements(run_dir)["simsiam"].pid != victim
+    assert "peer simsiam started again" in output
+    told: dict[str, list[dict[str, Any]]] = {peer: [] for peer in PAIR}
+    for one in records(run_dir):
+        if one["type"] == "step":
+            told[one["peer"]].append(one)
+    assert [one["step"] for one in told["simclr"]] == list(range(400))
+    assert told["simsiam"][-1]["step"] == 399
+    taught = [one["num_teachers"] for one in told["simclr"]]
+    assert taught[0] == 1 and taught[-1] == 1, "it was taught before the loss and after the return"
+
+
+BROKEN = """
+from torch import nn
+
+
+class Broken(nn.Module):
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 3, stride=2)
+        self.left = after
+
+    def forward(self, images):
+        if self.training:
+            self.left -= 1
+        if self.left < 0:
+            raise ValueError("broken on purpose")
+        return self.layer(images).mean(dim=(2, 3))
+"""
+
+UNEQUAL = """
+import os
+
+import numpy as np
+
+import dogo_fed
+
+
+def load() -> dogo_fed.DataSet:
+    draw = np.random.default_rng(os.getpid())
+
+    def images(number):
+        return draw.integers(0, 255, (number, 3, 16, 16)).astype(np.uint8), np.arange(number) % 4
+
+    return dogo_fed.dataset_from_arrays("unequal", *images(128), *images(32), 4)
+"""
+
+
+class TestFailures:
+    """Each ends with status 1 and one line that says what is wrong, and leaves nothing."""
+
+    @pytest.fixture
+    def own(self, app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A folder with modules of the user's own, in which the user is."""
+        (tmp_path / "own_model.py").write_text(BROKEN)
+        (tmp_path / "own_data.py").write_text(UNEQUAL)
+        monkeypatch.setenv("PYTHONPATH", str(app))
+        return tmp_path
+
+    def fails(self, own: Path, *settings: str) -> str:
+        output = dogo_fed(
+            *("flower", *RUN, "peers=simclr_simsiam", *settings, f"run_dir={own / 'run'}"),
+            expect=1,
+            cwd=own,
+            timeout_s=RUN_WITHIN_S,
+        )
+        return last_line(output)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("way", EXCHANGES)
+    def test_a_loss_that_is_not_finite(self, way: str, own: Path, started: Started) -> None:
+        line = self.fails(
+            own, "peers.simsiam.optimizer.options.lr=1e30", f"exchange={way}", "steps=5"
+        )
+        assert "peer simsiam can't go on" in line and "finite" in line
+        # The other one has gone on without it.
+        summary = json.loads((own / "run" / "summary.json").read_text())
+        assert summary["peers"]["simclr"]["steps_trained"] == 5
+
+    @pytest.mark.slow
+    def test_a_model_of_one_s_own_that_raises(self, own: Path, started: Started) -> None:
+        line = self.fails(
+            own,
+            "backbone@peers.simsiam.backbone=own",
+            "peers.simsiam.backbone.name=own_model:Broken",
+            "+peers.simsiam.backbone.options.after=8",
+        )
+        assert "peer simsiam can't go on: ValueError: broken on purpose" in line
+        summary = json.loads((own / "run" / "summary.json").read_text())
+        assert summary["peers"]["simclr"]["steps_trained"] == 50
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("way", EXCHANGES)
+    def test_data_that_are_not_equal_everywhere(
+        self, way: str, own: Path, started: Started
+    ) -> None:
+        line = self.fails(own, "data=own", "data.name=own_data:load", f"exchange={way}")
+        assert "data_fingerprint is" in line
+        assert not any(one["type"] == "step" for one in records(own / "run"))
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_nothing_outlives_a_wrapper_that_is_killed(
+    app: Path, started: Started, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    process = start("flower", *LONG_RUN, "steps=4000", f"run_dir={run_dir}", cwd=app)
+    try:
+        wait_for_step(run_dir, 5, process)
+        assert len(started.alive()) > 5
+    finally:
+        kill(process.pid)
+        process.communicate(timeout=60)
+    assert started.left(within_s=60) == []
+    assert all(checkpoints(run_dir, peer) for peer in PAIR)
+
+
+def test_what_is_left_is_found_even_in_a_session_of_its_own() -> None:
+    script = "setsid sleep 300 & setsid bash -c 'exec -a somebody sleep 300' &"
+    with started_here() as family:
+        subprocess.run(["bash", "-c", script], check=True, timeout=20)
+        found = family.left(within_s=1)
+        assert len(found) == 2 and "sleep 300" in found[0]
+        assert family.left(within_s=0, but=("sleep",)) == [one for one in found if "body" in one]
+    assert family.alive() == {}
