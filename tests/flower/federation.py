@@ -6,6 +6,7 @@ their ids when the `Federation` is closed, with what they have started themselve
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -52,6 +53,21 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def tcp_sockets(pid: int) -> list[tuple[int, bool]]:
+    """Returns the local port of every TCP socket of a process, and whether it listens there."""
+    own = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            own.add(os.readlink(descriptor))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if f"socket:[{fields[9]}]" in own:
+                found.append((int(fields[1].rpartition(":")[2], 16), fields[3] == "0A"))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +181,15 @@ class Federation:
         for name in reversed(list(self._processes)):
             self.end(name)
 
-    def add_node(self, name: str, node_config: Mapping[str, str | int]) -> None:
-        """Makes a key, registers it and starts the SuperNode."""
+    def add_node(
+        self, name: str, node_config: Mapping[str, str | int], *, isolation: str = "subprocess"
+    ) -> None:
+        """Makes a key, registers it and starts the SuperNode.
+
+        With isolation "process" the SuperNode starts no process for a message; a `flower-superexec`
+        beside it does, which is started here too, once, and lives on when the SuperNode dies.
+        """
+        port = free_port()
         key = make_node_key(self.folder / "keys", name)
         self.cli("supernode", "register", f"{key}.pub", CONNECTION, "--name", name)
         settings = " ".join(f"{one}={json.dumps(value)}" for one, value in node_config.items())
@@ -175,10 +198,14 @@ class Federation:
             f"--superlink=127.0.0.1:{self.port}",
             f"--root-certificates={self.certificates.authority}",
             f"--auth-supernode-private-key={key}",
-            f"--port={free_port()}",
+            f"--isolation={isolation}",
+            f"--port={port}",
             f"--node-config={settings}",
         ]
         self.start_node(name)
+        if isolation == "process":
+            address = f"--runtime-api-address=127.0.0.1:{port}"
+            self._start(f"{name}-superexec", ["flower-superexec", "--insecure", address])
 
     def start_node(self, name: str) -> None:
         """Starts a SuperNode (again), with the key and the settings it had, until it is let in.
@@ -230,12 +257,16 @@ class Federation:
         process.wait(timeout=_END_WITHIN_S)
 
     def pid(self, name: str) -> int:
-        """Returns the process id of the SuperLink ("superlink") or a SuperNode."""
+        """Returns the process id of the SuperLink ("superlink"), a SuperNode or NAME-superexec."""
         return self._processes[name].pid
 
     def log(self, name: str) -> str:
         """Returns what a process has written so far, over all its starts."""
         return (self.folder / name / "log").read_text(errors="replace")
+
+    def has_log(self, name: str) -> bool:
+        """Whether there is, or was, a process of this name."""
+        return (self.folder / name / "log").exists()
 
     def submit(self, app: Path, run_config: str = "") -> int:
         """Submits a run of the app in this folder and returns its id."""
@@ -247,6 +278,11 @@ class Federation:
         """Returns what Flower says of a run, e.g. "running" or "finished:completed"."""
         runs = self.cli_json("ls", CONNECTION, f"--run-id={run_id}")["runs"]
         return str(runs[0]["status"])
+
+    def why(self, run_id: int) -> str:
+        """Returns what Flower says besides the status of a run, and what the app has written."""
+        runs = self.cli_json("ls", CONNECTION, f"--run-id={run_id}")["runs"]
+        return f"{runs[0]['status-details']}\n{self.cli('log', str(run_id), CONNECTION, '--show')}"
 
     def stop(self, run_id: int) -> None:
         """Asks for the end of a run."""

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.command import REPOSITORY, SMALL_RUN, dogo_fed, environment
-from tests.flower.federation import Federation, free_port
+from tests.flower.federation import Federation, free_port, tcp_sockets
 from tests.run_watch import descendants, digests, events, kill, records, wait_until_gone
 
 PEERS = ("simclr", "simsiam")
+ISOLATION = {"simclr": "subprocess", "simsiam": "process"}
 SETTINGS = ("peers=simclr_simsiam", "device=cpu")
 LONG_RUN = (
     "data=synthetic",
@@ -29,8 +30,20 @@ LONG_RUN = (
     "eval.linear=false",
     "checkpoint.every_steps=10",
 )
+SHORT_RUN = (
+    "data=synthetic",
+    "steps=8",
+    "steps_per_round=4",
+    "batch_size=32",
+    "eval.knn_k=20",
+    "eval.linear=false",
+)
 APP = ("dogo_fed", "server", "clients", "configs", "pyproject.toml", "README.md", "LICENSE")
+KINDS = ("node_lost", "peer_lost", "peer_started")
 RUN_WITHIN_S = 240.0
+GIVEN_UP_WITHIN_S = 180.0
+"""60 s until Flower tells of a lost node, 30 s of patience, 30 s to let go, and some for a slow machine."""
+
 LOOK_EVERY_S = 0.2
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(600)]
@@ -42,21 +55,33 @@ class Site:
     def __init__(self, folder: Path, certificate: Path, app: Path) -> None:
         folder.mkdir(mode=0o700)
         self._folder = folder
+        self._app = app
         self.address = f"unix:{folder}/peer.sock"
-        self._log = (folder / "log").open("ab")
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "server", "peer", f"listen={self.address}"),
-                *(f"root_certificates={certificate}", f"run_dir={folder}/runs"),
-                *(*SETTINGS, "data=synthetic"),
-            ],
-            cwd=folder,
-            env={**environment(), "PYTHONPATH": str(app)},
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        self._command = [
+            *(sys.executable, "-m", "server", "peer", f"listen={self.address}"),
+            *(f"root_certificates={certificate}", f"run_dir={folder}/runs"),
+            *(*SETTINGS, "data=synthetic"),
+        ]
+        self.start()
+
+    def start(self) -> None:
+        """Starts the process (again)."""
+        with (self._folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                env={**environment(), "PYTHONPATH": str(self._app)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """Ends the process and what is below it at once, as a power cut would."""
+        for pid in (self.process.pid, *descendants(self.process.pid)):
+            kill(pid)
+        self.process.wait(timeout=10)
 
     def worker(self) -> int:
         """Returns the id of the process that holds the model."""
@@ -75,7 +100,6 @@ class Site:
         for pid in left:
             kill(pid)
         self.process.wait(timeout=10)
-        self._log.close()
         assert not left, "the site's processes end when they are told to"
 
 
@@ -91,16 +115,19 @@ class Deployment:
         self._folder = folder
 
     def submit(self, name: str, *settings: str) -> tuple[int, Path]:
-        """Submits a run; returns its id and its folder."""
-        tls, run_dir, port = self.federation.certificates, self._folder / name, free_port()
-        overrides = (
-            *(*SETTINGS, *settings, "coordinator.address=127.0.0.1", f"coordinator.port={port}"),
+        """Submits a run with a coordinator that sites can reach; returns its id and its folder."""
+        tls, port = self.federation.certificates, free_port()
+        return self.submit_as_is(
+            name,
+            *(*settings, "coordinator.address=127.0.0.1", f"coordinator.port={port}"),
             f"coordinator.public_address=localhost:{port}",
             *(f"coordinator.certificate={tls.server}", f"coordinator.private_key={tls.key}"),
         )
-        run_config = (
-            f"run-dir={json.dumps(str(run_dir))} hydra-overrides={json.dumps(' '.join(overrides))}"
-        )
+
+    def submit_as_is(self, name: str, *settings: str) -> tuple[int, Path]:
+        """Submits a run with these settings only; returns its id and its folder."""
+        run_dir, overrides = self._folder / name, " ".join((*SETTINGS, *settings))
+        run_config = f"run-dir={json.dumps(str(run_dir))} hydra-overrides={json.dumps(overrides)}"
         return self.federation.submit(self._app, run_config), run_dir
 
     def wait_for_step(self, run_id: int, run_dir: Path, step: int) -> None:
@@ -114,7 +141,10 @@ class Deployment:
 
     def told(self, what: str, run_id: int) -> str:
         """Returns `what` with the ends of all logs, for a test that fails."""
-        logs = [self.federation.log(name)[-4000:] for name in ("superlink", *PEERS)]
+        names = ("superlink", *PEERS, *(f"{one}-superexec" for one in PEERS))
+        logs = [
+            self.federation.log(name)[-4000:] for name in names if self.federation.has_log(name)
+        ]
         logs += [(self._folder / f"site-{name}" / "log").read_text()[-2000:] for name in PEERS]
         return "\n\n".join([f"run {run_id}: {what}", *logs])
 
@@ -147,7 +177,8 @@ def deployment(folder: Path) -> Iterator[Deployment]:
         for name in PEERS:
             sites[name] = Site(folder / f"site-{name}", federation.certificates.authority, app)
             stack.callback(sites[name].close)
-            federation.add_node(name, {"peer": name, "peer-address": sites[name].address})
+            settings = {"peer": name, "peer-address": sites[name].address}
+            federation.add_node(name, settings, isolation=ISOLATION[name])
         yield Deployment(folder, app, federation, sites)
 
 
@@ -196,6 +227,69 @@ def test_a_peer_process_that_is_killed_comes_back(running: Deployment) -> None:
     assert summary["peers"]["simclr"]["steps_trained"] == 300
     last = {one["peer"]: one["step"] for one in records(run_dir) if one["type"] == "step"}
     assert last == {"simclr": 299, "simsiam": 299}
+
+
+def test_a_run_outlives_a_supernode_and_the_other_sites_peer_process(running: Deployment) -> None:
+    run_id, run_dir = running.submit("both", *LONG_RUN)
+    running.wait_for_step(run_id, run_dir, 20)
+    running.federation.kill("simsiam")
+    kill(running.sites["simclr"].worker())
+    running.federation.start_node("simsiam")
+    running.finish(run_id)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    told = {kind: [e for e in summary["events"] if e["kind"] == kind] for kind in KINDS}
+    assert {event["peer"] for event in told["node_lost"]} == {"simsiam"}, summary["events"]
+    assert {event["peer"] for event in told["peer_lost"]} == {"simclr"}, summary["events"]
+    again = [event for event in told["peer_started"] if "started again" in event["message"]]
+    assert {event["peer"] for event in again} == {"simclr"}, summary["events"]
+    trained = {name: peer["steps_trained"] for name, peer in summary["peers"].items()}
+    assert trained["simsiam"] == 300 > trained["simclr"] > 20, trained
+    last = {one["peer"]: one["step"] for one in records(run_dir) if one["type"] == "step"}
+    assert last == {"simclr": 299, "simsiam": 299}
+
+
+def test_a_site_that_never_returns(running: Deployment) -> None:
+    patience = ("exchange.deadline_s=10", "exchange.join_deadline_s=20")
+    run_id, run_dir = running.submit("gone", *LONG_RUN, *patience)
+    running.wait_for_step(run_id, run_dir, 20)
+    running.federation.kill("simclr")
+    running.sites["simclr"].kill()
+    try:
+        status = running.federation.wait(run_id, GIVEN_UP_WITHIN_S)
+        why = running.federation.why(run_id)
+    finally:
+        running.sites["simclr"].start()
+        running.federation.start_node("simclr")
+    assert status == "finished:failed", running.told(status, run_id)
+    assert "peer simclr can't go on: was not there for 30 s" in why, why
+    assert {event["peer"] for event in events(run_dir, "peer_lost")} == {"simclr"}
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert {name: one["steps_trained"] for name, one in summary["peers"].items()} == {
+        "simsiam": 300
+    }
+
+
+def test_steps_in_flowers_messages_need_no_port(running: Deployment, tmp_path: Path) -> None:
+    run_id, run_dir = running.submit_as_is("messages", *SHORT_RUN, "exchange=flower")
+    expected = reference(tmp_path, *SHORT_RUN)
+    running.wait_for_step(run_id, run_dir, 1)
+    superlink = running.federation.pid("superlink")
+    assert (running.federation.port, True) in tcp_sockets(superlink)
+    listening = [
+        port for pid in descendants(superlink) for port, is_open in tcp_sockets(pid) if is_open
+    ]
+    assert listening == []
+    assert [tcp_sockets(site.worker()) for site in running.sites.values()] == [[], []]
+    running.finish(run_id)
+    assert digests(run_dir) == expected
+
+
+def test_sites_must_be_told_where_the_coordinator_is(running: Deployment) -> None:
+    run_id, _ = running.submit_as_is("nowhere", *SHORT_RUN)
+    status = running.federation.wait(run_id, RUN_WITHIN_S)
+    assert status == "finished:failed", running.told(status, run_id)
+    why = running.federation.why(run_id)
+    assert "set coordinator.public_address=<host>:<port>" in why, why
 
 
 def test_a_run_that_is_stopped_in_a_round_saves_its_peers_at_one_step(running: Deployment) -> None:

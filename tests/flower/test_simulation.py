@@ -16,7 +16,13 @@ import pytest
 
 from tests.command import SMALL_RUN, dogo_fed, start
 from tests.flower.left_over import Started, started_here
-from tests.flower.simulated import copy_app, listen_somewhere, was_called
+from tests.flower.simulated import (
+    checkpoints,
+    copy_app,
+    listen_somewhere,
+    placements,
+    was_called,
+)
 from tests.run_watch import digests, events, kill, records, wait_for_step
 
 EXCHANGES = ("grpc", "flower")
@@ -121,12 +127,9 @@ class TestPair:
             of_kind = [one for one in records(folder) if one["type"] == kind]
             return sorted(tuple(one[name] for name in names) for one in of_kind)
 
-        kinds = {one["type"] for one in records(reference)} - {"event"}
-        assert {"step", "round"} <= kinds
-        for kind in kinds:
-            assert told(done[way].folder, kind, "peer", "step") == told(
-                reference, kind, "peer", "step"
-            )
+        rounds = told(done[way].folder, "round", "peer", "round", "step", "knn_top1")
+        assert len(rounds) == 2 * 4, "before the first and after each of the three"
+        assert rounds == told(reference, "round", "peer", "round", "step", "knn_top1")
         steps = told(done[way].folder, "step", "peer", "step", "num_teachers")
         assert steps == [(peer, step, 1) for peer in PAIR for step in range(50)]
 
@@ -160,24 +163,6 @@ class TestPair:
         # The port that it was told to listen on was taken, and nobody minded or called there.
         assert done["flower"].says() == ""
         assert not done["flower"].was_port_used
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a peer lived."""
-
-    pid: int
-    gpu: str
-
-
-def placements(run_dir: Path) -> dict[str, Place]:
-    """Returns where each peer lived last."""
-    found = {}
-    for event in events(run_dir, "peer_placed"):
-        match = re.search(r"process (\d+) GPU (\S+)", event["message"])
-        assert match, event
-        found[event["peer"]] = Place(int(match[1]), match[2])
-    return found
 
 
 def last_line(output: str) -> str:
@@ -251,12 +236,6 @@ def test_a_run_that_is_stopped_by_ctrl_c_goes_on_to_the_same_numbers(
         mine = [one for one in records(run_dir) if one["type"] == "step" and one["peer"] == peer]
         assert [one["step"] for one in mine] == list(range(stopped_at + 20))
         assert all(one["num_teachers"] == 1 for one in mine)
-
-
-def checkpoints(run_dir: Path, peer: str) -> list[int]:
-    """Returns the steps of which a peer has checkpoints."""
-    folder = run_dir / "peers" / peer / "checkpoints"
-    return sorted(int(path.stem.removeprefix("step-")) for path in folder.iterdir())
 
 
 @pytest.mark.slow
