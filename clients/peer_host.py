@@ -133,7 +133,8 @@ class PeerHost:
 
     def _job_for(self, key: tuple[str, str, int], assignment_json: str) -> _Job:
         assignment = Assignment.from_json(assignment_json)
-        if (assignment.run_id, assignment.peer, assignment.number) != key:
+        run_id = key[0].partition("@")[0]
+        if (assignment.run_id, assignment.peer, assignment.number) != (run_id, *key[1:]):
             raise ConfigError("the assignment is not for the peer that the request names")
         around = Surroundings()
         if self._site is not None:

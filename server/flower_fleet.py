@@ -8,6 +8,7 @@ and takes along what step s shows, so a step costs one message.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ class FlowerFleet:
         self._run = run
         self._nodes = nodes
         self._is_deployment = any(node.is_site for node in nodes.values())
-        self._lines = {peer: PeerLine(peer, run_id, self._patience()) for peer in run.peer_ids}
+        run_key = f"{run_id}@{secrets.token_hex(4)}"
+        self._lines = {peer: PeerLine(peer, run_key, self._patience()) for peer in run.peer_ids}
         lease_s = run.config.exchange.reconnect_s + _LEASE_MARGIN_S
         self._post = Post(grid, nodes, lease_s)
         self._known_step: dict[PeerId, int] = {}

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ _APP = ("dogo_fed", "server", "clients", "configs", "pyproject.toml", "README.md
 _BIN = Path(sys.executable).parent
 _CLI_WITHIN_S = 120.0
 _MAX_ATTEMPTS = 3
+_STEP_WITHIN_S = 300.0
 _ASK_EVERY_S = 1.0
 _LOOK_EVERY_S = 0.1
 _SETTINGS = {
@@ -70,6 +72,19 @@ def checkpoints(run_dir: Path, peer: str) -> list[int]:
     """Returns the steps of which a peer has checkpoints."""
     folder = run_dir / "peers" / peer / "checkpoints"
     return sorted(int(path.stem.removeprefix("step-")) for path in folder.iterdir())
+
+
+def wait_for_step(run_dir: Path, step: int, has_ended: Callable[[], bool]) -> None:
+    """Returns when some peer has reported this step; fails where the run ends before, or takes too long."""
+    deadline_s = time.monotonic() + _STEP_WITHIN_S
+    ask_s = 0.0
+    while not any(one["type"] == "step" and one["step"] >= step for one in records(run_dir)):
+        now_s = time.monotonic()
+        assert now_s < deadline_s, f"no step {step} within {_STEP_WITHIN_S} s"
+        if now_s - ask_s > _ASK_EVERY_S:
+            assert not has_ended(), f"the run ended before step {step}"
+            ask_s = time.monotonic()
+        time.sleep(_LOOK_EVERY_S)
 
 
 def listen_somewhere() -> socket.socket:
@@ -176,12 +191,9 @@ class LocalFlower:
         ended = self.wait(run_id, within_s)
         assert ended.status == "finished:completed", f"{ended}\n{self.log(run_id)}"
 
-    def wait_for_step(self, run_id: str, run_dir: Path, step: int, within_s: float) -> None:
+    def wait_for_step(self, run_id: str, run_dir: Path, step: int) -> None:
         """Returns when some peer has reported this step."""
-        deadline_s = time.monotonic() + within_s
-        while not any(one["type"] == "step" and one["step"] >= step for one in records(run_dir)):
-            assert time.monotonic() < deadline_s, f"no step {step}:\n{self.log(run_id)}"
-            time.sleep(_LOOK_EVERY_S)
+        wait_for_step(run_dir, step, lambda: self.look(run_id).status.startswith("finished"))
 
     def log(self, run_id: str | None = None) -> str:
         """Returns the log of a run, or the daemon's."""

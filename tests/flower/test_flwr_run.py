@@ -152,9 +152,7 @@ def test_a_peer_that_can_not_go_on_fails_the_run(
     assert only_the_daemon_is_left(started)
 
 
-def test_a_relative_run_folder_is_refused(
-    local: LocalFlower, started: Started, app: Path
-) -> None:
+def test_a_relative_run_folder_is_refused(local: LocalFlower, started: Started, app: Path) -> None:
     ended = local.wait(local.submit(".", Path("runs/here"), *SHORT), RUN_WITHIN_S)
     assert ended.status == "finished:failed"
     assert "run_dir=runs/here must be an absolute path" in ended.details
@@ -172,7 +170,7 @@ def test_flwr_stop_lets_the_peers_save_themselves_at_one_step(
         *(part for part in SHORT if not part.startswith("steps")),
         *("peers=simclr_simsiam", f"exchange={way}", "steps=4000", "steps_per_round=4000"),
     )
-    local.wait_for_step(run_id, run_dir, 10, RUN_WITHIN_S)
+    local.wait_for_step(run_id, run_dir, 10)
     peers = [place.pid for place in placements(run_dir).values()]
     assert set(peers) <= started.alive().keys()
     local.flwr("stop", run_id)

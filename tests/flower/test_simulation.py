@@ -21,9 +21,10 @@ from tests.flower.simulated import (
     copy_app,
     listen_somewhere,
     placements,
+    wait_for_step,
     was_called,
 )
-from tests.run_watch import digests, events, kill, records, wait_for_step
+from tests.run_watch import digests, events, kill, records
 
 EXCHANGES = ("grpc", "flower")
 PAIR = ("simclr", "simsiam")
@@ -213,7 +214,7 @@ def test_a_run_that_is_stopped_by_ctrl_c_goes_on_to_the_same_numbers(
     settings += ["steps_per_round=1000", f"exchange={way}"]
     process = start("flower", *settings, "steps=4000", f"run_dir={run_dir}", cwd=app)
     try:
-        wait_for_step(run_dir, 15, process)
+        wait_for_step(run_dir, 15, lambda: process.poll() is not None)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=120)
     finally:
@@ -251,7 +252,7 @@ def test_a_peer_whose_process_is_killed_comes_back(
         cwd=app,
     )
     try:
-        wait_for_step(run_dir, 15, process)
+        wait_for_step(run_dir, 15, lambda: process.poll() is not None)
         victim = placements(run_dir)["simsiam"].pid
         assert victim in started.alive()
         kill(victim)
@@ -374,7 +375,7 @@ def test_nothing_outlives_a_wrapper_that_is_killed(
     run_dir = tmp_path / "run"
     process = start("flower", *LONG_RUN, "steps=4000", f"run_dir={run_dir}", cwd=app)
     try:
-        wait_for_step(run_dir, 5, process)
+        wait_for_step(run_dir, 5, lambda: process.poll() is not None)
         assert len(started.alive()) > 5
     finally:
         kill(process.pid)
