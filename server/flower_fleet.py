@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from clients.assignment import Assignment
 from clients.peer_main import Ending, Outcome
 from dogo_fed.config import CoordinatorConfig, Transport
-from dogo_fed.contracts import Event, PeerId, Record, StepReport
+from dogo_fed.contracts import PeerId, Record, StepReport
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.coordination.membership import Membership
 from dogo_fed.errors import ConfigError, ExchangeError
@@ -101,7 +101,6 @@ class FlowerFleet:
         self._where: dict[PeerId, str] = {}
         self._coordination: Coordination | None = None
         self._calls: CoordinatorCalls | None = None
-        self._sink: Sink | None = None
         self._round = 0
         self._glance: _Glance | None = None
         self._is_releasing = False
@@ -163,16 +162,16 @@ class FlowerFleet:
         Raises:
             ConfigError: sites are elsewhere, and nobody has said how they reach this machine.
         """
-        self._sink = TeeSink(sink, _Tap(self._known_step))
+        tapped = TeeSink(sink, _Tap(self._known_step))
         if self._run.config.exchange.transport is Transport.FLOWER:
             self._calls = CoordinatorCalls(
-                coordinator, settings.run_id, settings.batch_size, self._sink, time.monotonic
+                coordinator, settings.run_id, settings.batch_size, tapped, time.monotonic
             )
             self._coordination = _InThisThread(coordinator)
         else:
             if self._is_deployment:
                 _check_reachable(self._run.config.coordinator)
-            self._coordination = CoordinatorService(coordinator, settings, self._sink)
+            self._coordination = CoordinatorService(coordinator, settings, tapped)
         return self._coordination
 
     # ---- what handles ask ----
@@ -235,6 +234,9 @@ class FlowerFleet:
 
     def _push_due(self, until_step: int, stop: bool, now_s: float) -> None:
         for peer, line in self._lines.items():
+            why = line.overdue(now_s)
+            if why is not None:
+                self._missed(peer, why, now_s)
             outgoing = line.next_message(until_step, stop, now_s)
             if outgoing is not None and not self._post.send(peer, outgoing, self._round):
                 self._missed(peer, "Flower did not take a message to it", now_s)
@@ -299,8 +301,7 @@ class FlowerFleet:
 
     def _event(self, kind: str, message: str, peer: PeerId) -> None:
         logger.info("peer=%s %s", peer, message)
-        assert self._sink is not None, "the supervisor serves before it starts peers"
-        self._sink.emit(Event(kind=kind, message=message, peer=peer))
+        self._ask(lambda coordinator: coordinator.note(kind, message, peer, time.monotonic()))
 
     def _patience(self) -> Patience:
         config = self._run.config

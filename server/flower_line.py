@@ -84,6 +84,7 @@ class PeerLine:
         self._was_told_to_stop = False
         self._missed_since_s: float | None = None
         self._missed_for: Outcome | None = None
+        self._is_node_missed = False
 
     # ---- what is wanted ----
 
@@ -127,15 +128,22 @@ class PeerLine:
             now_s: the time.
         """
         if self._sent is not None:
-            is_in_the_way = self._closings and self._sent.kind != "query.stop"
-            allowed_s = _BEFORE_CLOSING_S if is_in_the_way else self._patience.answer_s
-            if now_s - self._sent_at_s < allowed_s:
+            why = self.overdue(now_s)
+            if why is None:
                 return None
-            self.missed(f"no answer within {allowed_s:g} s", now_s)
+            self.missed(why, now_s)
         outgoing = self._due(until_step, stop, now_s)
         if outgoing is not None:
             self._sent, self._sent_at_s = outgoing, now_s
         return outgoing
+
+    def overdue(self, now_s: float) -> str | None:
+        """Returns why the reply to the message under way is waited for no more, if it is not."""
+        if self._sent is None:
+            return None
+        is_in_the_way = self._closings and self._sent.kind != "query.stop"
+        allowed_s = _BEFORE_CLOSING_S if is_in_the_way else self._patience.answer_s
+        return f"no answer within {allowed_s:g} s" if now_s - self._sent_at_s >= allowed_s else None
 
     def _due(self, until_step: int, stop: bool, now_s: float) -> Outgoing | None:
         is_missed = self._missed_since_s is not None
@@ -194,11 +202,14 @@ class PeerLine:
                 self.gave_up = True
                 self._was_closed()
             return False
-        return self._note_absence(what, self._patience.unreachable_s, Outcome.CUT_OFF, now_s)
+        is_news, self._is_node_missed = not self._is_node_missed, True
+        self._note_absence(what, self._patience.unreachable_s, Outcome.CUT_OFF, now_s)
+        return is_news
 
     def receive(self, reply: pb.HostReply, now_s: float) -> bool:
         """Takes a reply; returns whether it carries anything that the coordinator should look at."""
         sent, self._sent = self._sent, None
+        self._is_node_missed = False
         if self._closings or self._assignment is None or sent is None:
             if sent is not None and sent.kind == "query.stop":
                 self._was_closed()
@@ -238,13 +249,11 @@ class PeerLine:
         else:
             self._note_absence(reply.message, patience.unreachable_s, Outcome.CUT_OFF, now_s)
 
-    def _note_absence(self, what: str, allowed_s: float, outcome: Outcome, now_s: float) -> bool:
-        is_news = self._missed_since_s is None
+    def _note_absence(self, what: str, allowed_s: float, outcome: Outcome, now_s: float) -> None:
         if self._missed_since_s is None or outcome is not self._missed_for:
             self._missed_since_s, self._missed_for = now_s, outcome
         elif now_s - self._missed_since_s > allowed_s and self.ending is None:
             self.ending = Ending(outcome, f"was not there for {allowed_s:g} s: {what}")
-        return is_news
 
     def _was_closed(self) -> None:
         self._closings.popleft()

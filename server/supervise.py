@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from clients.assignment import Assignment
 from clients.peer_main import Ending, Outcome
 from dogo_fed.config_text import to_mapping
-from dogo_fed.contracts import Event, PeerId, Record
+from dogo_fed.contracts import PeerId, Record
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.errors import DogoError, ExchangeError
 from dogo_fed.reporting.sink import Sink, TeeSink
@@ -300,4 +300,4 @@ class Supervisor:
 
     def _event(self, kind: str, message: str, peer: PeerId) -> None:
         logger.info("run=%s peer=%s %s", self._folder.run_id, peer, message)
-        self._sink.emit(Event(kind=kind, message=message, peer=peer))
+        self._service.call(lambda one: one.note(kind, message, peer, time.monotonic()))

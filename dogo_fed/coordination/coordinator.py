@@ -239,6 +239,21 @@ class Coordinator:
             self._stopping = True
             self._event("stopped", reason, None, now_s)
 
+    def note(self, kind: str, message: str, peer: PeerId | None, now_s: float) -> None:
+        """Reports something that a host has seen, as an event of the run's present step."""
+        event = Event(
+            kind=kind,
+            message=message,
+            peer=peer or "",
+            step=self._next_open_step,
+            at_s=now_s - self._started_at_s,
+        )
+        try:
+            self._on_event(event)
+        except Exception:
+            # Peers that wait must not pay for a full disk; whoever writes records raises on its own.
+            logger.exception("an event could not be reported: %s", message)
+
     def _overdue(self) -> list[tuple[PeerId, float]]:
         """Returns the present peers that the open step still waits for, each with its deadline.
 
@@ -324,16 +339,4 @@ class Coordinator:
             self._roster[peer].next_step = self._next_open_step
 
     def _event(self, kind: str, message: str, peer: PeerId | None, now_s: float) -> None:
-        whole = f"peer {peer} {message}" if peer is not None else message
-        event = Event(
-            kind=kind,
-            message=whole,
-            peer=peer or "",
-            step=self._next_open_step,
-            at_s=now_s - self._started_at_s,
-        )
-        try:
-            self._on_event(event)
-        except Exception:
-            # Peers that wait must not pay for a full disk; whoever writes records raises on its own.
-            logger.exception("an event could not be reported: %s", whole)
+        self.note(kind, f"peer {peer} {message}" if peer is not None else message, peer, now_s)
