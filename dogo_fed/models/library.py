@@ -53,7 +53,7 @@ def timm_model(
     in_channels: int = 3,
     stem_stride: int = 1,
     imagenet_stem: bool = False,
-    **options: object,
+    **options: Any,
 ) -> nn.Module:
     """Returns a model of timm with its own pooling and without a classifier, untrained.
 
@@ -96,7 +96,7 @@ def torchvision_model(
     in_channels: int = 3,
     stem_stride: int = 1,
     imagenet_stem: bool = False,
-    **options: object,
+    **options: Any,
 ) -> nn.Module:
     """Returns a classification model of torchvision without its classifier, untrained.
 
@@ -264,7 +264,7 @@ def _with_stride(module: nn.Module, stride: int, *, is_stem: bool) -> nn.Module:
     if not isinstance(module, nn.Conv2d):
         if stride == 1:
             return nn.Identity()
-        module.stride = stride
+        module.stride = stride  # type: ignore[assignment]
         return module
     if is_stem and type(module) is nn.Conv2d and max(module.kernel_size) > LARGEST_SMALL_KERNEL:
         return _convolution_like(module, kernel=LARGEST_SMALL_KERNEL, stride=stride)

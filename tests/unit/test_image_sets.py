@@ -423,5 +423,5 @@ def test_imbalanced_refuses_more_images_than_there_are():
 
 
 def test_imbalanced_checks_the_options_of_its_base():
-    with pytest.raises(ConfigError, match="no option 'sise'"):
-        imbalanced(base_options={"sise": 3})
+    with pytest.raises(ConfigError, match="no option 'large'"):
+        imbalanced(base_options={"large": 3})

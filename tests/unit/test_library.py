@@ -22,32 +22,26 @@ from dogo_fed.models.shufflenet_v2 import ShuffleNetV2
 
 TORCHVISION = {
     "alexnet": 256,
-    "densenet121": 1024,
     "efficientnet_b0": 1280,
-    "googlenet": 1024,
     "mnasnet0_5": 1280,
-    "mobilenet_v2": 1280,
     "mobilenet_v3_small": 576,
-    "regnet_x_400mf": 400,
     "regnet_y_400mf": 440,
     "resnet18": 512,
     "shufflenet_v2_x0_5": 1024,
     "squeezenet1_1": 512,
-    "vgg11": 512,
 }
-"""A convolutional model of every family, and its F."""
+"""Small convolutional models, and their F."""
 TIMM = {
-    "resnet18": 512,
     "resnet18d": 512,
     "mobilenetv3_small_050": 1024,
     "efficientnet_lite0": 1280,
     "convnext_atto": 320,
     "regnetx_002": 368,
-    "repvgg_a0": 1280,
     "ghostnet_050": 1280,
-    "densenet121": 1024,
     "mobilevit_xxs": 320,
 }
+SIDES = {"torchvision:alexnet": 7, "torchvision:squeezenet1_1": 7}
+"""Last maps of 32 x 32 images, where they are not 4 x 4: these pool without a border."""
 FIXED = {"vit_tiny_patch16_224": 192, "deit_tiny_distilled_patch16_224": 192, "mixer_s32_224": 512}
 """Models of timm for one image size."""
 
@@ -72,6 +66,14 @@ def images(number, size, channels=3):
 
 
 def without_gradient(backbone, image_size, feature_dim):
+    """Returns the parameters that have no part in the features.
+
+    Some libraries start residual branches at 0, which would hide what is before it.
+    """
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
     weight_NF = torch.randn(4, feature_dim, generator=torch.Generator().manual_seed(1))
     (backbone(images(4, image_size)) * weight_NF).sum().backward()
     return [
@@ -104,7 +106,7 @@ def test_features_without_a_classifier(name):
     assert without_gradient(backbone, 32, DIMS[name]) == []
     outputs = [one.out_features for one in backbone.modules() if isinstance(one, nn.Linear)]
     assert 1000 not in outputs
-    assert min(map_sides(backbone, 32)) == 4
+    assert min(map_sides(backbone, 32)) == SIDES.get(name, 4)
 
 
 @pytest.mark.parametrize("name", named("timm", FIXED))
@@ -150,13 +152,12 @@ def test_large_images_and_those_who_ask_get_imagenets_stem(name):
     for backbone in (build(name, image_size=100), build(name, imagenet_stem=True)):
         assert backbone.conv1.kernel_size == (7, 7)
         assert map_sides(backbone, 32)[-1] == 1
-    with torch.device("meta"):
-        ours = sum(one.numel() for one in build(name, image_size=224).parameters())
-        theirs = torchvision.models.resnet18()
-    assert ours == sum(one.numel() for one in theirs.parameters()) - 513 * 1000
+        assert sum(one.numel() for one in backbone.parameters()) == 11_689_512 - 513 * 1000
 
 
-@pytest.mark.parametrize("name", ["torchvision:resnet18", "torchvision:vgg11", "timm:resnet18"])
+@pytest.mark.parametrize(
+    "name", ["torchvision:resnet18", "torchvision:alexnet", "timm:convnext_atto"]
+)
 def test_stem_stride_halves_once(name):
     assert map_sides(build(name, stem_stride=2), 32)[-1] == map_sides(build(name), 32)[-1] // 2
     with pytest.raises(ValueError, match="stem_stride must be at least 1"):
@@ -165,7 +166,7 @@ def test_stem_stride_halves_once(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["torchvision:densenet121", "torchvision:squeezenet1_1", "timm:efficientnet_lite0"],
+    ["torchvision:mnasnet0_5", "torchvision:squeezenet1_1", "timm:ghostnet_050"],
 )
 def test_images_may_have_one_channel(name):
     assert build(name, in_channels=1)(images(2, 32, channels=1)).shape == (2, DIMS[name])
@@ -184,7 +185,7 @@ def test_a_model_is_left_in_train_mode_with_fresh_statistics():
 @pytest.mark.parametrize(
     ("name", "close"),
     [
-        ("torchvision:efficientnet_b", "'efficientnet_b0'"),
+        ("torchvision:efficientnet_b", "'efficientnet_b[0-7]'"),
         ("torchvision:resnet19", "'resnet18'"),
         ("timm:resnet19", "'resnet18'"),
         ("timm:efficientnetb0", "'efficientnet_b0'"),
@@ -235,9 +236,6 @@ def test_without_timm_the_error_says_how_to_get_it(monkeypatch):
 def test_options_go_to_the_library():
     assert build("torchvision:mobilenet_v2", width_mult=0.25).last_channel == 1280
     assert build("timm:resnet18", block_args={}).num_features == 512
-
-
-PEER = ["peers=solo", "objective@peers.resnet.objective=simclr"]
 
 
 def settings(*overrides):
@@ -291,12 +289,19 @@ SLOW_TORCHVISION = {
     "mobilenet_v3_large": 960,
     "swin_t": 768,
     "swin_v2_t": 768,
+    "densenet121": 1024,
+    "googlenet": 1024,
+    "mobilenet_v2": 1280,
+    "regnet_x_400mf": 400,
+    "vgg11": 512,
     "vgg16_bn": 512,
     "vit_b_16": 768,
 }
 SLOW_TIMM = {
     "resnet50": 2048,
     "seresnet50": 2048,
+    "densenet121": 1024,
+    "repvgg_a0": 1280,
     "tf_efficientnetv2_b0": 1280,
     "poolformer_s12": 512,
     "swin_tiny_patch4_window7_224": 768,
