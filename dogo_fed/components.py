@@ -2,12 +2,15 @@
 
 Data sets, augmentations, backbones, objectives and optimizers are all chosen by a name in the
 configuration. A name is either one of the short names that the owning module lists, or the import
-path "package.module:callable" of something of the user's own. Both get keyword options.
+path "package.module:callable" of something of the user's own. A short name that ends in a colon
+stands for a collection: "timm:resnet18" is resnet18 of the collection "timm:". All get keyword
+options.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -23,23 +26,27 @@ def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
 
     Args:
         kind: what is looked for, in words, for the error messages, e.g. "data set".
-        name: a short name, or an import path "package.module:callable".
-        known: import path of every short name.
+        name: a short name, a member of a collection, or an import path "package.module:callable".
+        known: import path of every short name. What a collection's path leads to gets the member's
+            name as its first argument.
 
     Raises:
         ConfigError: the name is unknown, can't be imported, or is not callable.
     """
-    path = known.get(name, name)
+    collection, colon, member = name.partition(":")
+    is_member = bool(colon) and collection + colon in known
+    path = known[collection + colon] if is_member else known.get(name, name)
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
+        listed = ", ".join(one + "<name>" * one.endswith(":") for one in sorted(known))
         raise ConfigError(
-            f"unknown {kind} {name!r}; known are {', '.join(sorted(known))}, or an import path "
-            f"'package.module:callable'{_close_matches(name, known)}"
+            f"unknown {kind} {name!r}; known are {listed}, or an import path "
+            f"'package.module:callable'{close_matches(name, known)}"
         )
     found = _import_attribute(kind, module_name, attribute)
     if not callable(found):
         raise ConfigError(f"{kind} {path!r} is a {type(found).__name__}, which can't be called")
-    return found
+    return functools.partial(found, member) if is_member else found
 
 
 def check_options(
@@ -94,6 +101,12 @@ def build(
     return factory(**own_arguments, **options)
 
 
+def close_matches(word: str, candidates: Iterable[str]) -> str:
+    """Returns "; did you mean 'x'?" for the nearest candidates, or nothing."""
+    close = difflib.get_close_matches(word, list(candidates), n=3)
+    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+
+
 def _import_attribute(kind: str, module_name: str, attribute: str) -> object:
     """Returns `module_name`.`attribute`; any failure to import becomes a ConfigError."""
     try:
@@ -107,7 +120,7 @@ def _import_attribute(kind: str, module_name: str, attribute: str) -> object:
         if not hasattr(found, part):
             raise ConfigError(
                 f"{kind} '{module_name}:{attribute}': module {module_name!r} has no {attribute!r}"
-                f"{_close_matches(part, dir(found))}"
+                f"{close_matches(part, dir(found))}"
             )
         found = getattr(found, part)
     return found
@@ -131,11 +144,5 @@ def _unknown_option(kind: str, name: str, option: str, valid: list[str]) -> str:
     listed = ", ".join(valid) if valid else "none"
     return (
         f"{kind} {name!r} has no option {option!r}; its options are: {listed}"
-        f"{_close_matches(option, valid)}"
+        f"{close_matches(option, valid)}"
     )
-
-
-def _close_matches(word: str, candidates: Iterable[str]) -> str:
-    """Returns "; did you mean 'x'?" for the nearest candidates, or nothing."""
-    close = difflib.get_close_matches(word, list(candidates), n=3)
-    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -45,15 +45,26 @@ def _main(composed: DictConfig) -> None:
         f"training     {len(dataset.train)} images\n"
         f"test         {len(dataset.test)} images\n"
         f"image size   {dataset.image_size} x {dataset.image_size}, {len(dataset.mean)} channels\n"
-        f"classes      {dataset.num_classes}\n"
+        f"classes      {dataset.num_classes}{describe_classes(dataset)}\n"
         f"fingerprint  {dataset.fingerprint}\n"
         f"samples      {picture}\n"
     )
 
 
+def describe_classes(dataset: DataSet) -> str:
+    """Returns how many training images the classes have, and how many images have no class."""
+    labels_N = dataset.train.labels
+    counts = labels_N[labels_N >= 0].bincount(minlength=dataset.num_classes)
+    fewest, most = int(counts.min()), int(counts.max())
+    each = f"{most}" if fewest == most else f"{fewest} to {most}"
+    unknown = int((labels_N < 0).sum())
+    return f", {each} training images each" + (f"; {unknown} without a class" if unknown else "")
+
+
 def draw_samples(dataset: DataSet, path: Path) -> None:
-    """Writes a sheet with the first training images."""
-    ids = torch.arange(min(_NUM_SAMPLES, len(dataset.train)))
+    """Writes a sheet with training images, evenly spaced, since many sets are sorted by class."""
+    number = min(_NUM_SAMPLES, len(dataset.train))
+    ids = torch.arange(number) * len(dataset.train) // number
     sheet = make_grid(dataset.train.images(ids).float() / 255, nrow=_SAMPLES_PER_ROW, padding=2)
     with atomic_path(path) as temporary:
         save_image(sheet, temporary, format="png")

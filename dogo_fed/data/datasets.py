@@ -17,6 +17,10 @@ DATASETS: Mapping[str, str] = {
     "stl10": "dogo_fed.data.torchvision_sets:stl10",
     "fashion_mnist": "dogo_fed.data.torchvision_sets:fashion_mnist",
     "image_folder": "dogo_fed.data.image_folder:image_folder",
+    "tiny_imagenet": "dogo_fed.data.imagenet_sets:tiny_imagenet",
+    "imagenet": "dogo_fed.data.imagenet_sets:imagenet",
+    "domainnet": "dogo_fed.data.domainnet:domainnet",
+    "imbalanced": "dogo_fed.data.imbalanced:imbalanced",
     "synthetic": "dogo_fed.data.synthetic:synthetic",
 }
 

@@ -1,7 +1,8 @@
 """The backbones that have a short name; any other is named by its import path.
 
 A backbone builder takes `image_size` and `in_channels` as keywords, besides its own options, and
-returns a module that maps N x C x H x W images to N x F features.
+returns a module that maps N x C x H x W images to N x F features. A name that ends in a colon is a
+library: what follows the colon is the name of one of its models.
 """
 
 from __future__ import annotations
@@ -12,5 +13,9 @@ BACKBONES = {
     "resnet34": "dogo_fed.models.resnet:resnet34",
     "resnet50": "dogo_fed.models.resnet:resnet50",
     "wide_resnet": "dogo_fed.models.wide_resnet:WideResNet",
+    "mobilenet_v2": "dogo_fed.models.mobilenet_v2:MobileNetV2",
+    "shufflenet_v2": "dogo_fed.models.shufflenet_v2:ShuffleNetV2",
     "small_cnn": "dogo_fed.models.small_cnn:SmallCNN",
+    "timm:": "dogo_fed.models.library:timm_model",
+    "torchvision:": "dogo_fed.models.library:torchvision_model",
 }

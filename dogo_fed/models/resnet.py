@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-SMALL_IMAGE_BELOW = 100
-"""Below this many pixels the stem is 3 x 3, stride 1, without max-pooling (as in SimCLR and DoGo)."""
+from dogo_fed.models.published_head import make_head
+from dogo_fed.models.stem import is_small
 
 
 class ResNet(nn.Module):
@@ -28,6 +28,7 @@ class ResNet(nn.Module):
         in_channels: int = 3,
         width: int = 64,
         stem_stride: int = 1,
+        keep_classifier: bool = False,
     ) -> None:
         """Builds the network.
 
@@ -38,6 +39,7 @@ class ResNet(nn.Module):
             in_channels: C.
             width: channels of the first stage (64 in the paper); doubles from stage to stage.
             stem_stride: of the small-image stem; 2 makes every stage four times cheaper.
+            keep_classifier: end in 1000 linear outputs, as the published code does.
 
         Raises:
             ValueError: width < 1 or stem_stride < 1.
@@ -55,16 +57,17 @@ class ResNet(nn.Module):
             stages.append(_stage(block, channels_in, planes, num_blocks, 1 if index == 0 else 2))
             channels_in = planes * block.expansion
         self.stages = nn.Sequential(*stages)
-        self.feature_dim = channels_in
+        self.head, self.feature_dim = make_head(channels_in, keep_classifier)
 
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         """Returns the globally average-pooled features, N x F."""
-        features_NF: torch.Tensor = self.stages(self.stem(images_NCHW)).mean(dim=(2, 3))
+        maps_NCHW = self.stages(self.stem(images_NCHW))
+        features_NF: torch.Tensor = self.head(maps_NCHW.mean(dim=(2, 3)))
         return features_NF
 
 
 def _stem(image_size: int, in_channels: int, width: int, stride: int) -> nn.Sequential:
-    if image_size < SMALL_IMAGE_BELOW:
+    if is_small(image_size):  # 3 x 3 and no pooling, as in SimCLR and DoGo
         convolution = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
         return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
     convolution = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
@@ -92,7 +95,12 @@ def _stage(
 
 
 def resnet10(
-    *, image_size: int, in_channels: int = 3, width: int = 64, stem_stride: int = 1
+    *,
+    image_size: int,
+    in_channels: int = 3,
+    width: int = 64,
+    stem_stride: int = 1,
+    keep_classifier: bool = False,
 ) -> ResNet:
     """Returns a ResNet-10; F = 8 * width."""
     return ResNet(
@@ -102,11 +110,17 @@ def resnet10(
         in_channels=in_channels,
         width=width,
         stem_stride=stem_stride,
+        keep_classifier=keep_classifier,
     )
 
 
 def resnet18(
-    *, image_size: int, in_channels: int = 3, width: int = 64, stem_stride: int = 1
+    *,
+    image_size: int,
+    in_channels: int = 3,
+    width: int = 64,
+    stem_stride: int = 1,
+    keep_classifier: bool = False,
 ) -> ResNet:
     """Returns a ResNet-18; F = 8 * width."""
     return ResNet(
@@ -116,11 +130,17 @@ def resnet18(
         in_channels=in_channels,
         width=width,
         stem_stride=stem_stride,
+        keep_classifier=keep_classifier,
     )
 
 
 def resnet34(
-    *, image_size: int, in_channels: int = 3, width: int = 64, stem_stride: int = 1
+    *,
+    image_size: int,
+    in_channels: int = 3,
+    width: int = 64,
+    stem_stride: int = 1,
+    keep_classifier: bool = False,
 ) -> ResNet:
     """Returns a ResNet-34; F = 8 * width."""
     return ResNet(
@@ -130,11 +150,17 @@ def resnet34(
         in_channels=in_channels,
         width=width,
         stem_stride=stem_stride,
+        keep_classifier=keep_classifier,
     )
 
 
 def resnet50(
-    *, image_size: int, in_channels: int = 3, width: int = 64, stem_stride: int = 1
+    *,
+    image_size: int,
+    in_channels: int = 3,
+    width: int = 64,
+    stem_stride: int = 1,
+    keep_classifier: bool = False,
 ) -> ResNet:
     """Returns a ResNet-50; F = 32 * width."""
     return ResNet(
@@ -144,4 +170,5 @@ def resnet50(
         in_channels=in_channels,
         width=width,
         stem_stride=stem_stride,
+        keep_classifier=keep_classifier,
     )

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dogo_fed.models.published_head import make_head
+
 
 class _PreActivationBlock(nn.Module):
     """BN - ReLU - conv - BN - ReLU - conv, added to the input (He et al., ECCV 2016, figure 1b)."""
@@ -44,6 +46,7 @@ class WideResNet(nn.Module):
         width: int = 2,
         in_channels: int = 3,
         stem_stride: int = 1,
+        keep_classifier: bool = False,
     ) -> None:
         """Builds WRN-depth-width; F = 64 * width.
 
@@ -53,6 +56,7 @@ class WideResNet(nn.Module):
             width: widening factor k, at least 1.
             in_channels: C.
             stem_stride: 1 in the paper; 2 makes every group four times cheaper.
+            keep_classifier: end in 1000 linear outputs, as the published code does.
 
         Raises:
             ValueError: the depth is not 6 n + 4, or the width or the stride is below 1.
@@ -79,11 +83,10 @@ class WideResNet(nn.Module):
                 channels_in = channels_out
         self.blocks = nn.Sequential(*blocks)
         self.bn = nn.BatchNorm2d(channels_in)
-        self.feature_dim = channels_in
+        self.head, self.feature_dim = make_head(channels_in, keep_classifier)
 
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         """Returns the globally average-pooled features, N x F."""
-        features_NF: torch.Tensor = F.relu(self.bn(self.blocks(self.conv1(images_NCHW)))).mean(
-            dim=(2, 3)
-        )
+        maps_NCHW = F.relu(self.bn(self.blocks(self.conv1(images_NCHW))))
+        features_NF: torch.Tensor = self.head(maps_NCHW.mean(dim=(2, 3)))
         return features_NF

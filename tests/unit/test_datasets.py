@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torchvision
 from PIL import Image
 
 from dogo_fed import components
-from dogo_fed.data import image_folder as image_folder_module
+from dogo_fed.data import image_files
 from dogo_fed.data.datasets import DATASETS, build_dataset
 from dogo_fed.data.digits_m import digits_m, upscale
 from dogo_fed.data.map_style import (
@@ -415,13 +416,13 @@ def load_folder(root: Path, **options) -> DataSet:
 @pytest.fixture
 def decoded(monkeypatch):
     paths = []
-    original = image_folder_module._decode
+    original = image_files._decode
 
     def counting(path, image_size):
         paths.append(path)
         return original(path, image_size)
 
-    monkeypatch.setattr(image_folder_module, "_decode", counting)
+    monkeypatch.setattr(image_files, "_decode", counting)
     return paths
 
 
@@ -484,7 +485,7 @@ def test_image_folder_survives_a_full_disk(tmp_path, monkeypatch, caplog):
     def full(path, files, image_size):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(image_folder_module, "_write_pixels", full)
+    monkeypatch.setattr(image_files, "_write_pixels", full)
     with caplog.at_level(logging.WARNING):
         data = load_folder(tmp_path)
     assert torch.equal(all_images(data.test), images[4:])
@@ -492,9 +493,45 @@ def test_image_folder_survives_a_full_disk(tmp_path, monkeypatch, caplog):
     assert not list((tmp_path / ".dogo_fed_cache").iterdir())
 
 
+def test_what_does_not_fit_on_the_disk_is_not_started(tmp_path, monkeypatch, caplog, decoded):
+    images = write_folder(tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=6 * 3 * 8 * 8 - 1)
+    monkeypatch.setattr(image_files.shutil, "disk_usage", lambda path: usage)
+    with caplog.at_level(logging.WARNING):
+        data = load_folder(tmp_path)
+    assert "do not fit" in caplog.text
+    assert len(decoded) == 6  # once, for memory
+    assert torch.equal(all_images(data.train), images[:4])
+    assert not list((tmp_path / ".dogo_fed_cache").iterdir())
+
+
+def test_more_than_memory_should_hold_needs_a_cache(tmp_path, monkeypatch, decoded):
+    write_folder(tmp_path / "images")
+    (tmp_path / "file").write_text("a cache folder can't be made below this")
+    monkeypatch.setattr(image_files, "MOST_BYTES_WITHOUT_CACHE", 6 * 3 * 8 * 8 - 1)
+    with pytest.raises(DataError, match=r"6 images of 8 x 8.*data\.options\.cache_dir"):
+        load_folder(tmp_path / "images", cache_dir=str(tmp_path / "file" / "cache"))
+    assert decoded == []
+    load_folder(tmp_path / "images", cache_dir=str(tmp_path / "cache"))
+
+
+def test_a_file_that_moves_from_test_to_train_is_another_data_set(tmp_path):
+    """The same files in the same order, so only the place of the border tells them apart."""
+    for number, image in enumerate(random_images(3)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{number}.png")
+    options = {"root": str(tmp_path), "domain": "d", "image_size": 8, "num_classes": None}
+    sizes = []
+    for border in (1, 2):
+        lines = [f"{number}.png 0\n" for number in range(3)]
+        (tmp_path / "d_train.txt").write_text("".join(lines[:border]))
+        (tmp_path / "d_test.txt").write_text("".join(lines[border:]))
+        sizes.append(len(all_images(build_dataset("domainnet", options).train)))
+    assert sizes == [1, 2]
+
+
 def test_image_folder_uses_the_cache_of_a_faster_process(tmp_path, monkeypatch, caplog):
     write_folder(tmp_path)
-    original = image_folder_module._write_manifest
+    original = image_files._write_manifest
     raced = []
 
     def lose_the_race(unfinished):
@@ -503,7 +540,7 @@ def test_image_folder_uses_the_cache_of_a_faster_process(tmp_path, monkeypatch, 
             raced.append(True)
             load_folder(tmp_path)  # another process finishes first
 
-    monkeypatch.setattr(image_folder_module, "_write_manifest", lose_the_race)
+    monkeypatch.setattr(image_files, "_write_manifest", lose_the_race)
     with caplog.at_level(logging.WARNING):
         data = load_folder(tmp_path)
     assert raced and not caplog.text

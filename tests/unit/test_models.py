@@ -7,8 +7,12 @@ import torch
 import torchvision
 from torch import nn
 
+from configs.compose import compose_run
+from dogo_fed import components
 from dogo_fed.models.catalog import BACKBONES
+from dogo_fed.models.mobilenet_v2 import MobileNetV2
 from dogo_fed.models.resnet import resnet10, resnet18, resnet34, resnet50
+from dogo_fed.models.shufflenet_v2 import ShuffleNetV2
 from dogo_fed.models.small_cnn import SmallCNN
 from dogo_fed.models.wide_resnet import WideResNet
 
@@ -18,12 +22,32 @@ SMALL = {
     "resnet34": lambda **options: resnet34(width=4, **options),
     "resnet50": lambda **options: resnet50(width=4, **options),
     "wide_resnet": lambda **options: WideResNet(depth=16, width=2, **options),
+    "mobilenet_v2": lambda **options: MobileNetV2(width=0.25, last_channels=24, **options),
+    "shufflenet_v2": lambda **options: ShuffleNetV2(width=8, last_channels=24, **options),
     "small_cnn": lambda **options: SmallCNN(width=4, **options),
 }
 FEATURE_DIMS = {
-    "resnet10": 32, "resnet18": 32, "resnet34": 32, "resnet50": 128, "wide_resnet": 128, "small_cnn": 16,
+    "resnet10": 32, "resnet18": 32, "resnet34": 32, "resnet50": 128, "wide_resnet": 128, "mobilenet_v2": 24,
+    "shufflenet_v2": 24, "small_cnn": 16,
 }  # fmt: skip
 RESNETS = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
+MOBILE = ["mobilenet_v2", "shufflenet_v2"]
+PUBLISHED_MOBILE = [
+    (lambda **options: MobileNetV2(**options), torchvision.models.mobilenet_v2),
+    (
+        lambda **options: MobileNetV2(width=0.35, **options),
+        lambda: torchvision.models.mobilenet_v2(width_mult=0.35),
+    ),
+    (
+        lambda **options: MobileNetV2(width=1.4, **options),
+        lambda: torchvision.models.mobilenet_v2(width_mult=1.4),
+    ),
+    (lambda **options: ShuffleNetV2(width=48, **options), torchvision.models.shufflenet_v2_x0_5),
+    (lambda **options: ShuffleNetV2(width=116, **options), torchvision.models.shufflenet_v2_x1_0),
+    (lambda **options: ShuffleNetV2(width=176, **options), torchvision.models.shufflenet_v2_x1_5),
+    (lambda **options: ShuffleNetV2(width=244, **options), torchvision.models.shufflenet_v2_x2_0),
+]
+"""Ours beside torchvision's."""
 
 
 def images(number: int, size: int, channels: int = 3) -> torch.Tensor:
@@ -36,7 +60,8 @@ def num_parameters(module: nn.Module) -> int:
 
 
 def test_every_short_name_is_covered_here():
-    assert set(SMALL) == set(BACKBONES)
+    """Libraries (a name with a colon) are covered by test_library.py."""
+    assert set(SMALL) == {name for name in BACKBONES if not name.endswith(":")}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -157,8 +182,97 @@ def test_other_depths_are_refused(depth):
         lambda: WideResNet(image_size=32, width=0),
         lambda: SmallCNN(image_size=32, width=0),
         lambda: SmallCNN(image_size=7),
+        lambda: MobileNetV2(image_size=32, width=0.0),
+        lambda: MobileNetV2(image_size=32, last_channels=0),
+        lambda: MobileNetV2(image_size=32, stem_stride=0),
+        lambda: ShuffleNetV2(image_size=32, width=15),
+        lambda: ShuffleNetV2(image_size=32, last_channels=0),
+        lambda: ShuffleNetV2(image_size=32, stem_stride=0),
     ],
 )
 def test_impossible_sizes_are_refused(build):
     with pytest.raises(ValueError, match="at least"):
         build()
+
+
+@pytest.mark.parametrize(("build", "published"), PUBLISHED_MOBILE)
+def test_mobile_networks_are_the_published_ones(build, published):
+    """With ImageNet's strides and torchvision's weights, the features are torchvision's."""
+    theirs, ours = published(), build(image_size=224)
+    name = "fc" if hasattr(theirs, "fc") else "classifier"
+    setattr(theirs, name, nn.Identity())
+    assert num_parameters(ours) == num_parameters(theirs)
+    values = zip(ours.state_dict(), theirs.state_dict().values(), strict=True)
+    ours.load_state_dict(dict(values))
+    ours.eval()
+    theirs.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images(1, 64)), theirs(images(1, 64)), rtol=1e-4, atol=1e-4)
+
+
+def map_side(backbone: nn.Module, image_size: int) -> int:
+    """Returns the side of the last map before the pooling."""
+    sides = []
+    hook = backbone.layers.register_forward_hook(lambda *args: sides.append(args[2].shape[-1]))
+    with torch.no_grad():
+        backbone.eval()(images(1, image_size))
+    hook.remove()
+    return sides[0]
+
+
+@pytest.mark.parametrize("name", MOBILE)
+def test_small_images_keep_their_resolution(name):
+    """The published code left 1 x 1 of 32 x 32."""
+    build = SMALL[name]
+    assert map_side(build(image_size=32), 32) == 4
+    assert map_side(build(image_size=64), 64) == 8
+    assert map_side(build(image_size=224), 224) == 7
+    assert map_side(build(image_size=32, stem_stride=2), 32) == 2
+    assert map_side(build(image_size=32, imagenet_stem=True), 32) == 1
+    at_the_border = [map_side(build(image_size=size), size) for size in (99, 100)]
+    assert at_the_border == [13, 4]
+
+
+@pytest.mark.parametrize("name", MOBILE)
+def test_the_stem_has_no_part_in_the_number_of_parameters(name):
+    sizes = {
+        num_parameters(SMALL[name](image_size=32, **options))
+        for options in ({}, {"stem_stride": 2}, {"imagenet_stem": True})
+    }
+    assert len(sizes) == 1
+
+
+@pytest.mark.parametrize("name", sorted(set(SMALL) - {"small_cnn"}))
+def test_the_published_classifier_can_be_kept(name):
+    """Defect B8: the features of the published code are 1000 outputs of a linear layer."""
+    kept = SMALL[name](image_size=32, keep_classifier=True)
+    without = SMALL[name](image_size=32)
+    assert without.feature_dim == FEATURE_DIMS[name]
+    assert kept(images(2, 32)).shape == (2, 1000)
+    assert kept.feature_dim == 1000
+    assert num_parameters(kept) == num_parameters(without) + (FEATURE_DIMS[name] + 1) * 1000
+    kept.load_state_dict(without.state_dict(), strict=False)
+    pooled_NF = []
+    kept.head.register_forward_pre_hook(lambda module, inputs: pooled_NF.append(inputs[0]))
+    kept.eval()
+    without.eval()
+    kept(images(2, 32))
+    assert torch.equal(pooled_NF[0], without(images(2, 32)))
+
+
+@pytest.mark.parametrize("depth", [10, 16, 28])
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_wide_resnets_of_the_publication_have_a_configuration(depth, width):
+    peer = compose_run(
+        [
+            "peers=solo",
+            f"backbone@peers.resnet.backbone=wrn{depth}",
+            f"peers.resnet.backbone.options.width={width}",
+        ]
+    ).peers["resnet"]
+    with torch.device("meta"):
+        backbone = components.build(
+            "backbone", peer.backbone.name, BACKBONES, peer.backbone.options, image_size=32
+        )
+    assert sum(isinstance(module, nn.Conv2d) for module in backbone.modules()) == depth
+    assert backbone.feature_dim == 64 * width

@@ -1,0 +1,206 @@
+"""Tiny-ImageNet and ImageNet as they are distributed, with labels in the order of the WordNet ids.
+
+A wnid is the letter n and eight digits. Labels count the wnids in alphabetical order, whatever the
+order in which a file or a folder lists them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dogo_fed.data.file_lists import Row, label_below, list_images, read_rows
+from dogo_fed.data.image_files import (
+    Listing,
+    Splits,
+    check_image_size,
+    class_folders,
+    dataset_from_files,
+    images_in,
+)
+from dogo_fed.data.image_folder import list_classes
+from dogo_fed.data.source import DataSet
+from dogo_fed.errors import DataError
+
+TINY_FOLDER = "tiny-imagenet-200"
+VAL_ANNOTATIONS = (
+    "val_annotations.txt",
+    "val/val_annotations.txt",
+    "val.txt",
+    "LOC_val_solution.csv",
+)
+"""Where the classes of a flat val/ are looked for, below the root."""
+CSV_HEADER = "ImageId"
+DEFAULT_SUFFIX = ".JPEG"
+"""Of images that a list names without one."""
+_WNID = re.compile(r"n[0-9]{8}")
+
+
+def tiny_imagenet(
+    root: str = "data", image_size: int = 64, cache_dir: str | None = None
+) -> DataSet:
+    """Returns Tiny-ImageNet: 100,000 and 10,000 images of 64 x 64, 200 classes.
+
+    The test images are those of val/; the distribution's own test/ has no labels and is not read.
+
+    Args:
+        root: folder that has `tiny-imagenet-200`, or that folder itself.
+        image_size: side in pixels.
+        cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in the data set's folder.
+
+    Raises:
+        ConfigError: image_size is below 1.
+        DataError: files are missing, do not fit together or can't be decoded; names which.
+    """
+    check_image_size("tiny_imagenet", image_size)
+    inner = Path(root) / TINY_FOLDER
+    folder = inner if inner.is_dir() else Path(root)
+    wnids = _read_wnids(folder / "wnids.txt")
+    _check_folder("tiny_imagenet", folder / "train", "train/<wnid>/images/*.JPEG")
+    _check_folder("tiny_imagenet", folder / "val" / "images", "val/images/*.JPEG")
+    strangers = sorted(set(class_folders(folder / "train")) - set(wnids))
+    if strangers:
+        raise DataError(
+            f"{folder / 'train' / strangers[0]} is of no class: wnids.txt has no {strangers[0]!r}"
+        )
+    train = [one for label, wnid in enumerate(wnids) for one in _tiny_class(folder, wnid, label)]
+    annotations = folder / "val" / "val_annotations.txt"
+    test = _annotated(folder / "val" / "images", annotations, _label_of(wnids))
+    splits = Splits(root=folder, train=train, test=test, num_classes=len(wnids))
+    return dataset_from_files("tiny_imagenet", splits, image_size, cache_dir)
+
+
+def imagenet(
+    root: str,
+    image_size: int = 224,
+    val_annotations: str | None = None,
+    cache_dir: str | None = None,
+) -> DataSet:
+    """Returns ImageNet, or a part of its classes, from its folders; the test images are val/'s.
+
+    Args:
+        root: folder with train/<wnid>/*.JPEG and with val/<wnid>/*.JPEG or val/*.JPEG.
+        image_size: side in pixels; the shorter side is made to fit, the rest cropped to the centre.
+        val_annotations: text file with the classes of a flat val/, a line per image: its name, and
+            its wnid or its label. None looks for VAL_ANNOTATIONS in root. The development kit's
+            list of numbers is no such file: it counts the classes in another order.
+        cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root.
+
+    Raises:
+        ConfigError: image_size is below 1.
+        DataError: files are missing, do not fit together or can't be decoded; names which.
+    """
+    check_image_size("imagenet", image_size)
+    folder = Path(root)
+    for part in ("train", "val"):
+        _check_folder("imagenet", folder / part, f"{part}/<wnid>/*.JPEG")
+    wnids = class_folders(folder / "train")
+    for wnid in wnids:
+        _check_wnid(str(folder / "train"), wnid)
+    if not wnids:
+        raise DataError(f"imagenet expects train/<wnid>/*.JPEG, but {folder / 'train'} is empty")
+    train = [one for label, wnid in enumerate(wnids) for one in _class(folder, wnid, label)]
+    if class_folders(folder / "val"):
+        test = list_classes(folder / "val", wnids)
+    else:
+        annotations = _find_annotations(folder, val_annotations)
+        test = _annotated(folder / "val", annotations, _label_of(wnids))
+    splits = Splits(root=folder, train=train, test=test, num_classes=len(wnids))
+    return dataset_from_files("imagenet", splits, image_size, cache_dir)
+
+
+def _read_wnids(path: Path) -> list[str]:
+    """Returns the wnids of a file with one a line, sorted, or raises DataError."""
+    try:
+        words = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"tiny_imagenet expects {TINY_FOLDER}/ with wnids.txt, train/ and val/, but {path} can't "
+            f"be read ({error}); set data.options.root"
+        ) from error
+    for word in words:
+        _check_wnid(str(path), word)
+    twice = [wnid for wnid, number in Counter(words).items() if number > 1]
+    if twice or not words:
+        raise DataError(f"{path} lists {twice[0]} twice" if twice else f"{path} is empty")
+    return sorted(words)
+
+
+def _check_wnid(where: str, word: str) -> None:
+    if not _WNID.fullmatch(word):
+        raise DataError(f"{where}: {word!r} is no wnid (n and 8 digits)")
+
+
+def _check_folder(name: str, folder: Path, layout: str) -> None:
+    if not folder.is_dir():
+        raise DataError(
+            f"{name} expects {layout}, but there is no folder {folder}; set data.options.root"
+        )
+
+
+def _tiny_class(folder: Path, wnid: str, label: int) -> Listing:
+    return _class(folder, f"{wnid}/images", label)
+
+
+def _class(folder: Path, below: str, label: int) -> Listing:
+    """Returns the training images of a class, or raises DataError if there are none."""
+    place = folder / "train" / below
+    files = images_in(place, label) if place.is_dir() else []
+    if not files:
+        what = "has no images" if place.is_dir() else "is missing"
+        raise DataError(f"the class folder {place} {what}")
+    return files
+
+
+def _label_of(wnids: Sequence[str]) -> Callable[[str], int]:
+    """Returns a reader of classes that are given as wnids or as labels."""
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    as_number = label_below(len(wnids))
+
+    def read(text: str) -> int:
+        if text.isdigit():
+            return as_number(text)
+        if text not in labels:
+            raise ValueError(f"unknown wnid {text!r}; the training images have no such class")
+        return labels[text]
+
+    return read
+
+
+def _find_annotations(folder: Path, named: str | None) -> Path:
+    """Returns the file with the classes of a flat val/, or raises DataError."""
+    if named is not None:
+        return Path(named)
+    for name in VAL_ANNOTATIONS:
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(
+        f"imagenet: {folder / 'val'} has no class folders, and none of {', '.join(VAL_ANNOTATIONS)} is "
+        f"in {folder}; set data.options.val_annotations to a file with lines '<image> <wnid>'. The "
+        "development kit's ground truth does not do: its numbers are in another order"
+    )
+
+
+def _annotated(folder: Path, annotations: Path, to_label: Callable[[str], int]) -> Listing:
+    """Returns the images of a flat folder by name, with the classes that a file gives them.
+
+    Raises:
+        DataError: see `read_rows` and `list_images`; or an image is not in the file.
+    """
+    rows = [
+        Row(row.where, _with_suffix(row.image), row.class_name)
+        for row in read_rows(annotations, lambda line: line.replace(",", " ").split())
+        if row.image != CSV_HEADER
+    ]
+    files = sorted(list_images(rows, folder, to_label), key=lambda one: one.path)
+    annotated = {one.path.name for one in files}
+    for one in images_in(folder, -1):
+        if one.path.name not in annotated:
+            raise DataError(f"the image {one.path} has no line in {annotations}")
+    return files
+
+
+def _with_suffix(name: str) -> str:
+    return name if Path(name).suffix else name + DEFAULT_SUFFIX
