@@ -15,6 +15,10 @@ VERBS = {
         "server.flower_verb:main",
         "the same run in Flower's simulation: wraps `flwr run`",
     ),
+    "evaluate": (
+        "server.evaluate_verb:main",
+        "how good a finished run's encoders, or a weights file, are: few or noisy labels, transfer, ...",
+    ),
     "data": ("server.data_verb:main", "load the data set, say what it is, draw samples of it"),
     "peer": ("clients.site_peer:main", "a site's peer process, for Flower deployments"),
 }
