@@ -19,9 +19,14 @@ from dogo_fed.reporting.atomic import atomic_path
 class PeerFolder:
     """`<run>/peers/<peer>/`."""
 
-    def __init__(self, run_dir: Path, peer_id: PeerId, *, keep_checkpoints: int = 2) -> None:
+    def __init__(
+        self, run_dir: Path, peer_id: PeerId, *, keep_checkpoints: int = 2, lag_steps: int = 1
+    ) -> None:
+        """Names the folder; see `CheckpointStore` for what its checkpoints' two numbers mean."""
         self.path = run_dir / "peers" / peer_id
-        self.checkpoints = CheckpointStore(self.path / "checkpoints", keep=keep_checkpoints)
+        self.checkpoints = CheckpointStore(
+            self.path / "checkpoints", keep=keep_checkpoints, lag_steps=lag_steps
+        )
 
     @property
     def encoder_path(self) -> Path:

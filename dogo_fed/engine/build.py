@@ -67,6 +67,7 @@ def build_peer(
     run_seed: int,
     device: torch.device,
     backbone: nn.Module | None = None,
+    is_symmetric: bool = False,
 ) -> Peer:
     """Returns the peer with its initial weights, which depend on the seed and the peer's name only.
 
@@ -77,6 +78,7 @@ def build_peer(
         run_seed: the run's seed.
         device: where it computes.
         backbone: a module of the user's own, in place of the one that `settings` names.
+        is_symmetric: whether the run exchanges both view directions.
 
     Raises:
         ConfigError: a component is unknown, an option is wrong, or the backbone does not give
@@ -110,10 +112,12 @@ def build_peer(
         optimizer=cast(torch.optim.Optimizer, optimizer),
         augmentation=augmentation,
         distill_weight=settings.distill_weight,
+        distill_warmup_steps=settings.distill_warmup_steps,
         reduction=settings.distill_reduction,
         temperature=settings.kl_temperature,
         run_seed=run_seed,
         device=device,
+        is_symmetric=is_symmetric,
     )
 
 

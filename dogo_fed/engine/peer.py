@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -28,6 +28,8 @@ class Peer:
         distill_weight: factor of the mutual KL, in units of `reduction`.
         temperature: divisor of the cosines in the similarity distribution.
         run_seed: the run's seed; this peer's random streams are named by it, the peer and the step.
+        distill_warmup_steps: the weight rises from 0 at the run's step 0 to its value at this step.
+        is_symmetric: whether both view directions are published (exchange.symmetric).
     """
 
     id: PeerId
@@ -39,6 +41,8 @@ class Peer:
     temperature: float
     run_seed: int
     device: torch.device
+    distill_warmup_steps: int = 0
+    is_symmetric: bool = False
 
     def views(self, images_NCHW: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns this peer's two augmented views of the step's images."""
@@ -58,6 +62,18 @@ class Peer:
 
     def distribution(self, pair: ViewPair) -> SimilarityDistribution:
         """Returns what leaves this peer: the similarity distribution, cut off from the graph."""
+        shown = self._detached(pair)
+        if self.is_symmetric:
+            shown = replace(shown, reverse=self._detached(pair.swapped()))
+        return shown
+
+    def distill_weight_at(self, step: int) -> float:
+        """Returns the factor of the mutual KL at this step of the run."""
+        if step >= self.distill_warmup_steps:
+            return self.distill_weight
+        return self.distill_weight * step / self.distill_warmup_steps
+
+    def _detached(self, pair: ViewPair) -> SimilarityDistribution:
         with torch.no_grad():
             log_p_NN = self.log_distribution(pair).float()
             p_NN = log_p_NN.exp()

@@ -63,10 +63,11 @@ class PeerLabels:
 
 @dataclass(slots=True)
 class _OpenStep:
-    """A step between its two halves. Times in seconds."""
+    """A step between its two halves. Times in seconds; `exchange` is None where it has no ticket."""
 
     ticket: Ticket
     proposal: Proposal
+    exchange: Exchange | None
     compute_s: float
     exchange_s: float
 
@@ -132,7 +133,7 @@ class PeerSession:
         self.save()
 
     def begin_step(self) -> None:
-        """Proposes, and publishes what the others learn from."""
+        """Proposes, and at a step that exchanges publishes what the others learn from."""
         step = self._progress.step
         self._is_between_halves = True
         started_s = time.perf_counter()
@@ -141,17 +142,21 @@ class PeerSession:
         ticket = self._ticket(step)
         self.peer.synchronise()
         computed_s = time.perf_counter()
-        if self._exchange is not None:
-            self._exchange.publish(ticket, show(self.peer, proposal))
+        exchange = self._exchange if self._frame.plan.exchanges_at(step) else None
+        if exchange is not None:
+            exchange.publish(ticket, show(self.peer, proposal))
         published_s = time.perf_counter()
-        self._open = _OpenStep(ticket, proposal, computed_s - started_s, published_s - computed_s)
+        self._open = _OpenStep(
+            ticket, proposal, exchange, computed_s - started_s, published_s - computed_s
+        )
 
     def end_step(self) -> None:
         """Collects, absorbs, reports; at the end of a round evaluates, and saves when it is due."""
         assert self._open is not None, "end_step without begin_step"
         open_step, self._open = self._open, None
         started_s = time.perf_counter()
-        signal = None if self._exchange is None else self._exchange.collect(open_step.ticket)
+        exchange = open_step.exchange
+        signal = None if exchange is None else exchange.collect(open_step.ticket)
         collected_s = time.perf_counter()
         losses = absorb(self.peer, open_step.proposal, signal)
         self._is_between_halves = False
@@ -198,9 +203,10 @@ class PeerSession:
     def _count(self, ticket: Ticket, losses: StepLosses, signal: TeacherSignal | None) -> None:
         progress = self._progress
         if progress.round != ticket.round:
-            progress.round, progress.round_steps = ticket.round, 0
+            progress.round, progress.round_steps, progress.round_exchanges = ticket.round, 0, 0
             progress.ssl_loss_sum = progress.mutual_kl_sum = 0.0
         progress.round_steps += 1
+        progress.round_exchanges += signal is not None
         progress.ssl_loss_sum += losses.ssl_loss
         progress.mutual_kl_sum += losses.mutual_kl
         progress.steps_trained += 1
@@ -213,7 +219,8 @@ class PeerSession:
         self, open_step: _OpenStep, losses: StepLosses, signal: TeacherSignal | None
     ) -> StepReport:
         wait_s = 0.0 if signal is None else min(signal.waited_s, open_step.exchange_s)
-        traffic = Traffic() if self._exchange is None else self._exchange.last_traffic
+        exchange = open_step.exchange
+        traffic = Traffic() if exchange is None else exchange.last_traffic
         return StepReport(
             peer=self.peer.id,
             round=open_step.ticket.round,
@@ -283,7 +290,7 @@ class PeerSession:
             linear_top1=linear_top1,
             knn_top1_untrained=progress.knn_top1_untrained,
             ssl_loss=progress.ssl_loss_sum / num_steps,
-            mutual_kl=progress.mutual_kl_sum / num_steps,
+            mutual_kl=progress.mutual_kl_sum / max(progress.round_exchanges, 1),
             state_digest=state_digest(self.peer.objective),
             steps_trained=progress.steps_trained,
         )

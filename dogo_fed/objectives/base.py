@@ -18,6 +18,10 @@ class ViewPair:
     a_ND: torch.Tensor
     b_ND: torch.Tensor
 
+    def swapped(self) -> ViewPair:
+        """Returns the same embeddings with the second view first."""
+        return ViewPair(self.b_ND, self.a_ND)
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveOutput:

@@ -15,6 +15,17 @@ PEERS = {
 }
 
 
+VARIANTS = (
+    "peers=trio",
+    "exchange.symmetric=true",
+    "exchange.every_steps=3",
+    "exchange.graph={cnn: {resnet: 0.3, wide: 1.7}, wide: {cnn: 1}}",
+    "peers.wide.distill_warmup_steps=20",
+    "peers.wide.distill_weight=1.5",
+    "peers.cnn.kl_temperature=0.3",
+)
+
+
 def digests(run_dir: Path) -> dict[str, str]:
     summary = json.loads((run_dir / "summary.json").read_text())
     return {name: peer["state_digest"] for name, peer in summary["peers"].items()}
@@ -44,6 +55,29 @@ def test_processes_equal_one_process(
     run_dir = tmp_path / "run"
     dogo_fed("train", *SMALL_RUN, "host=grpc", f"peers={peers}", f"run_dir={run_dir}")
     assert digests(run_dir) == reference[peers]
+
+
+@pytest.mark.grpc
+def test_with_all_variants_on_processes_equal_one_process(
+    reference: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    found = {}
+    for host in ("local", "grpc"):
+        run_dir = tmp_path / host
+        output = dogo_fed("train", *SMALL_RUN, *VARIANTS, f"host={host}", f"run_dir={run_dir}")
+        found[host] = digests(run_dir)
+        summary = json.loads((run_dir / "summary.json").read_text())
+        assert sorted(summary["variants"]) == sorted(
+            part.partition("=")[0] for part in VARIANTS if "." in part.partition("=")[0]
+        )
+        assert "variant: exchange.every_steps=3" in output
+    assert found["local"] == found["grpc"]
+    # The ResNet has no teachers, and is another one than where it has some.
+    assert all(found["local"][peer] != reference["trio"][peer] for peer in PEERS["trio"])
+    # An exchange at 17 of 50 steps: two matrices of 32 x 32 up, two down for those who learn.
+    exchange = summary["exchange"]
+    assert 17 / 50 * 2 * 4096 < exchange["bytes_up_per_step"] < 17 / 50 * (2 * 4096 + 500)
+    assert 17 / 50 * 2 / 3 * 2 * 4096 < exchange["bytes_down_per_step"] < 17 / 50 * 2 * 4096
 
 
 @pytest.mark.ray

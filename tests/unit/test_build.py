@@ -63,9 +63,11 @@ def test_settings_reach_the_peer(dataset):
         objective=SIMSIAM,
         distill_weight=3,
         distill_reduction="mean_over_elements",
+        distill_warmup_steps=30,
         kl_temperature=0.2,
     )
     assert (peer.id, peer.run_seed, peer.device) == ("mine", 9, CPU)
+    assert (peer.distill_warmup_steps, peer.is_symmetric) == (30, False)
     assert (peer.distill_weight, peer.temperature) == (3.0, 0.2)
     assert peer.reduction is Reduction.MEAN_OVER_ELEMENTS
     assert isinstance(peer.optimizer, torch.optim.SGD)
@@ -266,6 +268,16 @@ def test_the_schedule_is_that_of_the_runs_seed():
 def test_the_plan_is_as_long_as_asked_for(others, total_steps, steps_per_round):
     config = run_config(batch_size=8, **others)
     assert make_plan(config, make_schedule(config, 32)) == Plan(total_steps, steps_per_round)
+
+
+@pytest.mark.parametrize("every_steps", [1, 2, 3, 7])
+def test_every_kth_step_from_the_first_on_exchanges(every_steps):
+    config = run_config(batch_size=8, exchange={"every_steps": every_steps})
+    plan = make_plan(config, make_schedule(config, 32))
+    exchanging = [step for step in range(30) if plan.exchanges_at(step)]
+    assert exchanging == list(range(0, 30, every_steps))
+    for step in range(20):
+        assert plan.next_exchange(step) == min(one for one in exchanging if one >= step)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

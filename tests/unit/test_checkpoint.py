@@ -21,6 +21,7 @@ from dogo_fed.peer_folder import PeerFolder
 from tests.toys import ToyBackbone, same_bits, state_of, toy_images, toy_peer
 
 CPU = torch.device("cpu")
+ALL_SAVED = [0, 2, 4, 6, 8, 9, 10]
 
 
 @pytest.fixture
@@ -87,12 +88,22 @@ def test_the_progress_comes_back_whole(store):
         round_steps=3,
         ssl_loss_sum=1.5,
         mutual_kl_sum=0.125,
+        round_exchanges=2,
     )
     assert all(
         getattr(progress, item.name) != item.default for item in dataclasses.fields(progress)
     ), "every field has a value of its own here"
     store.save(peer.objective, peer.optimizer, progress)
     assert load_latest(store, peer) == progress
+
+
+def test_a_checkpoint_from_before_every_steps_has_exchanged_at_every_step(store):
+    peer = toy_peer("simclr")
+    path = save(store, peer, 5, round_steps=3, mutual_kl_sum=0.75)
+    content = torch.load(path, weights_only=True)
+    del content["progress"]["round_exchanges"]
+    torch.save(content, path)
+    assert load_latest(store, peer).round_exchanges == 3
 
 
 def test_a_new_folder_has_no_checkpoints(store):
@@ -242,6 +253,42 @@ def test_an_interrupted_save_leaves_the_folder_as_it_was(
     assert {
         name: (tmp_path / "checkpoints" / name).read_bytes() for name in files(tmp_path)
     } == before
+
+
+@pytest.mark.parametrize(
+    ("lag_steps", "kept"),
+    [(1, [9, 10]), (2, [8, 9, 10]), (3, [6, 8, 9, 10]), (5, [4, 6, 8, 9, 10]), (99, ALL_SAVED)],
+)
+def test_what_a_peer_further_behind_may_have_is_kept(tmp_path, lag_steps, kept):
+    """Of 3 steps behind 10, a peer has done at least 7, and its newest checkpoint may be of step 6."""
+    store = CheckpointStore(tmp_path / "checkpoints", keep=2, lag_steps=lag_steps)
+    peer = toy_peer("simclr")
+    for step in ALL_SAVED:
+        save(store, peer, step)
+    assert store.steps() == kept
+
+
+@pytest.mark.parametrize("every_steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("between_saves", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("total_steps", [11, 12])
+def test_peers_killed_at_any_moment_have_a_step_in_common(
+    tmp_path, monkeypatch, every_steps, between_saves, total_steps
+):
+    """Every pair of positions that two peers may have when they are killed, and the saves until then."""
+    monkeypatch.setattr(torch, "save", lambda content, path: Path(path).write_bytes(b"saved"))
+    peer = toy_peer("simclr")
+    due = sorted({*range(0, total_steps, between_saves), total_steps})
+    store = CheckpointStore(tmp_path / "checkpoints", keep=2, lag_steps=every_steps)
+    kept = []
+    for position in range(total_steps + 1):
+        if position in due:
+            save(store, peer, position)
+        kept.append(set(store.steps()))
+    for slow in range(total_steps + 1):
+        # Who is slow has shown what is due at this step, so the fast one may go to the next exchange.
+        next_exchange = (slow // every_steps + 1) * every_steps
+        for fast in range(slow, min(next_exchange, total_steps) + 1):
+            assert max(kept[slow] & kept[fast]) == max(step for step in due if step <= slow)
 
 
 def test_other_files_in_the_folder_are_not_checkpoints(store, tmp_path):
