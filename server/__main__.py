@@ -15,6 +15,10 @@ VERBS = {
         "server.flower_verb:main",
         "the same run in Flower's simulation: wraps `flwr run`",
     ),
+    "compare": (
+        "server.compare_verb:main",
+        "did it help? paired runs of several methods, and the table of the answer",
+    ),
     "data": ("server.data_verb:main", "load the data set, say what it is, draw samples of it"),
     "peer": ("clients.site_peer:main", "a site's peer process, for Flower deployments"),
 }
