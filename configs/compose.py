@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.experiment import Method, Runner
 from dogo_fed.config import Host, PeerConfig, Placement, RunConfig, Transport
 from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.mutual import Reduction
@@ -76,7 +76,8 @@ def from_mapping(content: Mapping[str, Any]) -> RunConfig:
     if not isinstance(peers, Mapping):
         raise ConfigError(f"peers must be a mapping of names to settings, not {peers!r}")
     content["peers"] = {
-        str(name): build_settings(PeerConfig, peer, path=f"peers.{name}.") for name, peer in peers.items()
+        str(name): build_settings(PeerConfig, peer, path=f"peers.{name}.")
+        for name, peer in peers.items()
     }
     return build_settings(RunConfig, content)
 
@@ -163,7 +164,10 @@ def _as_member_of(kind: type[enum.Enum]) -> Callable[[object], object]:
 _HOOKS: dict[Any, Callable[[Any], Any]] = {
     int: _as_int,
     float: _as_float,
-    **{kind: _as_member_of(kind) for kind in (Host, Method, Placement, Reduction, Transport)},
+    **{
+        kind: _as_member_of(kind)
+        for kind in (Host, Method, Placement, Reduction, Runner, Transport)
+    },
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.compose import build_settings, compose_run
-from dogo_fed.compare.experiment import Cell, Expected, Experiment, Method, plan_cells
+from dogo_fed.compare.experiment import Cell, Expected, Experiment, Method, Runner, plan_cells
 from dogo_fed.compare.protocols import check_protocols
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.errors import ConfigError
@@ -32,17 +31,6 @@ _DECIDED = {
     "resume": "the same command goes on with what is there",
 }
 """Settings of a run that are not the user's in a comparison, and why."""
-
-
-class Runner(enum.Enum):
-    """Where cells are run.
-
-    PROCESSES: each in a process of this machine.
-    RAY: each as a Ray task, wherever the cluster has room.
-    """
-
-    PROCESSES = "processes"
-    RAY = "ray"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +50,7 @@ class CompareConfig:
     data: Sequence[str]
     overrides: Sequence[str] = ()
     protocols: Mapping[str, Any] = field(default_factory=dict)
-    expected: Expected = Expected()
+    expected: Expected = field(default_factory=Expected)
     out: str | None = None
     jobs: int | None = None
     runner: Runner | None = None
@@ -149,7 +137,7 @@ def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
     """Returns the preset's name, the comparison's settings, and the overrides of its runs."""
     own, overrides, choice = list[Override](), list[str](), list[str]()
     for argument in arguments:
-        key = argument.partition("=")[0]
+        key = argument.lstrip("+~").partition("=")[0]
         if key == "experiment":
             choice = [argument]
         elif key in _OWN or key.split(".")[0] in ("protocols", "expected"):
@@ -185,7 +173,7 @@ def _preset(choice: list[str]) -> tuple[str, dict[str, Any]]:
         with initialize_config_module(config_module="configs", version_base="1.3"):
             composed = compose(config_name="compare", overrides=choice, return_hydra_config=True)
             name = str(composed.hydra.runtime.choices.experiment)
-            keys = [key for key in composed if key != "hydra"]
+            keys = [str(key) for key in composed if key != "hydra"]
             content = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(" ".join(str(error).split())) from error

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-
-from configs.experiments import ComparisonRequest, Runner, preset_names, request_comparison
+from configs.experiments import ComparisonRequest, preset_names, request_comparison
 from dogo_fed.compare.comparison import CellReport, compare
-from dogo_fed.compare.experiment import Cell
+from dogo_fed.compare.experiment import Cell, Runner
 from dogo_fed.compare.picture import draw_comparison
 from dogo_fed.compare.report import to_markdown, write_comparison
 from dogo_fed.compare.standing import Standing, finished_summary, standing_of
@@ -111,7 +110,9 @@ def _estimate(request: ComparisonRequest, left: Sequence[Cell], jobs: int) -> st
         return "nothing is left to run"
     rounds = -(-len(left) // jobs)
     walls = [
-        summary["wall_s"] for cell in request.cells if (summary := finished_summary(cell)) is not None
+        summary["wall_s"]
+        for cell in request.cells
+        if (summary := finished_summary(cell)) is not None
     ]
     if walls:
         mean_s = sum(walls) / len(walls)

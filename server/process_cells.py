@@ -75,7 +75,9 @@ class ProcessCellHandle:
 class ProcessCells:
     """Starts cells as processes."""
 
-    def __init__(self, processes: OwnProcesses, out: Path, threads: int, gpus: Sequence[str]) -> None:
+    def __init__(
+        self, processes: OwnProcesses, out: Path, threads: int, gpus: Sequence[str]
+    ) -> None:
         """Prepares; nothing is started yet.
 
         Args:
@@ -132,5 +134,7 @@ def default_jobs(config: RunConfig, gpus: Sequence[str]) -> int:
     """Returns how many cells run at a time: one a GPU, or as many as the cores have threads for."""
     if gpus:
         return len(gpus)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, cores // config.threads_per_peer)

@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, TaskCancelledError
 
-from clients.ray_room import gpus_per_peer, live_nodes, num_fitting
+from clients.ray_room import gpus_per_peer, live_nodes
 from clients.threads import thread_environment
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.config import RunConfig
@@ -15,6 +15,7 @@ from server.cell import CellJob, run_cell
 from server.exit_status import EXIT_STOPPED
 from server.run_cells import CellEnding, newest_of, signs_of_life
 
+_AT_MOST = 1000
 _GET_WITHIN_S = 60.0
 
 
@@ -76,10 +77,13 @@ class RayCells:
         return RayCellHandle(run.options(name=cell.id).remote(job.to_json()), cell)
 
     def _fitting(self, resources: dict[str, float]) -> int:
-        cpus = int(resources.get("CPU", 0.0) // self._cpus) if self._cpus else 1_000
+        """Returns how many cells a node has room for; a fraction of a GPU never spans two."""
+        cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        by_cpu = int(cpus / self._cpus) if self._cpus else _AT_MOST
         if not self._gpus:
-            return cpus
-        return min(cpus, num_fitting(resources.get("GPU", 0.0), self._gpus))
+            return by_cpu
+        by_gpu = int(gpus / self._gpus) if self._gpus > 1 else int(gpus) * int(1 / self._gpus)
+        return min(by_cpu, by_gpu)
 
 
 def _first_line(error: Exception) -> str:

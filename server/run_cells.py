@@ -104,7 +104,9 @@ class CellLoop:
             else:
                 waiting.append(cell)
         if len(waiting) < len(self.cells):
-            self.tell(f"{len(self.cells) - len(waiting)} of {len(self.cells)} cells are finished already")
+            self.tell(
+                f"{len(self.cells) - len(waiting)} of {len(self.cells)} cells are finished already"
+            )
         try:
             while waiting or self._running:
                 if stop_requested():
@@ -198,9 +200,7 @@ class CellLoop:
         )
 
 
-def job_of(
-    cell: Cell, standing: Standing, protocols: Mapping[str, Mapping[str, Any]]
-) -> CellJob:
+def job_of(cell: Cell, standing: Standing, protocols: Mapping[str, Mapping[str, Any]]) -> CellJob:
     """Returns what is left to do for a cell."""
     folder = cell.folder
     config = cell.config

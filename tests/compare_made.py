@@ -26,7 +26,7 @@ def shared_config(seed: int, names: Sequence[str] = ("big", "small"), **others: 
     content = {"steps": 10, "batch_size": 256, "host": "local", **others}
     return from_mapping(
         {
-            "peers": {name: PEER for name in names},
+            "peers": dict.fromkeys(names, PEER),
             "data": {"name": "synthetic"},
             "seed": seed,
             **content,

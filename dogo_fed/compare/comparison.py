@@ -41,9 +41,7 @@ class Row:
 
     def difference(self, baseline: Method) -> PairedDifference:
         """Returns DoGo minus the baseline, over the seeds that both have."""
-        return paired_difference(
-            self.scores.get(Method.DOGO, {}), self.scores.get(baseline, {})
-        )
+        return paired_difference(self.scores.get(Method.DOGO, {}), self.scores.get(baseline, {}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +113,9 @@ def compare(
         reports: how each cell ended.
     """
     methods = tuple(method for method in Method if method in set(experiment.methods))
-    finished = [(cell, summary) for cell in cells if (summary := finished_summary(cell)) is not None]
+    finished = [
+        (cell, summary) for cell in cells if (summary := finished_summary(cell)) is not None
+    ]
     return Comparison(
         experiment=experiment,
         methods=methods,
@@ -196,9 +196,7 @@ def _costs(
                     yield _cost(peers, data, method, mine)
 
 
-def _cost(
-    peers: str, data: str, method: Method, mine: Sequence[tuple[Cell, RunSummary]]
-) -> Cost:
+def _cost(peers: str, data: str, method: Method, mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
     config, steps = mine[0][0].config, mine[0][1]["steps"]
     whole = [summary["wall_s"] for _, summary in mine if not _was_resumed(summary)]
     return Cost(

@@ -32,6 +32,17 @@ class Method(enum.Enum):
     SUPERVISED = "supervised"
 
 
+class Runner(enum.Enum):
+    """Where cells are run.
+
+    PROCESSES: each in a process of this machine.
+    RAY: each as a Ray task, wherever the cluster has room.
+    """
+
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """What a cell of this experiment took where it was measured; None where nobody has measured.
@@ -69,7 +80,7 @@ class Experiment:
     data: Sequence[str]
     overrides: Sequence[str] = ()
     protocols: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
-    expected: Expected = Expected()
+    expected: Expected = field(default_factory=Expected)
 
     def __post_init__(self) -> None:
         """Checks what can be checked without composing anything."""
@@ -159,9 +170,7 @@ def _with_teachers(methods: Iterable[Method]) -> set[Method]:
     return found | {Method.SOLO} if Method.OFFLINE in found else found
 
 
-def _cells_of(
-    method: Method, peers: str, data: str, config: RunConfig, out: Path
-) -> list[Cell]:
+def _cells_of(method: Method, peers: str, data: str, config: RunConfig, out: Path) -> list[Cell]:
     def cell(student: str | None, settings: RunConfig, *needs: str) -> Cell:
         folder = out / "cells" / _cell_id(method, student, peers, data, config.seed)
         return Cell(
@@ -226,4 +235,6 @@ def _cell_id(method: Method, student: str | None, peers: str, data: str, seed: i
 
 
 def _listed(values: Iterable[object]) -> str:
-    return ", ".join(str(value.value if isinstance(value, enum.Enum) else value) for value in values)
+    return ", ".join(
+        str(value.value if isinstance(value, enum.Enum) else value) for value in values
+    )

@@ -72,7 +72,12 @@ def _figure(comparison: Comparison) -> Figure:
     )
     left = 0.62 / width
     figure.text(
-        left, 1 - 0.42 / height, comparison.experiment.name, fontsize=16, fontweight="bold", color=INK
+        left,
+        1 - 0.42 / height,
+        comparison.experiment.name,
+        fontsize=16,
+        fontweight="bold",
+        color=INK,
     )
     figure.text(left, 1 - 0.7 / height, _subtitle(len(panels)), fontsize=10, color=MUTED)
     if not drawn:
@@ -150,9 +155,7 @@ def _draw_peer(
     for place, method in zip(places_M, methods, strict=True):
         mean = 100 * row.spread(method).mean
         if math.isfinite(mean):
-            axes.plot(
-                [place - 0.2, place + 0.2], [mean, mean], color=INK, linewidth=2.0, zorder=4
-            )
+            axes.plot([place - 0.2, place + 0.2], [mean, mean], color=INK, linewidth=2.0, zorder=4)
 
 
 def _said(row: Row, comparison: Comparison) -> str:

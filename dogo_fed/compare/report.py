@@ -102,7 +102,8 @@ def to_csv(comparison: Comparison) -> str:
         heading += [f"{method.value}_{what}" for what in ("mean", "std", "n")]
     for baseline in comparison.baselines:
         heading += [
-            f"dogo_minus_{baseline.value}_{what}" for what in ("mean", "low", "high", "n", "verdict")
+            f"dogo_minus_{baseline.value}_{what}"
+            for what in ("mean", "low", "high", "n", "verdict")
         ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -116,7 +117,13 @@ def to_csv(comparison: Comparison) -> str:
             fields += [_field(found.mean), _field(found.std), found.n]
         for baseline in comparison.baselines:
             one = row.difference(baseline)
-            fields += [_field(one.mean), _field(one.low), _field(one.high), one.n, one.verdict.value]
+            fields += [
+                _field(one.mean),
+                _field(one.low),
+                _field(one.high),
+                one.n,
+                one.verdict.value,
+            ]
         writer.writerow(fields)
     return text.getvalue()
 
@@ -248,7 +255,9 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
     """Returns a Markdown table whose columns line up in a terminal too; the first line is the heading."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     padded = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
         for line in lines
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"

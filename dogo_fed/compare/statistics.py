@@ -16,13 +16,17 @@ from dataclasses import dataclass
 LEVEL = 0.95
 """Of the intervals."""
 
+_NO_SPREAD = 1e-12
+"""Below any true spread of accuracies, above what rounding makes of equal ones."""
+
 
 class Verdict(enum.Enum):
     """What a paired difference shows, for a score of which more is better.
 
     HELPS: the interval lies above 0.
     HURTS: the interval lies below 0.
-    NOT_SHOWN: it holds 0, or there is no interval. Not the same as "makes no difference".
+    NOT_SHOWN: it holds 0, or there is no interval, or all differences are equal, so that nothing is
+        known of their spread. Not the same as "makes no difference".
     """
 
     HELPS = "helps"
@@ -65,7 +69,7 @@ class PairedDifference:
     @property
     def verdict(self) -> Verdict:
         """What it shows."""
-        if self.low is None or self.high is None:
+        if self.low is None or self.high is None or self.std < _NO_SPREAD:
             return Verdict.NOT_SHOWN
         if self.low > 0:
             return Verdict.HELPS
@@ -90,7 +94,8 @@ def paired_difference(
     """Returns first - second with its Student t interval, mean +- t(n - 1) * std / sqrt(n).
 
     Args:
-        first, second: seed to score; seeds that only one of them has are left out.
+        first: seed to score.
+        second: likewise; seeds that only one of them has are left out.
         level: of the interval, between 0 and 1.
 
     Raises:

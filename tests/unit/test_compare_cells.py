@@ -60,9 +60,7 @@ def test_a_student_among_three_is_taught_by_the_two_others_as_they_were_alone() 
 
 def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
     methods = list(Method)
-    cells = {
-        cell.method: cell.config for cell in made_cells(made_experiment(methods=methods), OUT)
-    }
+    cells = {cell.method: cell.config for cell in made_cells(made_experiment(methods=methods), OUT)}
     solo = dataclasses.replace(cells[Method.SOLO], run_dir=None)
     assert not solo.exchanges
     dogo = dataclasses.replace(cells[Method.DOGO], run_dir=None)
@@ -105,7 +103,7 @@ def test_impossible_experiments_are_refused(changes, words) -> None:
 
 
 def test_one_peer_has_nobody_to_learn_from() -> None:
-    with pytest.raises(ConfigError, match="need at least 2 peers.*only one"):
+    with pytest.raises(ConfigError, match=r"need at least 2 peers.*only one"):
         made_cells(made_experiment(), OUT, names=("one",))
     assert len(made_cells(made_experiment(methods=[Method.SOLO]), OUT, names=("one",))) == 3
 
@@ -144,7 +142,9 @@ def test_other_settings_in_the_folder_are_an_error_that_names_them(tmp_path: Pat
     (cell, *_) = made_cells(made_experiment(), tmp_path)
     write_summary(cell, BOTH)
     (longer, *_) = made_cells(made_experiment(), tmp_path, steps=20)
-    with pytest.raises(ConfigError, match=r"solo/pair/synthetic/0.*steps is 10 there and 20 now.*out="):
+    with pytest.raises(
+        ConfigError, match=r"solo/pair/synthetic/0.*steps is 10 there and 20 now.*out="
+    ):
         standing_of(longer, [])
     (other, *_) = made_cells(made_experiment(), tmp_path, names=("big", "tiny"))
     with pytest.raises(ConfigError, match=r"peers\.small.*not set now|not set there"):
@@ -170,5 +170,5 @@ def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
     (cell, *_) = made_cells(made_experiment(), tmp_path)
     cell.folder.mkdir(parents=True)
     (cell.folder / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="without a readable config.yaml"):
+    with pytest.raises(ConfigError, match="without a readable config"):
         standing_of(cell, [])

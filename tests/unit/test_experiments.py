@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.experiments import Runner, preset_names, request_comparison
-from dogo_fed.compare.experiment import Method
+from configs.experiments import preset_names, request_comparison
+from dogo_fed.compare.experiment import Method, Runner
 from dogo_fed.compare.protocols import KNOWN
 from dogo_fed.errors import ConfigError
 
@@ -58,9 +58,16 @@ def test_the_published_recipe() -> None:
 def test_what_is_typed_wins(tmp_path: Path) -> None:
     request = request_comparison(
         [
-            "methods=[solo,dogo]", "seeds=[7]", "rounds=5", f"out={tmp_path}", "jobs=3",
-            "peers=[pair,trio]", "data=synthetic", "peers.wide.distill_weight=1", "silence_s=9",
-        ]  # fmt: skip
+            "methods=[solo,dogo]",
+            "seeds=[7]",
+            "rounds=5",
+            f"out={tmp_path}",
+            "jobs=3",
+            "peers=[pair,trio]",
+            "data=synthetic",
+            "peers.wide.distill_weight=1",
+            "silence_s=9",
+        ]
     )
     assert [cell.id for cell in request.cells] == [
         f"{method}/{peers}/synthetic/7" for peers in ("pair", "trio") for method in ("solo", "dogo")

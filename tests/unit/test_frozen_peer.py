@@ -119,6 +119,7 @@ def test_an_interrupted_offline_run_goes_on(runs, tmp_path: Path) -> None:
 
 
 @pytest.mark.grpc
+@pytest.mark.slow
 def test_in_a_process_of_its_own_it_is_the_same(runs, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     source = runs["root"] / "solo"
@@ -148,9 +149,9 @@ def test_a_frozen_peer_that_moves_is_an_error(tmp_path: Path) -> None:
 
 def test_impossible_teachers_are_refused_before_anything_starts(runs, tmp_path: Path) -> None:
     solo = runs["root"] / "solo"
-    with pytest.raises(ConfigError, match="frozen_from=.*has no checkpoint of a peer"):
+    with pytest.raises(ConfigError, match=r"frozen_from=.*has no checkpoint of a peer"):
         prepare(frozen(tmp_path / "run", tmp_path / "nothing"))
-    with pytest.raises(ConfigError, match="peer 'simsiam': frozen_from=.*another model"):
+    with pytest.raises(ConfigError, match=r"peer 'simsiam': frozen_from=.*another model"):
         prepare(frozen(tmp_path / "run", solo, "peers.simsiam.objective.options.hidden_dim=64"))
     with pytest.raises(ConfigError, match="nobody would learn"):
         frozen(tmp_path / "run", solo, f"+peers.{STUDENT}.frozen_from={solo}")

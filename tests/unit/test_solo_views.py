@@ -45,13 +45,13 @@ def test_views_are_equal_at_every_step_and_only_the_weights_differ(
 ) -> None:
     both = ("peers=simclr_simsiam",)
     taught, taught_states = seen_in(tmp_path / "dogo", monkeypatch, *both)
-    solo, solo_states = seen_in(
-        tmp_path / "solo", monkeypatch, *both, "exchange.enabled=false"
-    )
+    solo, solo_states = seen_in(tmp_path / "solo", monkeypatch, *both, "exchange.enabled=false")
     only, only_states = seen_in(tmp_path / "one", monkeypatch, *both, "~peers.simsiam")
     assert set(taught) == {(peer, step) for peer in ("simclr", "simsiam") for step in range(3)}
     assert solo == taught
     assert only == {key: value for key, value in taught.items() if key[0] == "simclr"}
-    assert len({pair for pair in taught.values()}) == 6, "peers and steps have views of their own"
+    assert len(set(taught.values())) == 6, "peers and steps have views of their own"
     assert all(solo_states[peer] != taught_states[peer] for peer in taught_states)
-    assert only_states["simclr"] == solo_states["simclr"], "a peer alone is the solo peer, bit for bit"
+    assert only_states["simclr"] == solo_states["simclr"], (
+        "a peer alone is the solo peer, bit for bit"
+    )

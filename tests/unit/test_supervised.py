@@ -18,8 +18,8 @@ from dogo_fed.objectives.supervised import Supervised
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
-from tests.toys import FEATURES, ToyBackbone, toy_images
 from tests.tiny import TINY
+from tests.toys import FEATURES, ToyBackbone, toy_images
 
 RUN = (*TINY, "peers=pair", "objective@peers.wide.objective=supervised")
 
@@ -76,7 +76,7 @@ def test_it_is_given_the_labels_of_the_very_images_of_the_step(
 
 def test_labels_teach(tmp_path: Path) -> None:
     longer = [part for part in RUN if not part.startswith(("steps=", "steps_per_round="))]
-    overrides = [*longer, "steps=40", "exchange.enabled=false", f"run_dir={tmp_path / 'run'}"]
+    overrides = [*longer, "steps=20", "~peers.resnet", f"run_dir={tmp_path / 'run'}"]
     wide = conduct(prepare(compose_run(overrides)), run_local)["peers"]["wide"]
     assert wide["ssl_loss"] < 0.9 * math.log(4)
 
@@ -96,6 +96,8 @@ def test_unlabelled_images_are_refused() -> None:
         std=whole.std,
         fingerprint=whole.fingerprint,
     )
-    with pytest.raises(ConfigError, match=r"'wide'.*2 of the 96 training images of synthetic.*none"):
+    with pytest.raises(
+        ConfigError, match=r"'wide'.*2 of the 96 training images of synthetic.*none"
+    ):
         prepare(compose_run(list(RUN)), dataset=holed)
     prepare(compose_run([*TINY, "peers=pair"]), dataset=holed)
