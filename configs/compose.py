@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dogo_fed.compare.experiment import Method, Runner
 from dogo_fed.config import Host, PeerConfig, Placement, RunConfig, Transport
 from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.mutual import Reduction
@@ -83,9 +84,10 @@ def from_mapping(content: Mapping[str, Any]) -> RunConfig:
     if not isinstance(peers, Mapping):
         raise ConfigError(f"peers must be a mapping of names to settings, not {peers!r}")
     content["peers"] = {
-        str(name): build(PeerConfig, peer, path=f"peers.{name}.") for name, peer in peers.items()
+        str(name): build_settings(PeerConfig, peer, path=f"peers.{name}.")
+        for name, peer in peers.items()
     }
-    return build(RunConfig, content)
+    return build_settings(RunConfig, content)
 
 
 def load_yaml(path: Path) -> RunConfig:
@@ -113,7 +115,7 @@ class _Boolean:
         return str(self._value).lower()
 
 
-def build(kind: type[T], content: object, *, path: str = "") -> T:
+def build_settings(kind: type[T], content: object, *, path: str = "") -> T:
     """Returns the dataclass made from plain values, strictly: nothing is converted or ignored.
 
     Raises:
@@ -170,7 +172,10 @@ def _as_member_of(kind: type[enum.Enum]) -> Callable[[object], object]:
 _HOOKS: dict[Any, Callable[[Any], Any]] = {
     int: _as_int,
     float: _as_float,
-    **{kind: _as_member_of(kind) for kind in (Host, Placement, Reduction, Transport)},
+    **{
+        kind: _as_member_of(kind)
+        for kind in (Host, Method, Placement, Reduction, Runner, Transport)
+    },
 }
 
 

@@ -106,6 +106,27 @@ class CheckpointStore:
         Raises:
             CheckpointError: there is none, it can't be read, or it is of another model.
         """
+        return self._load(step, objective, optimizer, device)
+
+    def load_weights(self, objective: nn.Module, device: torch.device) -> int | None:
+        """Puts the newest checkpoint's weights into `objective`, and leaves all else alone.
+
+        Returns:
+            The checkpoint's step, or None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: the newest one can't be read, or is of another model.
+        """
+        steps = self.steps()
+        return self._load(steps[-1], objective, None, device).step if steps else None
+
+    def _load(
+        self,
+        step: int,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        device: torch.device,
+    ) -> Progress:
         path = self._path(step)
         try:
             content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
@@ -118,7 +139,8 @@ class CheckpointStore:
             # Runs from before exchange.every_steps exchanged at every step.
             progress = Progress(**{"round_exchanges": saved["round_steps"], **saved})
             objective.load_state_dict(content["objective"])
-            optimizer.load_state_dict(content["optimizer"])
+            if optimizer is not None:
+                optimizer.load_state_dict(content["optimizer"])
         except CheckpointError:
             raise
         except FileNotFoundError as error:

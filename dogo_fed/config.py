@@ -101,6 +101,8 @@ class PeerConfig:
         distill_warmup_steps: the weight rises linearly from 0 at the run's step 0 to its value at
             this step; 0 has it whole from the start.
         kl_temperature: divisor of the cosines in the similarity distribution.
+        frozen_from: run folder in which the peer of this name was trained; it teaches with the weights
+            of its newest checkpoint there, and never learns. On a cluster: absolute.
     """
 
     backbone: ComponentConfig
@@ -111,10 +113,12 @@ class PeerConfig:
     distill_reduction: Reduction = Reduction.BATCHMEAN
     distill_warmup_steps: int = 0
     kl_temperature: float = 0.1
+    frozen_from: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
         _require_positive("", kl_temperature=self.kl_temperature)
+        _require(self.frozen_from != "", "frozen_from must be a run folder or null, not empty")
         _require(
             math.isfinite(self.distill_weight) and self.distill_weight >= 0,
             f"distill_weight must be 0 or more, not {self.distill_weight}",
@@ -379,6 +383,10 @@ class RunConfig:
         _require(
             len(set(folded)) == len(folded),
             f"two peers have the same name (ignoring case): {', '.join(self.peers)}",
+        )
+        _require(
+            any(peer.frozen_from is None for peer in self.peers.values()),
+            "every peer is frozen (frozen_from), so nobody would learn",
         )
         _require(self.batch_size >= 2, f"batch_size must be at least 2, not {self.batch_size}")
         _require(0 <= self.seed < 2**63, f"seed must be between 0 and 2**63 - 1, not {self.seed}")

@@ -28,6 +28,7 @@ from dogo_fed.engine.evaluator import Evaluator
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.plan import Plan
 from dogo_fed.engine.step import Proposal, StepLosses, absorb, propose, show
+from dogo_fed.errors import TrainingError
 from dogo_fed.evaluation import state_digest
 from dogo_fed.exchange.base import Exchange, Traffic
 from dogo_fed.peer_folder import PeerFolder
@@ -107,6 +108,7 @@ class PeerSession:
         self._sink = sink
         self._folder = folder
         self._progress = progress
+        self._frozen_digest: str | None = None
         self._open: _OpenStep | None = None
         self._is_between_halves = False
         self._is_stopped = False
@@ -128,6 +130,8 @@ class PeerSession:
 
     def start(self) -> None:
         """Evaluates the untrained encoder at the beginning of a run, and saves it."""
+        if self.peer.is_frozen:
+            self._frozen_digest = state_digest(self.peer.objective)
         if math.isnan(self._progress.knn_top1_untrained):
             self._progress.knn_top1_untrained = self._evaluate(round_number=0)
         self.save()
@@ -137,8 +141,9 @@ class PeerSession:
         step = self._progress.step
         self._is_between_halves = True
         started_s = time.perf_counter()
-        images_NCHW = self._frame.dataset.train.images(self._frame.schedule.sample_ids(step))
-        proposal = propose(self.peer, images_NCHW, step)
+        source, ids = self._frame.dataset.train, self._frame.schedule.sample_ids(step)
+        labels_N = source.labels[ids] if self.peer.objective.uses_labels else None
+        proposal = propose(self.peer, source.images(ids), step, labels_N)
         ticket = self._ticket(step)
         self.peer.synchronise()
         computed_s = time.perf_counter()
@@ -209,7 +214,7 @@ class PeerSession:
         progress.round_exchanges += signal is not None
         progress.ssl_loss_sum += losses.ssl_loss
         progress.mutual_kl_sum += losses.mutual_kl
-        progress.steps_trained += 1
+        progress.steps_trained += not self.peer.is_frozen
         progress.step = ticket.step + 1
         if signal is not None:
             progress.step = max(signal.next_step, ticket.step + 1)
@@ -291,9 +296,23 @@ class PeerSession:
             knn_top1_untrained=progress.knn_top1_untrained,
             ssl_loss=progress.ssl_loss_sum / num_steps,
             mutual_kl=progress.mutual_kl_sum / max(progress.round_exchanges, 1),
-            state_digest=state_digest(self.peer.objective),
+            state_digest=self._state_digest(),
             steps_trained=progress.steps_trained,
         )
+
+    def _state_digest(self) -> str:
+        """Returns the digest of the peer's state, which for a frozen peer is that of the beginning.
+
+        Raises:
+            TrainingError: a frozen peer has changed.
+        """
+        digest = state_digest(self.peer.objective)
+        if self._frozen_digest not in (None, digest):
+            raise TrainingError(
+                f"peer {self.peer.id!r} is frozen, but its state has changed: its objective or backbone "
+                "has buffers that move in eval mode. They must move only while `self.training`"
+            )
+        return digest
 
     def _export(self, result: PeerResult) -> None:
         self._folder.export_encoder(

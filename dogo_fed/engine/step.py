@@ -40,10 +40,12 @@ class StepLosses:
     mutual_kl: float
 
 
-def propose(peer: Peer, images_NCHW: torch.Tensor, step: int) -> Proposal:
+def propose(
+    peer: Peer, images_NCHW: torch.Tensor, step: int, labels_N: torch.Tensor | None = None
+) -> Proposal:
     """Looks at the images, and changes nothing but the running statistics of the normalisation."""
     views = peer.views(images_NCHW, step)
-    return Proposal(step, peer.encode(views, step))
+    return Proposal(step, peer.encode(views, step, labels_N))
 
 
 def show(peer: Peer, proposal: Proposal) -> SimilarityDistribution:

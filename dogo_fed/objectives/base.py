@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -44,7 +45,13 @@ class Objective(nn.Module, ABC):
 
     The backbone is registered here, so that one module is all there is of a peer's state: an
     objective with a momentum encoder keeps its copy here too, and `after_update` moves it.
+
+    Attributes:
+        uses_labels: whether it is given the classes of the batch as a third argument, int64, shape N,
+            and the number of classes as `num_classes` when it is built.
     """
+
+    uses_labels: ClassVar[bool] = False
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()

@@ -95,7 +95,7 @@ def test_every_data_set_composes(data):
     ("group", "known", "reserved"),
     [
         ("backbone", BACKBONES, ("image_size", "in_channels")),
-        ("objective", OBJECTIVES, ("backbone", "feature_dim")),
+        ("objective", OBJECTIVES, ("backbone", "feature_dim", "num_classes")),
         ("optimizer", OPTIMIZERS, ("params",)),
         ("augmentation", None, ()),
     ],

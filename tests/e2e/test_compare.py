@@ -1,0 +1,275 @@
+"""`dogo-fed compare`: from nothing to a table, again, after a kill, and when a cell dies."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from configs.experiments import ComparisonRequest
+from dogo_fed.compare.experiment import Cell
+from server import compare_verb
+from server.cell import CellJob, run_cell
+from server.run_cells import CellEnding
+from tests.command import dogo_fed, start
+from tests.run_watch import descendants, is_alive, kill, wait_until_gone
+from tests.tiny import TINY
+
+RUN = (
+    "compare", *[part for part in TINY if not part.startswith("steps=")], "steps=2",
+    "peers=simclr_simsiam", "seeds=[0,1]",
+)  # fmt: skip
+
+
+def times(out: Path) -> dict[Path, int]:
+    """Returns when each file of a cell was last written."""
+    return {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*") if path.is_file()}
+
+
+def times_of_solo(out: Path) -> dict[Path, int]:
+    return {path: when for path, when in times(out).items() if "solo" in path.parts}
+
+
+class InThisProcess:
+    """Runs a cell when it is started, here: what takes seconds in a process of its own is its imports."""
+
+    def start(self, cell: Cell, job: CellJob) -> Ended:
+        return Ended(CellEnding(*run_cell(job.to_json())))
+
+
+@dataclass
+class Ended:
+    how: CellEnding
+
+    def ending(self) -> CellEnding:
+        return self.how
+
+    def last_word_s(self) -> float:
+        return 0.0
+
+    def stop(self) -> None:
+        raise AssertionError("it has ended")
+
+    def kill(self) -> None:
+        """Has ended."""
+
+
+@contextmanager
+def in_this_process(request: ComparisonRequest) -> Iterator[tuple[InThisProcess, int]]:
+    yield InThisProcess(), 1
+
+
+def compare(*arguments: str, expect: int = 0) -> str:
+    """Returns what the verb says, run in this process."""
+    said = io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
+        patch.setattr(compare_verb, "_runner", in_this_process)
+        status = compare_verb.run(arguments[1:])
+    assert status == expect, said.getvalue()
+    return said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("compared") / "out"
+    return out, compare(*RUN, f"out={out}")
+
+
+def test_it_leaves_a_table_and_ordinary_run_folders(compared: tuple[Path, str]) -> None:
+    out, said = compared
+    assert {path.name for path in out.iterdir()} == {
+        "cells", "compare.csv", "compare.json", "compare.md", "compare.png",
+    }  # fmt: skip
+    cells = json.loads((out / "compare.json").read_text())["cells"]
+    assert len(cells) == 8 and {cell["outcome"] for cell in cells} == {"finished"}
+    for cell in cells:
+        assert (Path(cell["folder"]) / "summary.json").is_file()
+        assert (Path(cell["folder"]) / "curves.png").is_file()
+    page = (out / "compare.md").read_text()
+    assert page in said
+    assert "dogo \u2212 solo" in page and "n=2" in page
+    rows = list(csv.DictReader(io.StringIO((out / "compare.csv").read_text())))
+    assert {(row["metric"], row["peer"]) for row in rows} == {
+        (metric, peer) for metric in ("linear_top1", "knn_top1") for peer in ("simclr", "simsiam")
+    }
+
+
+def test_teachers_are_the_solo_peers_of_the_same_seed(compared: tuple[Path, str]) -> None:
+    out, _ = compared
+
+    def peers(cell: str) -> dict:
+        path = out / "cells" / cell / "summary.json"
+        return json.loads(path.read_text())["peers"]
+
+    for seed in (0, 1):
+        solo = peers(f"solo/simclr_simsiam/synthetic/{seed}")
+        offline = peers(f"offline-simclr/simclr_simsiam/synthetic/{seed}")
+        assert offline["simsiam"]["state_digest"] == solo["simsiam"]["state_digest"]
+        assert offline["simsiam"]["objective"].endswith("(frozen)")
+        assert offline["simclr"]["state_digest"] != solo["simclr"]["state_digest"]
+
+
+def test_the_same_command_again_runs_nothing(compared: tuple[Path, str]) -> None:
+    out, _ = compared
+    before = times(out)
+    page = (out / "compare.md").read_text()
+    said = compare(*RUN, f"out={out}")
+    assert "8 of 8 cells are finished already" in said
+    assert times(out) == before
+    assert (out / "compare.md").read_text() == page
+
+
+def test_a_dry_run_lists_the_cells_and_makes_nothing(
+    compared: tuple[Path, str], tmp_path: Path
+) -> None:
+    said = compare(*RUN, f"out={tmp_path / 'new'}", "--dry-run")
+    assert "8 cells, 8 to run" in said and "was not measured" in said
+    assert "new          offline-simclr/simclr_simsiam/synthetic/0  after solo/" in said
+    assert not (tmp_path / "new").exists()
+    known = compare(*RUN[:-1], "seeds=[0,1,2]", f"out={compared[0]}", "--dry-run")
+    assert "12 cells, 4 to run" in known and "8 finished cells took" in known
+
+
+def test_other_settings_in_an_old_folder_are_refused(compared: tuple[Path, str]) -> None:
+    out, _ = compared
+    before = times(out)
+    said = compare(*RUN, "batch_size=8", f"out={out}", expect=2)
+    assert "batch_size is 16 there and 8 now" in said and "out=" in said
+    assert len(said.splitlines()) == 1
+    assert times(out) == before
+
+
+def test_what_can_not_be_run_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    said = compare(*RUN, "batch_size=1000", f"out={tmp_path / 'out'}", expect=2)
+    assert "batch_size=1000" in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    assert "--sweep" in compare("compare", "--sweep", expect=2)
+
+
+@pytest.mark.grpc
+def test_a_cell_that_fails_in_its_process_is_reported(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = dogo_fed(
+        *RUN, f"out={out}", "methods=[solo]", "seeds=0",
+        "peers.simclr.optimizer.options.lr=1e30", expect=1,
+    )  # fmt: skip
+    assert "solo/simclr_simsiam/synthetic/0: failed, the loss of peer 'simclr' is" in said
+    assert "nothing to compare" in (out / "compare.md").read_text()
+    (log,) = (out / "logs").iterdir()
+    assert str(log) in said and "the loss of peer" in log.read_text()
+    (job,) = (out / "jobs").iterdir()
+    assert json.loads(job.read_text())["config"]["seed"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_a_killed_cell_is_reported_and_goes_on_next_time(
+    compared: tuple[Path, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    longer = [part for part in RUN if not part.startswith(("steps=", "seeds="))]
+    command = [*longer, "steps=60", "seeds=0", "checkpoint.every_steps=1", "methods=[solo,dogo]"]
+    cell = out / "cells" / "dogo" / "simclr_simsiam" / "synthetic" / "0"
+    process = start(*command, f"out={out}", "jobs=2")
+    try:
+        victim = pid_of_cell(process.pid, "dogo", cell / "metrics.jsonl")
+        kill(victim)
+        said, _ = process.communicate(timeout=100)
+    finally:
+        for pid in [process.pid, *descendants(process.pid)]:
+            kill(pid)
+    assert process.returncode == 1, said
+    assert "dogo/simclr_simsiam/synthetic/0: failed" in said and "signal 9" in said
+    assert "Cells that are not finished" in (out / "compare.md").read_text()
+    solo = times_of_solo(out)
+    again = dogo_fed(*command, f"out={out}", "jobs=2")
+    assert "dogo/simclr_simsiam/synthetic/0: goes on" in again
+    assert times_of_solo(out) == solo
+    events = json.loads((cell / "summary.json").read_text())["events"]
+    assert [event["kind"] for event in events].count("resumed") == 1
+    fresh = tmp_path / "fresh"
+    alone = [part for part in command[1:] if not part.startswith(("seeds=", "methods="))]
+    dogo_fed("train", *alone, "seed=0", f"run_dir={fresh}")
+    first, second = (
+        {
+            name: peer["state_digest"]
+            for name, peer in json.loads((run / "summary.json").read_text())["peers"].items()
+        }
+        for run in (cell, fresh)
+    )
+    assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_a_stop_ends_the_cells_well(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    longer = [part for part in RUN if not part.startswith("steps=")]
+    process = start(*longer, "steps=100000", f"out={out}", "jobs=1", "methods=[solo]")
+    try:
+        cell = out / "cells" / "solo" / "simclr_simsiam" / "synthetic" / "0"
+        child = pid_of_cell(process.pid, "solo", cell / "metrics.jsonl")
+        os.kill(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        for pid in [process.pid, *descendants(process.pid)]:
+            kill(pid)
+    assert process.returncode == 130, said
+    assert wait_until_gone([child], within_s=5) == []
+    events = json.loads((cell / "summary.json").read_text())["events"]
+    assert events[-1]["kind"] == "stopped" or not events
+    assert list((cell / "peers" / "simclr" / "checkpoints").iterdir())
+    outcomes = {
+        one["id"]: one["outcome"] for one in json.loads((out / "compare.json").read_text())["cells"]
+    }
+    assert set(outcomes.values()) == {"stopped"} and len(outcomes) == 2
+
+
+def pid_of_cell(launcher: int, method: str, sign: Path) -> int:
+    """Returns the process id of this method's cell, once it has written `sign`."""
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        if sign.is_file() and sign.read_text().count('"type": "step"') > 2:
+            for pid in descendants(launcher):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+                if is_alive(pid) and f"/jobs/{method}-" in command:
+                    return pid
+        time.sleep(0.02)
+    raise AssertionError(f"no cell {method} took steps")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_cells_as_ray_tasks_give_the_same_numbers(
+    compared: tuple[Path, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    dogo_fed(*RUN, "runner=ray", f"out={out}")
+    first, second = (json.loads((one / "compare.json").read_text()) for one in (compared[0], out))
+    assert first["rows"] == second["rows"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cell_that_fails_in_ray_is_reported(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = dogo_fed(
+        *RUN, "runner=ray", f"out={out}", "methods=[solo]", "seeds=0",
+        "peers.simclr.optimizer.options.lr=1e30", expect=1,
+    )  # fmt: skip
+    assert "failed, the loss of peer 'simclr' is" in said
+    assert (out / "compare.md").is_file()
