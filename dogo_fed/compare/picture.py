@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dogo_fed.compare.comparison import RUN_METRICS, Comparison, Row
 from dogo_fed.compare.experiment import Method
 from dogo_fed.reporting import atomic_path
-from dogo_fed.reporting.canvas import INK, MUTED, name_colours, dress, say_empty, tint
+from dogo_fed.reporting.canvas import INK, MUTED, dress, name_colours, say_empty, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

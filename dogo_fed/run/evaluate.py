@@ -135,7 +135,12 @@ class WeightsFile:
 
 
 def open_file(
-    file: WeightsFile, dataset: DataSet, *, seed: int = 0, device: str = "auto", batch_size: int = 500
+    file: WeightsFile,
+    dataset: DataSet,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int = 500,
 ) -> Subject:
     """Returns the encoder in a file on a data set, ready for protocols.
 

@@ -38,9 +38,7 @@ def complete_options(protocol: str, options: Mapping[str, object]) -> dict[str, 
     check_protocol(protocol, options)
     function = components.resolve("protocol", protocol, PROTOCOLS)
     parameters = inspect.signature(function).parameters
-    defaults = {
-        key: one.default for key, one in parameters.items() if one.default is not one.empty
-    }
+    defaults = {key: one.default for key, one in parameters.items() if one.default is not one.empty}
     return {**defaults, **options}
 
 
