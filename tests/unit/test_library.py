@@ -309,7 +309,6 @@ SLOW_TIMM = {
     "hrnet_w18_small": 2048,
     "dla34": 512,
     "vgg11": 4096,
-    "levit_128s": 384,
 }
 
 
