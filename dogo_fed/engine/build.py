@@ -118,9 +118,9 @@ def build_peer(
         distill_warmup_steps=settings.distill_warmup_steps,
         reduction=settings.distill_reduction,
         temperature=settings.kl_temperature,
+        is_symmetric=is_symmetric,
         run_seed=run_seed,
         device=device,
-        is_symmetric=is_symmetric,
         is_frozen=settings.frozen_from is not None,
     )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -27,10 +27,10 @@ class Peer:
 
     Attributes:
         distill_weight: factor of the mutual KL, in units of `reduction`.
-        temperature: divisor of the cosines in the similarity distribution.
-        run_seed: the run's seed; this peer's random streams are named by it, the peer and the step.
         distill_warmup_steps: the weight rises from 0 at the run's step 0 to its value at this step.
+        temperature: divisor of the cosines in the similarity distribution.
         is_symmetric: whether both view directions are published (exchange.symmetric).
+        run_seed: the run's seed; this peer's random streams are named by it, the peer and the step.
         is_frozen: it looks and teaches with the weights it has, in eval mode, and never learns.
     """
 
@@ -39,12 +39,12 @@ class Peer:
     optimizer: torch.optim.Optimizer
     augmentation: Augmentation
     distill_weight: float
+    distill_warmup_steps: int = 0
     reduction: Reduction
     temperature: float
+    is_symmetric: bool = False
     run_seed: int
     device: torch.device
-    distill_warmup_steps: int = 0
-    is_symmetric: bool = False
     is_frozen: bool = False
 
     def views(self, images_NCHW: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,10 +77,8 @@ class Peer:
 
     def distribution(self, pair: ViewPair) -> SimilarityDistribution:
         """Returns what leaves this peer: the similarity distribution, cut off from the graph."""
-        shown = self._detached(pair)
-        if self.is_symmetric:
-            shown = replace(shown, reverse=self._detached(pair.swapped()))
-        return shown
+        reverse = self._one_way(pair.swapped()) if self.is_symmetric else None
+        return self._one_way(pair, reverse)
 
     def distill_weight_at(self, step: int) -> float:
         """Returns the factor of the mutual KL at this step of the run."""
@@ -88,12 +86,14 @@ class Peer:
             return self.distill_weight
         return self.distill_weight * step / self.distill_warmup_steps
 
-    def _detached(self, pair: ViewPair) -> SimilarityDistribution:
+    def _one_way(
+        self, pair: ViewPair, reverse: SimilarityDistribution | None = None
+    ) -> SimilarityDistribution:
         with torch.no_grad():
             log_p_NN = self.log_distribution(pair).float()
             p_NN = log_p_NN.exp()
             entropy = negative_entropy(p_NN, log_p_NN).item()
-        return SimilarityDistribution(p_NN.cpu().numpy(), entropy)
+        return SimilarityDistribution(p_NN.cpu().numpy(), entropy, reverse)
 
     def synchronise(self) -> None:
         """Waits for the accelerator, so that times are told apart; nothing to do on a CPU."""

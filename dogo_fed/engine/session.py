@@ -211,12 +211,13 @@ class PeerSession:
             progress.round, progress.round_steps, progress.round_exchanges = ticket.round, 0, 0
             progress.ssl_loss_sum = progress.mutual_kl_sum = 0.0
         progress.round_steps += 1
-        progress.round_exchanges += signal is not None
+
         progress.ssl_loss_sum += losses.ssl_loss
         progress.mutual_kl_sum += losses.mutual_kl
         progress.steps_trained += not self.peer.is_frozen
         progress.step = ticket.step + 1
         if signal is not None:
+            progress.round_exchanges += 1
             progress.step = max(signal.next_step, ticket.step + 1)
             self._is_stopped = signal.stop and progress.step < self._frame.plan.total_steps
 
