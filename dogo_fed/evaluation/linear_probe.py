@@ -100,7 +100,9 @@ class Standardiser:
 
     def __call__(self, features: FrozenFeatures) -> FrozenFeatures:
         """Returns the features shifted and scaled, with their labels."""
-        return FrozenFeatures((features.features_NF - self.mean_F) / self.scale_F, features.labels_N)
+        return FrozenFeatures(
+            (features.features_NF - self.mean_F) / self.scale_F, features.labels_N
+        )
 
 
 def _fit(

@@ -74,7 +74,9 @@ def _figure(sheet: ScoreSheet) -> Figure:
 def _name_encoders(figure: Figure, colours: Colours, top: float) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=colour, linewidth=3.5, label=n) for n, colour in colours.items()]
+    handles = [
+        Line2D([], [], color=colour, linewidth=3.5, label=n) for n, colour in colours.items()
+    ]
     figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(0.012, top), ncols=max(1, len(handles)),
         frameon=False, fontsize=9.5, labelcolor=INK, handlelength=1.4,

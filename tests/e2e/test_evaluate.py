@@ -33,9 +33,12 @@ def test_a_run_is_evaluated_and_so_is_its_file(tmp_path: Path) -> None:
         "evaluate", f"checkpoint={run_dir}/peers/{peer}/encoder.safetensors", *own,
         "data=synthetic", f"out={tmp_path / 'file'}", "protocol=knn", "protocol.knn.k=20",
     )  # fmt: skip
-    assert json.loads((tmp_path / "file" / "knn.json").read_text())["encoders"]["encoder"][
-        "scores"
-    ][0]["value"] == summary["peers"][peer]["knn_top1"]
+    assert (
+        json.loads((tmp_path / "file" / "knn.json").read_text())["encoders"]["encoder"]["scores"][
+            0
+        ]["value"]
+        == summary["peers"][peer]["knn_top1"]
+    )
 
     for arguments, message in (
         ([f"run={tmp_path / 'nowhere'}"], "no such folder"),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -46,7 +47,7 @@ def test_there_are_fifteen_in_four_families() -> None:
 def test_distortion_grows_from_nothing_with_severity(images: torch.Tensor, name: str) -> None:
     found = [distortion(images, name, severity) for severity in (0, *SEVERITIES)]
     assert found[0] == 0.0
-    assert all(low < high for low, high in zip(found, found[1:], strict=False)), found
+    assert all(low < high for low, high in itertools.pairwise(found)), found
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -61,7 +62,9 @@ def test_shape_type_and_repeatability(name: str, size: int, channels: int) -> No
     assert torch.equal(once, corrupt(images, ids, name, 3, seed=1))
     assert torch.equal(torch.get_rng_state(), random_before)
     # Each image by itself: its neighbours in the batch do not matter, up to rounding.
-    alone = torch.cat([corrupt(images[i : i + 1], ids[i : i + 1], name, 3, seed=1) for i in range(6)])
+    alone = torch.cat(
+        [corrupt(images[i : i + 1], ids[i : i + 1], name, 3, seed=1) for i in range(6)]
+    )
     assert (alone.int() - once.int()).abs().max() <= 1
 
 
@@ -93,7 +96,9 @@ def test_noise_has_the_size_it_should() -> None:
     assert float((broken == 0).float().mean()) == pytest.approx(0.085, rel=0.06)
 
 
-@pytest.mark.parametrize("name", ["defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "pixelate"])
+@pytest.mark.parametrize(
+    "name", ["defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "pixelate"]
+)
 def test_a_flat_picture_can_not_be_blurred(name: str) -> None:
     flat = torch.full((3, 3, 32, 32), 77, dtype=torch.uint8)
     assert torch.equal(corrupt(flat, torch.arange(3), name, 5, seed=0), flat)
@@ -122,7 +127,9 @@ def test_jpeg_is_close_to_what_a_real_encoder_does(images: torch.Tensor) -> None
     ours = corrupt(images, torch.arange(NUMBER), "jpeg_compression", 1, seed=0)
     for image, mine in zip(images, ours, strict=True):
         file = io.BytesIO()
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "jpeg", quality=50, subsampling=0)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(
+            file, "jpeg", quality=50, subsampling=0
+        )
         theirs = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
         assert (theirs.float() - mine.float()).abs().mean() < 2.0
 

@@ -80,9 +80,7 @@ def mean_over(
     return total / number
 
 
-def streaked(
-    images_BCHW: torch.Tensor, length: float, angle_B: torch.Tensor
-) -> torch.Tensor:
+def streaked(images_BCHW: torch.Tensor, length: float, angle_B: torch.Tensor) -> torch.Tensor:
     """Returns images smeared along a line of `length` pixels in each image's own direction."""
     size = images_BCHW.shape[-1]
     grid_HW2 = place_grid(size)

@@ -47,9 +47,7 @@ def corruptions(
         for severity in severities:
             check_corruption(name, severity)
     images = _test_images(subject, test_images)
-    probe = fit_probe(
-        subject.probe_train, subject.num_classes, subject.generator(_NAME, "probe")
-    )
+    probe = fit_probe(subject.probe_train, subject.num_classes, subject.generator(_NAME, "probe"))
     scores = [_score(subject, probe, images, "clean", "", 0)]
     for name in names:
         for severity in severities:

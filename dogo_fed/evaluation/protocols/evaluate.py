@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import cast
+from collections.abc import Mapping
 
 from dogo_fed import components
 from dogo_fed.contracts import Score
@@ -38,9 +37,7 @@ def complete_options(protocol: str, options: Mapping[str, object]) -> dict[str, 
     check_protocol(protocol, options)
     function = components.resolve("protocol", protocol, PROTOCOLS)
     parameters = inspect.signature(function).parameters
-    defaults = {
-        key: one.default for key, one in parameters.items() if one.default is not one.empty
-    }
+    defaults = {key: one.default for key, one in parameters.items() if one.default is not one.empty}
     return {**defaults, **options}
 
 
@@ -61,7 +58,7 @@ def evaluate(subject: Subject, protocol: str, options: Mapping[str, object]) -> 
     function = components.resolve("protocol", protocol, PROTOCOLS)
     with frozen(subject.encoder.backbone):
         try:
-            scores = cast(Callable[..., object], function)(subject, **options)
+            scores = function(subject, **options)
         except ConfigError as error:
             raise ConfigError(f"protocol {protocol!r}: {error}") from error
     if not isinstance(scores, list) or not all(isinstance(one, Score) for one in scores):

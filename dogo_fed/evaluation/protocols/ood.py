@@ -46,9 +46,7 @@ def ood(
     scores = []
     for dataset in datasets:
         there = subject.on(dataset)
-        scores.append(
-            probe_score(there, there.probe_train, protocol=_NAME, condition=dataset.name)
-        )
+        scores.append(probe_score(there, there.probe_train, protocol=_NAME, condition=dataset.name))
     return scores
 
 
