@@ -15,7 +15,8 @@ from dogo_fed.config import ComponentConfig, DataConfig
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.protocols import PROTOCOLS, check_protocol
 
-_PROTOCOL = "protocol="
+_LISTS = {"protocol": "protocol", "peer": "peer_names"}
+"""What takes several names on the command line, and its key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class EvaluationRequest:
 
     protocol: Mapping[str, Mapping[str, Any]]
     run: str | None = None
-    peer: str | None = None
+    peer_names: list[str] | None = None
     data: DataConfig | None = None
     out: str | None = None
     seed: int | None = None
@@ -50,43 +51,53 @@ class EvaluationRequest:
         other, keys = (
             ("checkpoint", ("backbone", "image_size", "mean", "std"))
             if self.checkpoint is None
-            else ("run", ("peer",))
+            else ("run", ("peer_names",))
         )
         for key in keys:
             if getattr(self, key) is not None:
-                raise ConfigError(f"{key} goes with {other}=..., which is not given")
+                said = key.removesuffix("_names")
+                raise ConfigError(f"{said}=... goes with {other}=..., which is not given")
         for key in ("backbone", "data", "out") if self.checkpoint is not None else ():
             if getattr(self, key) is None:
                 raise ConfigError(f"checkpoint={self.checkpoint} needs {key}=... as well")
         if self.threads < 1 or (self.image_size is not None and self.image_size < 1):
             raise ConfigError("threads and image_size must be at least 1")
         if not self.protocol:
-            raise ConfigError(f"name a protocol: {_PROTOCOL}{','.join(PROTOCOLS)}")
+            raise ConfigError(f"name a protocol: protocol={','.join(PROTOCOLS)}")
         for name, options in self.protocol.items():
             check_protocol(name, options)
 
 
-def with_protocol_list(arguments: Sequence[str]) -> list[str]:
-    """Returns a command line in which protocol=a,b is the list that Hydra wants, names checked.
+def as_lists(arguments: Sequence[str]) -> list[str]:
+    """Returns a command line in which protocol=a,b and peer=a,b are the lists that Hydra wants.
+
+    `peer` is a group of the tree (kinds of peers), hence the other key.
 
     Raises:
         ConfigError: there is no such protocol; names close matches.
     """
     changed = []
     for argument in arguments:
-        if argument.startswith(_PROTOCOL):
-            names = argument.removeprefix(_PROTOCOL).strip("[]'\" ").split(",")
-            names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
-            for name in names:
-                components.resolve("protocol", name, PROTOCOLS)
-                if name not in PROTOCOLS:
-                    raise ConfigError(
-                        f"protocol {name!r}: on the command line, only {', '.join(PROTOCOLS)}; your own "
-                        "by its import path from Python, dogo_fed.run.evaluate.evaluate_run"
-                    )
-            argument = f"{_PROTOCOL}[{','.join(names)}]"
+        key, _, value = argument.partition("=")
+        if key in _LISTS:
+            names = [name.strip() for name in value.strip("[]'\" ").split(",")]
+            names = list(dict.fromkeys(name for name in names if name))
+            if key == "protocol":
+                _check_known(names)
+            argument = f"{_LISTS[key]}=[{','.join(names)}]"
         changed.append(argument)
     return changed
+
+
+def _check_known(names: Sequence[str]) -> None:
+    """Raises ConfigError if a protocol has no short name."""
+    for name in names:
+        components.resolve("protocol", name, PROTOCOLS)
+        if name not in PROTOCOLS:
+            raise ConfigError(
+                f"protocol {name!r}: on the command line, only {', '.join(PROTOCOLS)}; your own by its "
+                "import path from Python, dogo_fed.run.evaluate.evaluate_run"
+            )
 
 
 def check_evaluation(arguments: Sequence[str]) -> None:

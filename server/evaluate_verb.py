@@ -13,9 +13,9 @@ from rich.console import Console
 from configs.compose import load_yaml
 from configs.evaluation import (
     EvaluationRequest,
+    as_lists,
     check_evaluation,
     request_from_omegaconf,
-    with_protocol_list,
 )
 from dogo_fed.config import RunConfig
 from dogo_fed.data.datasets import build_dataset
@@ -40,7 +40,7 @@ from server.terminal_log import log_to_terminal
 def main() -> None:
     """Evaluates what the command line says; the status is 0, or 2 if it can't be done."""
     try:
-        arguments = with_protocol_list(sys.argv[1:])
+        arguments = as_lists(sys.argv[1:])
         check_evaluation(arguments)
     except ConfigError as error:
         sys.exit(say(error, EXIT_UNUSABLE))
@@ -115,8 +115,7 @@ def _from_run(request: EvaluationRequest, folder: Path, config: RunConfig) -> li
     if request.data is not None:
         check_split(config.data, request.data.name, request.data.options)
         on = build_dataset(request.data.name, request.data.options)
-    peers = None if request.peer is None else [request.peer]
-    return open_run(folder, config, on=on, peers=peers, seed=request.seed)
+    return open_run(folder, config, on=on, peers=request.peer_names, seed=request.seed)
 
 
 def _from_file(request: EvaluationRequest) -> Subject:

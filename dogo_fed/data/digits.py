@@ -16,7 +16,7 @@ from dogo_fed.data.source import DataSet
 
 
 def digits(seed: int = 0) -> DataSet:
-    """Returns 1,434 training and 363 test images, white on black, three equal channels, 10 classes.
+    """Returns 1,433 training and 364 test images, white on black, three equal channels, 10 classes.
 
     Args:
         seed: of the split; the same as that of the digits_m it goes with.

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -21,7 +23,7 @@ def feature_std(features_NF: torch.Tensor) -> torch.Tensor:
     Source: Chen, He, "Exploring simple Siamese representation learning", CVPR 2021, section 4.1.
     """
     num_features = features_NF.shape[1]
-    return F.normalize(features_NF, dim=1).std(dim=0, correction=0) * num_features**0.5
+    return torch.std(F.normalize(features_NF, dim=1), dim=0, correction=0) * math.sqrt(num_features)
 
 
 def rankme(features_NF: torch.Tensor) -> float:
@@ -66,7 +68,7 @@ def uniformity(features_NF: torch.Tensor, t: float = 2.0) -> float:
         raise DataError(f"uniformity is about pairs of images, but there are only {number} images")
     unit_NF = F.normalize(features_NF.double(), dim=1)
     total = torch.zeros((), dtype=torch.float64)
-    for rows_RF in unit_NF.split(_ROWS_PER_CHUNK):
+    for rows_RF in torch.split(unit_NF, _ROWS_PER_CHUNK):
         squared_RN = (2.0 - 2.0 * rows_RF @ unit_NF.T).clamp_min(0.0)
         total += (-t * squared_RN).exp().sum()
     # Every image is one of its own N pairs, with potential 1.

@@ -7,7 +7,7 @@ no clean label is seen when they are noisy, and the test images are never looked
 convex and starts at zero; `docs/design/evaluation.md` says why these settings.
 """
 
-# M = labelled images, B = images in an update, F = features, C = classes, G = penalties
+# M = labelled images, B = images in an update, F = features, C = classes, G = penalties, K = G x C
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from dogo_fed.evaluation.features import FrozenFeatures
 from dogo_fed.evaluation.subsets import hold_out
 
 _ADAM_BETAS = (0.9, 0.999)
-_ADAM_EPSILON = 1e-8
+_ADAM_EPSILON = 1e-6
+"""Large enough that a gradient that is nothing but rounding moves nothing (balanced biases)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,17 +114,17 @@ def fit(
 
     All are trained at once, on the same batches; none sees the others. Adam (Kingma and Ba, ICLR
     2015) and the gradient of softmax regression, X^T (softmax - one-hot) / B, are written out:
-    without autograd an update of so small a model takes a third of the time.
+    autograd would take longer than the arithmetic of so small a model.
     """
-    num_features = train.features_NF.shape[1]
-    device = train.features_NF.device
-    shape = (len(penalties), num_features + 1, num_classes)
-    weight_GFC = torch.zeros(shape, device=device)  # the last row of F is the bias
-    first_GFC, second_GFC = torch.zeros_like(weight_GFC), torch.zeros_like(weight_GFC)
-    decay_GFC = torch.tensor(penalties, device=device)[:, None, None].repeat(1, num_features + 1, 1)
-    decay_GFC[:, -1] = 0.0
-    inputs_MF = F.pad(train.features_NF, (0, 1), value=1.0)
+    inputs_MF = F.pad(train.features_NF, (0, 1), value=1.0)  # the last feature carries the bias
     targets_MC = F.one_hot(train.labels_N, num_classes).to(inputs_MF.dtype)
+    num_models, (_, width) = len(penalties), inputs_MF.shape
+    columns = num_models * num_classes  # the classifiers side by side: K = G C columns
+    weight_FK = torch.zeros(width, columns, device=inputs_MF.device)
+    first_FK, second_FK = torch.zeros_like(weight_FK), torch.zeros_like(weight_FK)
+    decay_FK = torch.tensor(penalties, device=inputs_MF.device).repeat_interleave(num_classes)
+    decay_FK = decay_FK.repeat(width, 1)
+    decay_FK[-1] = 0.0
     beta_1, beta_2 = _ADAM_BETAS
     rates = _cosine(recipe.learning_rate, recipe.num_updates)
     batches = _batches(len(inputs_MF), recipe, generator)
@@ -131,12 +132,15 @@ def fit(
         for update, (rate, ids_B) in enumerate(zip(rates, batches, strict=True), start=1):
             x_BF = inputs_MF if ids_B is None else inputs_MF[ids_B]
             y_BC = targets_MC if ids_B is None else targets_MC[ids_B]
-            error_GBC = torch.softmax(x_BF @ weight_GFC, dim=2).sub_(y_BC)
-            gradient_GFC = (x_BF.T @ error_GBC).div_(len(x_BF)).addcmul_(decay_GFC, weight_GFC)
-            first_GFC.lerp_(gradient_GFC, 1 - beta_1)
-            second_GFC.mul_(beta_2).addcmul_(gradient_GFC, gradient_GFC, value=1 - beta_2)
-            scale_GFC = (second_GFC / (1 - beta_2**update)).sqrt_().add_(_ADAM_EPSILON)
-            weight_GFC.addcdiv_(first_GFC, scale_GFC, value=-rate / (1 - beta_1**update))
+            logits_BGC = (x_BF @ weight_FK).view(-1, num_models, num_classes)
+            error_BGC = torch.softmax(logits_BGC, dim=2).sub_(y_BC[:, None])
+            gradient_FK = (x_BF.T @ error_BGC.view(-1, columns)).div_(len(x_BF))
+            gradient_FK.addcmul_(decay_FK, weight_FK)
+            first_FK.lerp_(gradient_FK, 1 - beta_1)
+            second_FK.mul_(beta_2).addcmul_(gradient_FK, gradient_FK, value=1 - beta_2)
+            scale_FK = (second_FK / (1 - beta_2**update)).sqrt_().add_(_ADAM_EPSILON)
+            weight_FK.addcdiv_(first_FK, scale_FK, value=-rate / (1 - beta_1**update))
+    weight_GFC = weight_FK.view(width, num_models, num_classes).transpose(0, 1)
     return weight_GFC[:, :-1], weight_GFC[:, -1]
 
 
@@ -160,5 +164,5 @@ def _batches(
         if not waiting:  # an epoch is over; what does not fill a batch is left out of it
             order_M = torch.randperm(num_images, generator=generator)
             full = num_images // recipe.batch_size * recipe.batch_size
-            waiting = list(order_M[:full].split(recipe.batch_size))
+            waiting = list(torch.split(order_M[:full], recipe.batch_size))
         yield waiting.pop()

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -56,7 +56,7 @@ class Encoder:
     inputs: Inputs
     trained_on: str | None = None
     linear_stream: tuple[str, ...] = ("linear probe",)
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int = 500
 
     def features(self, source: ImageSource) -> FrozenFeatures:

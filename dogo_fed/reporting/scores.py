@@ -129,7 +129,9 @@ def scores_table(sheet: ScoreSheet) -> Table:
     """Returns a row per condition (or group of conditions) and a column per encoder."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(sheet.protocol, overflow="fold")
-    columns = {name: _rows(means(scores)) for name, scores in sheet.scores.items()}
+    cells = {name: means(scores) for name, scores in sheet.scores.items()}
+    metrics = {cell.metric for column in cells.values() for cell in column}
+    columns = {name: _rows(column, len(metrics) > 1) for name, column in cells.items()}
     for name in columns:
         table.add_column(Text(name, style="bold"), justify="right")
     labels = dict.fromkeys(label for rows in columns.values() for label in rows)
@@ -159,16 +161,14 @@ def _mean(members: Sequence[Score]) -> ScoreMean:
     )
 
 
-def _rows(cells: Sequence[ScoreMean]) -> dict[str, str]:
+def _rows(cells: Sequence[ScoreMean], name_metrics: bool) -> dict[str, str]:
     """Returns a label and a text for every row of one encoder's column."""
-    metrics = {cell.metric for cell in cells}
     if len(cells) > _MOST_ROWS:
         cells = _grouped(cells)
-    rows = {}
-    for cell in cells:
-        several = len(metrics) > 1
-        rows[f"{cell.condition}: {cell.metric}" if several else cell.condition] = _text(cell)
-    return rows
+    return {
+        f"{cell.condition}: {cell.metric}" if name_metrics else cell.condition: _text(cell)
+        for cell in cells
+    }
 
 
 def _grouped(cells: Sequence[ScoreMean]) -> list[ScoreMean]:

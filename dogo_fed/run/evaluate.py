@@ -83,7 +83,10 @@ def open_run(
     """Returns the encoders of a run, in name order, ready for protocols; see `evaluate_run`.
 
     Args:
-        folder, config, dataset, peers: see `evaluate_run`.
+        folder: of a finished run.
+        config: of the run.
+        dataset: the run's data set, if it is loaded already.
+        peers: some of the run's peers, in this order; None takes all.
         on: evaluate on this data set; None takes the run's own.
         seed: of subsets and noise; None takes the run's.
 
@@ -184,7 +187,8 @@ def evaluate_subjects(
 
     Args:
         subjects: one or more; they keep their features, so further protocols are cheaper.
-        protocol, options: see `evaluate_run`.
+        protocol: a key of `dogo_fed.evaluation.protocols.PROTOCOLS`, or an import path.
+        options: of the protocol.
         source: the run's name, or the weights file.
 
     Raises:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -46,7 +47,7 @@ def test_there_are_fifteen_in_four_families() -> None:
 def test_distortion_grows_from_nothing_with_severity(images: torch.Tensor, name: str) -> None:
     found = [distortion(images, name, severity) for severity in (0, *SEVERITIES)]
     assert found[0] == 0.0
-    assert all(low < high for low, high in zip(found, found[1:], strict=False)), found
+    assert all(low < high for low, high in itertools.pairwise(found)), found
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)

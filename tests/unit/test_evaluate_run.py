@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from configs.compose import compose_run
-from configs.evaluation import compose_evaluation, with_protocol_list
+from configs.evaluation import as_lists, compose_evaluation
 from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
 from dogo_fed.contracts import Score
 from dogo_fed.data.synthetic import synthetic
@@ -124,7 +125,7 @@ def test_what_is_missing_is_said(finished: tuple[Path, RunConfig], tmp_path: Pat
         evaluate_run(folder, config, "linea", {})
     with pytest.raises(ConfigError, match="is what the encoder was trained on"):
         evaluate_run(folder, config, "ood", {})
-    with pytest.raises(CheckpointError, match="peer 'resnet' has no encoder.*when the run ends"):
+    with pytest.raises(CheckpointError, match=r"peer 'resnet' has no encoder.*when the run ends"):
         evaluate_run(tmp_path, config, "knn", {})
     assert not (tmp_path / "evaluation").exists()
     other = dataclasses.replace(
@@ -272,7 +273,7 @@ def test_means_over_draws() -> None:
 def test_table_and_picture_of_any_size(num_conditions: int, rows: int, tmp_path: Path) -> None:
     from rich.console import Console
 
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=120, record=True, file=io.StringIO())
     table = scores_table(sheet(num_conditions))
     assert table.row_count == rows
     console.print(table)
@@ -303,10 +304,10 @@ def test_the_protocol_files_are_the_defaults_of_the_functions() -> None:
 
 
 def test_several_protocols_and_their_options() -> None:
-    arguments = with_protocol_list(["run=x", "protocol=knn,limited_labels", "protocol.knn.k=7"])
+    arguments = as_lists(["run=x", "protocol=knn,limited_labels", "protocol.knn.k=7"])
     request = compose_evaluation(arguments)
     assert request.protocol["knn"]["k"] == 7 and set(request.protocol) == {"knn", "limited_labels"}
-    assert with_protocol_list(["protocol=[knn,knn]"]) == ["protocol=[knn]"]
+    assert as_lists(["protocol=[knn,knn]", "peer=a,b"]) == ["protocol=[knn]", "peer_names=[a,b]"]
 
 
 WRONG = {
@@ -316,10 +317,10 @@ WRONG = {
     "unknown key": (["run=x", "colour=red"], "colour"),
     "file without backbone": (["checkpoint=x.pt", "data=digits"], "needs backbone"),
     "file without a folder": (["checkpoint=x.pt", "data=digits", "backbone=resnet18"], "needs out"),
-    "backbone of a run": (["run=x", "backbone=resnet18"], "backbone goes with checkpoint"),
+    "backbone of a run": (["run=x", "backbone=resnet18"], "backbone=... goes with checkpoint="),
     "peer of a file": (
-        ["checkpoint=x", "peer=a", "backbone=resnet18", "data=digits", "out=o"],
-        "peer goes with run",
+        ["checkpoint=x", "peer_names=[a]", "backbone=resnet18", "data=digits", "out=o"],
+        "peer=... goes with run=",
     ),
     "no thread": (["run=x", "threads=0"], "at least 1"),
 }  # fmt: skip
@@ -335,4 +336,4 @@ def test_wrong_requests_are_one_clear_sentence(what: str) -> None:
 
 def test_unknown_protocol_on_the_command_line() -> None:
     with pytest.raises(ConfigError, match="did you mean 'noisy_labels'"):
-        with_protocol_list(["protocol=knn,noisy_label"])
+        as_lists(["protocol=knn,noisy_label"])

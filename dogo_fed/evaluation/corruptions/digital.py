@@ -77,8 +77,7 @@ def jpeg_compression(
     levels_BCHW = _mixed(padded_BCHW, _RGB_TO_YCC) if is_colour else padded_BCHW - 128.0
     steps_C88 = _quantisation(_JPEG_QUALITY[severity - 1], levels_BCHW.shape[1], is_colour)
     dct_88 = _cosine_transform()
-    blocks = levels_BCHW.unflatten(3, (-1, _BLOCK)).unflatten(2, (-1, _BLOCK))  # B C Y 8 X 8
-    blocks_BCYX88 = blocks.transpose(3, 4)
+    blocks_BCYX88 = levels_BCHW.unfold(2, _BLOCK, _BLOCK).unfold(3, _BLOCK, _BLOCK)
     steps_C1188 = steps_C88[:, None, None]
     coefficients = dct_88 @ blocks_BCYX88 @ dct_88.T
     kept = (coefficients / steps_C1188).round() * steps_C1188

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import cast
+from collections.abc import Mapping
 
 from dogo_fed import components
 from dogo_fed.contracts import Score
@@ -59,7 +58,7 @@ def evaluate(subject: Subject, protocol: str, options: Mapping[str, object]) -> 
     function = components.resolve("protocol", protocol, PROTOCOLS)
     with frozen(subject.encoder.backbone):
         try:
-            scores = cast(Callable[..., object], function)(subject, **options)
+            scores = function(subject, **options)
         except ConfigError as error:
             raise ConfigError(f"protocol {protocol!r}: {error}") from error
     if not isinstance(scores, list) or not all(isinstance(one, Score) for one in scores):

@@ -55,7 +55,7 @@ def _views(subject: Subject, augmentation: str) -> tuple[torch.Tensor, torch.Ten
     source = AdaptedImages(subject.dataset.test, inputs.image_size, len(inputs.mean))
     parts: list[tuple[torch.Tensor, torch.Tensor]] = []
     with evaluation_mode(encoder.backbone), torch.no_grad():
-        for index, ids_B in enumerate(torch.arange(len(source)).split(_VIEWS_BATCH)):
+        for index, ids_B in enumerate(torch.split(torch.arange(len(source)), _VIEWS_BATCH)):
             names = ("evaluation", subject.dataset.name, _NAME, index)
             with seeding.stream(subject.seed, *names, device=encoder.device):
                 views = make_views(source.images(ids_B).to(encoder.device))

@@ -11,7 +11,7 @@ from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.features import FrozenFeatures
 from dogo_fed.evaluation.protocols.probing import check_draws, check_listed, probe_score, share
 from dogo_fed.evaluation.subject import Subject
-from dogo_fed.evaluation.subsets import choose, class_sizes, fraction_sizes
+from dogo_fed.evaluation.subsets import check_sizes, choose, class_sizes, fraction_sizes
 
 _NAME = "limited_labels"
 
@@ -40,14 +40,17 @@ def limited_labels(
     check_draws(draws)
     check_listed("fractions", fractions)
     check_listed("per_class", per_class)
-    train, num_classes = subject.probe_train, subject.num_classes
+    labels_N, num_classes = subject.dataset.train.labels, subject.num_classes
     amounts = {
-        f"{share(one)} of the labels": fraction_sizes(train.labels_N, num_classes, one)
+        f"{share(one)} of the labels": fraction_sizes(labels_N, num_classes, one)
         for one in fractions
     }
     for number in per_class:
-        amounts[f"{number} per class"] = _equal_sizes(train.labels_N, num_classes, number)
+        amounts[f"{number} per class"] = _equal_sizes(labels_N, num_classes, number)
+    for sizes in amounts.values():
+        check_sizes(labels_N, sizes)
     amounts = dict(sorted(amounts.items(), key=lambda item: sum(item[1])))
+    train = subject.probe_train
     scores = []
     for condition, sizes in amounts.items():
         for draw in range(draws):
