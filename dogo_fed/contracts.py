@@ -173,3 +173,29 @@ class Event:
 
 
 Record: TypeAlias = StepReport | RoundReport | PeerResult | Event
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number of an evaluation protocol, for one encoder.
+
+    Attributes:
+        protocol: by name, e.g. "limited_labels".
+        condition: under which it was measured, e.g. "1 % of the labels"; unique in its protocol.
+        draw: from 0; which random subset or noise. The same draw is the same for every encoder.
+        metric: e.g. "top1", a share from 0 to 1.
+        value: the number.
+        low, high: 95 % interval of this one measurement over the test images; NaN if it has none.
+        group: conditions of one kind, e.g. "symmetric"; one panel of the picture.
+        level: the number that orders the conditions of a group, e.g. 0.4; NaN if they have no order.
+    """
+
+    protocol: str
+    condition: str
+    draw: int
+    metric: str
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+    group: str = ""
+    level: float = float("nan")

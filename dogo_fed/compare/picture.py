@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dogo_fed.compare.comparison import RUN_METRICS, Comparison, Row
 from dogo_fed.compare.experiment import Method
 from dogo_fed.reporting import atomic_path
-from dogo_fed.reporting.canvas import INK, MUTED, colours_of, dress, say_empty, tint
+from dogo_fed.reporting.canvas import INK, MUTED, dress, name_colours, say_empty, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +82,7 @@ def _figure(comparison: Comparison) -> Figure:
     figure.text(left, 1 - 0.7 / height, _subtitle(len(panels)), fontsize=10, color=MUTED)
     if not drawn:
         say_empty(figure.add_subplot(grid[0, 0]), "no cell is finished yet")
-    colours = colours_of(sorted({row.peer for row in comparison.rows}))
+    colours = name_colours(sorted({row.peer for row in comparison.rows}))
     for place, (case, metric, rows) in enumerate(drawn):
         axes = figure.add_subplot(grid[place // columns, place % columns])
         dress(axes, f"{case}: {metric}", "top-1, %" if place % columns == 0 else "", "")

@@ -86,7 +86,7 @@ def build_peer(
     try:
         with seeding.stream(run_seed, peer_id, "initialisation"):
             if backbone is None:
-                backbone = _build_backbone(settings.backbone, dataset)
+                backbone = build_backbone(settings.backbone, dataset)
             objective = _build_objective(settings.objective, backbone, dataset)
         objective.to(device)
         optimizer = components.build(
@@ -153,7 +153,14 @@ def build_session(
     )
 
 
-def _build_backbone(settings: ComponentConfig, dataset: DataSet) -> nn.Module:
+def build_backbone(settings: ComponentConfig, dataset: DataSet) -> nn.Module:
+    """Returns the plain backbone for images like those of `dataset`, on the CPU.
+
+    Its initial weights come from torch's default generator.
+
+    Raises:
+        ConfigError: the name or an option is unknown, or it builds no module.
+    """
     backbone = components.build(
         "backbone",
         settings.name,

@@ -32,11 +32,11 @@ _PALETTE = (
 
 def peer_colours(peers: Sequence[PeerSeries]) -> Colours:
     """Returns a colour for every peer name."""
-    return colours_of([peer.name for peer in peers])
+    return name_colours([peer.name for peer in peers])
 
 
-def colours_of(names: Sequence[str]) -> Colours:
-    """Returns a colour for every name, by its place."""
+def name_colours(names: Sequence[str]) -> Colours:
+    """Returns a colour for every name, in this order."""
     return {name: _PALETTE[i % len(_PALETTE)] for i, name in enumerate(names)}
 
 

@@ -136,6 +136,31 @@ def test_the_same_command_again_runs_nothing(compared: tuple[Path, str]) -> None
     assert (out / "compare.md").read_text() == page
 
 
+def test_protocols_are_added_to_what_is_trained(compared: tuple[Path, str]) -> None:
+    out, _ = compared
+    before = times(out)
+    few = [
+        "protocols.limited_labels.fractions=[0.25]", "protocols.limited_labels.per_class=[4]",
+        "protocols.limited_labels.draws=2",
+    ]  # fmt: skip
+    said = compare(*RUN, *few, f"out={out}")
+    assert "solo/simclr_simsiam/synthetic/0: is evaluated" in said
+    assert {path: when for path, when in times(out).items() if path in before} == before
+    data = json.loads((out / "compare.json").read_text())
+    rows = {(row["metric"], row["peer"]): row for row in data["rows"]}
+    assert ("limited_labels/4 per class", "simclr") in rows
+    row = rows["limited_labels/25 % of the labels", "simsiam"]
+    for method, folder in (("solo", "solo"), ("offline", "offline-simsiam"), ("dogo", "dogo")):
+        path = out / "cells" / folder / "simclr_simsiam" / "synthetic" / "1" / "evaluation"
+        sheet = json.loads((path / "limited_labels.json").read_text())["encoders"]["simsiam"]
+        draws = [one["value"] for one in sheet["scores"] if "25 %" in one["condition"]]
+        assert len(draws) == 2
+        assert row["methods"][method]["scores"]["1"] == pytest.approx(sum(draws) / 2)
+    assert "of 8 cells are finished already" in compare(*RUN, *few, f"out={out}")
+    changed = compare(*RUN, *few, "protocols.limited_labels.draws=1", f"out={out}", "seeds=1")
+    assert "dogo/simclr_simsiam/synthetic/1: is evaluated" in changed
+
+
 def test_a_dry_run_lists_the_cells_and_makes_nothing(
     compared: tuple[Path, str], tmp_path: Path
 ) -> None:
