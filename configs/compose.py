@@ -84,10 +84,9 @@ def from_mapping(content: Mapping[str, Any]) -> RunConfig:
     if not isinstance(peers, Mapping):
         raise ConfigError(f"peers must be a mapping of names to settings, not {peers!r}")
     content["peers"] = {
-        str(name): build_settings(PeerConfig, peer, path=f"peers.{name}.")
-        for name, peer in peers.items()
+        str(name): build(PeerConfig, peer, path=f"peers.{name}.") for name, peer in peers.items()
     }
-    return build_settings(RunConfig, content)
+    return build(RunConfig, content)
 
 
 def load_yaml(path: Path) -> RunConfig:
@@ -115,7 +114,7 @@ class _Boolean:
         return str(self._value).lower()
 
 
-def build_settings(kind: type[T], content: object, *, path: str = "") -> T:
+def build(kind: type[T], content: object, *, path: str = "") -> T:
     """Returns the dataclass made from plain values, strictly: nothing is converted or ignored.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.compose import build_settings, compose_named
+from configs.compose import build, compose_named
 from dogo_fed import components
 from dogo_fed.config import ComponentConfig, DataConfig
 from dogo_fed.errors import ConfigError
@@ -129,4 +129,4 @@ def request_from_omegaconf(composed: DictConfig) -> EvaluationRequest:
         content = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    return build_settings(EvaluationRequest, content)
+    return build(EvaluationRequest, content)

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.compose import build_settings, compose_run
+from configs.compose import build, compose_run
 from dogo_fed.compare.experiment import Cell, Expected, Experiment, Method, Runner, plan_cells
 from dogo_fed.compare.protocols import check_protocols
 from dogo_fed.config import Host, RunConfig
@@ -98,7 +98,7 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
         ConfigError: an unknown key, a wrong type or an impossible value.
     """
     name, content, overrides = _read(arguments)
-    settings = build_settings(CompareConfig, content)
+    settings = build(CompareConfig, content)
     check_protocols(settings.protocols)
     experiment = Experiment(
         name=name,
@@ -146,16 +146,26 @@ def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
             overrides.append(argument)
     name, content = _preset(choice)
     for override in own:
-        path = str(override.key_or_group).split(".")
-        inner = content
-        for part in path[:-1]:
-            inner = inner.setdefault(part, {})
-        inner[path[-1]] = override.value()
+        content["protocols"] = _protocols(content.get("protocols"))
+        _put(content, str(override.key_or_group).split("."), override.value())
     for key in _LISTS:
         if key in content and not isinstance(content[key], list):
             content[key] = [content[key]]
     content["protocols"] = _protocols(content.get("protocols"))
     return name, content, overrides
+
+
+def _put(content: dict[str, Any], path: Sequence[str], value: object) -> None:
+    """Sets what lies at this path.
+
+    Raises:
+        ConfigError: something on the way holds no settings.
+    """
+    for place, part in enumerate(path[:-1]):
+        content = content.setdefault(part, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"{'.'.join(path[: place + 1])} holds no settings of its own")
+    content[path[-1]] = value
 
 
 def _parse(argument: str) -> Override:

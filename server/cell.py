@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.compose import from_mapping
 from dogo_fed.compare.protocols import run_protocol
+from dogo_fed.engine.build import fix_numerics
 from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
 from dogo_fed.memory import keep_freed_memory
 from dogo_fed.reporting import was_stopped
@@ -26,13 +27,17 @@ class CellJob:
 
     Attributes:
         folder: the cell's run folder, absolute.
-        config: the run as plain nested dicts; null if it is finished.
+        config: the run as plain nested dicts.
+        is_trained: whether the run is finished.
         protocols: evaluations that are still to be done, with their options.
+        learners: the peers that are evaluated.
     """
 
     folder: str
-    config: Mapping[str, Any] | None
+    config: Mapping[str, Any]
+    is_trained: bool
     protocols: Mapping[str, Mapping[str, Any]]
+    learners: Sequence[str]
 
     def to_json(self) -> str:
         """Returns the job as text."""
@@ -55,12 +60,13 @@ def run_cell(text: str) -> tuple[int, str]:
     """Does what is left; returns an exit status and, if it is not 0, a sentence. Raises no DogoError."""
     try:
         job = CellJob.from_json(text)
-        if job.config is not None:
-            keep_freed_memory()
-            if was_stopped(launch(from_mapping(job.config))):
-                return EXIT_STOPPED, "stopped by the user"
+        config = from_mapping(job.config)
+        keep_freed_memory()
+        fix_numerics(config.threads_per_peer)
+        if not job.is_trained and was_stopped(launch(config)):
+            return EXIT_STOPPED, "stopped by the user"
         for name, options in job.protocols.items():
-            run_protocol(Path(job.folder), name, options)
+            run_protocol(Path(job.folder), config, name, options, job.learners)
     except (ConfigError, DataError, PlacementError) as error:
         return EXIT_UNUSABLE, str(error)
     except DogoError as error:

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 
 from dogo_fed.compare.comparison import CellReport
 from dogo_fed.compare.experiment import Cell
-from dogo_fed.compare.protocols import has_protocol
-from dogo_fed.compare.standing import Standing, finished_summary, standing_of
+from dogo_fed.compare.standing import Standing, finished_summary, missing_protocols, standing_of
 from dogo_fed.config_text import to_mapping
 from dogo_fed.reporting.units import human_seconds
 from server.cell import CellJob
@@ -202,19 +201,15 @@ class CellLoop:
 
 def job_of(cell: Cell, standing: Standing, protocols: Mapping[str, Mapping[str, Any]]) -> CellJob:
     """Returns what is left to do for a cell."""
-    folder = cell.folder
     config = cell.config
     if standing is Standing.INTERRUPTED:
-        config = dataclasses.replace(config, resume=str(folder))
-    is_trained = standing in (Standing.TRAINED, Standing.FINISHED)
+        config = dataclasses.replace(config, resume=str(cell.folder))
     return CellJob(
-        folder=str(folder),
-        config=None if is_trained else to_mapping(config),
-        protocols={
-            name: dict(options)
-            for name, options in protocols.items()
-            if not (is_trained and has_protocol(folder, name, cell.learners))
-        },
+        folder=str(cell.folder),
+        config=to_mapping(config),
+        is_trained=standing in (Standing.TRAINED, Standing.FINISHED),
+        protocols=missing_protocols(cell, protocols),
+        learners=cell.learners,
     )
 
 

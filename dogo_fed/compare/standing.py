@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,7 +37,7 @@ class Standing(enum.Enum):
     FINISHED = "finished"
 
 
-def standing_of(cell: Cell, protocols: Iterable[str]) -> Standing:
+def standing_of(cell: Cell, protocols: Mapping[str, Mapping[str, Any]]) -> Standing:
     """Returns how far the cell is.
 
     Raises:
@@ -50,8 +50,18 @@ def standing_of(cell: Cell, protocols: Iterable[str]) -> Standing:
     summary = finished_summary(cell)
     if summary is None:
         return Standing.INTERRUPTED
-    is_evaluated = all(has_protocol(folder, protocol, cell.learners) for protocol in protocols)
-    return Standing.FINISHED if is_evaluated else Standing.TRAINED
+    return Standing.TRAINED if missing_protocols(cell, protocols) else Standing.FINISHED
+
+
+def missing_protocols(
+    cell: Cell, protocols: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Returns the evaluations, with their options, that a trained cell has not had with these options."""
+    return {
+        name: dict(options)
+        for name, options in protocols.items()
+        if not has_protocol(cell.folder, cell.config, name, options, cell.learners)
+    }
 
 
 def finished_summary(cell: Cell) -> RunSummary | None:

@@ -22,13 +22,16 @@ from server import compare_verb
 from server.cell import CellJob, run_cell
 from server.run_cells import CellEnding
 from tests.command import dogo_fed, start
-from tests.run_watch import descendants, is_alive, kill, wait_until_gone
+from tests.run_watch import descendants, is_alive, kill, records, wait_until_gone
 from tests.tiny import TINY
 
 RUN = (
     "compare", *[part for part in TINY if not part.startswith("steps=")], "steps=2",
     "peers=simclr_simsiam", "seeds=[0,1]",
 )  # fmt: skip
+
+LONG_S = 250.0
+"""Enough for several processes to start and end on a busy machine."""
 
 
 def times(out: Path) -> dict[Path, int]:
@@ -133,6 +136,31 @@ def test_the_same_command_again_runs_nothing(compared: tuple[Path, str]) -> None
     assert (out / "compare.md").read_text() == page
 
 
+def test_protocols_are_added_to_what_is_trained(compared: tuple[Path, str]) -> None:
+    out, _ = compared
+    before = times(out)
+    few = [
+        "protocols.limited_labels.fractions=[0.25]", "protocols.limited_labels.per_class=[4]",
+        "protocols.limited_labels.draws=2",
+    ]  # fmt: skip
+    said = compare(*RUN, *few, f"out={out}")
+    assert "solo/simclr_simsiam/synthetic/0: is evaluated" in said
+    assert {path: when for path, when in times(out).items() if path in before} == before
+    data = json.loads((out / "compare.json").read_text())
+    rows = {(row["metric"], row["peer"]): row for row in data["rows"]}
+    assert ("limited_labels/4 per class", "simclr") in rows
+    row = rows["limited_labels/25 % of the labels", "simsiam"]
+    for method, folder in (("solo", "solo"), ("offline", "offline-simsiam"), ("dogo", "dogo")):
+        path = out / "cells" / folder / "simclr_simsiam" / "synthetic" / "1" / "evaluation"
+        sheet = json.loads((path / "limited_labels.json").read_text())["encoders"]["simsiam"]
+        draws = [one["value"] for one in sheet["scores"] if "25 %" in one["condition"]]
+        assert len(draws) == 2
+        assert row["methods"][method]["scores"]["1"] == pytest.approx(sum(draws) / 2)
+    assert "of 8 cells are finished already" in compare(*RUN, *few, f"out={out}")
+    changed = compare(*RUN, *few, "protocols.limited_labels.draws=1", f"out={out}", "seeds=1")
+    assert "dogo/simclr_simsiam/synthetic/1: is evaluated" in changed
+
+
 def test_a_dry_run_lists_the_cells_and_makes_nothing(
     compared: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -177,18 +205,19 @@ def test_a_cell_that_fails_in_its_process_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.kill
+@pytest.mark.timeout(600)
 def test_a_killed_cell_is_reported_and_goes_on_next_time(
     compared: tuple[Path, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     longer = [part for part in RUN if not part.startswith(("steps=", "seeds="))]
-    command = [*longer, "steps=60", "seeds=0", "checkpoint.every_steps=1", "methods=[solo,dogo]"]
+    command = [*longer, "steps=40", "seeds=0", "checkpoint.every_steps=1", "methods=[solo,dogo]"]
     cell = out / "cells" / "dogo" / "simclr_simsiam" / "synthetic" / "0"
     process = start(*command, f"out={out}", "jobs=2")
     try:
-        victim = pid_of_cell(process.pid, "dogo", cell / "metrics.jsonl")
+        victim = pid_of_cell(process.pid, "dogo", cell)
         kill(victim)
-        said, _ = process.communicate(timeout=100)
+        said, _ = process.communicate(timeout=LONG_S)
     finally:
         for pid in [process.pid, *descendants(process.pid)]:
             kill(pid)
@@ -196,14 +225,14 @@ def test_a_killed_cell_is_reported_and_goes_on_next_time(
     assert "dogo/simclr_simsiam/synthetic/0: failed" in said and "signal 9" in said
     assert "Cells that are not finished" in (out / "compare.md").read_text()
     solo = times_of_solo(out)
-    again = dogo_fed(*command, f"out={out}", "jobs=2")
+    again = dogo_fed(*command, f"out={out}", "jobs=2", timeout_s=LONG_S)
     assert "dogo/simclr_simsiam/synthetic/0: goes on" in again
     assert times_of_solo(out) == solo
     events = json.loads((cell / "summary.json").read_text())["events"]
     assert [event["kind"] for event in events].count("resumed") == 1
     fresh = tmp_path / "fresh"
     alone = [part for part in command[1:] if not part.startswith(("seeds=", "methods="))]
-    dogo_fed("train", *alone, "seed=0", f"run_dir={fresh}")
+    dogo_fed("train", *alone, "seed=0", f"run_dir={fresh}", timeout_s=LONG_S)
     first, second = (
         {
             name: peer["state_digest"]
@@ -216,15 +245,16 @@ def test_a_killed_cell_is_reported_and_goes_on_next_time(
 
 @pytest.mark.slow
 @pytest.mark.kill
+@pytest.mark.timeout(600)
 def test_a_stop_ends_the_cells_well(tmp_path: Path) -> None:
     out = tmp_path / "out"
     longer = [part for part in RUN if not part.startswith("steps=")]
     process = start(*longer, "steps=100000", f"out={out}", "jobs=1", "methods=[solo]")
     try:
         cell = out / "cells" / "solo" / "simclr_simsiam" / "synthetic" / "0"
-        child = pid_of_cell(process.pid, "solo", cell / "metrics.jsonl")
+        child = pid_of_cell(process.pid, "solo", cell)
         os.kill(process.pid, signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=LONG_S)
     finally:
         for pid in [process.pid, *descendants(process.pid)]:
             kill(pid)
@@ -239,11 +269,11 @@ def test_a_stop_ends_the_cells_well(tmp_path: Path) -> None:
     assert set(outcomes.values()) == {"stopped"} and len(outcomes) == 2
 
 
-def pid_of_cell(launcher: int, method: str, sign: Path) -> int:
-    """Returns the process id of this method's cell, once it has written `sign`."""
-    deadline_s = time.monotonic() + 60
+def pid_of_cell(launcher: int, method: str, run_dir: Path) -> int:
+    """Returns the process id of this method's cell, once it has taken steps."""
+    deadline_s = time.monotonic() + LONG_S
     while time.monotonic() < deadline_s:
-        if sign.is_file() and sign.read_text().count('"type": "step"') > 2:
+        if len([one for one in records(run_dir) if one["type"] == "step"]) > 2:
             for pid in descendants(launcher):
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
                 if is_alive(pid) and f"/jobs/{method}-" in command:
@@ -254,22 +284,24 @@ def pid_of_cell(launcher: int, method: str, sign: Path) -> int:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_cells_as_ray_tasks_give_the_same_numbers(
     compared: tuple[Path, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    dogo_fed(*RUN, "runner=ray", f"out={out}")
+    dogo_fed(*RUN, "runner=ray", f"out={out}", timeout_s=LONG_S)
     first, second = (json.loads((one / "compare.json").read_text()) for one in (compared[0], out))
     assert first["rows"] == second["rows"]
 
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_cell_that_fails_in_ray_is_reported(tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = dogo_fed(
         *RUN, "runner=ray", f"out={out}", "methods=[solo]", "seeds=0",
-        "peers.simclr.optimizer.options.lr=1e30", expect=1,
+        "peers.simclr.optimizer.options.lr=1e30", expect=1, timeout_s=LONG_S,
     )  # fmt: skip
     assert "failed, the loss of peer 'simclr' is" in said
     assert (out / "compare.md").is_file()

@@ -110,16 +110,16 @@ def test_one_peer_has_nobody_to_learn_from() -> None:
 
 def test_standing_from_nothing_to_finished(tmp_path: Path) -> None:
     (cell, *_) = made_cells(made_experiment(), tmp_path)
-    assert standing_of(cell, []) is Standing.NEW
+    assert standing_of(cell, {}) is Standing.NEW
     cell.folder.mkdir(parents=True)
-    assert standing_of(cell, []) is Standing.NEW
+    assert standing_of(cell, {}) is Standing.NEW
     write_summary(cell, BOTH)
     (cell.folder / "summary.json").rename(tmp_path / "summary.json")
-    assert standing_of(cell, []) is Standing.INTERRUPTED
+    assert standing_of(cell, {}) is Standing.INTERRUPTED
     assert finished_summary(cell) is None
     shutil.copy(tmp_path / "summary.json", cell.folder / "summary.json")
-    assert standing_of(cell, []) is Standing.FINISHED
-    assert standing_of(cell, ["ood"]) is Standing.TRAINED
+    assert standing_of(cell, {}) is Standing.FINISHED
+    assert standing_of(cell, {"linear": {}}) is Standing.TRAINED
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"peers": {}}'])
@@ -127,15 +127,15 @@ def test_a_summary_that_is_none_is_not_an_end(content: str, tmp_path: Path) -> N
     (cell, *_) = made_cells(made_experiment(), tmp_path)
     write_summary(cell, BOTH)
     (cell.folder / "summary.json").write_text(content)
-    assert standing_of(cell, []) is Standing.INTERRUPTED
+    assert standing_of(cell, {}) is Standing.INTERRUPTED
 
 
 def test_a_run_that_lost_a_peer_or_was_stopped_is_not_finished(tmp_path: Path) -> None:
     first, second, *_ = made_cells(made_experiment(), tmp_path)
     write_summary(first, {"big": (0.5, 0.4)})
-    assert standing_of(first, []) is Standing.INTERRUPTED
+    assert standing_of(first, {}) is Standing.INTERRUPTED
     write_summary(second, BOTH, events=[{"kind": "stopped", "message": "by the user"}])
-    assert standing_of(second, []) is Standing.INTERRUPTED
+    assert standing_of(second, {}) is Standing.INTERRUPTED
 
 
 def test_other_settings_in_the_folder_are_an_error_that_names_them(tmp_path: Path) -> None:
@@ -145,10 +145,10 @@ def test_other_settings_in_the_folder_are_an_error_that_names_them(tmp_path: Pat
     with pytest.raises(
         ConfigError, match=r"solo/pair/synthetic/0.*steps is 10 there and 20 now.*out="
     ):
-        standing_of(longer, [])
+        standing_of(longer, {})
     (other, *_) = made_cells(made_experiment(), tmp_path, names=("big", "tiny"))
     with pytest.raises(ConfigError, match=r"peers\.small.*not set now|not set there"):
-        standing_of(other, [])
+        standing_of(other, {})
 
 
 def test_where_it_is_run_does_not_matter(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_where_it_is_run_does_not_matter(tmp_path: Path) -> None:
         checkpoint={"every_steps": 5},
         ray={"address": "auto"},
     )
-    assert {standing_of(cell, []) for cell in moved} == {Standing.FINISHED}
+    assert {standing_of(cell, {}) for cell in moved} == {Standing.FINISHED}
 
 
 def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
@@ -171,4 +171,4 @@ def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
     cell.folder.mkdir(parents=True)
     (cell.folder / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="without a readable config"):
-        standing_of(cell, [])
+        standing_of(cell, {})

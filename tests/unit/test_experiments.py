@@ -8,7 +8,6 @@ import pytest
 
 from configs.experiments import preset_names, request_comparison
 from dogo_fed.compare.experiment import Method, Runner
-from dogo_fed.compare.protocols import KNOWN
 from dogo_fed.errors import ConfigError
 
 PRESETS = (
@@ -28,10 +27,6 @@ def test_the_presets_are_there() -> None:
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_composes(name: str) -> None:
-    if name in ("limited_labels", "noisy_labels", "ood") and name not in KNOWN:
-        with pytest.raises(ConfigError, match=f"no evaluation protocol '{name}'"):
-            request_comparison([f"experiment={name}"])
-        return
     request = request_comparison([f"experiment={name}"])
     assert request.experiment.name == name
     assert {Method.SOLO, Method.OFFLINE, Method.DOGO} <= set(request.experiment.methods)
@@ -85,6 +80,22 @@ def test_steps_take_the_place_of_the_presets_rounds() -> None:
     assert {(cell.config.rounds, cell.config.steps) for cell in request.cells} == {(None, 8)}
 
 
+def test_protocols_come_as_names_or_with_options() -> None:
+    def protocols(*arguments: str) -> dict:
+        return dict(request_comparison(["seeds=0", *arguments]).experiment.protocols)
+
+    assert protocols() == {}
+    assert protocols("protocols=knn") == {"knn": {}}
+    assert protocols("protocols=[knn,linear]", "protocols.linear.epochs=3") == {
+        "knn": {},
+        "linear": {"epochs": 3},
+    }
+    assert protocols("protocols={knn:{k:5}}") == {"knn": {"k": 5}}
+    assert protocols("experiment=ood", "protocols.ood.targets=[digits]") == {
+        "ood": {"targets": ["digits"]}
+    }
+
+
 def test_a_cluster_runs_cells_as_tasks() -> None:
     assert request_comparison(["ray.address=auto", "seeds=0"]).runner is Runner.RAY
     assert request_comparison(["ray.address=auto", "runner=processes"]).runner is Runner.PROCESSES
@@ -100,10 +111,12 @@ def test_a_cluster_runs_cells_as_tasks() -> None:
         (["seeds=[]"], ["seeds", "empty"]),
         (["jobs=0"], ["jobs", "0"]),
         (["jobs=many"], ["jobs", "many"]),
+        (["protocols.knn.k.l=3", "protocols.knn.k=2", "protocols.knn.k.l=3"], ["protocols.knn.k"]),
         (["runner=moon"], ["runner", "moon"]),
         (["colour=red"], ["colour"]),
         (["peers=nobody"], ["nobody"]),
         (["protocols=[tarot]"], ["tarot", "protocol"]),
+        (["protocols=[knn]", "protocols.knn.q=3"], ["knn", "'q'"]),
         (["seed=3"], ["seed", "seeds=[...]"]),
         (["exchange.enabled=false"], ["exchange.enabled", "methods"]),
         (["run_dir=x"], ["run_dir", "out="]),
