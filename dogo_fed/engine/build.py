@@ -93,7 +93,7 @@ def build_peer(
             settings.optimizer.name,
             OPTIMIZERS,
             settings.optimizer.options,
-            params=objective.parameters(),
+            params=[one for one in objective.parameters() if one.requires_grad],
         )
         augmentation = build_augmentation(
             settings.augmentation.name,
