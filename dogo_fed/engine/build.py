@@ -96,7 +96,7 @@ def build_peer(
             settings.optimizer.name,
             OPTIMIZERS,
             settings.optimizer.options,
-            params=objective.parameters(),
+            params=[one for one in objective.parameters() if one.requires_grad],
         )
         if settings.frozen_from is not None:
             _freeze(objective, peer_id, settings.frozen_from, device)

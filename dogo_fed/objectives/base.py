@@ -43,8 +43,10 @@ class ObjectiveOutput:
 class Objective(nn.Module, ABC):
     """A backbone, the heads an objective needs, and the loss over two views.
 
-    The backbone is registered here, so that one module is all there is of a peer's state: an
-    objective with a momentum encoder keeps its copy here too, and `after_update` moves it.
+    The backbone is registered here, so that one module is all there is of a peer's state. State of an
+    objective's own (a momentum encoder, a queue) is registered too, as parameters that require no
+    gradient or as buffers: then checkpoints hold it, digests cover it and no optimizer touches it.
+    `forward` leaves it as it is, `after_update` moves it.
 
     Attributes:
         uses_labels: whether it is given the classes of the batch as a third argument, int64, shape N,

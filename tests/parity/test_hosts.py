@@ -102,3 +102,54 @@ def test_another_seed_and_no_exchange_give_other_numbers(
         seen.append(digests(run_dir))
     for peer in PEERS["simclr_simsiam"]:
         assert len({one[peer] for one in seen}) == 3
+
+
+# ---------------------------------------------------------------------------------------------------
+# Objectives with a state of their own, and the others
+
+SHORT = [part for part in SMALL_RUN if not part.startswith("steps")] + [
+    "peers=pair",
+    "steps_per_round=4",
+    "eval.linear=false",
+]
+MIXED = [
+    pytest.param("moco_v2", "byol"),
+    pytest.param("moco_v3", "barlow_twins", marks=pytest.mark.slow),
+    pytest.param("vicreg", "byol", marks=pytest.mark.slow),
+    pytest.param("simsiam", "moco_v2", marks=pytest.mark.slow),
+]
+
+
+def of_objectives(resnet: str, wide: str) -> list[str]:
+    return [
+        f"objective@peers.resnet.objective={resnet}_small",
+        f"objective@peers.wide.objective={wide}_small",
+    ]
+
+
+@pytest.mark.grpc
+@pytest.mark.parametrize(("resnet", "wide"), MIXED)
+def test_any_mix_of_objectives_is_the_same_in_processes(
+    resnet: str, wide: str, tmp_path: Path
+) -> None:
+    found = {}
+    for host in ("local", "grpc"):
+        run_dir = tmp_path / host
+        chosen = of_objectives(resnet, wide)
+        dogo_fed("train", *SHORT, "steps=8", *chosen, f"host={host}", f"run_dir={run_dir}")
+        found[host] = digests(run_dir)
+    assert found["grpc"] == found["local"]
+    assert sorted(found["local"]) == ["resnet", "wide"]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_with_a_queue_and_a_target_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    chosen = of_objectives("moco_v2", "byol")
+    found = {}
+    for name, steps in (("whole", 8), ("resumed", 4)):
+        run_dir = tmp_path / name
+        dogo_fed("train", *SHORT, *chosen, f"steps={steps}", "host=local", f"run_dir={run_dir}")
+        if name == "resumed":
+            dogo_fed("train", f"resume={run_dir}", "steps=8", "host=local")
+        found[name] = digests(run_dir)
+    assert found["resumed"] == found["whole"]

@@ -18,7 +18,7 @@ from dogo_fed.contracts import PeerId
 from dogo_fed.engine.step import absorb, propose
 from dogo_fed.errors import CheckpointError
 from dogo_fed.peer_folder import PeerFolder
-from tests.toys import ToyBackbone, same_bits, state_of, toy_images, toy_peer
+from tests.toys import WITH_TARGET, ToyBackbone, same_bits, state_of, toy_images, toy_peer
 
 CPU = torch.device("cpu")
 ALL_SAVED = [0, 2, 4, 6, 8, 9, 10]
@@ -53,13 +53,14 @@ def sgd(objective):
     return torch.optim.SGD(objective.parameters(), lr=0.1, momentum=0.9)
 
 
+@pytest.mark.parametrize("kind", ["simsiam", *WITH_TARGET])
 @pytest.mark.parametrize("optimizer", [None, sgd])
-def test_going_on_from_a_checkpoint_gives_the_same_bits_as_never_stopping(store, optimizer):
-    peer = toy_peer("simsiam", dropout=0.2, optimizer=optimizer)
+def test_going_on_from_a_checkpoint_gives_the_same_bits_as_never_stopping(store, kind, optimizer):
+    peer = toy_peer(kind, dropout=0.2, optimizer=optimizer)
     train(peer, range(3))
     save(store, peer, 3)
     losses = train(peer, range(3, 6))
-    resumed = toy_peer("simsiam", dropout=0.2, optimizer=optimizer)
+    resumed = toy_peer(kind, dropout=0.2, optimizer=optimizer)
     assert load(store, resumed, 3).step == 3
     assert train(resumed, range(3, 6)) == losses
     assert same_bits(state_of(peer), state_of(resumed))
@@ -75,6 +76,26 @@ def test_without_the_optimizers_state_the_bits_would_differ(store):
     train(peer, [3])
     train(fresh, [3])
     assert not same_bits(state_of(peer), state_of(fresh))
+
+
+@pytest.mark.parametrize(
+    "name", ["target.backbone.conv.weight", "queue_KD", "queue_position", "target.num_updates"]
+)
+def test_without_an_objectives_own_state_the_bits_would_differ(store, name):
+    """Target, queue and counters matter, and are in the file."""
+    peer = toy_peer("moco_v2")
+    peer.objective.target.total_updates = 9
+    train(peer, range(3))
+    path = save(store, peer, 3)
+    content = torch.load(path, weights_only=True)
+    content["objective"][name] = toy_peer("moco_v2").objective.state_dict()[name]
+    torch.save(content, path)
+    resumed = toy_peer("moco_v2")
+    resumed.objective.target.total_updates = 9
+    load(store, resumed, 3)
+    train(peer, range(3, 5))
+    train(resumed, range(3, 5))
+    assert not same_bits(state_of(peer), state_of(resumed))
 
 
 def test_the_progress_comes_back_whole(store):
