@@ -211,7 +211,6 @@ class PeerSession:
             progress.round, progress.round_steps, progress.round_exchanges = ticket.round, 0, 0
             progress.ssl_loss_sum = progress.mutual_kl_sum = 0.0
         progress.round_steps += 1
-
         progress.ssl_loss_sum += losses.ssl_loss
         progress.mutual_kl_sum += losses.mutual_kl
         progress.steps_trained += not self.peer.is_frozen
