@@ -372,7 +372,7 @@ def test_amounts_are_in_order_and_carry_their_size() -> None:
 def test_asymmetric_noise_above_one_half_turns_the_probe() -> None:
     """A perfect encoder learns the wrong classes it is shown, and clean test labels say so."""
     scores = evaluate(
-        subject(Pixels(), marked(noise=5)), "noisy_labels",
+        subject(Pixels(), marked(noise=0)), "noisy_labels",
         {"symmetric_rates": [], "asymmetric_rates": [0.2, 0.9], "draws": 1},
     )  # fmt: skip
     found = by_condition(scores)
