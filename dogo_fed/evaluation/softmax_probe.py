@@ -30,21 +30,24 @@ _ADAM_EPSILON = 1e-6
 class ProbeRecipe:
     """How every probe of the protocols is trained; one recipe for all encoders and conditions.
 
+    Weights are those of features divided by sqrt(F), so that rows have length 1 on average: the same
+    penalty and learning rate are then as strong for 64 features as for 2048.
+
     Attributes:
         num_updates: of Adam, whatever the number of labels.
         batch_size: images in an update; all of them where there are fewer.
         learning_rate: of the first update; falls to zero along a cosine.
-        penalties: L2 penalties (half their product with the squared weights is added to the mean
-            cross-entropy in nats) to choose from, in ascending order.
+        penalties: L2 penalties to choose from, ascending. Half the product of one with the sum of
+            squared weights is added to the mean cross-entropy in nats.
         fallback_penalty: used when nothing can be held out (one image in every class).
         held_out: share of each class's images that the choice is made on.
     """
 
-    num_updates: int = 1000
+    num_updates: int = 500
     batch_size: int = 256
-    learning_rate: float = 0.01
-    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
-    fallback_penalty: float = 1e-2
+    learning_rate: float = 0.5
+    penalties: tuple[float, ...] = (1e-6, 1e-5, 1e-4)
+    fallback_penalty: float = 1e-4
     held_out: float = 0.2
 
 
@@ -110,13 +113,14 @@ def fit(
     generator: torch.Generator,
     recipe: ProbeRecipe = RECIPE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns weights G x F x C and biases G x C of one classifier per penalty.
+    """Returns weights G x F x C (for the features as given) and biases G x C, one per penalty.
 
     All are trained at once, on the same batches; none sees the others. Adam (Kingma and Ba, ICLR
     2015) and the gradient of softmax regression, X^T (softmax - one-hot) / B, are written out:
     autograd would take longer than the arithmetic of so small a model.
     """
-    inputs_MF = F.pad(train.features_NF, (0, 1), value=1.0)  # the last feature carries the bias
+    scale = train.features_NF.shape[1] ** -0.5
+    inputs_MF = F.pad(scale * train.features_NF, (0, 1), value=1.0)  # the last one is the bias
     targets_MC = F.one_hot(train.labels_N, num_classes).to(inputs_MF.dtype)
     num_models, (_, width) = len(penalties), inputs_MF.shape
     columns = num_models * num_classes  # the classifiers side by side: K = G C columns
@@ -141,7 +145,7 @@ def fit(
             scale_FK = (second_FK / (1 - beta_2**update)).sqrt_().add_(_ADAM_EPSILON)
             weight_FK.addcdiv_(first_FK, scale_FK, value=-rate / (1 - beta_1**update))
     weight_GFC = weight_FK.view(width, num_models, num_classes).transpose(0, 1)
-    return weight_GFC[:, :-1], weight_GFC[:, -1]
+    return scale * weight_GFC[:, :-1], weight_GFC[:, -1]
 
 
 def _cosine(first: float, number: int) -> list[float]:

@@ -116,7 +116,6 @@ def _draw_panel(
     title = (group or metric).replace("_", " ")
     has_levels = all(math.isfinite(cell.level) for cells in members.values() for cell in cells)
     dress(axes, title, "%" if is_share(metric) else "", _LEVELS.get(protocol, "level"))
-    axes.title.set_fontsize(10.5)
     names = list(dict.fromkeys(c.condition for cells in members.values() for c in cells))
     percents = 100.0 if protocol == "noisy_labels" else 1.0
     for index, (name, cells) in enumerate(members.items()):
