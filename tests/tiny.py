@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from dogo_fed.config import RunConfig
 from dogo_fed.objectives.base import ObjectiveOutput
 from dogo_fed.objectives.simclr import SimCLR
+from dogo_fed.reporting import RunSummary
+from dogo_fed.run.local import run_local
+from dogo_fed.run.prepare import prepare
+from dogo_fed.run.train import conduct
 
 TINY = (
     "data=synthetic",
@@ -19,6 +25,13 @@ TINY = (
     "eval.linear_epochs=1",
     "host=local",
 )
+
+
+def run_here(config: RunConfig) -> RunSummary:
+    """Runs it in this process, without the picture, which takes as long as all the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dogo_fed.run.train.draw_curves", lambda *arguments: None)
+        return conduct(prepare(config), run_local)
 
 
 class Restless(SimCLR):

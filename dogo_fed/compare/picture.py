@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dogo_fed.compare.comparison import RUN_METRICS, Comparison, Row
 from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.report import points
 from dogo_fed.reporting import atomic_path
 from dogo_fed.reporting.canvas import INK, MUTED, dress, name_colours, say_empty, tint
 
@@ -165,4 +166,4 @@ def _said(row: Row, comparison: Comparison) -> str:
     one = row.difference(Method.SOLO)
     if one.n == 0:
         return ""
-    return f"{100 * one.mean:+.1f}, {one.verdict.value}"
+    return f"{points(one.mean)}, {one.verdict.value}"

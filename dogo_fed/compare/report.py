@@ -243,11 +243,12 @@ def difference(one: PairedDifference) -> str:
     if one.n == 0:
         return UNKNOWN
     if one.low is None or one.high is None:
-        return f"{_points(one.mean)} n={one.n}"
-    return f"{_points(one.mean)} [{_points(one.low)}, {_points(one.high)}] n={one.n}"
+        return f"{points(one.mean)} n={one.n}"
+    return f"{points(one.mean)} [{points(one.low)}, {points(one.high)}] n={one.n}"
 
 
-def _points(value: float) -> str:
+def points(value: float) -> str:
+    """Returns a difference of shares in percentage points, e.g. "+1.2"."""
     return f"{100 * value:+.1f}".replace("-", MINUS)
 
 

@@ -81,6 +81,7 @@ def compare(*arguments: str, expect: int = 0) -> str:
         contextlib.redirect_stderr(said),
     ):
         patch.setattr(compare_verb, "_runner", in_this_process)
+        patch.setattr("dogo_fed.run.train.draw_curves", lambda *arguments: None)
         status = compare_verb.run(arguments[1:])
     assert status == expect, said.getvalue()
     return said.getvalue()
@@ -101,7 +102,7 @@ def test_it_leaves_a_table_and_ordinary_run_folders(compared: tuple[Path, str]) 
     assert len(cells) == 8 and {cell["outcome"] for cell in cells} == {"finished"}
     for cell in cells:
         assert (Path(cell["folder"]) / "summary.json").is_file()
-        assert (Path(cell["folder"]) / "curves.png").is_file()
+        assert (Path(cell["folder"]) / "peers" / "simclr" / "encoder.safetensors").is_file()
     page = (out / "compare.md").read_text()
     assert page in said
     assert "dogo \u2212 solo" in page and "n=2" in page
@@ -188,12 +189,25 @@ def test_what_can_not_be_run_is_refused_before_anything_starts(tmp_path: Path) -
     assert "--sweep" in compare("compare", "--sweep", expect=2)
 
 
-@pytest.mark.grpc
+def test_a_cell_that_fails_is_named_and_costs_the_status(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = compare(
+        *RUN, f"out={out}", "seeds=0", "peers.simclr.optimizer.options.lr=1e30", expect=1
+    )
+    assert "solo/simclr_simsiam/synthetic/0: failed, the loss of peer 'simclr' is" in said
+    assert "offline-simsiam/simclr_simsiam/synthetic/0: blocked, it needs solo/" in said
+    assert "nothing to compare" in (out / "compare.md").read_text()
+    cells = json.loads((out / "compare.json").read_text())["cells"]
+    assert [cell["outcome"] for cell in cells] == ["failed", "blocked", "blocked", "failed"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_cell_that_fails_in_its_process_is_reported(tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = dogo_fed(
         *RUN, f"out={out}", "methods=[solo]", "seeds=0",
-        "peers.simclr.optimizer.options.lr=1e30", expect=1,
+        "peers.simclr.optimizer.options.lr=1e30", expect=1, timeout_s=LONG_S,
     )  # fmt: skip
     assert "solo/simclr_simsiam/synthetic/0: failed, the loss of peer 'simclr' is" in said
     assert "nothing to compare" in (out / "compare.md").read_text()

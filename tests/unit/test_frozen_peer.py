@@ -16,11 +16,9 @@ from dogo_fed.config import RunConfig
 from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import ConfigError, TrainingError
 from dogo_fed.reporting import RunSummary, read_records
-from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
-from dogo_fed.run.train import conduct
 from tests.command import dogo_fed
-from tests.tiny import TINY
+from tests.tiny import TINY, run_here
 from tests.toys import same_bits, state_of, toy_images, toy_peer
 
 TEACHER, STUDENT = "simsiam", "simclr"
@@ -38,8 +36,8 @@ def frozen(run_dir: Path, source: Path, *overrides: str) -> RunConfig:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunSummary]:
     """A solo run, and one in which a peer of it teaches the other."""
     root = tmp_path_factory.mktemp("runs")
-    solo = conduct(prepare(config_of(root / "solo", "exchange.enabled=false")), run_local)
-    offline = conduct(prepare(frozen(root / "offline", root / "solo")), run_local)
+    solo = run_here(config_of(root / "solo", "exchange.enabled=false"))
+    offline = run_here(frozen(root / "offline", root / "solo"))
     return {"solo": solo, "offline": offline, "root": root}  # type: ignore[dict-item]
 
 
@@ -111,9 +109,9 @@ def test_what_it_publishes_is_of_eval_mode() -> None:
 def test_an_interrupted_offline_run_goes_on(runs, tmp_path: Path) -> None:
     whole = runs["offline"]["peers"]
     part = frozen(tmp_path / "run", runs["root"] / "solo", "steps=2")
-    conduct(prepare(part), run_local)
+    run_here(part)
     longer = dataclasses.replace(part, steps=3, resume=str(tmp_path / "run"))
-    found = conduct(prepare(longer), run_local)["peers"]
+    found = run_here(longer)["peers"]
     assert {name: peer["state_digest"] for name, peer in found.items()} == {
         name: peer["state_digest"] for name, peer in whole.items()
     }
@@ -142,10 +140,10 @@ def test_a_frozen_peer_that_moves_is_an_error(tmp_path: Path) -> None:
         "peers.simsiam.objective.name=tests.tiny:Restless",
     )
     solo = config_of(tmp_path / "solo", "steps=1", "exchange.enabled=false", *own)
-    conduct(prepare(solo), run_local)
+    run_here(solo)
     moving = frozen(tmp_path / "run", tmp_path / "solo", "steps=1", *own)
     with pytest.raises(TrainingError, match="'simsiam' is frozen, but its state has changed"):
-        conduct(prepare(moving), run_local)
+        run_here(moving)
 
 
 def test_impossible_teachers_are_refused_before_anything_starts(runs, tmp_path: Path) -> None:

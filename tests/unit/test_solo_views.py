@@ -10,10 +10,7 @@ import torch
 
 from configs.compose import compose_run
 from dogo_fed.engine.peer import Peer
-from dogo_fed.run.local import run_local
-from dogo_fed.run.prepare import prepare
-from dogo_fed.run.train import conduct
-from tests.tiny import TINY
+from tests.tiny import TINY, run_here
 
 Seen = dict[tuple[str, int], tuple[str, str, str]]
 
@@ -34,9 +31,7 @@ def seen_in(run_dir: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str):
 
     with monkeypatch.context() as patch:
         patch.setattr(Peer, "views", views)
-        summary = conduct(
-            prepare(compose_run([*TINY, f"run_dir={run_dir}", "seed=4", *overrides])), run_local
-        )
+        summary = run_here(compose_run([*TINY, f"run_dir={run_dir}", "seed=4", *overrides]))
     return seen, {name: peer["state_digest"] for name, peer in summary["peers"].items()}
 
 

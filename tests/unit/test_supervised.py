@@ -15,10 +15,8 @@ from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.base import Objective
 from dogo_fed.objectives.simclr import SimCLR
 from dogo_fed.objectives.supervised import Supervised
-from dogo_fed.run.local import run_local
-from dogo_fed.run.prepare import prepare
-from dogo_fed.run.train import conduct
-from tests.tiny import TINY
+from dogo_fed.run.prepare import load_run, prepare
+from tests.tiny import TINY, run_here
 from tests.toys import FEATURES, ToyBackbone, toy_images
 
 RUN = (*TINY, "peers=pair", "objective@peers.wide.objective=supervised")
@@ -65,8 +63,8 @@ def test_it_is_given_the_labels_of_the_very_images_of_the_step(
         return original(self, a, b, labels_N)
 
     monkeypatch.setattr(Supervised, "forward", forward)
-    run = prepare(compose_run([*RUN, f"run_dir={tmp_path / 'run'}"]))
-    summary = conduct(run, run_local)
+    config = compose_run([*RUN, f"run_dir={tmp_path / 'run'}"])
+    summary, run = run_here(config), load_run(config)
     assert len(given) == 3
     for step, labels in enumerate(given):
         assert torch.equal(labels, run.dataset.train.labels[run.schedule.sample_ids(step)])
@@ -77,7 +75,7 @@ def test_it_is_given_the_labels_of_the_very_images_of_the_step(
 def test_labels_teach(tmp_path: Path) -> None:
     longer = [part for part in RUN if not part.startswith(("steps=", "steps_per_round="))]
     overrides = [*longer, "steps=20", "~peers.resnet", f"run_dir={tmp_path / 'run'}"]
-    wide = conduct(prepare(compose_run(overrides)), run_local)["peers"]["wide"]
+    wide = run_here(compose_run(overrides))["peers"]["wide"]
     assert wide["ssl_loss"] < 0.9 * math.log(4)
 
 
