@@ -25,6 +25,8 @@ from tests.command import dogo_fed, start
 from tests.run_watch import descendants, is_alive, kill, records, wait_until_gone
 from tests.tiny import TINY
 
+pytestmark = pytest.mark.timeout(600)
+
 RUN = (
     "compare", *[part for part in TINY if not part.startswith("steps=")], "steps=2",
     "peers=simclr_simsiam", "seeds=[0,1]",
@@ -202,7 +204,6 @@ def test_a_cell_that_fails_is_named_and_costs_the_status(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_cell_that_fails_in_its_process_is_reported(tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = dogo_fed(
@@ -219,7 +220,6 @@ def test_a_cell_that_fails_in_its_process_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.kill
-@pytest.mark.timeout(600)
 def test_a_killed_cell_is_reported_and_goes_on_next_time(
     compared: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -259,7 +259,6 @@ def test_a_killed_cell_is_reported_and_goes_on_next_time(
 
 @pytest.mark.slow
 @pytest.mark.kill
-@pytest.mark.timeout(600)
 def test_a_stop_ends_the_cells_well(tmp_path: Path) -> None:
     out = tmp_path / "out"
     longer = [part for part in RUN if not part.startswith("steps=")]
@@ -298,7 +297,6 @@ def pid_of_cell(launcher: int, method: str, run_dir: Path) -> int:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_cells_as_ray_tasks_give_the_same_numbers(
     compared: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -310,7 +308,6 @@ def test_cells_as_ray_tasks_give_the_same_numbers(
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_cell_that_fails_in_ray_is_reported(tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = dogo_fed(
