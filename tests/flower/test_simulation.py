@@ -285,9 +285,9 @@ from torch import nn
 
 
 class Broken(nn.Module):
-    def __init__(self, after: int) -> None:
+    def __init__(self, after: int, image_size: int, in_channels: int) -> None:
         super().__init__()
-        self.layer = nn.Conv2d(3, 8, 3, stride=2)
+        self.layer = nn.Conv2d(in_channels, 8, 3, stride=2)
         self.left = after
 
     def forward(self, images):
