@@ -42,7 +42,7 @@ LONG_RUN = (
 RUN_WITHIN_S = 300.0
 GONE_WITHIN_S = 10.0
 RAYS_AGENTS_GONE_WITHIN_S = 180.0
-"""Where nobody is left to end them, they notice by themselves that their raylet is dead, and take their time."""
+"""Where nobody ends them, they notice by themselves that their raylet is dead, and take their time."""
 
 pytestmark = [
     pytest.mark.flower,
