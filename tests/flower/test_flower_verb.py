@@ -386,7 +386,8 @@ def carry_out_known(superlink: FakeSuperLink, patience_s: float) -> tuple[RunSta
 
 
 SUMMARY: dict[str, object] = {
-    "run_id": "here", "seed": 0, "host": "flower", "steps": 4, "wall_s": 1.0, "peers": {}, "events": [], "variants": {},
+    "run_id": "here", "seed": 0, "host": "flower", "steps": 4, "wall_s": 1.0, "peers": {}, "events": [],
+    "variants": {},
     "exchange": {
         "enabled": True, "bytes_up_per_step": 1.0, "bytes_down_per_step": 1.0, "wait_fraction": 0.0,
         "exchange_fraction": 0.0,
