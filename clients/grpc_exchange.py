@@ -47,6 +47,7 @@ class Connection:
         address: host:port.
         secret: the run's.
         root_certificates: PEM, to check the coordinator's certificate by; None speaks without TLS.
+        is_symmetric: whether distributions have a reverse (exchange.symmetric).
         answer_within_s: longest time that an exchange may be held back for other peers.
         reconnect_s: how long an unreachable coordinator is tried again.
     """
@@ -56,6 +57,7 @@ class Connection:
     batch_size: int
     answer_within_s: float
     reconnect_s: float
+    is_symmetric: bool = False
     root_certificates: bytes | None = None
 
 
@@ -67,7 +69,7 @@ class CoordinatorClient:
         self._run_id = run_id
         self._connection = connection
         self._sender = pb.Sender(peer=peer, incarnation=uuid.uuid4().hex)
-        limit = codec.message_limit(connection.batch_size)
+        limit = codec.message_limit(connection.batch_size, is_symmetric=connection.is_symmetric)
         options = [
             ("grpc.max_send_message_length", limit),
             ("grpc.max_receive_message_length", limit),
@@ -119,7 +121,9 @@ class CoordinatorClient:
         assert request.ticket.step == ticket.step, "collect of another ticket than published"
         reply = self._call(self._stub.Exchange, request, self._answer_timeout_s, first=call.result)
         self._traffic = Traffic(request.ByteSize(), reply.ByteSize())
-        return codec.decode_signal(reply, self._connection.batch_size)
+        return codec.decode_signal(
+            reply, self._connection.batch_size, is_symmetric=self._connection.is_symmetric
+        )
 
     def report(
         self,

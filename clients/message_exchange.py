@@ -41,6 +41,8 @@ class MessageLink:
         batch_size: int,
         answer_within_s: float,
         changed: threading.Condition | None = None,
+        *,
+        is_symmetric: bool = False,
     ) -> None:
         """Makes a link that has nothing to say yet.
 
@@ -50,9 +52,11 @@ class MessageLink:
             batch_size: N; an answer of another size is refused.
             answer_within_s: longest time in seconds that an exchange may be held back for others.
             changed: notified whenever there is something new, on either side.
+            is_symmetric: whether distributions have a reverse (exchange.symmetric).
         """
         self._run_id = run_id
         self._batch_size = batch_size
+        self._is_symmetric = is_symmetric
         self._timeout_s = answer_within_s + _ANSWER_MARGIN_S
         self._sender = pb.Sender(peer=peer, incarnation=uuid.uuid4().hex)
         self._changed = threading.Condition() if changed is None else changed
@@ -102,7 +106,7 @@ class MessageLink:
             self._offer = None
         codec.raise_refusal(reply)
         self._traffic = Traffic(offer.ByteSize(), reply.ByteSize())
-        return codec.decode_signal(reply, self._batch_size)
+        return codec.decode_signal(reply, self._batch_size, is_symmetric=self._is_symmetric)
 
     def report(
         self, steps: list[StepReport], rounds: list[RoundReport], result: PeerResult | None

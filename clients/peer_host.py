@@ -173,6 +173,7 @@ class _Job:
                 config.batch_size,
                 config.exchange.answer_within_s,
                 self._changed,
+                is_symmetric=config.exchange.symmetric,
             )
             self._link = link
             open_link = lambda peer, config: link  # noqa: E731

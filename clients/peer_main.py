@@ -113,8 +113,14 @@ def _prepare(
         dataset=run.dataset,
         run_seed=config.seed,
         device=resolve_device(config.device),
+        is_symmetric=config.exchange.symmetric,
     )
-    folder = PeerFolder(Path(assignment.run_dir), peer_id, keep_checkpoints=config.checkpoint.keep)
+    folder = PeerFolder(
+        Path(assignment.run_dir),
+        peer_id,
+        keep_checkpoints=config.checkpoint.keep,
+        lag_steps=run.plan.exchange_every_steps,
+    )
     progress = folder.checkpoints.restore(
         assignment.checkpoint_step, peer.objective, peer.optimizer, peer.device
     )
@@ -156,6 +162,7 @@ def _grpc_link(
         address=assignment.address,
         secret=assignment.secret,
         batch_size=config.batch_size,
+        is_symmetric=config.exchange.symmetric,
         answer_within_s=config.exchange.answer_within_s,
         reconnect_s=config.exchange.reconnect_s,
         root_certificates=root_certificates if assignment.is_tls else None,

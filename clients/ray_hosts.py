@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from clients.assignment import Assignment
 from clients.peer_host import CLOSE_WITHIN_S
 from clients.peer_main import Outcome
 from clients.ray_peer import NAMESPACE, HostActor
-from clients.ray_room import gpus_per_peer, is_out_of_gpus, room
+from clients.ray_room import gpus_per_peer, room
 from clients.threads import thread_environment
 from configs.compose import from_mapping
 from dogo_fed.errors import DogoError
@@ -42,7 +42,7 @@ class RayHosts:
             else:
                 actor = ray.get_actor(name, namespace=NAMESPACE)
         except DogoError as error:
-            return pb.HostReply(state=pb.ENDED, outcome=Outcome.UNFIT.value, message=str(error))
+            return _unfit(str(error))
         except ValueError:
             return pb.HostReply(state=pb.UNKNOWN, message=f"there is no actor {name!r} (any more)")
         return self._ask(actor, request, name)
@@ -54,20 +54,27 @@ class RayHosts:
         try:
             reply = ray.get(body, timeout=within_s)
         except GetTimeoutError:
-            # It may hold its GPU already and just be slow to start; whoever asks is patient.
-            if is_out_of_gpus():
-                return pb.HostReply(state=pb.NO_ROOM, message=f"there is no GPU for it; {room()}")
-            return pb.HostReply(state=pb.AWAY, message="its process is starting")
+            return self._silent(request)
+        except RayTaskError as error:
+            return _unfit(str(error).strip().splitlines()[-1])
         except RayError as error:
             first_line = str(error).strip().splitlines()[0]
             return pb.HostReply(state=pb.UNKNOWN, message=f"its actor {name!r} died: {first_line}")
         finally:
             if request.close:
                 ray.kill(actor, no_restart=True)
+        if not reply:
+            return pb.HostReply(state=pb.AWAY, message="its process is starting")
         return pb.HostReply.FromString(reply)
 
+    def _silent(self, request: pb.HostRequest) -> pb.HostReply:
+        """Returns what it means that an actor does not answer: it does so as soon as it has its place."""
+        if request.assignment and _share(Assignment.from_json(request.assignment)) > 0:
+            return pb.HostReply(state=pb.NO_ROOM, message=f"there is no GPU for it; {room()}")
+        return pb.HostReply(state=pb.AWAY, message="its process does not answer")
+
     def _make(self, name: str, assignment: Assignment, lease_s: float) -> Any:
-        config = from_mapping(assignment.config)
+        threads = from_mapping(assignment.config).threads_per_peer
         return (
             ray.remote(HostActor)
             .options(
@@ -76,9 +83,19 @@ class RayHosts:
                 lifetime="detached",
                 get_if_exists=True,
                 num_cpus=0,
-                num_gpus=gpus_per_peer(config.ray, len(config.peers)),
+                num_gpus=_share(assignment),
                 max_restarts=0,
-                runtime_env={"env_vars": thread_environment(config.threads_per_peer)},
+                runtime_env={"env_vars": thread_environment(threads)},
             )
             .remote(lease_s)
         )
+
+
+def _share(assignment: Assignment) -> float:
+    """Returns the share of GPUs that the peer asks for; see `gpus_per_peer`."""
+    config = from_mapping(assignment.config)
+    return gpus_per_peer(config.ray, len(config.peers))
+
+
+def _unfit(why: str) -> pb.HostReply:
+    return pb.HostReply(state=pb.ENDED, outcome=Outcome.UNFIT.value, message=why)

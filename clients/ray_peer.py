@@ -1,16 +1,20 @@
-"""The Ray actors that host one peer each, on the GPU that Ray gave them."""
+"""The Ray actors that host one peer each, on the GPU that Ray gave them.
+
+What takes seconds to import (torch) is imported when it is needed: an actor answers as soon as Ray has
+given it its place, so that whoever asks can tell a peer without room from one that is only starting.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import ray
 
-from clients.assignment import Assignment
-from clients.peer_host import PeerHost
-from clients.peer_main import Ending, run_assignment
+if TYPE_CHECKING:
+    from clients.peer_host import PeerHost
 
 NAMESPACE = "dogo-fed"
 """Of all our actors; given explicitly, since Ray's default differs from process to process."""
@@ -31,7 +35,10 @@ class PeerActor:
 
     def run(self, assignment_json: str) -> tuple[int, str]:
         """Runs the peer to its end; returns the value of its `Outcome` and a sentence."""
-        ending: Ending = run_assignment(Assignment.from_json(assignment_json))
+        from clients.assignment import Assignment
+        from clients.peer_main import run_assignment
+
+        ending = run_assignment(Assignment.from_json(assignment_json))
         return ending.outcome.value, ending.message
 
 
@@ -45,18 +52,36 @@ class HostActor:
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s
         self._asked_at_s = time.monotonic()
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        node_id = ray.get_runtime_context().get_node_id()[:8]
-        self._host = PeerHost(f"Ray node {node_id} process {os.getpid()} GPU {gpus or 'none'}")
-        threading.Thread(target=self._watch, name="lease", daemon=True).start()
+        self._host: PeerHost | None = None
+        self._why_not: str | None = None
+        for work in (self._get_ready, self._watch):
+            threading.Thread(target=work, name=work.__name__, daemon=True).start()
 
     def handle(self, body: bytes) -> bytes:
-        """See `PeerHost.handle`."""
+        """See `PeerHost.handle`; while this process is not ready for a peer, the answer is empty.
+
+        Raises:
+            RuntimeError: it will never be ready.
+        """
         self._asked_at_s = time.monotonic()
-        return self._host.handle(body)
+        if self._why_not is not None:
+            raise RuntimeError(f"a peer can't live here: {self._why_not}")
+        return b"" if self._host is None else self._host.handle(body)
+
+    def _get_ready(self) -> None:
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        node_id = ray.get_runtime_context().get_node_id()[:8]
+        where = f"Ray node {node_id} process {os.getpid()} GPU {gpus or 'none'}"
+        try:
+            from clients.peer_host import PeerHost
+
+            self._host = PeerHost(where)
+        except Exception as error:  # nobody else would hear of it
+            self._why_not = f"{type(error).__name__}: {error}"
 
     def _watch(self) -> None:
         while time.monotonic() - self._asked_at_s < self._lease_s:
             time.sleep(_LEASE_LOOKS_S)
-        self._host.close()
+        if self._host is not None:
+            self._host.close()
         os._exit(0)

@@ -10,44 +10,53 @@ import ray
 from dogo_fed.config import RayConfig
 from dogo_fed.errors import PlacementError
 
+_ROUNDING = 1e-9
+
 
 def gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
     """Returns each peer's share of GPUs.
 
     Raises:
-        PlacementError: the cluster has fewer GPUs than that takes.
+        PlacementError: the cluster's GPUs can't be shared out like that.
     """
-    available = float(ray.cluster_resources().get("GPU", 0.0))
+    gpus_by_node = [float(node["Resources"].get("GPU", 0.0)) for node in live_nodes()]
+    available = sum(gpus_by_node)
     share = settings.gpus_per_peer
     if share is None:
         share = 1.0 if available > 0 else 0.0
-    if share * num_peers > available:
-        fitting = math.floor(available / num_peers * 100) / 100
-        advice = (
-            f"ray.gpus_per_peer={min(fitting, 1.0):g}" if fitting > 0 else "ray.gpus_per_peer=0"
-        )
-        raise PlacementError(
-            f"{num_peers} peers need {share:g} GPU each, but the cluster has {available:g}; share them by "
-            f"{advice}, or run fewer peers"
-        )
-    largest = max((float(node["Resources"].get("GPU", 0.0)) for node in live_nodes()), default=0.0)
-    if share > largest:
+    largest = max(gpus_by_node, default=0.0)
+    if largest < share and share * num_peers <= available:
         raise PlacementError(
             f"a peer needs {share:g} GPUs, but no node of the cluster has more than {largest:g}; "
             f"choose ray.gpus_per_peer={largest:g} or less"
         )
+    if share > 0 and sum(num_fitting(gpus, share) for gpus in gpus_by_node) < num_peers:
+        raise PlacementError(
+            f"{num_peers} peers need {share:g} GPU each, but the cluster has {available:g}, and a fraction "
+            f"does not span two; share them by ray.gpus_per_peer={_fitting_share(num_peers, available):g}, "
+            "or run fewer peers"
+        )
     return share
+
+
+def num_fitting(gpus: float, share: float) -> int:
+    """Returns how many peers with this share a node has room for; a fraction does not span two GPUs."""
+    if share > 1:
+        return math.floor(gpus / share)
+    return math.floor(gpus) * math.floor(1 / share + _ROUNDING)
+
+
+def _fitting_share(num_peers: int, available: float) -> float:
+    """Returns the largest share, in hundredths, with which the peers fit; 0 where there is no GPU."""
+    if available < 1:
+        return 0.0
+    peers_per_gpu = math.ceil(num_peers / math.floor(available))
+    return math.floor(100 / peers_per_gpu) / 100
 
 
 def live_nodes() -> list[dict[str, Any]]:
     """Returns the nodes that are alive."""
     return [node for node in ray.nodes() if node["Alive"]]
-
-
-def is_out_of_gpus() -> bool:
-    """Whether the cluster has GPUs, and none of them is free."""
-    has = float(ray.cluster_resources().get("GPU", 0.0))
-    return has > 0 and float(ray.available_resources().get("GPU", 0.0)) < 1.0
 
 
 def room() -> str:

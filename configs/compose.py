@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dogo_fed.compare.experiment import Method, Runner
 from dogo_fed.config import Host, PeerConfig, Placement, RunConfig, Transport
 from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.mutual import Reduction
@@ -29,12 +30,20 @@ def compose_run(overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: an unknown key, a wrong type or an impossible value.
     """
+    return from_omegaconf(compose_named("run", overrides))
+
+
+def compose_named(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Returns what Hydra composes from configs/<name>.yaml and these overrides.
+
+    Raises:
+        ConfigError: an unknown key or group.
+    """
     try:
         with initialize_config_module(config_module="configs", version_base="1.3"):
-            composed = compose(config_name="run", overrides=list(overrides))
+            return compose(config_name=name, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    return from_omegaconf(composed)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -75,9 +84,9 @@ def from_mapping(content: Mapping[str, Any]) -> RunConfig:
     if not isinstance(peers, Mapping):
         raise ConfigError(f"peers must be a mapping of names to settings, not {peers!r}")
     content["peers"] = {
-        str(name): _build(PeerConfig, peer, path=f"peers.{name}.") for name, peer in peers.items()
+        str(name): build(PeerConfig, peer, path=f"peers.{name}.") for name, peer in peers.items()
     }
-    return _build(RunConfig, content)
+    return build(RunConfig, content)
 
 
 def load_yaml(path: Path) -> RunConfig:
@@ -105,8 +114,8 @@ class _Boolean:
         return str(self._value).lower()
 
 
-def _build(kind: type[T], content: object, *, path: str = "") -> T:
-    """Returns the dataclass made from plain values.
+def build(kind: type[T], content: object, *, path: str = "") -> T:
+    """Returns the dataclass made from plain values, strictly: nothing is converted or ignored.
 
     Raises:
         ConfigError: see `from_mapping`.
@@ -162,7 +171,10 @@ def _as_member_of(kind: type[enum.Enum]) -> Callable[[object], object]:
 _HOOKS: dict[Any, Callable[[Any], Any]] = {
     int: _as_int,
     float: _as_float,
-    **{kind: _as_member_of(kind) for kind in (Host, Placement, Reduction, Transport)},
+    **{
+        kind: _as_member_of(kind)
+        for kind in (Host, Method, Placement, Reduction, Runner, Transport)
+    },
 }
 
 

@@ -31,6 +31,8 @@ _SHARED_SETTINGS = (
     "steps",
     "steps_per_round",
     "exchange.enabled",
+    "exchange.symmetric",
+    "exchange.every_steps",
     "exchange.deadline_s",
 )
 """Settings that must be equal. A data set's options are not among them (its folder may be anywhere):
@@ -43,6 +45,7 @@ def make_agreement(config: RunConfig, dataset: DataSet) -> dict[str, str]:
     """Returns the named values that all processes of a run must share."""
     settings = {key: str(attrgetter(key)(config)) for key in _SHARED_SETTINGS}
     settings["peers"] = ",".join(sorted(config.peers))
+    settings["exchange.graph"] = _graph_text(config.exchange.graph)
     joined = "\n".join(f"{key}={settings[key]}" for key in sorted(settings))
     return {
         "protocol_version": str(PROTOCOL_VERSION),
@@ -97,6 +100,16 @@ def package_folder(package: str) -> Path:
     if not locations:
         raise ConfigError(f"package {package!r} can't be found; is dogo-fed installed?")
     return Path(locations[0]).resolve()
+
+
+def _graph_text(graph: Mapping[str, Mapping[str, float]] | None) -> str:
+    """Returns the same text for the same graph, whatever the order it was written in."""
+    if graph is None:
+        return "None"
+    edges = [(learner, *edge) for learner in graph for edge in graph[learner].items()]
+    return ",".join(
+        f"{learner}<-{teacher}:{weight!r}" for learner, teacher, weight in sorted(edges)
+    )
 
 
 def _shown(value: str | None) -> str:

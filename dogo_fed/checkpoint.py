@@ -37,6 +37,7 @@ class Progress:
         steps_trained: updates made; fewer than `step` if the peer was away for a while.
         knn_top1_untrained, knn_top1: latest values, NaN before the first evaluation.
         round_steps, ssl_loss_sum, mutual_kl_sum: over the steps of the current or last round.
+        round_exchanges: how many of these steps exchanged.
     """
 
     step: int = 0
@@ -47,14 +48,24 @@ class Progress:
     round_steps: int = 0
     ssl_loss_sum: float = 0.0
     mutual_kl_sum: float = 0.0
+    round_exchanges: int = 0
 
 
 class CheckpointStore:
     """The checkpoints of one peer, in one folder."""
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: Path, *, keep: int, lag_steps: int = 1) -> None:
+        """Opens the folder, which need not be there yet.
+
+        Args:
+            folder: of this peer alone.
+            keep: how many checkpoints stay at least.
+            lag_steps: by how many steps another peer of the run may be behind this one. It has only
+                the checkpoints up to there, so the newest of these stays, and all later ones.
+        """
         self._folder = folder
         self._keep = keep
+        self._lag_steps = lag_steps
 
     def steps(self) -> list[int]:
         """Returns the steps that there are checkpoints for, in ascending order."""
@@ -66,7 +77,7 @@ class CheckpointStore:
     def save(
         self, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
     ) -> Path:
-        """Writes a checkpoint and removes those that are older than the `keep` latest."""
+        """Writes a checkpoint and removes those that nobody will need to go on from."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(progress.step)
         with atomic_path(path) as temporary:
@@ -79,7 +90,7 @@ class CheckpointStore:
                 },
                 temporary,
             )
-        for step in self.steps()[: -self._keep]:
+        for step in self._not_needed():
             self._path(step).unlink(missing_ok=True)
         return path
 
@@ -95,6 +106,27 @@ class CheckpointStore:
         Raises:
             CheckpointError: there is none, it can't be read, or it is of another model.
         """
+        return self._load(step, objective, optimizer, device)
+
+    def load_weights(self, objective: nn.Module, device: torch.device) -> int | None:
+        """Puts the newest checkpoint's weights into `objective`, and leaves all else alone.
+
+        Returns:
+            The checkpoint's step, or None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: the newest one can't be read, or is of another model.
+        """
+        steps = self.steps()
+        return self._load(steps[-1], objective, None, device).step if steps else None
+
+    def _load(
+        self,
+        step: int,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        device: torch.device,
+    ) -> Progress:
         path = self._path(step)
         try:
             content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
@@ -103,9 +135,12 @@ class CheckpointStore:
                     f"{path} has format version {content['format_version']}, this program reads "
                     f"{FORMAT_VERSION}"
                 )
-            progress = Progress(**content["progress"])
+            saved = content["progress"]
+            # Runs from before exchange.every_steps exchanged at every step.
+            progress = Progress(**{"round_exchanges": saved["round_steps"], **saved})
             objective.load_state_dict(content["objective"])
-            optimizer.load_state_dict(content["optimizer"])
+            if optimizer is not None:
+                optimizer.load_state_dict(content["optimizer"])
         except CheckpointError:
             raise
         except FileNotFoundError as error:
@@ -173,6 +208,11 @@ class CheckpointStore:
         for later in self.steps():
             if later > step:
                 self._path(later).unlink()
+
+    def _not_needed(self) -> list[int]:
+        steps = self.steps()
+        all_have = [step for step in steps if step <= steps[-1] - self._lag_steps]
+        return [step for step in steps[: -self._keep] if all_have and step < all_have[-1]]
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:09d}.pt"

@@ -10,7 +10,7 @@ import enum
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -98,7 +98,11 @@ class PeerConfig:
         optimizer: one of torch's, by name.
         distill_weight: factor of the mutual KL, in units of `distill_reduction`; 0 learns alone.
         distill_reduction: "batchmean", or the published code's "mean_over_elements".
+        distill_warmup_steps: the weight rises linearly from 0 at the run's step 0 to its value at
+            this step; 0 has it whole from the start.
         kl_temperature: divisor of the cosines in the similarity distribution.
+        frozen_from: run folder in which the peer of this name was trained; it teaches with the weights
+            of its newest checkpoint there, and never learns. On a cluster: absolute.
     """
 
     backbone: ComponentConfig
@@ -107,14 +111,21 @@ class PeerConfig:
     optimizer: ComponentConfig
     distill_weight: float = PUBLISHED_DISTILL_WEIGHT
     distill_reduction: Reduction = Reduction.BATCHMEAN
+    distill_warmup_steps: int = 0
     kl_temperature: float = 0.1
+    frozen_from: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
         _require_positive("", kl_temperature=self.kl_temperature)
+        _require(self.frozen_from != "", "frozen_from must be a run folder or null, not empty")
         _require(
             math.isfinite(self.distill_weight) and self.distill_weight >= 0,
             f"distill_weight must be 0 or more, not {self.distill_weight}",
+        )
+        _require(
+            self.distill_warmup_steps >= 0,
+            f"distill_warmup_steps must be 0 or more, not {self.distill_warmup_steps}",
         )
 
 
@@ -140,6 +151,13 @@ class ExchangeConfig:
 
     Attributes:
         enabled: false trains the same peers side by side, each alone.
+        symmetric: both view directions: besides the first view's rows over the second view's
+            images also the second's over the first's, so two matrices per peer; the mutual KL is
+            the mean of the two.
+        every_steps: peers exchange at the steps 0, k, 2k, ... and train alone between them.
+        graph: who teaches whom: learner to its teachers with their weights, which are taken
+            relative to each other. A peer that is no learner here trains alone. Null: every peer
+            learns from all others alike.
         transport: what carries the distributions; peers in one process need none.
         deadline_s: how long the others wait for a peer at a step; then it counts as lost.
         join_deadline_s: how long the run waits for its peers to appear.
@@ -147,6 +165,9 @@ class ExchangeConfig:
     """
 
     enabled: bool = True
+    symmetric: bool = False
+    every_steps: int = 1
+    graph: Mapping[str, Mapping[str, float]] | None = None
     transport: Transport = Transport.GRPC
     deadline_s: float = 120.0
     join_deadline_s: float = 300.0
@@ -159,7 +180,10 @@ class ExchangeConfig:
             deadline_s=self.deadline_s,
             join_deadline_s=self.join_deadline_s,
             reconnect_s=self.reconnect_s,
+            every_steps=self.every_steps,
         )
+        if self.graph is not None:
+            _check_graph(self.graph)
 
     @property
     def answer_within_s(self) -> float:
@@ -204,7 +228,8 @@ class CheckpointConfig:
 
     Attributes:
         every_steps: steps between checkpoints; null saves at the end of every round.
-        keep: how many are kept. Peers differ by at most one, so 2 are enough to resume together.
+        keep: how many are kept at least; more where slower peers may need them, so that all have a
+            step in common to resume from.
     """
 
     every_steps: int | None = None
@@ -359,6 +384,10 @@ class RunConfig:
             len(set(folded)) == len(folded),
             f"two peers have the same name (ignoring case): {', '.join(self.peers)}",
         )
+        _require(
+            any(peer.frozen_from is None for peer in self.peers.values()),
+            "every peer is frozen (frozen_from), so nobody would learn",
+        )
         _require(self.batch_size >= 2, f"batch_size must be at least 2, not {self.batch_size}")
         _require(0 <= self.seed < 2**63, f"seed must be between 0 and 2**63 - 1, not {self.seed}")
         _require_positive(
@@ -381,8 +410,70 @@ class RunConfig:
             self.device in ("auto", "cpu", "cuda"),
             f'device must be "auto", "cpu" or "cuda", not {self.device!r}',
         )
+        if self.exchange.graph is not None:
+            _check_names(self.exchange.graph, self.peers)
 
     @property
     def exchanges(self) -> bool:
         """Whether anything is exchanged: it is switched on and there is somebody to talk to."""
         return self.exchange.enabled and len(self.peers) > 1
+
+    @property
+    def variants(self) -> dict[str, object]:
+        """What of the exchange is not as in the publication, by the names of the settings."""
+        if not self.exchanges:
+            return {}
+        found = _changed(self.exchange, "exchange.", ("symmetric", "every_steps", "graph"))
+        for name in sorted(self.peers):
+            found |= _changed(
+                self.peers[name],
+                f"peers.{name}.",
+                ("distill_weight", "distill_reduction", "distill_warmup_steps", "kl_temperature"),
+            )
+        return found
+
+
+def _changed(settings: Any, prefix: str, names: tuple[str, ...]) -> dict[str, object]:
+    """Returns those of the named settings that do not have their default, as plain values."""
+    defaults = {one.name: one.default for one in fields(settings)}
+    found = {name: getattr(settings, name) for name in names}
+    return {
+        prefix + name: _plain(value) for name, value in found.items() if value != defaults[name]
+    }
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _check_graph(graph: Mapping[str, Mapping[str, float]]) -> None:
+    """Checks what needs no peers: weights, edges from a peer to itself, that somebody learns."""
+    _require(
+        any(graph.values()),
+        "exchange.graph has no edge, so nobody would learn from anybody; say exchange.enabled=false",
+    )
+    for learner, teachers in graph.items():
+        for teacher, weight in teachers.items():
+            edge = f"exchange.graph.{learner}.{teacher}"
+            _require(teacher != learner, f"{edge}: a peer can't be its own teacher")
+            _require(
+                math.isfinite(weight) and weight >= 0,
+                f"{edge} must be a weight of 0 or more, not {weight}",
+            )
+        _require(
+            not teachers or any(teachers.values()),
+            f"exchange.graph.{learner} has only weights of 0; leave {learner} out if it is to train "
+            "alone",
+        )
+
+
+def _check_names(graph: Mapping[str, Mapping[str, float]], peers: Mapping[str, PeerConfig]) -> None:
+    """Checks that every learner and teacher is a peer of the run."""
+    for learner, teachers in graph.items():
+        for name in (learner, *teachers):
+            _require(
+                name in peers,
+                f"exchange.graph names {name!r}, but the peers of the run are {', '.join(peers)}",
+            )

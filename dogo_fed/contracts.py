@@ -19,7 +19,7 @@ import numpy.typing as npt
 PeerId = NewType("PeerId", str)
 FloatMatrix: TypeAlias = npt.NDArray[np.float32]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever the meaning of a message changes; peers and coordinator must agree on it."""
 
 
@@ -47,25 +47,32 @@ class SimilarityDistribution:
     Attributes:
         p_NN: float32, row-stochastic, N x N. Row i is image i of the ticket's batch.
         negative_entropy: mean over rows of sum_j p_ij log p_ij, in nats; between -log N and 0.
+        reverse: the same from the second view to the first, where the run has agreed on both
+            directions (exchange.symmetric); it has no reverse of its own.
     """
 
     p_NN: FloatMatrix
     negative_entropy: float
+    reverse: SimilarityDistribution | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherSignal:
-    """What a peer receives for a ticket: the mean of the other peers' distributions.
+    """What a peer receives for a ticket: the mean of its teachers' distributions.
+
+    Its teachers are the other peers, or those that the run's teaching graph gives it; then the mean
+    is weighted.
 
     Attributes:
-        mean_NN: float32, row-stochastic, N x N; None when no other peer took part.
-        negative_entropy: mean over the other peers of their negative entropies (nats). Together
-            with
+        mean_NN: float32, row-stochastic, N x N; None when no teacher took part.
+        negative_entropy: mean over the teachers of their negative entropies (nats). Together with
             `mean_NN` it gives the exact mean of the KL divergences, see `objectives.mutual`.
         teachers: the peers whose distributions were averaged, in name order.
         next_step: the step this peer does next; greater than step + 1 if it fell behind.
         stop: the run ends after this step; save and leave.
         waited_s: seconds that the answer was held back for slower peers.
+        reverse: the teachers' mean from the second view to the first, where both directions are
+            agreed on.
     """
 
     mean_NN: FloatMatrix | None
@@ -74,6 +81,7 @@ class TeacherSignal:
     next_step: int
     stop: bool = False
     waited_s: float = 0.0
+    reverse: SimilarityDistribution | None = None
 
 
 class Phase(enum.Enum):
@@ -92,7 +100,8 @@ class StepReport:
 
     Attributes:
         ssl_loss: the peer's own objective (nats for NT-Xent, cosine units for SimSiam).
-        mutual_kl: mean KL from the other peers to this one, mean over rows, in nats, unweighted.
+        mutual_kl: mean KL from the teachers to this peer, mean over rows, in nats, unweighted; 0
+            where nobody taught.
         num_teachers: how many other peers' distributions arrived.
         compute_s: forward, backward, update and augmentation.
         wait_s: time the answer was held back for slower peers.
@@ -135,7 +144,7 @@ class PeerResult:
 
     Attributes:
         parameters: number of trainable parameters of the backbone.
-        ssl_loss, mutual_kl: means over the last round's steps.
+        ssl_loss, mutual_kl: means over the last round's steps, and over its exchanges.
         state_digest: hash over all parameters and buffers in name order.
         steps_trained: updates this peer has made; fewer than the run's steps if it was away.
     """
@@ -173,3 +182,29 @@ class Event:
 
 
 Record: TypeAlias = StepReport | RoundReport | PeerResult | Event
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number of an evaluation protocol, for one encoder.
+
+    Attributes:
+        protocol: by name, e.g. "limited_labels".
+        condition: under which it was measured, e.g. "1 % of the labels"; unique in its protocol.
+        draw: from 0; which random subset or noise. The same draw is the same for every encoder.
+        metric: e.g. "top1", a share from 0 to 1.
+        value: the number.
+        low, high: 95 % interval of this one measurement over the test images; NaN if it has none.
+        group: conditions of one kind, e.g. "symmetric"; one panel of the picture.
+        level: the number that orders the conditions of a group, e.g. 0.4; NaN if they have no order.
+    """
+
+    protocol: str
+    condition: str
+    draw: int
+    metric: str
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+    group: str = ""
+    level: float = float("nan")

@@ -11,15 +11,22 @@ from torch import nn
 
 from dogo_fed.checkpoint import CheckpointStore
 from dogo_fed.contracts import PeerId
+from dogo_fed.errors import CheckpointError
+from dogo_fed.models.weights import load_weights, read_weights
 from dogo_fed.reporting.atomic import atomic_path
 
 
 class PeerFolder:
     """`<run>/peers/<peer>/`."""
 
-    def __init__(self, run_dir: Path, peer_id: PeerId, *, keep_checkpoints: int = 2) -> None:
+    def __init__(
+        self, run_dir: Path, peer_id: PeerId, *, keep_checkpoints: int = 2, lag_steps: int = 1
+    ) -> None:
+        """Names the folder; see `CheckpointStore` for what its checkpoints' two numbers mean."""
         self.path = run_dir / "peers" / peer_id
-        self.checkpoints = CheckpointStore(self.path / "checkpoints", keep=keep_checkpoints)
+        self.checkpoints = CheckpointStore(
+            self.path / "checkpoints", keep=keep_checkpoints, lag_steps=lag_steps
+        )
 
     @property
     def encoder_path(self) -> Path:
@@ -42,3 +49,16 @@ class PeerFolder:
         with atomic_path(self.encoder_path) as temporary:
             save_file(tensors, temporary, metadata={"dogo_fed": json.dumps(description)})
         return self.encoder_path
+
+    def load_encoder(self, backbone: nn.Module) -> None:
+        """Puts the exported parameters and buffers into the plain backbone.
+
+        Raises:
+            CheckpointError: nothing was exported, or it does not fit this backbone.
+        """
+        if not self.encoder_path.is_file():
+            raise CheckpointError(
+                f"peer {self.path.name!r} has no encoder in {self.path}: it is written when the run "
+                "ends; finish the run first (dogo-fed train resume=<run folder>)"
+            )
+        load_weights(backbone, read_weights(self.encoder_path), f"{self.encoder_path}")

@@ -70,7 +70,7 @@ class CoordinatorCalls:
                 peer,
                 request.sender.incarnation,
                 codec.decode_ticket(request.ticket),
-                codec.decode_distribution(request.distribution, self._batch_size),
+                codec.decode_published(request, self._batch_size),
                 self._clock(),
             )
         except codec.REFUSALS as error:

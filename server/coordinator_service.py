@@ -59,6 +59,7 @@ class ServiceSettings:
         port: 0 takes a free one.
         answer_within_s: longest time an exchange is held back; the state machine's deadlines are
             shorter.
+        is_symmetric: whether distributions have a reverse (exchange.symmetric).
         tls: certificate chain and private key, both PEM; None speaks without TLS.
     """
 
@@ -68,6 +69,7 @@ class ServiceSettings:
     secret: str
     batch_size: int
     answer_within_s: float
+    is_symmetric: bool = False
     tls: ServerCertificate | None = None
 
 
@@ -223,7 +225,9 @@ class CoordinatorService:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        limit = codec.message_limit(self._settings.batch_size)
+        limit = codec.message_limit(
+            self._settings.batch_size, is_symmetric=self._settings.is_symmetric
+        )
         server = grpc.aio.server(
             interceptors=[_SecretCheck(self._settings.secret)],
             options=[

@@ -8,6 +8,7 @@ exchange=flower, in Flower's messages.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 import threading
@@ -120,19 +121,21 @@ def _quoted(value: object) -> str:
 
 @contextmanager
 def _stop_before_exit() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether Flower is about to end this process.
+    """Yields a function that says whether Flower is about to end this process, or is gone itself.
 
     In simulation the app has a thread, and Flower's main thread takes the signals: it runs exit handlers
     before it ends. Ours asks for a stop and holds the end back until the peers have saved themselves.
-    In a deployment the app has the main thread and takes the signals itself.
+    If the process that started this one dies, nobody will hear how the run ends: that is a stop too.
+    In a deployment the app has the main thread and takes the signals itself, and messages fail.
     """
     asked, ended = threading.Event(), threading.Event()
+    parent, is_simulated = os.getppid(), not _is_main_thread()
 
     def hold_back() -> None:
         asked.set()
         ended.wait(_END_WELL_WITHIN_S)
 
-    if threading.current_thread() is not threading.main_thread():
+    if is_simulated:
         try:
             from flwr.supercore.exit import add_exit_handler  # not public: there is no other way
         except ImportError:
@@ -140,6 +143,10 @@ def _stop_before_exit() -> Iterator[Callable[[], bool]]:
         else:
             add_exit_handler(hold_back, run_before_force_exit=True)
     try:
-        yield asked.is_set
+        yield lambda: asked.is_set() or (is_simulated and os.getppid() != parent)
     finally:
         ended.set()
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

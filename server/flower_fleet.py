@@ -49,7 +49,7 @@ class _Glance:
     """The coordinator at one moment; asking it goes through its thread, so not at every turn."""
 
     at_s: float
-    next_open_step: int
+    next_step: int
     is_stopping: bool
     lost: frozenset[PeerId]
 
@@ -263,7 +263,7 @@ class FlowerFleet:
                 lost = [p for p in peers if coordinator.standing(p) is Membership.LOST]
                 return _Glance(
                     now_s,
-                    coordinator.next_open_step,
+                    coordinator.next_step,
                     coordinator.stop_requested,
                     frozenset(lost),
                 )
@@ -275,7 +275,7 @@ class FlowerFleet:
         """Goes on with the next round when everybody who is there has done this one."""
         plan = self._run.plan
         if self._round == 0:
-            self._round = plan.round_of(glance.next_open_step)
+            self._round = plan.round_of(glance.next_step)
             logger.info("round=%d of %d begins", self._round, plan.num_rounds)
         present = [
             peer

@@ -167,6 +167,7 @@ class Supervisor:
                 run_id=folder.run_id,
                 secret=self._secret,
                 batch_size=run.config.batch_size,
+                is_symmetric=run.config.exchange.symmetric,
                 answer_within_s=run.config.exchange.answer_within_s,
                 tls=read_certificate(run.config.coordinator),
             ),

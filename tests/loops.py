@@ -68,6 +68,79 @@ def negative_cosine(p: Rows, z: Rows) -> float:
     return -math.fsum(cosine(*pair) for pair in zip(p, z, strict=True)) / len(p)
 
 
+def distance_of_units(p: Rows, target: Rows) -> float:
+    """BYOL's equation 2: |p / |p| - t / |t||^2, mean over the images."""
+    total = []
+    for row, other in zip(p, target, strict=True):
+        unit, unit_other = normalised(row), normalised(other)
+        total.append(math.fsum((x - y) ** 2 for x, y in zip(unit, unit_other, strict=True)))
+    return math.fsum(total) / len(total)
+
+
+def normalised(row: Sequence[float]) -> list[float]:
+    length = math.sqrt(dot(row, row))
+    return [x / length for x in row]
+
+
+def columns(matrix: Rows) -> Rows:
+    return [list(column) for column in zip(*matrix, strict=True)]
+
+
+def centred(column: Sequence[float]) -> list[float]:
+    mean = math.fsum(column) / len(column)
+    return [x - mean for x in column]
+
+
+def barlow_twins(a: Rows, b: Rows, weight: float, epsilon: float) -> float:
+    """Barlow Twins' equations 1 and 2; `epsilon` is added to the variances, 0 in the paper."""
+    columns_a, columns_b = ([centred(one) for one in columns(z)] for z in (a, b))
+    n = len(a)
+    total = []
+    for i, one in enumerate(columns_a):
+        for j, other in enumerate(columns_b):
+            by = math.sqrt((dot(one, one) + n * epsilon) * (dot(other, other) + n * epsilon))
+            c = dot(one, other) / by
+            total.append((1 - c) ** 2 if i == j else weight * c**2)
+    return math.fsum(total)
+
+
+def vicreg_terms(a: Rows, b: Rows) -> tuple[float, float, float]:
+    """VICReg's equations 5, 1 and 4, the last two summed over the views; gamma 1, epsilon 1e-4."""
+    n, d = len(a), len(a[0])
+    invariance = math.fsum(
+        math.fsum((x - y) ** 2 for x, y in zip(*pair, strict=True))
+        for pair in zip(a, b, strict=True)
+    )
+    variance, covariance = [], []
+    for z in (a, b):
+        around = [centred(one) for one in columns(z)]
+        for i, one in enumerate(around):
+            variance.append(max(0.0, 1.0 - math.sqrt(dot(one, one) / (n - 1) + 1e-4)) / d)
+            covariance += [
+                (dot(one, other) / (n - 1)) ** 2 / d for j, other in enumerate(around) if j != i
+            ]
+    return invariance / n, math.fsum(variance), math.fsum(covariance)
+
+
+def queue_contrast(query: Rows, key: Rows, queue: Rows, temperature: float) -> float:
+    """MoCo's equation 1 (InfoNCE), mean over the queries; the sum is over the positive and the queue."""
+    losses = []
+    for q, positive in zip(query, key, strict=True):
+        numerator = math.exp(cosine(q, positive) / temperature)
+        others = [math.exp(cosine(q, other) / temperature) for other in queue]
+        losses.append(-math.log(numerator / (numerator + math.fsum(others))))
+    return math.fsum(losses) / len(losses)
+
+
+def batch_contrast(query: Rows, key: Rows, temperature: float) -> float:
+    """MoCo v3's equation 1 with the batch's other keys as negatives, times algorithm 1's 2 tau."""
+    losses = [
+        queue_contrast([q], [key[i]], [k for j, k in enumerate(key) if j != i], temperature)
+        for i, q in enumerate(query)
+    ]
+    return 2 * temperature * math.fsum(losses) / len(losses)
+
+
 def cosine_chain(a: Rows, b: Rows, by_cosine: Rows) -> tuple[Rows, Rows]:
     """Returns the gradients by `a` and `b`, given the derivative by cos(a_i, b_j) for all i, j."""
     grad_a = [[0.0] * len(row) for row in a]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +12,35 @@ from torch import nn
 
 from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal
 from dogo_fed.engine.peer import Peer
+from dogo_fed.objectives.barlow_twins import BarlowTwins
 from dogo_fed.objectives.base import Objective
+from dogo_fed.objectives.byol import BYOL
+from dogo_fed.objectives.moco_v2 import MoCoV2
+from dogo_fed.objectives.moco_v3 import MoCoV3
 from dogo_fed.objectives.mutual import Reduction
 from dogo_fed.objectives.simclr import SimCLR
 from dogo_fed.objectives.simsiam import SimSiam
+from dogo_fed.objectives.vicreg import VICReg
 
 RUN_SEED = 11
 FEATURES = 6
+
+TOY_OBJECTIVES: dict[str, tuple[type[Objective], dict[str, Any]]] = {
+    "barlow_twins": (BarlowTwins, {"hidden_dim": 8, "output_dim": 7}),
+    "byol": (BYOL, {"hidden_dim": 8, "output_dim": 5, "momentum": 0.9}),
+    "moco_v2": (MoCoV2, {"hidden_dim": 8, "output_dim": 5, "queue_size": 40, "momentum": 0.9}),
+    "moco_v3": (MoCoV3, {"hidden_dim": 8, "output_dim": 6, "momentum": 0.9}),
+    "simclr": (SimCLR, {"hidden_dim": 7, "output_dim": 5}),
+    "simsiam": (
+        SimSiam,
+        {"hidden_dim": 8, "output_dim": 9, "bottleneck_dim": 4, "num_layers": 2},
+    ),
+    "vicreg": (VICReg, {"hidden_dim": 8, "output_dim": 6}),
+}
+"""Class and small sizes of every objective with a short name."""
+
+WITH_TARGET = ("byol", "moco_v2", "moco_v3")
+"""Objectives with a momentum encoder."""
 
 
 class ToyBackbone(nn.Module):
@@ -47,22 +70,16 @@ def noisy_views(dtype: torch.dtype) -> Callable[[torch.Tensor], tuple[torch.Tens
     return views
 
 
-def toy_objective(kind: str, dropout: float = 0.0, publish: str = "projector") -> Objective:
-    """Returns an objective over a toy backbone; the initial weights are those of `kind`."""
+def toy_objective(
+    kind: str, dropout: float = 0.0, publish: str = "projector", seed: int | None = None
+) -> Objective:
+    """Returns an objective over a toy backbone; the initial weights are those of `kind` or `seed`."""
+    made, options = TOY_OBJECTIVES[kind]
+    if publish != "projector":
+        options = {**options, "publish": publish}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(len(kind))
-        backbone = ToyBackbone(dropout=dropout)
-        if kind == "simclr":
-            return SimCLR(backbone, FEATURES, hidden_dim=7, output_dim=5)
-        return SimSiam(
-            backbone,
-            FEATURES,
-            hidden_dim=8,
-            output_dim=9,
-            bottleneck_dim=4,
-            num_layers=2,
-            publish=publish,
-        )
+        torch.manual_seed(len(kind) if seed is None else seed)
+        return made(ToyBackbone(dropout=dropout), FEATURES, **options)
 
 
 def toy_peer(
@@ -75,9 +92,10 @@ def toy_peer(
     reduction: Reduction = Reduction.BATCHMEAN,
     publish: str = "projector",
     optimizer: Callable[[Objective], torch.optim.Optimizer] | None = None,
+    seed: int | None = None,
 ) -> Peer:
-    """Returns a peer named after its objective, "simclr" or "simsiam"."""
-    objective = toy_objective(kind, dropout, publish).to(dtype)
+    """Returns a peer named after its objective, e.g. "simclr"."""
+    objective = toy_objective(kind, dropout, publish, seed).to(dtype)
     if optimizer is None:
         made: torch.optim.Optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3)
     else:

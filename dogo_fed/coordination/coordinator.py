@@ -10,9 +10,11 @@ What may be relied on:
     * After it has closed, the answer to a peer for that step never changes; repeated calls get it
         again.
     * A peer that misses a deadline is lost: later steps do not wait for it, until it is heard of
-        again.
-      It then goes on with the next open step.
+        again. It then goes on with the first step after the last one that has closed.
     * A stop is decided when a step closes, so all peers of that step stop after the same step.
+
+Only steps that exchange are known here (all of them, unless exchange.every_steps says otherwise).
+Between two of them peers train alone, and nobody waits for anybody.
 """
 
 from __future__ import annotations
@@ -32,6 +34,10 @@ logger = logging.getLogger(__name__)
 _CLOSED_KEPT = 2
 
 
+def _every_step(step: int) -> int:
+    return step
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorSettings:
     """What the coordinator needs to know of a run. Times in seconds.
@@ -40,6 +46,10 @@ class CoordinatorSettings:
         agreement: what every joining peer must present, see `dogo_fed.agreement`.
         first_step: 0, or the step a resumed run goes on with.
         batch_digest: step to the digest of its ordered sample ids.
+        next_exchange: step to the first one from it on that exchanges.
+        is_symmetric: whether distributions have a reverse.
+        graph: learner to its teachers with their weights; None lets everybody learn from all
+            others alike.
     """
 
     run_id: str
@@ -50,6 +60,13 @@ class CoordinatorSettings:
     batch_digest: Callable[[int], str]
     deadline_s: float
     join_deadline_s: float
+    next_exchange: Callable[[int], int] = _every_step
+    is_symmetric: bool = False
+    graph: Mapping[str, Mapping[str, float]] | None = None
+
+    def teachers_of(self, learner: PeerId) -> Mapping[str, float] | None:
+        """Returns a learner's teachers with their weights; None where all others teach alike."""
+        return None if self.graph is None else self.graph.get(learner, {})
 
 
 class Coordinator:
@@ -64,7 +81,8 @@ class Coordinator:
         self._roster = Roster(settings.peers, settings.first_step)
         self._open: Rendezvous | None = None
         self._closed: dict[int, Rendezvous] = {}
-        self._next_open_step = settings.first_step
+        self._next_step = settings.first_step
+        self._next_open_step = settings.next_exchange(settings.first_step)
         self._stopping = False
 
     @property
@@ -74,8 +92,13 @@ class Coordinator:
 
     @property
     def next_open_step(self) -> int:
-        """The first step that has not closed."""
+        """The first step that exchanges and has not closed; at the end it lies beyond the run."""
         return self._next_open_step
+
+    @property
+    def next_step(self) -> int:
+        """The step after the last one that has closed: who comes back goes on here."""
+        return self._next_step
 
     def standing(self, peer: PeerId) -> Membership:
         """Returns a peer's standing."""
@@ -134,8 +157,10 @@ class Coordinator:
         Raises:
             Refused: no such peer.
             StaleTicket: an older process of the peer speaks, or the step is not open yet.
-            SchemaMismatch: another run, or other images than the schedule's.
-            MalformedDistribution: the matrix is not batch size x batch size.
+            SchemaMismatch: another run, a step that does not exchange, or other images than the
+                schedule's.
+            MalformedDistribution: the matrix is not batch size x batch size, or there are not as
+                many view directions as agreed.
         """
         member = self._roster.check_incarnation(peer, incarnation)
         self._check(peer, ticket, distribution)
@@ -176,7 +201,8 @@ class Coordinator:
                 stop=self._stopping,
             )
         was_late = peer not in rendezvous.contributors
-        return rendezvous.signal_for(peer, member.next_step if was_late else step + 1)
+        next_step = member.next_step if was_late else step + 1
+        return rendezvous.signal_for(peer, next_step, self._settings.teachers_of(peer))
 
     def tick(self, now_s: float) -> None:
         """Lets time pass: peers that missed a deadline are lost, and the step may close without them."""
@@ -245,7 +271,7 @@ class Coordinator:
             kind=kind,
             message=message,
             peer=peer or "",
-            step=self._next_open_step,
+            step=self._next_step if self._open is None else self._open.step,
             at_s=now_s - self._started_at_s,
         )
         try:
@@ -276,6 +302,11 @@ class Coordinator:
             raise SchemaMismatch(
                 f"peer {peer!r} speaks of run {ticket.run_id!r}, this is run {self._settings.run_id!r}"
             )
+        if self._settings.next_exchange(ticket.step) != ticket.step:
+            raise SchemaMismatch(
+                f"peer {peer!r} offers step {ticket.step}, at which nothing is exchanged; check that "
+                "exchange.every_steps is the same"
+            )
         digest = self._settings.batch_digest(ticket.step)
         if ticket.batch_digest != digest:
             raise SchemaMismatch(
@@ -283,12 +314,19 @@ class Coordinator:
                 f"{ticket.batch_digest[:64]!r}, the schedule's is {digest!r}; check that seed, data set "
                 "and batch size are the same"
             )
-        size = self._settings.batch_size
-        if distribution.p_NN.shape != (size, size):
+        size, reverse = self._settings.batch_size, distribution.reverse
+        if (reverse is not None) != self._settings.is_symmetric:
+            sent, agreed = ("two", "one") if reverse is not None else ("one", "two")
             raise MalformedDistribution(
-                f"peer {peer!r} published a matrix of shape {distribution.p_NN.shape} at step "
-                f"{ticket.step}; the batch size is {size}"
+                f"peer {peer!r} published {sent} of the view directions at step {ticket.step}; the run "
+                f"exchanges {agreed} (exchange.symmetric)"
             )
+        for one in (distribution, reverse):
+            if one is not None and one.p_NN.shape != (size, size):
+                raise MalformedDistribution(
+                    f"peer {peer!r} published a matrix of shape {one.p_NN.shape} at step "
+                    f"{ticket.step}; the batch size is {size}"
+                )
 
     def _offer_late(
         self,
@@ -321,7 +359,7 @@ class Coordinator:
 
     def _readmit(self, member: Member) -> None:
         member.standing = Membership.PRESENT
-        member.next_step = self._next_open_step
+        member.next_step = self._next_step
 
     def _close_if_complete(self, now_s: float) -> None:
         rendezvous = self._open
@@ -332,11 +370,13 @@ class Coordinator:
             return
         rendezvous.close(now_s, stop=self._stopping)
         self._closed[rendezvous.step] = rendezvous
-        self._closed.pop(rendezvous.step - _CLOSED_KEPT, None)
+        for step in list(self._closed)[:-_CLOSED_KEPT]:
+            del self._closed[step]
         self._open = None
-        self._next_open_step = rendezvous.step + 1
+        self._next_step = rendezvous.step + 1
+        self._next_open_step = self._settings.next_exchange(self._next_step)
         for peer in contributors:
-            self._roster[peer].next_step = self._next_open_step
+            self._roster[peer].next_step = self._next_step
 
     def _event(self, kind: str, message: str, peer: PeerId | None, now_s: float) -> None:
         self.note(kind, f"peer {peer} {message}" if peer is not None else message, peer, now_s)

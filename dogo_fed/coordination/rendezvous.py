@@ -1,4 +1,4 @@
-"""Gathers the distributions of one ticket and gives each peer the mean of the others'.
+"""Gathers the distributions of one ticket and gives each peer the mean of its teachers'.
 
 A rendezvous never waits: it holds what has come, is closed by the coordinator, and answers from
 then on. The mean is summed in peer-name order, so it does not depend on the order of arrival.
@@ -7,6 +7,8 @@ then on. The mean is summed in peer-name order, so it does not depend on the ord
 # N = images in the step's batch
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -38,8 +40,7 @@ class Rendezvous:
         """
         earlier = self._contributions.get(peer)
         if earlier is not None:
-            is_same = earlier.negative_entropy == distribution.negative_entropy
-            if not (is_same and np.array_equal(earlier.p_NN, distribution.p_NN)):
+            if not _is_same(earlier, distribution):
                 raise StaleTicket(
                     f"peer {peer!r} has already published another distribution for step {self.step}"
                 )
@@ -59,30 +60,78 @@ class Rendezvous:
         self.closed_at_s = now_s
         self.stop = stop
 
-    def signal_for(self, peer: PeerId, next_step: int) -> TeacherSignal:
-        """Returns the mean of the other peers' distributions, for a contributor or a latecomer."""
+    def signal_for(
+        self, peer: PeerId, next_step: int, weights: Mapping[str, float] | None = None
+    ) -> TeacherSignal:
+        """Returns the mean of a peer's teachers' distributions, for a contributor or a latecomer.
+
+        Args:
+            peer: the learner.
+            next_step: goes into the answer.
+            weights: of its teachers, relative to each other; those that did not take part, or have
+                0, do not count. None takes all other peers alike.
+        """
         assert self.closed_at_s is not None, "only a closed rendezvous answers"
-        teachers = tuple(name for name in self.contributors if name != peer)
-        others = [self._contributions[name] for name in teachers]
+        weight_of = {
+            name: 1.0 if weights is None else weights.get(name, 0.0)
+            for name in self.contributors
+            if name != peer
+        }
+        teachers = tuple(name for name, weight in weight_of.items() if weight > 0)
+        mean = _mean(
+            [self._contributions[name] for name in teachers], [weight_of[name] for name in teachers]
+        )
         waited_s = self.closed_at_s - self._arrived_at_s.get(peer, self.closed_at_s)
         return TeacherSignal(
-            mean_NN=_mean([other.p_NN for other in others]),
-            negative_entropy=float(np.mean([other.negative_entropy for other in others]))
-            if others
-            else 0.0,
+            mean_NN=None if mean is None else mean.p_NN,
+            negative_entropy=0.0 if mean is None else mean.negative_entropy,
             teachers=teachers,
             next_step=next_step,
             stop=self.stop,
             waited_s=waited_s,
+            reverse=None if mean is None else mean.reverse,
         )
 
 
-def _mean(matrices: list[FloatMatrix]) -> FloatMatrix | None:
-    """Returns the mean in the order given; the matrix itself, not a copy, where there is but one."""
-    if len(matrices) < 2:
-        return matrices[0] if matrices else None
-    total_NN = matrices[0] + matrices[1]
-    for p_NN in matrices[2:]:
-        total_NN += p_NN
-    total_NN *= np.float32(1.0 / len(matrices))
+def _is_same(first: SimilarityDistribution, second: SimilarityDistribution) -> bool:
+    if first.negative_entropy != second.negative_entropy:
+        return False
+    if not np.array_equal(first.p_NN, second.p_NN):
+        return False
+    if first.reverse is None or second.reverse is None:
+        return first.reverse is second.reverse
+    return _is_same(first.reverse, second.reverse)
+
+
+def _mean(
+    given: Sequence[SimilarityDistribution], weights: Sequence[float]
+) -> SimilarityDistribution | None:
+    """Returns the weighted mean in the order given; the one itself, not a copy, where there is but one.
+
+    Weights are taken relative to the largest, so equal ones are exactly 1 and give the plain mean.
+    """
+    if len(given) < 2:
+        return given[0] if given else None
+    relative = [weight / max(weights) for weight in weights]
+    reverses = [one.reverse for one in given if one.reverse is not None]
+    return SimilarityDistribution(
+        p_NN=_weighted_sum([one.p_NN for one in given], relative),
+        negative_entropy=float(
+            np.average([one.negative_entropy for one in given], weights=relative)
+        ),
+        reverse=_mean(reverses, weights) if reverses else None,
+    )
+
+
+def _weighted_sum(matrices: Sequence[FloatMatrix], relative: Sequence[float]) -> FloatMatrix:
+    """Returns sum_k w_k P_k / sum_k w_k, in float32, in the order given."""
+    total_NN = _times(matrices[0], relative[0]) + _times(matrices[1], relative[1])
+    for p_NN, weight in zip(matrices[2:], relative[2:], strict=True):
+        total_NN += _times(p_NN, weight)
+    total_NN *= np.float32(1.0 / sum(relative))
     return total_NN
+
+
+def _times(p_NN: FloatMatrix, weight: float) -> FloatMatrix:
+    """Returns the matrix itself where the weight is 1: the usual case costs no copy."""
+    return p_NN if weight == 1.0 else p_NN * np.float32(weight)

@@ -12,6 +12,7 @@ from dogo_fed.errors import ConfigError
 
 DATASETS: Mapping[str, str] = {
     "digits_m": "dogo_fed.data.digits_m:digits_m",
+    "digits": "dogo_fed.data.digits:digits",
     "cifar10": "dogo_fed.data.torchvision_sets:cifar10",
     "cifar100": "dogo_fed.data.torchvision_sets:cifar100",
     "stl10": "dogo_fed.data.torchvision_sets:stl10",

@@ -54,7 +54,7 @@ def digits_m(train_size: int = 8000, test_size: int = 2000, seed: int = 0) -> Da
     classes_D = digits.target.astype(np.int64)
     photos = [np.asarray(photo) for photo in load_sample_images().images]
     draw = np.random.PCG64(seed)
-    train_ids, test_ids = _split_digits(classes_D, draw)
+    train_ids, test_ids = split_digits(classes_D, draw)
     parts = []
     for ids, columns, size in (
         (train_ids, TRAIN_COLUMNS, train_size),
@@ -98,8 +98,11 @@ def _place_digits(digits_NHW: IntArray, draw: np.random.PCG64) -> IntArray:
     return placed_NHW
 
 
-def _split_digits(classes_D: IntArray, draw: np.random.PCG64) -> tuple[IntArray, IntArray]:
-    """Returns ids of the train and of the test digits, each in random order."""
+def split_digits(classes_D: IntArray, draw: np.random.PCG64) -> tuple[IntArray, IntArray]:
+    """Returns ids of the train and of the test digits, each in random order.
+
+    The first numbers of a fresh `draw` decide, so the same seed gives the same split everywhere.
+    """
     order: IntArray = np.argsort(draw.random_raw(len(classes_D)), kind="stable").astype(np.int64)
     is_test = np.zeros(len(classes_D), dtype=bool)
     for one_class in range(NUM_CLASSES):

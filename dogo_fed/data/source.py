@@ -75,3 +75,24 @@ class TensorImages:
     def images(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the images with these ids, in this order: uint8, B x C x H x W."""
         return self._images_NCHW[ids]
+
+
+class Subset:
+    """Some images of a source, under new ids from 0."""
+
+    def __init__(self, source: ImageSource, ids_N: torch.Tensor) -> None:
+        self._source = source
+        self._ids_N = ids_N
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """Class of every image: int64, shape N."""
+        return self._source.labels[self._ids_N]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._ids_N)
+
+    def images(self, ids: torch.Tensor) -> torch.Tensor:
+        """Returns the images with these ids, in this order: uint8, B x C x H x W."""
+        return self._source.images(self._ids_N[ids])

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import os
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from dogo_fed.data.source import DataSet
 from dogo_fed.engine.evaluator import Evaluator
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.session import PeerLabels, PeerSession, RunFrame
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.evaluation import evaluation_mode
 from dogo_fed.exchange.base import Exchange
 from dogo_fed.models.catalog import BACKBONES
@@ -67,6 +68,7 @@ def build_peer(
     run_seed: int,
     device: torch.device,
     backbone: nn.Module | None = None,
+    is_symmetric: bool = False,
 ) -> Peer:
     """Returns the peer with its initial weights, which depend on the seed and the peer's name only.
 
@@ -77,6 +79,7 @@ def build_peer(
         run_seed: the run's seed.
         device: where it computes.
         backbone: a module of the user's own, in place of the one that `settings` names.
+        is_symmetric: whether the run exchanges both view directions.
 
     Raises:
         ConfigError: a component is unknown, an option is wrong, or the backbone does not give
@@ -85,7 +88,7 @@ def build_peer(
     try:
         with seeding.stream(run_seed, peer_id, "initialisation"):
             if backbone is None:
-                backbone = _build_backbone(settings.backbone, dataset)
+                backbone = build_backbone(settings.backbone, dataset)
             objective = _build_objective(settings.objective, backbone, dataset)
         objective.to(device)
         optimizer = components.build(
@@ -93,8 +96,10 @@ def build_peer(
             settings.optimizer.name,
             OPTIMIZERS,
             settings.optimizer.options,
-            params=objective.parameters(),
+            params=[one for one in objective.parameters() if one.requires_grad],
         )
+        if settings.frozen_from is not None:
+            _freeze(objective, peer_id, settings.frozen_from, device)
         augmentation = build_augmentation(
             settings.augmentation.name,
             settings.augmentation.options,
@@ -110,10 +115,13 @@ def build_peer(
         optimizer=cast(torch.optim.Optimizer, optimizer),
         augmentation=augmentation,
         distill_weight=settings.distill_weight,
+        distill_warmup_steps=settings.distill_warmup_steps,
         reduction=settings.distill_reduction,
         temperature=settings.kl_temperature,
+        is_symmetric=is_symmetric,
         run_seed=run_seed,
         device=device,
+        is_frozen=settings.frozen_from is not None,
     )
 
 
@@ -129,6 +137,7 @@ def build_session(
 ) -> PeerSession:
     """Returns the session of a peer whose weights are those of `progress`."""
     settings = config.peers[peer.id]
+    objective = f"{settings.objective.name}{' (frozen)' if peer.is_frozen else ''}"
     evaluator = Evaluator(
         dataset=frame.dataset,
         settings=config.eval,
@@ -139,7 +148,7 @@ def build_session(
     return PeerSession(
         peer,
         frame,
-        labels=PeerLabels(backbone=str(settings.backbone), objective=settings.objective.name),
+        labels=PeerLabels(backbone=str(settings.backbone), objective=objective),
         evaluator=evaluator,
         exchange=exchange,
         sink=sink,
@@ -148,7 +157,14 @@ def build_session(
     )
 
 
-def _build_backbone(settings: ComponentConfig, dataset: DataSet) -> nn.Module:
+def build_backbone(settings: ComponentConfig, dataset: DataSet) -> nn.Module:
+    """Returns the plain backbone for images like those of `dataset`, on the CPU.
+
+    Its initial weights come from torch's default generator.
+
+    Raises:
+        ConfigError: the name or an option is unknown, or it builds no module.
+    """
     backbone = components.build(
         "backbone",
         settings.name,
@@ -165,20 +181,47 @@ def _build_backbone(settings: ComponentConfig, dataset: DataSet) -> nn.Module:
 
 
 def _build_objective(settings: ComponentConfig, backbone: nn.Module, dataset: DataSet) -> Objective:
-    objective = components.build(
-        "objective",
-        settings.name,
-        OBJECTIVES,
-        settings.options,
-        backbone=backbone,
-        feature_dim=_feature_dim(backbone, dataset),
-    )
+    given: dict[str, Any] = {"backbone": backbone, "feature_dim": _feature_dim(backbone, dataset)}
+    kind = components.resolve("objective", settings.name, OBJECTIVES)
+    if getattr(kind, "uses_labels", False):
+        given["num_classes"] = _num_classes(settings.name, dataset)
+    objective = components.build("objective", settings.name, OBJECTIVES, settings.options, **given)
     if not isinstance(objective, Objective):
         raise ConfigError(
             f"objective {settings.name!r} gave a {type(objective).__name__}; it must be a "
             "dogo_fed.objectives.base.Objective"
         )
     return objective
+
+
+def _num_classes(objective: str, dataset: DataSet) -> int:
+    """Returns the number of classes, for an objective that learns them."""
+    num_unlabelled = int((dataset.train.labels < 0).sum())
+    if num_unlabelled:
+        raise ConfigError(
+            f"objective {objective!r} learns from labels, but {num_unlabelled} of the "
+            f"{len(dataset.train)} training images of {dataset.name} have none; leave them out, or choose "
+            "a self-supervised objective"
+        )
+    return dataset.num_classes
+
+
+def _freeze(objective: Objective, peer_id: PeerId, run_dir: str, device: torch.device) -> None:
+    """Gives a frozen peer the weights that the peer of its name has in another run.
+
+    Raises:
+        ConfigError: there are none, or they are of another model.
+    """
+    folder = PeerFolder(Path(run_dir), peer_id)
+    try:
+        step = folder.checkpoints.load_weights(objective, device)
+    except CheckpointError as error:
+        raise ConfigError(f"frozen_from={run_dir}: {error}") from error
+    if step is None:
+        raise ConfigError(
+            f"frozen_from={run_dir}: that run has no checkpoint of a peer of this name; train it there "
+            "first"
+        )
 
 
 def _feature_dim(backbone: nn.Module, dataset: DataSet) -> int:

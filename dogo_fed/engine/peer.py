@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +27,11 @@ class Peer:
 
     Attributes:
         distill_weight: factor of the mutual KL, in units of `reduction`.
+        distill_warmup_steps: the weight rises from 0 at the run's step 0 to its value at this step.
         temperature: divisor of the cosines in the similarity distribution.
+        is_symmetric: whether both view directions are published (exchange.symmetric).
         run_seed: the run's seed; this peer's random streams are named by it, the peer and the step.
+        is_frozen: it looks and teaches with the weights it has, in eval mode, and never learns.
     """
 
     id: PeerId
@@ -35,21 +39,36 @@ class Peer:
     optimizer: torch.optim.Optimizer
     augmentation: Augmentation
     distill_weight: float
+    distill_warmup_steps: int = 0
     reduction: Reduction
     temperature: float
+    is_symmetric: bool = False
     run_seed: int
     device: torch.device
+    is_frozen: bool = False
 
     def views(self, images_NCHW: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns this peer's two augmented views of the step's images."""
         with seeding.stream(self.run_seed, self.id, step, "augmentation", device=self.device):
             return self.augmentation(images_NCHW.to(self.device, non_blocking=True))
 
-    def encode(self, views_NCHW: tuple[torch.Tensor, torch.Tensor], step: int) -> ObjectiveOutput:
-        """Returns one train-mode forward pass; layers that draw (dropout) use this step's stream."""
-        self.objective.train()
-        with seeding.stream(self.run_seed, self.id, step, "forward", device=self.device):
-            output: ObjectiveOutput = self.objective(*views_NCHW)
+    def encode(
+        self,
+        views_NCHW: tuple[torch.Tensor, torch.Tensor],
+        step: int,
+        labels_N: torch.Tensor | None = None,
+    ) -> ObjectiveOutput:
+        """Returns one train-mode forward pass; layers that draw (dropout) use this step's stream.
+
+        A frozen peer's pass is in eval mode and has no graph. Labels are for objectives that use them.
+        """
+        self.objective.train(not self.is_frozen)
+        labels = () if labels_N is None else (labels_N.to(self.device, non_blocking=True),)
+        with (
+            seeding.stream(self.run_seed, self.id, step, "forward", device=self.device),
+            torch.no_grad() if self.is_frozen else nullcontext(),
+        ):
+            output: ObjectiveOutput = self.objective(*views_NCHW, *labels)
         return output
 
     def log_distribution(self, pair: ViewPair) -> torch.Tensor:
@@ -58,11 +77,23 @@ class Peer:
 
     def distribution(self, pair: ViewPair) -> SimilarityDistribution:
         """Returns what leaves this peer: the similarity distribution, cut off from the graph."""
+        reverse = self._one_way(pair.swapped()) if self.is_symmetric else None
+        return self._one_way(pair, reverse)
+
+    def distill_weight_at(self, step: int) -> float:
+        """Returns the factor of the mutual KL at this step of the run."""
+        if step >= self.distill_warmup_steps:
+            return self.distill_weight
+        return self.distill_weight * step / self.distill_warmup_steps
+
+    def _one_way(
+        self, pair: ViewPair, reverse: SimilarityDistribution | None = None
+    ) -> SimilarityDistribution:
         with torch.no_grad():
             log_p_NN = self.log_distribution(pair).float()
             p_NN = log_p_NN.exp()
             entropy = negative_entropy(p_NN, log_p_NN).item()
-        return SimilarityDistribution(p_NN.cpu().numpy(), entropy)
+        return SimilarityDistribution(p_NN.cpu().numpy(), entropy, reverse)
 
     def synchronise(self) -> None:
         """Waits for the accelerator, so that times are told apart; nothing to do on a CPU."""
@@ -70,11 +101,13 @@ class Peer:
             torch.cuda.synchronize(self.device)
 
     def update(self, loss: torch.Tensor, step: int) -> None:
-        """Makes one optimizer step.
+        """Makes one optimizer step; a frozen peer makes none.
 
         Raises:
             TrainingError: the loss is not finite; nothing has been changed.
         """
+        if self.is_frozen:
+            return
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss of peer {self.id!r} is {loss.item()} at step {step}; nothing was updated. "

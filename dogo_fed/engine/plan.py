@@ -1,4 +1,4 @@
-"""How long a run is: total steps, steps in a round, and where rounds end."""
+"""How long a run is: total steps, steps in a round, where rounds end, and which steps exchange."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from dogo_fed.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of a run. Rounds count from 1, steps from 0; the last round may be shorter."""
+    """The steps of a run. Rounds count from 1, steps from 0; the last round may be shorter.
+
+    Attributes:
+        exchange_every_steps: k; the steps 0, k, 2k, ... exchange, the others have no ticket.
+    """
 
     total_steps: int
     steps_per_round: int
+    exchange_every_steps: int = 1
 
     @property
     def num_rounds(self) -> int:
@@ -32,6 +37,14 @@ class Plan:
     def ends_round(self, step: int) -> bool:
         """Whether `step` is the last of its round."""
         return (step + 1) % self.steps_per_round == 0 or step + 1 == self.total_steps
+
+    def next_exchange(self, step: int) -> int:
+        """Returns the first step from `step` on that exchanges; it may lie beyond the run's end."""
+        return -(-step // self.exchange_every_steps) * self.exchange_every_steps
+
+    def exchanges_at(self, step: int) -> bool:
+        """Whether `step` has a ticket."""
+        return self.next_exchange(step) == step
 
 
 def make_schedule(config: RunConfig, num_samples: int) -> Schedule:
@@ -53,5 +66,7 @@ def make_plan(config: RunConfig, schedule: Schedule) -> Plan:
     steps_per_round = config.steps_per_round or schedule.steps_per_epoch
     rounds = config.rounds or config.data.default_rounds
     return Plan(
-        total_steps=config.steps or rounds * steps_per_round, steps_per_round=steps_per_round
+        total_steps=config.steps or rounds * steps_per_round,
+        steps_per_round=steps_per_round,
+        exchange_every_steps=config.exchange.every_steps,
     )

@@ -28,6 +28,7 @@ from dogo_fed.engine.evaluator import Evaluator
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.plan import Plan
 from dogo_fed.engine.step import Proposal, StepLosses, absorb, propose, show
+from dogo_fed.errors import TrainingError
 from dogo_fed.evaluation import state_digest
 from dogo_fed.exchange.base import Exchange, Traffic
 from dogo_fed.peer_folder import PeerFolder
@@ -63,10 +64,11 @@ class PeerLabels:
 
 @dataclass(slots=True)
 class _OpenStep:
-    """A step between its two halves. Times in seconds."""
+    """A step between its two halves. Times in seconds; `exchange` is None where it has no ticket."""
 
     ticket: Ticket
     proposal: Proposal
+    exchange: Exchange | None
     compute_s: float
     exchange_s: float
 
@@ -106,6 +108,7 @@ class PeerSession:
         self._sink = sink
         self._folder = folder
         self._progress = progress
+        self._frozen_digest: str | None = None
         self._open: _OpenStep | None = None
         self._is_between_halves = False
         self._is_stopped = False
@@ -127,31 +130,38 @@ class PeerSession:
 
     def start(self) -> None:
         """Evaluates the untrained encoder at the beginning of a run, and saves it."""
+        if self.peer.is_frozen:
+            self._frozen_digest = state_digest(self.peer.objective)
         if math.isnan(self._progress.knn_top1_untrained):
             self._progress.knn_top1_untrained = self._evaluate(round_number=0)
         self.save()
 
     def begin_step(self) -> None:
-        """Proposes, and publishes what the others learn from."""
+        """Proposes, and at a step that exchanges publishes what the others learn from."""
         step = self._progress.step
         self._is_between_halves = True
         started_s = time.perf_counter()
-        images_NCHW = self._frame.dataset.train.images(self._frame.schedule.sample_ids(step))
-        proposal = propose(self.peer, images_NCHW, step)
+        source, ids = self._frame.dataset.train, self._frame.schedule.sample_ids(step)
+        labels_N = source.labels[ids] if self.peer.objective.uses_labels else None
+        proposal = propose(self.peer, source.images(ids), step, labels_N)
         ticket = self._ticket(step)
         self.peer.synchronise()
         computed_s = time.perf_counter()
-        if self._exchange is not None:
-            self._exchange.publish(ticket, show(self.peer, proposal))
+        exchange = self._exchange if self._frame.plan.exchanges_at(step) else None
+        if exchange is not None:
+            exchange.publish(ticket, show(self.peer, proposal))
         published_s = time.perf_counter()
-        self._open = _OpenStep(ticket, proposal, computed_s - started_s, published_s - computed_s)
+        self._open = _OpenStep(
+            ticket, proposal, exchange, computed_s - started_s, published_s - computed_s
+        )
 
     def end_step(self) -> None:
         """Collects, absorbs, reports; at the end of a round evaluates, and saves when it is due."""
         assert self._open is not None, "end_step without begin_step"
         open_step, self._open = self._open, None
         started_s = time.perf_counter()
-        signal = None if self._exchange is None else self._exchange.collect(open_step.ticket)
+        exchange = open_step.exchange
+        signal = None if exchange is None else exchange.collect(open_step.ticket)
         collected_s = time.perf_counter()
         losses = absorb(self.peer, open_step.proposal, signal)
         self._is_between_halves = False
@@ -198,14 +208,15 @@ class PeerSession:
     def _count(self, ticket: Ticket, losses: StepLosses, signal: TeacherSignal | None) -> None:
         progress = self._progress
         if progress.round != ticket.round:
-            progress.round, progress.round_steps = ticket.round, 0
+            progress.round, progress.round_steps, progress.round_exchanges = ticket.round, 0, 0
             progress.ssl_loss_sum = progress.mutual_kl_sum = 0.0
         progress.round_steps += 1
         progress.ssl_loss_sum += losses.ssl_loss
         progress.mutual_kl_sum += losses.mutual_kl
-        progress.steps_trained += 1
+        progress.steps_trained += not self.peer.is_frozen
         progress.step = ticket.step + 1
         if signal is not None:
+            progress.round_exchanges += 1
             progress.step = max(signal.next_step, ticket.step + 1)
             self._is_stopped = signal.stop and progress.step < self._frame.plan.total_steps
 
@@ -213,7 +224,8 @@ class PeerSession:
         self, open_step: _OpenStep, losses: StepLosses, signal: TeacherSignal | None
     ) -> StepReport:
         wait_s = 0.0 if signal is None else min(signal.waited_s, open_step.exchange_s)
-        traffic = Traffic() if self._exchange is None else self._exchange.last_traffic
+        exchange = open_step.exchange
+        traffic = Traffic() if exchange is None else exchange.last_traffic
         return StepReport(
             peer=self.peer.id,
             round=open_step.ticket.round,
@@ -283,10 +295,24 @@ class PeerSession:
             linear_top1=linear_top1,
             knn_top1_untrained=progress.knn_top1_untrained,
             ssl_loss=progress.ssl_loss_sum / num_steps,
-            mutual_kl=progress.mutual_kl_sum / num_steps,
-            state_digest=state_digest(self.peer.objective),
+            mutual_kl=progress.mutual_kl_sum / max(progress.round_exchanges, 1),
+            state_digest=self._state_digest(),
             steps_trained=progress.steps_trained,
         )
+
+    def _state_digest(self) -> str:
+        """Returns the digest of the peer's state, which for a frozen peer is that of the beginning.
+
+        Raises:
+            TrainingError: a frozen peer has changed.
+        """
+        digest = state_digest(self.peer.objective)
+        if self._frozen_digest not in (None, digest):
+            raise TrainingError(
+                f"peer {self.peer.id!r} is frozen, but its state has changed: its objective or backbone "
+                "has buffers that move in eval mode. They must move only while `self.training`"
+            )
+        return digest
 
     def _export(self, result: PeerResult) -> None:
         self._folder.export_encoder(

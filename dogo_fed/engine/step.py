@@ -1,8 +1,7 @@
 """One step of DoGo (Bhat et al., "Distill on the Go", CVPR Workshops 2021), top to bottom.
 
 Every peer draws its own two views of the same images, minimises its own self-supervised loss, and
-is
-pulled towards what the other peers see as similar: L = L_ssl + weight * mean KL(theirs || mine).
+is pulled towards what the other peers see as similar: L = L_ssl + weight * mean KL(theirs || mine).
 What the others see is same-step, from before the update and in train mode, and no gradient flows to
 them.
 
@@ -18,10 +17,10 @@ from dataclasses import dataclass
 
 import torch
 
-from dogo_fed.contracts import SimilarityDistribution, TeacherSignal, Ticket
+from dogo_fed.contracts import FloatMatrix, SimilarityDistribution, TeacherSignal, Ticket
 from dogo_fed.engine.peer import Peer
 from dogo_fed.exchange.base import Exchange
-from dogo_fed.objectives.base import ObjectiveOutput
+from dogo_fed.objectives.base import ObjectiveOutput, ViewPair
 from dogo_fed.objectives.mutual import distillation_loss, mutual_kl
 
 
@@ -41,10 +40,12 @@ class StepLosses:
     mutual_kl: float
 
 
-def propose(peer: Peer, images_NCHW: torch.Tensor, step: int) -> Proposal:
+def propose(
+    peer: Peer, images_NCHW: torch.Tensor, step: int, labels_N: torch.Tensor | None = None
+) -> Proposal:
     """Looks at the images, and changes nothing but the running statistics of the normalisation."""
     views = peer.views(images_NCHW, step)
-    return Proposal(step, peer.encode(views, step))
+    return Proposal(step, peer.encode(views, step, labels_N))
 
 
 def show(peer: Peer, proposal: Proposal) -> SimilarityDistribution:
@@ -56,13 +57,23 @@ def absorb(peer: Peer, proposal: Proposal, signal: TeacherSignal | None) -> Step
     """Learns from the others' mean distribution, or alone if nobody taught, and updates the weights."""
     loss, kl_value = proposal.output.ssl_loss, 0.0
     if signal is not None and signal.mean_NN is not None:
-        log_p_NN = peer.log_distribution(proposal.output.learn_with)
-        mean_q_NN = torch.tensor(signal.mean_NN, device=peer.device)
-        kl = mutual_kl(log_p_NN, mean_q_NN, signal.negative_entropy)
-        loss = loss + distillation_loss(kl, peer.distill_weight, peer.reduction, len(mean_q_NN))
+        learn_with, weight = proposal.output.learn_with, peer.distill_weight_at(proposal.step)
+        kl = divergence(peer, learn_with, signal.mean_NN, signal.negative_entropy)
+        if signal.reverse is not None:  # both view directions: the mean of the two
+            back = signal.reverse
+            kl = (kl + divergence(peer, learn_with.swapped(), back.p_NN, back.negative_entropy)) / 2
+        loss = loss + distillation_loss(kl, weight, peer.reduction, len(signal.mean_NN))
         kl_value = kl.item()
     peer.update(loss, proposal.step)
     return StepLosses(proposal.output.ssl_loss.item(), kl_value)
+
+
+def divergence(
+    peer: Peer, pair: ViewPair, mean_NN: FloatMatrix, negative_entropy: float
+) -> torch.Tensor:
+    """Returns the mean KL(theirs || mine) over the teachers, mean over rows, in nats."""
+    mean_q_NN = torch.tensor(mean_NN, device=peer.device)
+    return mutual_kl(peer.log_distribution(pair), mean_q_NN, negative_entropy)
 
 
 def dogo_step(

@@ -69,7 +69,8 @@ def linear_probe(
     _check_settings(epochs, learning_rate, batch_size, weight_decay)
     train, test = train.labelled("linear probe, training"), test.labelled("linear probe, test")
     _check_data(train, test, num_classes)
-    train, test = _standardised(train, test)
+    standardise = Standardiser.of(train.features_NF)
+    train, test = standardise(train), standardise(test)
     weight_CF, bias_C, train_loss = _fit(
         train, num_classes, generator, epochs, learning_rate, batch_size, weight_decay
     )
@@ -79,20 +80,29 @@ def linear_probe(
     return LinearProbeResult(num_correct / num_test, num_correct, num_test, train_loss)
 
 
-def _standardised(
-    train: FrozenFeatures, test: FrozenFeatures
-) -> tuple[FrozenFeatures, FrozenFeatures]:
-    """Returns both with mean and standard deviation of the training features taken out.
+@dataclass(frozen=True, slots=True)
+class Standardiser:
+    """Takes mean and standard deviation of some training images' features out of features.
 
-    A feature that is constant up to rounding is shifted only.
+    Attributes:
+        mean_F, scale_F: a feature that is constant up to rounding has the scale 1.
     """
-    std_F, mean_F = torch.std_mean(train.features_NF, dim=0, correction=0)
-    varies_F = std_F > 1e-6 * mean_F.abs() + 1e-12
-    scale_F = torch.where(varies_F, std_F, torch.ones_like(std_F))
-    return (
-        FrozenFeatures((train.features_NF - mean_F) / scale_F, train.labels_N),
-        FrozenFeatures((test.features_NF - mean_F) / scale_F, test.labels_N),
-    )
+
+    mean_F: torch.Tensor
+    scale_F: torch.Tensor
+
+    @classmethod
+    def of(cls, features_MF: torch.Tensor) -> Standardiser:
+        """Returns the standardiser of these images."""
+        std_F, mean_F = torch.std_mean(features_MF, dim=0, correction=0)
+        varies_F = std_F > 1e-6 * mean_F.abs() + 1e-12
+        return cls(mean_F, torch.where(varies_F, std_F, torch.ones_like(std_F)))
+
+    def __call__(self, features: FrozenFeatures) -> FrozenFeatures:
+        """Returns the features shifted and scaled, with their labels."""
+        return FrozenFeatures(
+            (features.features_NF - self.mean_F) / self.scale_F, features.labels_N
+        )
 
 
 def _fit(

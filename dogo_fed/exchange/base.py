@@ -4,10 +4,11 @@ What a peer may rely on:
     * `publish` returns without waiting for other peers. The same call again changes nothing;
         another
       distribution for the same ticket is an error.
-    * `collect` returns the mean of the distributions of the others that took part, summed in
-        peer-name
-      order, so it does not depend on who came first. It returns at the run's deadline with those
-      present, or raises; it never waits longer.
+    * `collect` returns the mean of the distributions of the others that took part (of this peer's
+        teachers among them, where the run has a teaching graph), summed in peer-name order, so it
+        does not depend on who came first. It returns at the run's deadline with those present, or
+        raises; it never waits longer.
+    * Only steps that exchange have a ticket (exchange.every_steps); at others nobody calls.
     * A peer that was late learns so from the signal's `next_step`.
     * `close` leaves the run; a second call does nothing.
 

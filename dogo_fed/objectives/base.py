@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -17,6 +18,10 @@ class ViewPair:
 
     a_ND: torch.Tensor
     b_ND: torch.Tensor
+
+    def swapped(self) -> ViewPair:
+        """Returns the same embeddings with the second view first."""
+        return ViewPair(self.b_ND, self.a_ND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,17 @@ class ObjectiveOutput:
 class Objective(nn.Module, ABC):
     """A backbone, the heads an objective needs, and the loss over two views.
 
-    The backbone is registered here, so that one module is all there is of a peer's state: an
-    objective with a momentum encoder keeps its copy here too, and `after_update` moves it.
+    The backbone is registered here, so that one module is all there is of a peer's state. State of an
+    objective's own (a momentum encoder, a queue) is registered too, as parameters that require no
+    gradient or as buffers: then checkpoints hold it, digests cover it and no optimizer touches it.
+    `forward` leaves it as it is, `after_update` moves it.
+
+    Attributes:
+        uses_labels: whether it is given the classes of the batch as a third argument, int64, shape N,
+            and the number of classes as `num_classes` when it is built.
     """
+
+    uses_labels: ClassVar[bool] = False
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()

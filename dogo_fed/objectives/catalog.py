@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 OBJECTIVES = {
+    "barlow_twins": "dogo_fed.objectives.barlow_twins:BarlowTwins",
+    "byol": "dogo_fed.objectives.byol:BYOL",
+    "moco_v2": "dogo_fed.objectives.moco_v2:MoCoV2",
+    "moco_v3": "dogo_fed.objectives.moco_v3:MoCoV3",
     "simclr": "dogo_fed.objectives.simclr:SimCLR",
     "simsiam": "dogo_fed.objectives.simsiam:SimSiam",
+    "supervised": "dogo_fed.objectives.supervised:Supervised",
+    "vicreg": "dogo_fed.objectives.vicreg:VICReg",
 }

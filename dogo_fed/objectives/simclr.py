@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
-from dogo_fed.objectives.heads import check_sizes, simclr_projector
+from dogo_fed.objectives.checks import check_positive, check_sizes, check_views
+from dogo_fed.objectives.heads import simclr_projector
 from dogo_fed.objectives.similarity import cosine_similarity
 
 
@@ -30,13 +31,8 @@ def nt_xent(z_a_ND: torch.Tensor, z_b_ND: torch.Tensor, temperature: float) -> t
     Raises:
         ValueError: the shapes differ, N < 2, or the temperature is not positive.
     """
-    if z_a_ND.shape != z_b_ND.shape or z_a_ND.ndim != 2 or len(z_a_ND) < 2:
-        raise ValueError(
-            f"NT-Xent needs two N x D matrices with N >= 2, not {tuple(z_a_ND.shape)} and "
-            f"{tuple(z_b_ND.shape)}"
-        )
-    if not temperature > 0:
-        raise ValueError(f"temperature must be greater than 0, not {temperature}")
+    check_views(z_a_ND, z_b_ND, min_images=2, name="NT-Xent")
+    check_positive(temperature=temperature)
     num_images = len(z_a_ND)
     z_2ND = torch.cat([z_a_ND, z_b_ND])
     logits = cosine_similarity(z_2ND, z_2ND) / temperature
@@ -70,8 +66,7 @@ class SimCLR(Objective):
         Raises:
             ValueError: the temperature is not positive, or a size is below 1.
         """
-        if not temperature > 0:
-            raise ValueError(f"temperature must be greater than 0, not {temperature}")
+        check_positive(temperature=temperature)
         check_sizes(hidden_dim=hidden_dim, output_dim=output_dim)
         super().__init__(backbone)
         self.temperature = temperature

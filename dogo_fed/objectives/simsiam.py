@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
-from dogo_fed.objectives.heads import check_sizes, simsiam_predictor, simsiam_projector
+from dogo_fed.objectives.checks import check_publish, check_sizes, check_views, widened
+from dogo_fed.objectives.heads import simsiam_predictor, simsiam_projector
 
 
 def negative_cosine(p_ND: torch.Tensor, z_ND: torch.Tensor) -> torch.Tensor:
@@ -22,13 +23,9 @@ def negative_cosine(p_ND: torch.Tensor, z_ND: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: the shapes differ.
     """
-    if p_ND.shape != z_ND.shape or p_ND.ndim != 2:
-        raise ValueError(
-            f"predictions and targets must be two N x D matrices of one shape, not "
-            f"{tuple(p_ND.shape)} and {tuple(z_ND.shape)}"
-        )
-    wide = torch.promote_types(p_ND.dtype, torch.float32)
-    return -F.cosine_similarity(p_ND.to(wide), z_ND.detach().to(wide), dim=1).mean()
+    check_views(p_ND, z_ND, min_images=1, name="the negative cosine")
+    p_ND, z_ND = widened(p_ND, z_ND.detach())
+    return -F.cosine_similarity(p_ND, z_ND, dim=1).mean()
 
 
 class SimSiam(Objective):
@@ -69,8 +66,7 @@ class SimSiam(Objective):
             bottleneck_dim=bottleneck_dim,
             num_layers=num_layers,
         )
-        if publish not in ("projector", "predictor"):
-            raise ValueError(f'publish must be "projector" or "predictor", not {publish!r}')
+        check_publish(publish, ("projector", "predictor"))
         super().__init__(backbone)
         self.publish = publish
         self.projector = simsiam_projector(feature_dim, hidden_dim, output_dim, num_layers)

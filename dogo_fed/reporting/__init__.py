@@ -5,6 +5,7 @@ from dogo_fed.reporting.curves import draw_curves
 from dogo_fed.reporting.live import LiveView
 from dogo_fed.reporting.metrics import MetricsLog, read_metrics, read_records
 from dogo_fed.reporting.records import record_from_json, record_to_json
+from dogo_fed.reporting.scores import ScoreSheet, scores_table, write_sheet
 from dogo_fed.reporting.sink import Sink, TeeSink
 from dogo_fed.reporting.summary import (
     ExchangeSummary,
@@ -25,6 +26,7 @@ __all__ = [
     "PeerSummary",
     "RunSummary",
     "RunTotals",
+    "ScoreSheet",
     "Sink",
     "TeeSink",
     "TensorBoardSink",
@@ -36,8 +38,10 @@ __all__ = [
     "read_records",
     "record_from_json",
     "record_to_json",
+    "scores_table",
     "summary_table",
     "was_stopped",
     "write_atomic",
     "write_json_atomic",
+    "write_sheet",
 ]

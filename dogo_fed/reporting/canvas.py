@@ -32,7 +32,12 @@ _PALETTE = (
 
 def peer_colours(peers: Sequence[PeerSeries]) -> Colours:
     """Returns a colour for every peer name."""
-    return {peer.name: _PALETTE[i % len(_PALETTE)] for i, peer in enumerate(peers)}
+    return name_colours([peer.name for peer in peers])
+
+
+def name_colours(names: Sequence[str]) -> Colours:
+    """Returns a colour for every name, in this order."""
+    return {name: _PALETTE[i % len(_PALETTE)] for i, name in enumerate(names)}
 
 
 def tint(colour: str, strength: float) -> str:

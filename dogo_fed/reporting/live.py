@@ -34,6 +34,7 @@ class LiveView:
         *,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
+        exchange_every_steps: int = 1,
     ) -> None:
         """Prepares the view; nothing is shown before the `with` block.
 
@@ -43,11 +44,12 @@ class LiveView:
             title: one line above the table.
             console: where to draw; standard output by default.
             clock: gives seconds.
+            exchange_every_steps: between two exchanges, the last one's numbers are shown.
         """
         self._title = title
         self._console = console or Console()
         self._lock = threading.Lock()
-        self._progress = RunProgress(peers, total_steps, clock)
+        self._progress = RunProgress(peers, total_steps, clock, exchange_every_steps)
         self._round_log: RoundLog | None = None
         self._live: Live | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:

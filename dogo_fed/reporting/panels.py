@@ -16,7 +16,7 @@ from dogo_fed.reporting.canvas import (
     label_ends,
     say_empty,
 )
-from dogo_fed.reporting.series import PeerSeries
+from dogo_fed.reporting.series import PeerSeries, at_exchanges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,7 +145,7 @@ def draw_agreement(
         has_steps = any(len(peer.steps_S) for peer in peers)
         return _empty(axes, "exchange off" if has_steps else "no steps yet")
     for peer in taught:
-        draw_smoothed(axes, peer.steps_S, peer.mutual_kl_S, colours[peer.name])
+        draw_smoothed(axes, *at_exchanges(peer.steps_S, peer.mutual_kl_S), colours[peer.name])
     axes.set_ylim(bottom=0.0)
     return [axes]
 

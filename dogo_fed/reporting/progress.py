@@ -20,7 +20,9 @@ class PeerProgress:
 
     Attributes:
         steps_done: the last reported step + 1.
-        ssl_loss, mutual_kl: of the last step; mutual_kl is NaN if nobody taught this peer.
+        ssl_loss, mutual_kl: of the last step and the last exchange; mutual_kl is NaN if nobody
+            taught this peer then.
+        taught_at: the last step at which somebody taught it; -1 before.
         knn_top1, untrained: latest accuracy and the one of round 0; NaN if not measured.
         bytes_up, bytes_down: since this process started.
         recent: arrival (s), wait (s) and step time (s) of the last steps.
@@ -30,6 +32,7 @@ class PeerProgress:
     steps_done: int = 0
     ssl_loss: float = math.nan
     mutual_kl: float = math.nan
+    taught_at: int = -1
     knn_top1: float = math.nan
     untrained: float = math.nan
     bytes_up: int = 0
@@ -54,9 +57,16 @@ class PeerProgress:
 class RunProgress:
     """Takes records and keeps what the live view shows. Not thread-safe: the view has the lock."""
 
-    def __init__(self, peers: Sequence[str], total_steps: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        peers: Sequence[str],
+        total_steps: int,
+        clock: Callable[[], float],
+        exchange_every_steps: int = 1,
+    ) -> None:
         self.peers = {name: PeerProgress() for name in peers}
         self.total_steps = total_steps
+        self._exchange_every_steps = exchange_every_steps
         self.events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self._clock = clock
         self._started: tuple[float, float] | None = None
@@ -115,7 +125,10 @@ class RunProgress:
         now_s = self._clock()
         peer.steps_done = report.step + 1
         peer.ssl_loss = report.ssl_loss
-        peer.mutual_kl = report.mutual_kl if report.num_teachers > 0 else math.nan
+        if report.num_teachers > 0:
+            peer.mutual_kl, peer.taught_at = report.mutual_kl, report.step
+        elif report.step - peer.taught_at >= self._exchange_every_steps:
+            peer.mutual_kl = math.nan
         peer.bytes_up += report.bytes_up
         peer.bytes_down += report.bytes_down
         total_s = report.compute_s + report.wait_s + report.exchange_s

@@ -103,6 +103,18 @@ def _series(name: str, reports: _Reports) -> PeerSeries:
     )
 
 
+def at_exchanges(steps_S: FloatArray, values_S: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Returns the series at the steps that exchange, where only every k-th does.
+
+    Between them there is no value, and a line through single values is invisible. Exchanges at which
+    nobody taught stay gaps.
+    """
+    known = np.flatnonzero(np.isfinite(values_S))
+    every = int(np.diff(known).min()) if len(known) > 1 else 1
+    chosen = slice(int(known[0]) % every, None, every) if every > 1 else slice(None)
+    return steps_S[chosen], values_S[chosen]
+
+
 def smoothed(values_S: FloatArray, window: int) -> FloatArray:
     """Returns the centred moving mean over `window` values; what is not finite is left out of it.
 

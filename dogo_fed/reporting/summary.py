@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import threading
+from collections.abc import Mapping
 from typing import TypedDict, cast
 
 from rich import box
@@ -56,6 +58,7 @@ class RunSummary(TypedDict):
     wall_s: float
     peers: dict[str, PeerSummary]
     exchange: ExchangeSummary
+    variants: dict[str, object]
     events: list[dict[str, object]]
 
 
@@ -122,6 +125,7 @@ def build_summary(
     wall_s: float,
     exchange_enabled: bool,
     totals: RunTotals,
+    variants: Mapping[str, object] | None = None,
 ) -> RunSummary:
     """Returns the content of summary.json, ready to be written: peers by name, None for NaN.
 
@@ -133,6 +137,8 @@ def build_summary(
         wall_s: from start to end, in seconds.
         exchange_enabled: False for a run in which the peers learn alone.
         totals: has seen every record of the run.
+        variants: settings of the exchange that are not as published, by name; see
+            `RunConfig.variants`.
     """
     peers = {}
     for name in sorted(totals.results):
@@ -147,6 +153,7 @@ def build_summary(
         "wall_s": wall_s,
         "peers": peers,
         "exchange": totals.exchange(exchange_enabled),
+        "variants": dict(variants or {}),
         "events": [dataclasses.asdict(event) for event in totals.events],
     }
     return cast(RunSummary, without_nan(summary))
@@ -246,7 +253,7 @@ def _agreement(summary: RunSummary, peer: PeerSummary) -> str:
 
 
 def _footnotes(summary: RunSummary) -> list[str]:
-    """Returns what the exchange cost and what happened, a line each."""
+    """Returns what the exchange cost, its variants, and what happened, a line each."""
     exchange = summary["exchange"]
     if exchange["enabled"]:
         cost = (
@@ -257,7 +264,12 @@ def _footnotes(summary: RunSummary) -> list[str]:
         )
     else:
         cost = "exchange: off, every peer learned alone"
-    return [cost, *(f"event: {event['message']}" for event in summary["events"])]
+    variants = [
+        f"variant: {name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in summary["variants"].items()
+    ]
+    events = [f"event: {event['message']}" for event in summary["events"]]
+    return [cost, *variants, *events]
 
 
 def _float(value: float | None) -> float:

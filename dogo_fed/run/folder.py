@@ -43,9 +43,11 @@ class RunFolder:
         """Every record, a JSON object a line."""
         return self.path / "metrics.jsonl"
 
-    def peer(self, peer_id: PeerId, *, keep_checkpoints: int = 2) -> PeerFolder:
+    def peer(self, peer_id: PeerId, *, keep_checkpoints: int = 2, lag_steps: int = 1) -> PeerFolder:
         """Returns the peer's part."""
-        return PeerFolder(self.path, peer_id, keep_checkpoints=keep_checkpoints)
+        return PeerFolder(
+            self.path, peer_id, keep_checkpoints=keep_checkpoints, lag_steps=lag_steps
+        )
 
 
 def create(config: RunConfig) -> RunFolder:

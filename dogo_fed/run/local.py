@@ -29,7 +29,11 @@ def run_local(
 
     def session_of(peer_id: PeerId) -> PeerSession:
         peer = run.build_peer(peer_id)
-        peer_folder = folder.peer(peer_id, keep_checkpoints=run.config.checkpoint.keep)
+        peer_folder = folder.peer(
+            peer_id,
+            keep_checkpoints=run.config.checkpoint.keep,
+            lag_steps=run.plan.exchange_every_steps,
+        )
         progress = peer_folder.checkpoints.restore(
             folder.checkpoint_step, peer.objective, peer.optimizer, peer.device
         )

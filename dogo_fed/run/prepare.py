@@ -57,6 +57,9 @@ class LoadedRun:
             batch_size=self.config.batch_size,
             first_step=first_step,
             batch_digest=self.schedule.digest,
+            next_exchange=self.plan.next_exchange,
+            is_symmetric=exchange.symmetric,
+            graph=exchange.graph,
             deadline_s=exchange.deadline_s,
             join_deadline_s=exchange.join_deadline_s,
         )
@@ -81,6 +84,7 @@ class PreparedRun(LoadedRun):
             run_seed=self.config.seed,
             device=resolve_device(self.config.device),
             backbone=self.backbones.get(peer_id),
+            is_symmetric=self.config.exchange.symmetric,
         )
 
 

@@ -80,6 +80,7 @@ def conduct(run: PreparedRun, host: RunHost) -> RunSummary:
                 wall_s=time.monotonic() - started_s,
                 exchange_enabled=config.exchanges,
                 totals=totals,
+                variants=config.variants,
             )
             write_json_atomic(folder.path / "summary.json", summary)
             draw_curves(read_records(folder.metrics), folder.path / "curves.png", folder.run_id)
@@ -92,7 +93,11 @@ def _reporting(run: PreparedRun, folder: RunFolder, totals: RunTotals) -> Iterat
     metrics = MetricsLog(folder.metrics)
     title = f"run={folder.run_id}  {run.config.host.value}  {run.dataset.name}"
     view = LiveView(
-        [str(peer) for peer in run.peer_ids], run.plan.total_steps, title, console=get_console()
+        [str(peer) for peer in run.peer_ids],
+        run.plan.total_steps,
+        title,
+        console=get_console(),
+        exchange_every_steps=run.plan.exchange_every_steps,
     )
     if folder.is_resumed:
         metrics.truncate_after(folder.first_step)

@@ -57,13 +57,14 @@ REFUSALS: tuple[type[DogoError], ...] = tuple(_CODES)
 """The errors that travel as a refusal, with their sentence."""
 
 
-def message_limit(batch_size: int) -> int:
-    """Returns the size in bytes that a message of a run may have: one matrix and its envelope."""
-    return batch_size * batch_size * _ITEM_BYTES + _OVERHEAD_BYTES
+def message_limit(batch_size: int, *, is_symmetric: bool = False) -> int:
+    """Returns the size in bytes that a message of a run may have: its matrices and its envelope."""
+    num_matrices = 2 if is_symmetric else 1
+    return num_matrices * batch_size * batch_size * _ITEM_BYTES + _OVERHEAD_BYTES
 
 
 def encode_distribution(distribution: SimilarityDistribution) -> pb.Distribution:
-    """Returns the message; exact, no rounding."""
+    """Returns the message of one direction; exact, no rounding."""
     p_NN = np.ascontiguousarray(distribution.p_NN, dtype=_LITTLE_ENDIAN_FLOAT32)
     return pb.Distribution(
         dtype=pb.FLOAT32,
@@ -74,7 +75,7 @@ def encode_distribution(distribution: SimilarityDistribution) -> pb.Distribution
 
 
 def decode_distribution(message: pb.Distribution, batch_size: int) -> SimilarityDistribution:
-    """Returns the distribution, checked; its matrix is read-only and shares the message's memory.
+    """Returns one direction, checked; its matrix is read-only and shares the message's memory.
 
     Raises:
         MalformedDistribution: wrong type, size or number of bytes, or not row-stochastic.
@@ -108,7 +109,20 @@ def encode_exchange(
         sender=sender,
         ticket=encode_ticket(ticket),
         distribution=encode_distribution(distribution),
+        reverse=_encode_if_any(distribution.reverse),
     )
+
+
+def decode_published(request: pb.ExchangeRequest, batch_size: int) -> SimilarityDistribution:
+    """Returns what a peer has published, checked; whether two directions are agreed is not asked here.
+
+    Raises:
+        MalformedDistribution: see `decode_distribution`.
+    """
+    given = decode_distribution(request.distribution, batch_size)
+    if not request.HasField("reverse"):
+        return given
+    return dataclasses.replace(given, reverse=_decode_reverse(request.reverse, batch_size))
 
 
 def encode_reports(
@@ -153,6 +167,7 @@ def encode_signal(signal: TeacherSignal) -> pb.ExchangeReply:
         mean = encode_distribution(SimilarityDistribution(signal.mean_NN, signal.negative_entropy))
     return pb.ExchangeReply(
         mean=mean,
+        reverse_mean=_encode_if_any(signal.reverse),
         teachers=signal.teachers,
         next_step=signal.next_step,
         stop=signal.stop,
@@ -160,13 +175,14 @@ def encode_signal(signal: TeacherSignal) -> pb.ExchangeReply:
     )
 
 
-def decode_signal(message: pb.ExchangeReply, batch_size: int) -> TeacherSignal:
-    """Returns the signal, its matrix checked.
+def decode_signal(
+    message: pb.ExchangeReply, batch_size: int, *, is_symmetric: bool = False
+) -> TeacherSignal:
+    """Returns the signal, its matrices checked.
 
     Raises:
-        MalformedDistribution: the mean is no distribution, or it comes without teachers or they
-            without
-            it.
+        MalformedDistribution: a mean is no distribution, or it comes without teachers or they
+            without it, or there are not as many view directions as agreed.
     """
     teachers = tuple(PeerId(name) for name in message.teachers)
     if message.HasField("mean") != bool(teachers):
@@ -174,10 +190,17 @@ def decode_signal(message: pb.ExchangeReply, batch_size: int) -> TeacherSignal:
             f"the coordinator's answer names {len(teachers)} teachers but "
             f"{'has a' if message.HasField('mean') else 'has no'} mean distribution"
         )
-    mean_NN, negative_entropy = None, 0.0
+    if message.HasField("reverse_mean") != (is_symmetric and bool(teachers)):
+        has = "has a" if message.HasField("reverse_mean") else "has no"
+        raise MalformedDistribution(
+            f"the coordinator's answer {has} mean of the reverse direction; this run exchanges "
+            f"{'both directions' if is_symmetric else 'one direction'}"
+        )
+    mean_NN, negative_entropy, reverse = None, 0.0, None
     if teachers:
         mean = decode_distribution(message.mean, batch_size)
         mean_NN, negative_entropy = mean.p_NN, mean.negative_entropy
+        reverse = _decode_reverse(message.reverse_mean, batch_size) if is_symmetric else None
     return TeacherSignal(
         mean_NN=mean_NN,
         negative_entropy=negative_entropy,
@@ -185,6 +208,7 @@ def decode_signal(message: pb.ExchangeReply, batch_size: int) -> TeacherSignal:
         next_step=message.next_step,
         stop=message.stop,
         waited_s=_non_negative(message.waited_s),
+        reverse=reverse,
     )
 
 
@@ -212,6 +236,17 @@ def decode_report(kind: type[Report], message: Any, peer: PeerId) -> Report:
         if name.endswith("_s"):
             values[name] = _non_negative(values[name])
     return kind(peer=peer, **values)
+
+
+def _encode_if_any(distribution: SimilarityDistribution | None) -> pb.Distribution | None:
+    return None if distribution is None else encode_distribution(distribution)
+
+
+def _decode_reverse(message: pb.Distribution, batch_size: int) -> SimilarityDistribution:
+    try:
+        return decode_distribution(message, batch_size)
+    except MalformedDistribution as error:
+        raise MalformedDistribution(f"in the reverse direction, {error}") from error
 
 
 def _field_names(kind: type[StepReport] | type[RoundReport] | type[PeerResult]) -> list[str]:

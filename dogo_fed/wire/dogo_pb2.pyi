@@ -109,30 +109,34 @@ class Ticket(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., round: _Optional[int] = ..., step: _Optional[int] = ..., batch_digest: _Optional[str] = ...) -> None: ...
 
 class ExchangeRequest(_message.Message):
-    __slots__ = ("sender", "ticket", "distribution")
+    __slots__ = ("sender", "ticket", "distribution", "reverse")
     SENDER_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     DISTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    REVERSE_FIELD_NUMBER: _ClassVar[int]
     sender: Sender
     ticket: Ticket
     distribution: Distribution
-    def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ..., ticket: _Optional[_Union[Ticket, _Mapping]] = ..., distribution: _Optional[_Union[Distribution, _Mapping]] = ...) -> None: ...
+    reverse: Distribution
+    def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ..., ticket: _Optional[_Union[Ticket, _Mapping]] = ..., distribution: _Optional[_Union[Distribution, _Mapping]] = ..., reverse: _Optional[_Union[Distribution, _Mapping]] = ...) -> None: ...
 
 class ExchangeReply(_message.Message):
-    __slots__ = ("refusal", "mean", "teachers", "next_step", "stop", "waited_s")
+    __slots__ = ("refusal", "mean", "teachers", "next_step", "stop", "waited_s", "reverse_mean")
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     MEAN_FIELD_NUMBER: _ClassVar[int]
     TEACHERS_FIELD_NUMBER: _ClassVar[int]
     NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     WAITED_S_FIELD_NUMBER: _ClassVar[int]
+    REVERSE_MEAN_FIELD_NUMBER: _ClassVar[int]
     refusal: Refusal
     mean: Distribution
     teachers: _containers.RepeatedScalarFieldContainer[str]
     next_step: int
     stop: bool
     waited_s: float
-    def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ..., mean: _Optional[_Union[Distribution, _Mapping]] = ..., teachers: _Optional[_Iterable[str]] = ..., next_step: _Optional[int] = ..., stop: bool = ..., waited_s: _Optional[float] = ...) -> None: ...
+    reverse_mean: Distribution
+    def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ..., mean: _Optional[_Union[Distribution, _Mapping]] = ..., teachers: _Optional[_Iterable[str]] = ..., next_step: _Optional[int] = ..., stop: bool = ..., waited_s: _Optional[float] = ..., reverse_mean: _Optional[_Union[Distribution, _Mapping]] = ...) -> None: ...
 
 class StepReport(_message.Message):
     __slots__ = ("round", "step", "ssl_loss", "mutual_kl", "num_teachers", "compute_s", "wait_s", "exchange_s", "bytes_up", "bytes_down")

@@ -19,13 +19,28 @@ ENTROPY_TOLERANCE = 1e-3
 
 
 def check_distribution(distribution: SimilarityDistribution) -> None:
-    """Checks that the matrix is a similarity distribution.
+    """Checks that the matrix is a similarity distribution, and its reverse too where it has one.
 
     Raises:
         MalformedDistribution: it is not a square float32 matrix, has entries that are not finite or
             negative, rows that do not sum to 1 within `ROW_SUM_TOLERANCE`, or its negative entropy
             is outside [-log N, 0]. The message names the rule, and the first row that breaks it.
     """
+    _check_one(distribution)
+    reverse = distribution.reverse
+    if reverse is None:
+        return
+    if reverse.reverse is not None or reverse.p_NN.shape != distribution.p_NN.shape:
+        raise MalformedDistribution(
+            "the reverse of a distribution must be one matrix of the same size, without a reverse"
+        )
+    try:
+        _check_one(reverse)
+    except MalformedDistribution as error:
+        raise MalformedDistribution(f"in the reverse direction, {error}") from error
+
+
+def _check_one(distribution: SimilarityDistribution) -> None:
     p_NN = distribution.p_NN
     if p_NN.dtype != np.float32 or p_NN.ndim != 2 or p_NN.shape[0] != p_NN.shape[1]:
         raise MalformedDistribution(

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -70,6 +71,16 @@ def distribution(seed: int, size: int = SIZE) -> SimilarityDistribution:
     return SimilarityDistribution(p_NN.astype(np.float32), negative_entropy)
 
 
+def both_ways(seed: int, size: int = SIZE) -> SimilarityDistribution:
+    """Returns a distribution with its reverse, as peers publish it with exchange.symmetric."""
+    return dataclasses.replace(distribution(seed, size), reverse=distribution(seed + 500_000, size))
+
+
+def every(steps: int) -> Callable[[int], int]:
+    """Returns which step from a given one on is the next to exchange."""
+    return lambda step: next(one for one in range(step, step + steps) if one % steps == 0)
+
+
 def batch_digest(step: int) -> str:
     return f"images-of-step-{step}"
 
@@ -86,6 +97,9 @@ def settings(
     first_step: int = 0,
     deadline_s: float = 10.0,
     join_deadline_s: float = 100.0,
+    every_steps: int = 1,
+    is_symmetric: bool = False,
+    graph: Mapping[str, Mapping[str, float]] | None = None,
 ) -> CoordinatorSettings:
     return CoordinatorSettings(
         run_id=RUN_ID,
@@ -96,6 +110,9 @@ def settings(
         batch_digest=batch_digest,
         deadline_s=deadline_s,
         join_deadline_s=join_deadline_s,
+        next_exchange=every(every_steps),
+        is_symmetric=is_symmetric,
+        graph=graph,
     )
 
 
@@ -104,7 +121,9 @@ class Meeting:
 
     def __init__(self, given: CoordinatorSettings | None = None, now_s: float = 0.0) -> None:
         self.events: list[Event] = []
-        self.coordinator = Coordinator(given or settings(), now_s, self.events.append)
+        given = given or settings()
+        self.coordinator = Coordinator(given, now_s, self.events.append)
+        self.make = both_ways if given.is_symmetric else distribution
 
     def join(self, peer: PeerId, now_s: float = 0.0, incarnation: str | None = None) -> int:
         return self.coordinator.join(peer, incarnation or f"{peer}-1", AGREEMENT, now_s)
@@ -123,7 +142,7 @@ class Meeting:
         seed: int | None = None,
         incarnation: str | None = None,
     ) -> SimilarityDistribution:
-        given = distribution(seed_of(peer, step) if seed is None else seed)
+        given = self.make(seed_of(peer, step) if seed is None else seed)
         self.coordinator.offer(peer, incarnation or f"{peer}-1", ticket(step), given, now_s)
         return given
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from tests.contract.made import (
     SIZE,
     Clock,
     KeepingSink,
+    both_ways,
     distribution,
     seed_of,
     settings,
@@ -52,6 +54,7 @@ class World:
         self._clock = clock
         self.ask = ask
         self.enter = enter
+        self.make = distribution
         self.ends: dict[PeerId, Exchange] = {}
 
     def join(self, *peers: PeerId) -> list[Exchange]:
@@ -72,14 +75,16 @@ class World:
     def swap(self, step: int, *peers: PeerId) -> dict[PeerId, TeacherSignal]:
         """All publish, then all collect."""
         for peer in peers:
-            self.ends[peer].publish(ticket(step), distribution(seed_of(peer, step)))
+            self.ends[peer].publish(ticket(step), self.make(seed_of(peer, step)))
         return {peer: self.ends[peer].collect(ticket(step)) for peer in peers}
 
 
 @contextmanager
-def in_process(peers: tuple[PeerId, ...]) -> Iterator[World]:
+def in_process(peers: tuple[PeerId, ...], **variants: Any) -> Iterator[World]:
     clock = Clock()
-    coordinator = Coordinator(settings(peers, deadline_s=DEADLINE_S), clock(), lambda event: None)
+    coordinator = Coordinator(
+        settings(peers, deadline_s=DEADLINE_S, **variants), clock(), lambda event: None
+    )
     starts: list[PeerId] = []
 
     def enter(peer: PeerId) -> Exchange:
@@ -92,9 +97,10 @@ def in_process(peers: tuple[PeerId, ...]) -> Iterator[World]:
 
 
 @contextmanager
-def over_grpc(peers: tuple[PeerId, ...]) -> Iterator[World]:
+def over_grpc(peers: tuple[PeerId, ...], **variants: Any) -> Iterator[World]:
     clock, sink = Clock(), KeepingSink()
-    coordinator = Coordinator(settings(peers, deadline_s=DEADLINE_S), clock(), sink.emit)
+    given = settings(peers, deadline_s=DEADLINE_S, **variants)
+    coordinator = Coordinator(given, clock(), sink.emit)
     service = CoordinatorService(
         coordinator,
         ServiceSettings(
@@ -104,6 +110,7 @@ def over_grpc(peers: tuple[PeerId, ...]) -> Iterator[World]:
             secret="s3cret",
             batch_size=SIZE,
             answer_within_s=20.0,
+            is_symmetric=given.is_symmetric,
         ),
         sink,
         clock,
@@ -119,6 +126,7 @@ def over_grpc(peers: tuple[PeerId, ...]) -> Iterator[World]:
                 batch_size=SIZE,
                 answer_within_s=5.0,
                 reconnect_s=1.0,
+                is_symmetric=given.is_symmetric,
             )
             client = CoordinatorClient(peer, RUN_ID, connection)
             leaving.callback(client.close)
@@ -185,13 +193,14 @@ class Carrier:
 
 
 @contextmanager
-def in_messages(peers: tuple[PeerId, ...]) -> Iterator[World]:
+def in_messages(peers: tuple[PeerId, ...], **variants: Any) -> Iterator[World]:
     clock, sink = Clock(), KeepingSink()
-    coordinator = Coordinator(settings(peers, deadline_s=DEADLINE_S), clock(), sink.emit)
+    given = settings(peers, deadline_s=DEADLINE_S, **variants)
+    coordinator = Coordinator(given, clock(), sink.emit)
     carrier = Carrier(CoordinatorCalls(coordinator, RUN_ID, SIZE, sink, clock))
 
     def enter(peer: PeerId) -> Exchange:
-        link = MessageLink(peer, RUN_ID, SIZE, answer_within_s=5.0)
+        link = MessageLink(peer, RUN_ID, SIZE, answer_within_s=5.0, is_symmetric=given.is_symmetric)
         carrier.add(link)
         link.join(AGREEMENT)
         return link
@@ -208,8 +217,8 @@ def make_world(request):
     """Returns a function that makes a world of these peers, all of whom have joined."""
     with ExitStack() as worlds:
 
-        def make(*peers: PeerId) -> World:
-            world = worlds.enter_context(IMPLEMENTATIONS[request.param](peers))
+        def make(*peers: PeerId, **variants: Any) -> World:
+            world = worlds.enter_context(IMPLEMENTATIONS[request.param](peers, **variants))
             world.join(*peers)
             return world
 
@@ -244,17 +253,37 @@ def test_of_three_peers_each_receives_the_mean_of_the_other_two(make_world):
         assert signals[peer].teachers == others
 
 
-def test_all_implementations_return_the_same_bits():
+ALL_VARIANTS = {
+    "is_symmetric": True,
+    "every_steps": 2,
+    "graph": {ADA: {BOB: 0.3, CAT: 1.7}, BOB: {ADA: 1.0}, CAT: {ADA: 2.0, BOB: 0.1}},
+}
+
+
+def bits(signal: TeacherSignal) -> tuple[object, ...]:
+    reverse = signal.reverse
+    return (
+        signal.mean_NN.tobytes(),
+        signal.negative_entropy,
+        None if reverse is None else (reverse.p_NN.tobytes(), reverse.negative_entropy),
+        signal.teachers,
+        signal.next_step,
+    )
+
+
+@pytest.mark.parametrize("variants", [{}, ALL_VARIANTS], ids=["plain", "all variants"])
+def test_all_implementations_return_the_same_bits(variants):
     found = {}
     for name, implementation in IMPLEMENTATIONS.items():
-        with implementation((ADA, BOB, CAT)) as world:
+        with implementation((ADA, BOB, CAT), **variants) as world:
             world.join(ADA, BOB, CAT)
+            world.make = both_ways if variants else distribution
             found[name] = [
-                (signal.mean_NN.tobytes(), signal.negative_entropy, signal.teachers)
-                for step in range(3)
+                bits(signal)
+                for step in (range(0, 6, 2) if variants else range(3))
                 for signal in world.swap(step, ADA, BOB, CAT).values()
             ]
-    assert found["in_process"] == found["grpc"]
+    assert found["in_process"] == found["grpc"] == found["messages"]
     assert len(set(found["grpc"])) == 9, "each peer and step has numbers of its own"
 
 
@@ -350,6 +379,46 @@ def test_what_is_no_distribution_is_malformed_and_reaches_nobody(make_world, fac
     with pytest.raises(MalformedDistribution, match=r"row 0|sums to"):
         swapped(world.ends[ADA], ticket(0), bad)
     assert np.array_equal(world.swap(0, ADA, BOB)[BOB].mean_NN, good.p_NN)
+
+
+@pytest.mark.parametrize(
+    ("is_symmetric", "make"), [(True, distribution), (False, both_ways)], ids=["one", "two"]
+)
+def test_another_number_of_view_directions_than_agreed_is_malformed(make_world, is_symmetric, make):
+    world = make_world(ADA, BOB, is_symmetric=is_symmetric)
+    with pytest.raises(MalformedDistribution, match=r"view directions.*exchange\.symmetric"):
+        swapped(world.ends[ADA], ticket(0), make(0))
+    world.make = both_ways if is_symmetric else distribution
+    signals = world.swap(0, ADA, BOB)
+    assert signals[ADA].teachers == (BOB,)
+    sent = world.make(seed_of(BOB, 0))
+    assert bits(signals[ADA])[:2] == (sent.p_NN.tobytes(), sent.negative_entropy)
+    if is_symmetric:
+        assert signals[ADA].reverse.p_NN.tobytes() == sent.reverse.p_NN.tobytes()
+
+
+def test_a_broken_reverse_is_malformed_and_reaches_nobody(make_world):
+    world = make_world(ADA, BOB, is_symmetric=True)
+    world.make = both_ways
+    good = both_ways(seed_of(ADA, 0))
+    bad = dataclasses.replace(good.reverse, p_NN=good.reverse.p_NN * np.float32(1.01))
+    with pytest.raises(MalformedDistribution, match="in the reverse direction, row"):
+        swapped(world.ends[ADA], ticket(0), dataclasses.replace(good, reverse=bad))
+    assert np.array_equal(world.swap(0, ADA, BOB)[BOB].reverse.p_NN, good.reverse.p_NN)
+
+
+def test_a_step_that_does_not_exchange_has_no_ticket(make_world):
+    world = make_world(ADA, BOB, every_steps=3)
+    assert world.swap(0, ADA, BOB)[ADA].next_step == 1
+    with pytest.raises(SchemaMismatch, match=r"offers step 1.*exchange\.every_steps"):
+        swapped(world.ends[ADA], ticket(1), distribution(0))
+    assert world.swap(3, ADA, BOB)[ADA].next_step == 4
+
+
+def test_a_learner_without_teachers_is_answered_without_a_mean(make_world):
+    signals = make_world(ADA, BOB, graph={BOB: {ADA: 2.0}}).swap(0, ADA, BOB)
+    assert signals[ADA].mean_NN is None and signals[ADA].teachers == ()
+    assert signals[BOB].mean_NN.tobytes() == distribution(seed_of(ADA, 0)).p_NN.tobytes()
 
 
 # ---- time ----

@@ -94,6 +94,7 @@ def test_a_run_leaves_everything_it_promises(tmp_path: Path) -> None:
         "wall_s",
         "peers",
         "exchange",
+        "variants",
         "events",
     ]
     assert set(summary["exchange"]) >= {"bytes_up_per_step", "bytes_down_per_step", "wait_fraction"}

@@ -34,9 +34,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return digests(run_dir)
 
 
-def kill_whole_run(run_dir: Path, host: str, step: int) -> None:
+def kill_whole_run(run_dir: Path, host: str, step: int, *changes: str) -> None:
     """Starts a run and ends all its processes at once when it has reached `step`."""
-    process = start("train", *RUN, f"host={host}", f"run_dir={run_dir}")
+    process = start("train", *RUN, *changes, f"host={host}", f"run_dir={run_dir}")
     try:
         wait_for_step(run_dir, step, process)
     finally:
@@ -91,6 +91,17 @@ def test_killed_at_five_random_steps(
 ) -> None:
     kill_whole_run(tmp_path / "run", "grpc", step=random.Random(seed).randrange(1, 45))
     resume_and_compare(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_where_peers_exchange_at_every_third_step(seed: int, tmp_path: Path) -> None:
+    """With a checkpoint at every step, so that peers have newest ones of different steps."""
+    changes = ("exchange.every_steps=3", "checkpoint.every_steps=1")
+    dogo_fed("train", *RUN, *changes, "host=local", f"run_dir={tmp_path / 'whole'}")
+    step = random.Random(seed).randrange(1, 40)
+    kill_whole_run(tmp_path / "run", "grpc", step, *changes)
+    resume_and_compare(tmp_path / "run", digests(tmp_path / "whole"))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ The GPUs exist on paper only.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,21 @@ holder = Holder.remote()
 assert ray.get(holder.is_here.remote(), timeout=60)
 print("held", flush=True)
 sys.stdin.read()
+"""
+SLOW_TO_IMPORT = """
+import importlib.abc, os, pathlib, sys, time
+
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "clients.peer_host" and "ray" in sys.modules:
+            sys.meta_path.remove(self)
+            pathlib.Path(__file__).with_name(f"waited-{os.getpid()}").touch()
+            time.sleep(25)
+        return None
+
+
+sys.meta_path.insert(0, Slow())
 """
 RUN_WITHIN_S = 300.0
 SOON_S = 120.0
@@ -130,7 +146,7 @@ def test_more_peers_than_gpus_are_refused_with_what_to_do(
     line = output.strip().splitlines()[-1]
     assert line.startswith("dogo-fed: ")
     assert "3 peers need 1 GPU each, but the cluster has 2" in line
-    assert "ray.gpus_per_peer=0.66" in line
+    assert "ray.gpus_per_peer=0.5" in line, "0.66 would fit twice only"
     assert line.count("need 1 GPU each") == 1, "said once, not once for each peer"
 
 
@@ -144,6 +160,38 @@ def test_three_peers_share_two_gpus(app: Path, started: Started, tmp_path: Path)
     gpus = [place.gpu for place in placements(run_dir).values()]
     assert len(gpus) == 3 and set(gpus) <= {"0", "1"}
     assert digests(run_dir) == reference(app, tmp_path / "reference", "peers=trio")
+
+
+def test_a_fraction_that_does_not_fit_is_refused(
+    app: Path, started: Started, tmp_path: Path
+) -> None:
+    output = dogo_fed(
+        *("flower", *RUN, "peers=trio", "ray.gpus_per_peer=0.66", f"run_dir={tmp_path / 'run'}"),
+        expect=1,
+        cwd=app,
+        timeout_s=SOON_S,
+    )
+    line = output.strip().splitlines()[-1]
+    assert "a fraction does not span two" in line and "ray.gpus_per_peer=0.5" in line
+
+
+def test_a_peer_that_starts_slowly_is_not_taken_for_one_without_a_gpu(
+    app: Path, started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ray gives it its GPU at once; what it has to import takes longer than room may take to come.
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(SLOW_TO_IMPORT)
+    monkeypatch.setenv("PYTHONPATH", f"{slow}{os.pathsep}{app}")
+    run_dir = tmp_path / "run"
+    dogo_fed(
+        *("flower", *RUN, "peers=simclr_simsiam", "ray.placement_timeout_s=8"),
+        f"run_dir={run_dir}",
+        cwd=app,
+        timeout_s=RUN_WITHIN_S,
+    )
+    assert len(placements(run_dir)) == 2
+    assert len(list(slow.glob("waited-*"))) >= 2, "somebody was slow"
 
 
 def test_a_peer_that_finds_no_free_gpu_is_told_with_what_is_there(

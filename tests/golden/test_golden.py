@@ -7,16 +7,19 @@ and write the file anew: pytest tests/golden --rewrite-golden
 from __future__ import annotations
 
 import json
+from itertools import combinations_with_replacement
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.synthetic import synthetic
+from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.objectives.mutual import Reduction
-from tests.toys import RUN_SEED, signal_of, toy_peer
+from tests.toys import RUN_SEED, TOY_OBJECTIVES, signal_of, toy_peer
 
 FOLDER = Path(__file__).parent
 TOLERANCE = 1e-4
@@ -38,13 +41,20 @@ def adam(objective):
 def run_steps(
     num_steps: int, batch_size: int, weight: float, reduction: Reduction
 ) -> dict[str, dict[str, list[float]]]:
-    """Returns losses per peer and step, and the size of each peer's weights after the last."""
-    dataset = synthetic(size=256, test_size=4, image_size=8, seed=DATA_SEED)
-    schedule = Schedule(seed=RUN_SEED, num_samples=256, batch_size=batch_size)
+    """Returns the numbers of a SimCLR and a SimSiam peer, see `numbers_of`."""
     peers = [
         toy_peer("simclr", weight=weight, reduction=reduction, optimizer=sgd),
         toy_peer("simsiam", weight=weight, reduction=reduction, optimizer=adam),
     ]
+    return numbers_of(peers, num_steps, batch_size)
+
+
+def numbers_of(
+    peers: list[Peer], num_steps: int, batch_size: int
+) -> dict[str, dict[str, list[float]]]:
+    """Returns losses per peer and step of two peers, and the size of each one's weights after the last."""
+    dataset = synthetic(size=256, test_size=4, image_size=8, seed=DATA_SEED)
+    schedule = Schedule(seed=RUN_SEED, num_samples=256, batch_size=batch_size)
     numbers: dict[str, dict[str, list[float]]] = {
         peer.id: {"ssl_loss": [], "mutual_kl": [], "weight_norm": []} for peer in peers
     }
@@ -66,12 +76,16 @@ def compare(numbers: dict[str, dict[str, list[float]]], name: str, rewrite: bool
     path = FOLDER / f"{name}.json"
     if rewrite:
         path.write_text(json.dumps(numbers, indent=2) + "\n")
-    golden = json.loads(path.read_text())
+    check(numbers, json.loads(path.read_text()), path.name)
+
+
+def check(numbers: dict[str, Any], golden: dict[str, Any], where: str) -> None:
     assert numbers.keys() == golden.keys()
     for peer, series in golden.items():
+        assert numbers[peer].keys() == series.keys()
         for quantity, values in series.items():
             assert numbers[peer][quantity] == pytest.approx(values, rel=TOLERANCE, abs=1e-5), (
-                f"{quantity} of {peer} in {path.name}"
+                f"{quantity} of {peer} in {where}"
             )
 
 
@@ -99,3 +113,67 @@ def test_the_golden_numbers_depend_on_the_exchange():
         assert min(series["mutual_kl"]) > 0.01
         last = series["ssl_loss"][-1]
         assert abs(alone[peer]["ssl_loss"][-1] - last) > 10 * TOLERANCE * abs(last)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Every pair of objectives
+
+PAIRS = [f"{a}+{b}" for a, b in combinations_with_replacement(sorted(TOY_OBJECTIVES), 2)]
+PAIRS_PATH = FOLDER / "objective_pairs.json"
+
+
+def run_pair(pair: str, weight: float = 0.4) -> dict[str, dict[str, list[float]]]:
+    """Ten steps of two peers; in float64, so that rounding decides nothing on the way."""
+    kinds = pair.split("+")
+    peers = [
+        toy_peer(
+            kind,
+            name=f"{kind}-{seed}",
+            dtype=torch.float64,
+            weight=weight,
+            optimizer=sgd,
+            seed=seed,
+        )
+        for seed, kind in enumerate(kinds)
+    ]
+    return numbers_of(peers, 10, 16)
+
+
+def write_pairs(content: dict[str, Any]) -> None:
+    """Writes one line for each series, six digits a number."""
+    pairs = []
+    for pair in sorted(content):
+        peers = [
+            f'"{peer}": {{{", ".join(line(*item) for item in series.items())}}}'
+            for peer, series in content[pair].items()
+        ]
+        pairs.append(f'"{pair}": {{\n  {f",{chr(10)}  ".join(peers)}\n}}')
+    PAIRS_PATH.write_text("{\n" + ",\n".join(pairs) + "\n}\n")
+
+
+def line(quantity: str, values: list[float]) -> str:
+    return f'"{quantity}": [{", ".join(f"{value:.6g}" for value in values)}]'
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_ten_steps_of_every_pair_of_objectives(pair, rewrite):
+    numbers = run_pair(pair)
+    if rewrite:
+        golden = json.loads(PAIRS_PATH.read_text()) if PAIRS_PATH.exists() else {}
+        write_pairs({**{key: golden[key] for key in golden if key in PAIRS}, pair: numbers})
+    check(numbers, json.loads(PAIRS_PATH.read_text())[pair], f"{pair} of {PAIRS_PATH.name}")
+
+
+def test_the_file_has_every_pair_and_no_other():
+    assert sorted(json.loads(PAIRS_PATH.read_text())) == sorted(PAIRS)
+    assert len(PAIRS) == len(TOY_OBJECTIVES) * (len(TOY_OBJECTIVES) + 1) // 2
+
+
+@pytest.mark.parametrize("kind", sorted(TOY_OBJECTIVES))
+def test_the_pairs_numbers_depend_on_the_exchange(kind):
+    golden = json.loads(PAIRS_PATH.read_text())[f"{kind}+{kind}"]
+    alone = run_pair(f"{kind}+{kind}", weight=0.0)
+    for peer, series in golden.items():
+        assert min(series["mutual_kl"]) > 1e-3
+        (norm,), (norm_alone,) = series["weight_norm"], alone[peer]["weight_norm"]
+        assert abs(norm - norm_alone) > 2 * TOLERANCE * norm

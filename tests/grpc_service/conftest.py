@@ -17,13 +17,18 @@ SECRET = "s3cret"
 class Site:
     """Everything around one coordinator; services may come and go, the state machine stays."""
 
-    def __init__(self, leaving, peers=(ADA, BOB), size=SIZE, answer_within_s=20.0):
+    def __init__(
+        self, leaving, peers=(ADA, BOB), size=SIZE, answer_within_s=20.0, is_symmetric=False
+    ):
         self._leaving = leaving
         self.size = size
+        self.is_symmetric = is_symmetric
         self.answer_within_s = answer_within_s
         self.sink = KeepingSink()
         self.clock = Clock()
-        self.coordinator = Coordinator(settings(peers, size=size), self.clock(), self.sink.emit)
+        self.coordinator = Coordinator(
+            settings(peers, size=size, is_symmetric=is_symmetric), self.clock(), self.sink.emit
+        )
         self.address = self.start()
 
     def start(self, port=0):
@@ -36,6 +41,7 @@ class Site:
                 run_id=RUN_ID,
                 secret=SECRET,
                 batch_size=self.size,
+                is_symmetric=self.is_symmetric,
                 answer_within_s=self.answer_within_s,
             ),
             self.sink,
@@ -54,6 +60,7 @@ class Site:
             address=address or self.address,
             secret=secret,
             batch_size=size or self.size,
+            is_symmetric=self.is_symmetric,
             answer_within_s=5.0,
             reconnect_s=reconnect_s,
         )

@@ -49,6 +49,7 @@ from tests.contract.made import (
     SIZE,
     Clock,
     KeepingSink,
+    both_ways,
     distribution,
     settings,
     ticket,
@@ -89,6 +90,23 @@ def test_the_largest_batch_travels_in_full_precision(make_site):
         assert signal.negative_entropy == other.negative_entropy
         for number in (end.last_traffic.bytes_up, end.last_traffic.bytes_down):
             assert 4 * size**2 < number < 4 * size**2 + 1000
+
+
+def test_two_view_directions_travel_where_they_are_agreed_and_are_too_much_where_not(make_site):
+    size = 400  # the second matrix is larger than what the limit leaves for names
+    ends = joined(make_site(size=size, is_symmetric=True), ADA, BOB)
+    for seed, end in enumerate(ends):
+        end.publish(ticket(0), both_ways(seed, size))
+    for seed, end in enumerate(ends):
+        signal, sent = end.collect(ticket(0)), both_ways(1 - seed, size)
+        assert np.array_equal(signal.mean_NN, sent.p_NN)
+        assert np.array_equal(signal.reverse.p_NN, sent.reverse.p_NN)
+        for number in (end.last_traffic.bytes_up, end.last_traffic.bytes_down):
+            assert 2 * 4 * size**2 < number < 2 * 4 * size**2 + 1000
+    (end, _) = joined(make_site(size=size), ADA, BOB)
+    end.publish(ticket(0), both_ways(0, size))
+    with pytest.raises(ExchangeError, match="larger than the batch size allows"):
+        end.collect(ticket(0))
 
 
 @pytest.mark.parametrize("client_size", [SIZE, 200])

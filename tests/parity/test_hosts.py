@@ -15,6 +15,17 @@ PEERS = {
 }
 
 
+VARIANTS = (
+    "peers=trio",
+    "exchange.symmetric=true",
+    "exchange.every_steps=3",
+    "exchange.graph={cnn: {resnet: 0.3, wide: 1.7}, wide: {cnn: 1}}",
+    "peers.wide.distill_warmup_steps=20",
+    "peers.wide.distill_weight=1.5",
+    "peers.cnn.kl_temperature=0.3",
+)
+
+
 def digests(run_dir: Path) -> dict[str, str]:
     summary = json.loads((run_dir / "summary.json").read_text())
     return {name: peer["state_digest"] for name, peer in summary["peers"].items()}
@@ -46,6 +57,29 @@ def test_processes_equal_one_process(
     assert digests(run_dir) == reference[peers]
 
 
+@pytest.mark.grpc
+def test_with_all_variants_on_processes_equal_one_process(
+    reference: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    found = {}
+    for host in ("local", "grpc"):
+        run_dir = tmp_path / host
+        output = dogo_fed("train", *SMALL_RUN, *VARIANTS, f"host={host}", f"run_dir={run_dir}")
+        found[host] = digests(run_dir)
+        summary = json.loads((run_dir / "summary.json").read_text())
+        assert sorted(summary["variants"]) == sorted(
+            part.partition("=")[0] for part in VARIANTS if "." in part.partition("=")[0]
+        )
+        assert "variant: exchange.every_steps=3" in output
+    assert found["local"] == found["grpc"]
+    # The ResNet has no teachers, and is another one than where it has some.
+    assert all(found["local"][peer] != reference["trio"][peer] for peer in PEERS["trio"])
+    # An exchange at 17 of 50 steps: two matrices of 32 x 32 up, two down for those who learn.
+    exchange = summary["exchange"]
+    assert 17 / 50 * 2 * 4096 < exchange["bytes_up_per_step"] < 17 / 50 * (2 * 4096 + 500)
+    assert 17 / 50 * 2 / 3 * 2 * 4096 < exchange["bytes_down_per_step"] < 17 / 50 * 2 * 4096
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("peers", PEERS)
 def test_ray_actors_equal_one_process(
@@ -68,3 +102,54 @@ def test_another_seed_and_no_exchange_give_other_numbers(
         seen.append(digests(run_dir))
     for peer in PEERS["simclr_simsiam"]:
         assert len({one[peer] for one in seen}) == 3
+
+
+# ---------------------------------------------------------------------------------------------------
+# Objectives with a state of their own, and the others
+
+SHORT = [part for part in SMALL_RUN if not part.startswith("steps")] + [
+    "peers=pair",
+    "steps_per_round=4",
+    "eval.linear=false",
+]
+MIXED = [
+    pytest.param("moco_v2", "byol"),
+    pytest.param("moco_v3", "barlow_twins", marks=pytest.mark.slow),
+    pytest.param("vicreg", "byol", marks=pytest.mark.slow),
+    pytest.param("simsiam", "moco_v2", marks=pytest.mark.slow),
+]
+
+
+def of_objectives(resnet: str, wide: str) -> list[str]:
+    return [
+        f"objective@peers.resnet.objective={resnet}_small",
+        f"objective@peers.wide.objective={wide}_small",
+    ]
+
+
+@pytest.mark.grpc
+@pytest.mark.parametrize(("resnet", "wide"), MIXED)
+def test_any_mix_of_objectives_is_the_same_in_processes(
+    resnet: str, wide: str, tmp_path: Path
+) -> None:
+    found = {}
+    for host in ("local", "grpc"):
+        run_dir = tmp_path / host
+        chosen = of_objectives(resnet, wide)
+        dogo_fed("train", *SHORT, "steps=8", *chosen, f"host={host}", f"run_dir={run_dir}")
+        found[host] = digests(run_dir)
+    assert found["grpc"] == found["local"]
+    assert sorted(found["local"]) == ["resnet", "wide"]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_with_a_queue_and_a_target_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    chosen = of_objectives("moco_v2", "byol")
+    found = {}
+    for name, steps in (("whole", 8), ("resumed", 4)):
+        run_dir = tmp_path / name
+        dogo_fed("train", *SHORT, *chosen, f"steps={steps}", "host=local", f"run_dir={run_dir}")
+        if name == "resumed":
+            dogo_fed("train", f"resume={run_dir}", "steps=8", "host=local")
+        found[name] = digests(run_dir)
+    assert found["resumed"] == found["whole"]

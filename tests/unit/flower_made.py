@@ -190,13 +190,15 @@ class ToyPeers:
             while step < self.total_steps and not is_stopped:
                 around.await_turn(step, lambda: False)
                 self.crash(peer, assignment.number, step)
-                if link is None or not config.exchanges:
-                    if around.stop_requested():
-                        is_stopped = True
-                        break
+                is_alone = link is None or not config.exchanges
+                if is_alone and around.stop_requested():
+                    is_stopped = True
+                    break
+                if is_alone or step % config.exchange.every_steps:
                     done.append(step)
                     step += 1
                     continue
+                assert link is not None, "who exchanges has a link"
                 ticket = Ticket(assignment.run_id, 1, step, self.batch_digest(step))
                 link.publish(ticket, distribution(step, config.batch_size))
                 signal = link.collect(ticket)

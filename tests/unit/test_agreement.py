@@ -62,6 +62,14 @@ def test_equal_runs_agree(dataset):
         ("data.default_rounds", {"data": {"name": "synthetic", "default_rounds": 3}}, "10", "3"),
         ("exchange.enabled", {"exchange": {"enabled": False}}, "True", "False"),
         ("exchange.deadline_s", {"exchange": {"deadline_s": 5}}, "120.0", "5.0"),
+        ("exchange.symmetric", {"exchange": {"symmetric": True}}, "False", "True"),
+        ("exchange.every_steps", {"exchange": {"every_steps": 3}}, "1", "3"),
+        (
+            "exchange.graph",
+            {"exchange": {"graph": {"two": {"one": 2}}}},
+            "None",
+            "two<-one:2.0",
+        ),
         ("peers", {"peers": {"one": PEER, "three": PEER}}, "one,two", "one,three"),
     ],
 )
@@ -79,6 +87,7 @@ def test_a_shared_setting_that_differs_is_named_with_both_values(
     [
         {"peers": {"two": PEER, "one": PEER}},
         {"peers": {"one": {**PEER, "backbone": {"name": "y"}, "distill_weight": 5}, "two": PEER}},
+        {"peers": {"one": {**PEER, "kl_temperature": 3, "distill_warmup_steps": 9}, "two": PEER}},
         {"data": {"name": "synthetic", "options": {"folder": "elsewhere"}}},
         {"host": "local"},
         {"device": "cuda"},
@@ -90,6 +99,20 @@ def test_a_shared_setting_that_differs_is_named_with_both_values(
 def test_what_is_a_peers_own_business_does_not_count(dataset, settings):
     mine, theirs = make_agreement(config(), dataset), make_agreement(config(**settings), dataset)
     assert told_apart(mine, theirs) == []
+
+
+def test_the_order_in_which_a_graph_is_written_does_not_count(dataset):
+    def agreed(graph):
+        peers = dict.fromkeys(("one", "two", "three"), PEER)
+        return make_agreement(config(peers=peers, exchange={"graph": graph}), dataset)
+
+    mine = agreed({"one": {"two": 1, "three": 2}, "two": {"one": 1}})
+    assert told_apart(mine, agreed({"two": {"one": 1}, "one": {"three": 2, "two": 1}})) == []
+    (phrase,) = told_apart(mine, agreed({"one": {"two": 1, "three": 2.5}, "two": {"one": 1}}))
+    assert phrase == (
+        "exchange.graph is one<-three:2.5,one<-two:1.0,two<-one:1.0 at peer 'one' and "
+        "one<-three:2.0,one<-two:1.0,two<-one:1.0 at the coordinator"
+    )
 
 
 def test_other_images_are_told_apart(dataset):

@@ -14,13 +14,15 @@ from configs.compose import from_mapping
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.build import build_peer, resolve_device
 from dogo_fed.engine.plan import Plan, make_plan, make_schedule
+from dogo_fed.engine.step import absorb, propose
 from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.mutual import Reduction
 from dogo_fed.objectives.simclr import SimCLR
-from tests.toys import ToyBackbone, same_bits, state_of
+from tests.toys import TOY_OBJECTIVES, WITH_TARGET, ToyBackbone, same_bits, state_of
 
 SIMCLR = ("simclr", {"hidden_dim": 8, "output_dim": 4})
 SIMSIAM = ("simsiam", {"hidden_dim": 8, "output_dim": 8, "bottleneck_dim": 4, "num_layers": 2})
+OBJECTIVES = [(kind, options) for kind, (_, options) in TOY_OBJECTIVES.items()]
 CPU = torch.device("cpu")
 
 
@@ -63,9 +65,11 @@ def test_settings_reach_the_peer(dataset):
         objective=SIMSIAM,
         distill_weight=3,
         distill_reduction="mean_over_elements",
+        distill_warmup_steps=30,
         kl_temperature=0.2,
     )
     assert (peer.id, peer.run_seed, peer.device) == ("mine", 9, CPU)
+    assert (peer.distill_warmup_steps, peer.is_symmetric) == (30, False)
     assert (peer.distill_weight, peer.temperature) == (3.0, 0.2)
     assert peer.reduction is Reduction.MEAN_OVER_ELEMENTS
     assert isinstance(peer.optimizer, torch.optim.SGD)
@@ -74,11 +78,31 @@ def test_settings_reach_the_peer(dataset):
     assert peer.objective.predictor[0].in_features == 8
 
 
-@pytest.mark.parametrize("objective", [SIMCLR, SIMSIAM])
-def test_the_optimizer_has_every_parameter_once(dataset, objective):
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+def test_the_optimizer_has_every_trained_parameter_once_and_no_other(dataset, objective):
     peer = build(dataset, objective=objective)
     (group,) = peer.optimizer.param_groups
-    assert [id(one) for one in group["params"]] == [id(one) for one in peer.objective.parameters()]
+    named = dict(peer.objective.named_parameters())
+    expected = [id(one) for name, one in named.items() if not name.startswith("target.")]
+    assert [id(one) for one in group["params"]] == expected
+    assert (len(expected) < len(named)) == (objective[0] in WITH_TARGET)
+
+
+def test_weight_decay_leaves_a_momentum_encoder_alone(dataset):
+    """With a momentum of 1 it stays as it was, whatever the optimizer does to the rest."""
+    options = {"hidden_dim": 8, "output_dim": 4, "momentum": 1.0}
+    peer = build(
+        dataset,
+        objective=("byol", options),
+        optimizer=("sgd", {"lr": 0.1, "weight_decay": 0.5}),
+    )
+    before = state_of(peer)
+    images = dataset.train.images(range(8))
+    absorb(peer, propose(peer, images, 0), None)
+    after = state_of(peer)
+    parameters = [name for name, _ in peer.objective.named_parameters()]
+    moved = {name for name in parameters if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in parameters if not name.startswith("target.")}
 
 
 WRONG = [
@@ -96,6 +120,11 @@ WRONG = [
     ("objective", ("simclr", {"temperature": 0}), "temperature"),
     ("objective", ("simsiam", {"publish": "backbone"}), "publish"),
     ("objective", ("simsiam", {"num_layers": 0}), "num_layers"),
+    ("objective", ("byol", {"momentum": 2}), "momentum must be between 0 and 1"),
+    ("objective", ("moco_v2", {"queue_size": 0}), "queue_size"),
+    ("objective", ("moco_v3", {"publish": "queue"}), '"predictor" or "target"'),
+    ("objective", ("vicreg", {"variance_weight": -1}), "variance_weight"),
+    ("objective", ("barlow_twins", {"lambda": 0.1}), "off_diagonal_weight"),
     ("objective", ("collections:Counter", {}), "Counter"),
     ("optimizer", ("adamm", {"lr": 0.1}), "adam"),
     ("optimizer", ("adam", {"momentum": 0.9}), "momentum"),
@@ -183,7 +212,7 @@ def test_a_module_of_ones_own_is_used_as_it_is(dataset):
 # Initial weights
 
 
-@pytest.mark.parametrize("objective", [SIMCLR, SIMSIAM])
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 def test_initial_weights_depend_on_seed_and_name_only(dataset, objective):
     expected = state_of(build(dataset, name="b", seed=3, objective=objective))
 
@@ -266,6 +295,16 @@ def test_the_schedule_is_that_of_the_runs_seed():
 def test_the_plan_is_as_long_as_asked_for(others, total_steps, steps_per_round):
     config = run_config(batch_size=8, **others)
     assert make_plan(config, make_schedule(config, 32)) == Plan(total_steps, steps_per_round)
+
+
+@pytest.mark.parametrize("every_steps", [1, 2, 3, 7])
+def test_every_kth_step_from_the_first_on_exchanges(every_steps):
+    config = run_config(batch_size=8, exchange={"every_steps": every_steps})
+    plan = make_plan(config, make_schedule(config, 32))
+    exchanging = [step for step in range(30) if plan.exchanges_at(step)]
+    assert exchanging == list(range(0, 30, every_steps))
+    for step in range(20):
+        assert plan.next_exchange(step) == min(one for one in exchanging if one >= step)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

@@ -18,9 +18,10 @@ from dogo_fed.contracts import PeerId
 from dogo_fed.engine.step import absorb, propose
 from dogo_fed.errors import CheckpointError
 from dogo_fed.peer_folder import PeerFolder
-from tests.toys import ToyBackbone, same_bits, state_of, toy_images, toy_peer
+from tests.toys import WITH_TARGET, ToyBackbone, same_bits, state_of, toy_images, toy_peer
 
 CPU = torch.device("cpu")
+ALL_SAVED = [0, 2, 4, 6, 8, 9, 10]
 
 
 @pytest.fixture
@@ -52,13 +53,14 @@ def sgd(objective):
     return torch.optim.SGD(objective.parameters(), lr=0.1, momentum=0.9)
 
 
+@pytest.mark.parametrize("kind", ["simsiam", *WITH_TARGET])
 @pytest.mark.parametrize("optimizer", [None, sgd])
-def test_going_on_from_a_checkpoint_gives_the_same_bits_as_never_stopping(store, optimizer):
-    peer = toy_peer("simsiam", dropout=0.2, optimizer=optimizer)
+def test_going_on_from_a_checkpoint_gives_the_same_bits_as_never_stopping(store, kind, optimizer):
+    peer = toy_peer(kind, dropout=0.2, optimizer=optimizer)
     train(peer, range(3))
     save(store, peer, 3)
     losses = train(peer, range(3, 6))
-    resumed = toy_peer("simsiam", dropout=0.2, optimizer=optimizer)
+    resumed = toy_peer(kind, dropout=0.2, optimizer=optimizer)
     assert load(store, resumed, 3).step == 3
     assert train(resumed, range(3, 6)) == losses
     assert same_bits(state_of(peer), state_of(resumed))
@@ -76,6 +78,26 @@ def test_without_the_optimizers_state_the_bits_would_differ(store):
     assert not same_bits(state_of(peer), state_of(fresh))
 
 
+@pytest.mark.parametrize(
+    "name", ["target.backbone.conv.weight", "queue_KD", "queue_position", "target.num_updates"]
+)
+def test_without_an_objectives_own_state_the_bits_would_differ(store, name):
+    """Target, queue and counters matter, and are in the file."""
+    peer = toy_peer("moco_v2")
+    peer.objective.target.total_updates = 9
+    train(peer, range(3))
+    path = save(store, peer, 3)
+    content = torch.load(path, weights_only=True)
+    content["objective"][name] = toy_peer("moco_v2").objective.state_dict()[name]
+    torch.save(content, path)
+    resumed = toy_peer("moco_v2")
+    resumed.objective.target.total_updates = 9
+    load(store, resumed, 3)
+    train(peer, range(3, 5))
+    train(resumed, range(3, 5))
+    assert not same_bits(state_of(peer), state_of(resumed))
+
+
 def test_the_progress_comes_back_whole(store):
     peer = toy_peer("simclr")
     progress = Progress(
@@ -87,12 +109,22 @@ def test_the_progress_comes_back_whole(store):
         round_steps=3,
         ssl_loss_sum=1.5,
         mutual_kl_sum=0.125,
+        round_exchanges=2,
     )
     assert all(
         getattr(progress, item.name) != item.default for item in dataclasses.fields(progress)
     ), "every field has a value of its own here"
     store.save(peer.objective, peer.optimizer, progress)
     assert load_latest(store, peer) == progress
+
+
+def test_a_checkpoint_from_before_every_steps_has_exchanged_at_every_step(store):
+    peer = toy_peer("simclr")
+    path = save(store, peer, 5, round_steps=3, mutual_kl_sum=0.75)
+    content = torch.load(path, weights_only=True)
+    del content["progress"]["round_exchanges"]
+    torch.save(content, path)
+    assert load_latest(store, peer).round_exchanges == 3
 
 
 def test_a_new_folder_has_no_checkpoints(store):
@@ -242,6 +274,42 @@ def test_an_interrupted_save_leaves_the_folder_as_it_was(
     assert {
         name: (tmp_path / "checkpoints" / name).read_bytes() for name in files(tmp_path)
     } == before
+
+
+@pytest.mark.parametrize(
+    ("lag_steps", "kept"),
+    [(1, [9, 10]), (2, [8, 9, 10]), (3, [6, 8, 9, 10]), (5, [4, 6, 8, 9, 10]), (99, ALL_SAVED)],
+)
+def test_what_a_peer_further_behind_may_have_is_kept(tmp_path, lag_steps, kept):
+    """Of 3 steps behind 10, a peer has done at least 7, and its newest checkpoint may be of step 6."""
+    store = CheckpointStore(tmp_path / "checkpoints", keep=2, lag_steps=lag_steps)
+    peer = toy_peer("simclr")
+    for step in ALL_SAVED:
+        save(store, peer, step)
+    assert store.steps() == kept
+
+
+@pytest.mark.parametrize("every_steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("between_saves", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("total_steps", [11, 12])
+def test_peers_killed_at_any_moment_have_a_step_in_common(
+    tmp_path, monkeypatch, every_steps, between_saves, total_steps
+):
+    """Every pair of positions that two peers may have when they are killed, and the saves until then."""
+    monkeypatch.setattr(torch, "save", lambda content, path: Path(path).write_bytes(b"saved"))
+    peer = toy_peer("simclr")
+    due = sorted({*range(0, total_steps, between_saves), total_steps})
+    store = CheckpointStore(tmp_path / "checkpoints", keep=2, lag_steps=every_steps)
+    kept = []
+    for position in range(total_steps + 1):
+        if position in due:
+            save(store, peer, position)
+        kept.append(set(store.steps()))
+    for slow in range(total_steps + 1):
+        # Who is slow has shown what is due at this step, so the fast one may go to the next exchange.
+        next_exchange = (slow // every_steps + 1) * every_steps
+        for fast in range(slow, min(next_exchange, total_steps) + 1):
+            assert max(kept[slow] & kept[fast]) == max(step for step in due if step <= slow)
 
 
 def test_other_files_in_the_folder_are_not_checkpoints(store, tmp_path):

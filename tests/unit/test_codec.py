@@ -26,7 +26,7 @@ from dogo_fed.contracts import (
 from dogo_fed.errors import DogoError, MalformedDistribution, Refused
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
-from tests.contract.made import ADA, AGREEMENT, BOB, CAT, SIZE, distribution, ticket
+from tests.contract.made import ADA, AGREEMENT, BOB, CAT, SIZE, both_ways, distribution, ticket
 
 ANY_FLOAT = st.floats(allow_nan=False)
 SMALL, LARGE = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
@@ -163,11 +163,37 @@ def test_a_signal_arrives_bit_for_bit():
     assert dataclasses.replace(received, mean_NN=None) == dataclasses.replace(sent, mean_NN=None)
 
 
-def test_a_signal_without_teachers_arrives_without_a_mean():
+def test_a_signal_of_both_directions_arrives_bit_for_bit():
+    sent = signal(reverse=distribution(4))
+    received = codec.decode_signal(
+        over_the_wire(codec.encode_signal(sent)), SIZE, is_symmetric=True
+    )
+    assert received.mean_NN.tobytes() == sent.mean_NN.tobytes()
+    assert received.reverse.p_NN.tobytes() == sent.reverse.p_NN.tobytes()
+    assert received.reverse.negative_entropy == sent.reverse.negative_entropy
+    assert received.negative_entropy == sent.negative_entropy != sent.reverse.negative_entropy
+
+
+@pytest.mark.parametrize("is_symmetric", [False, True])
+def test_a_signal_without_teachers_arrives_without_a_mean(is_symmetric):
     sent = signal(mean_NN=None, negative_entropy=0.0, teachers=())
     message = over_the_wire(codec.encode_signal(sent))
-    assert not message.HasField("mean")
-    assert codec.decode_signal(message, SIZE) == sent
+    assert not message.HasField("mean") and not message.HasField("reverse_mean")
+    assert codec.decode_signal(message, SIZE, is_symmetric=is_symmetric) == sent
+
+
+@pytest.mark.parametrize("make", [distribution, both_ways])
+def test_what_is_published_arrives_with_as_many_directions_as_it_had(make):
+    sent = make(7)
+    request = over_the_wire(codec.encode_exchange(SENDER, ticket(3), sent))
+    assert request.HasField("reverse") == (sent.reverse is not None)
+    received = codec.decode_published(request, SIZE)
+    assert received.p_NN.tobytes() == sent.p_NN.tobytes()
+    if sent.reverse is None:
+        assert received.reverse is None
+    else:
+        assert received.reverse.p_NN.tobytes() == sent.reverse.p_NN.tobytes()
+        assert received.reverse.negative_entropy == sent.reverse.negative_entropy
 
 
 @pytest.mark.parametrize("error_type", codec.REFUSALS)
@@ -265,6 +291,46 @@ def test_the_mean_in_a_signal_is_checked_like_any_distribution():
         codec.decode_signal(message, SIZE)
 
 
+@pytest.mark.parametrize(
+    ("reverse", "is_symmetric", "said"),
+    [
+        (None, True, "has no mean of the reverse direction; this run exchanges both directions"),
+        (distribution(4), False, "has a mean of the reverse direction; this run exchanges one"),
+    ],
+)
+def test_another_number_of_directions_than_agreed_is_refused(reverse, is_symmetric, said):
+    message = over_the_wire(codec.encode_signal(signal(reverse=reverse)))
+    with pytest.raises(MalformedDistribution, match=said):
+        codec.decode_signal(message, SIZE, is_symmetric=is_symmetric)
+
+
+def test_a_reverse_mean_without_teachers_is_refused():
+    message = codec.encode_signal(signal(mean_NN=None, teachers=(), reverse=distribution(4)))
+    with pytest.raises(MalformedDistribution, match="has a mean of the reverse direction"):
+        codec.decode_signal(message, SIZE, is_symmetric=True)
+
+
+def test_the_reverse_is_checked_like_the_first_direction_on_both_ways():
+    request = codec.encode_exchange(SENDER, ticket(0), both_ways(0))
+    request.reverse.rows = rows_with(math.nan)
+    with pytest.raises(MalformedDistribution, match="in the reverse direction, row 2"):
+        codec.decode_published(request, SIZE)
+    request.reverse.CopyFrom(codec.encode_distribution(distribution(0, SIZE + 1)))
+    with pytest.raises(MalformedDistribution, match=f"in the reverse direction.*{SIZE + 1} images"):
+        codec.decode_published(request, SIZE)
+    reply = codec.encode_signal(signal(reverse=distribution(4)))
+    reply.reverse_mean.negative_entropy = 3.0
+    with pytest.raises(MalformedDistribution, match="in the reverse direction, the negative"):
+        codec.decode_signal(reply, SIZE, is_symmetric=True)
+
+
+def test_an_empty_reverse_is_no_distribution_and_not_none():
+    request = codec.encode_exchange(SENDER, ticket(0), distribution(0))
+    request.reverse.SetInParent()
+    with pytest.raises(MalformedDistribution, match=r"in the reverse direction.*dtype code 0"):
+        codec.decode_published(over_the_wire(request), SIZE)
+
+
 # ---- whatever arrives ----
 
 
@@ -272,10 +338,10 @@ def decode(message):
     """Runs every decoder that the two sides would run on this message."""
     if isinstance(message, pb.ExchangeRequest):
         codec.decode_ticket(message.ticket)
-        codec.decode_distribution(message.distribution, SIZE)
+        codec.decode_published(message, SIZE)
     elif isinstance(message, pb.ExchangeReply):
         codec.raise_refusal(message)
-        codec.decode_signal(message, SIZE)
+        codec.decode_signal(message, SIZE, is_symmetric=message.HasField("reverse_mean"))
     elif isinstance(message, pb.ReportRequest):
         for step in message.steps:
             codec.decode_report(StepReport, step, ADA)
@@ -293,7 +359,9 @@ VALID = (
     pb.JoinRequest(sender=SENDER, run_id="run-1", agreement=AGREEMENT),
     pb.JoinReply(refusal=pb.Refusal(code=pb.REFUSED, message="no"), next_step=3),
     pb.ExchangeRequest(sender=SENDER, ticket=codec.encode_ticket(ticket(3)), distribution=GOOD),
+    codec.encode_exchange(SENDER, ticket(3), both_ways(0)),
     codec.encode_signal(signal()),
+    codec.encode_signal(signal(reverse=distribution(4))),
     pb.ReportRequest(
         sender=SENDER,
         steps=[pb.StepReport(step=1, ssl_loss=2.0), pb.StepReport(step=2)],
@@ -325,7 +393,7 @@ def test_random_bytes_raise_nothing_but_our_errors(valid, data):
 
 
 @BY_TYPE
-@hypothesis_settings(max_examples=200)
+@hypothesis_settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_mutated_message_raises_nothing_but_our_errors(valid, data):
     content = bytearray(valid.SerializeToString())
@@ -366,9 +434,17 @@ def test_the_limit_suffices_for_one_matrix_with_all_its_names(size):
     assert reply.ByteSize() <= codec.message_limit(size)
 
 
-def test_the_limit_leaves_no_room_for_a_second_matrix():
+@pytest.mark.parametrize("size", [1, 256, 2048])
+def test_with_both_directions_the_limit_suffices_for_two_matrices(size):
+    request = largest_request(size)
+    request.reverse.CopyFrom(request.distribution)
+    assert request.ByteSize() <= codec.message_limit(size, is_symmetric=True)
+
+
+def test_the_limit_leaves_no_room_for_a_matrix_more_than_agreed():
     for size in (256, 2048):
         assert codec.message_limit(size) < 2 * 4 * size**2
+        assert codec.message_limit(size, is_symmetric=True) < 3 * 4 * size**2
 
 
 def test_the_error_tree_is_drawn_as_it_is():

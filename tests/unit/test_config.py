@@ -12,7 +12,15 @@ import yaml
 import configs
 from configs.compose import compose_run, from_mapping, load_yaml
 from dogo_fed import components
-from dogo_fed.config import ComponentConfig, DataConfig, Host, PeerConfig, Placement, RunConfig
+from dogo_fed.config import (
+    ComponentConfig,
+    DataConfig,
+    ExchangeConfig,
+    Host,
+    PeerConfig,
+    Placement,
+    RunConfig,
+)
 from dogo_fed.config_text import to_mapping, to_yaml
 from dogo_fed.data.augment import RECIPES, Recipe
 from dogo_fed.data.datasets import DATASETS
@@ -87,7 +95,7 @@ def test_every_data_set_composes(data):
     ("group", "known", "reserved"),
     [
         ("backbone", BACKBONES, ("image_size", "in_channels")),
-        ("objective", OBJECTIVES, ("backbone", "feature_dim")),
+        ("objective", OBJECTIVES, ("backbone", "feature_dim", "num_classes")),
         ("optimizer", OPTIMIZERS, ("params",)),
         ("augmentation", None, ()),
     ],
@@ -208,6 +216,15 @@ WRONG_TYPES = [
     ("exchange.enabled", "no"),
     ("exchange.deadline_s", "abc"),
     ("exchange.deadline_s", True),
+    ("exchange.symmetric", 1),
+    ("exchange.every_steps", 1.5),
+    ("exchange.every_steps", True),
+    ("exchange.graph", "chain"),
+    ("exchange.graph", ["one", "two"]),
+    ("exchange.graph", {"one": "two"}),
+    ("exchange.graph", {"one": {"two": "much"}}),
+    ("exchange.graph", {"one": {"two": True}}),
+    ("peers.one.distill_warmup_steps", 0.5),
     ("eval", "all"),
     ("eval", None),
     ("eval.knn_k", 1.0),
@@ -247,6 +264,17 @@ IMPOSSIBLE = [
     ("exchange.deadline_s", INFINITY),
     ("exchange.join_deadline_s", -1),
     ("exchange.reconnect_s", NAN),
+    ("exchange.every_steps", 0),
+    ("exchange.graph", {}),
+    ("exchange.graph", {"one": {}}),
+    ("exchange.graph", {"one": {"two": -1.0}}),
+    ("exchange.graph", {"one": {"two": NAN}}),
+    ("exchange.graph", {"one": {"two": INFINITY}}),
+    ("exchange.graph", {"one": {"two": 0.0}}),
+    ("exchange.graph", {"one": {"one": 1.0}}),
+    ("exchange.graph", {"three": {"two": 1.0}}),
+    ("exchange.graph", {"one": {"three": 1.0}}),
+    ("peers.one.distill_warmup_steps", -1),
     ("eval.knn_every_rounds", 0),
     ("eval.knn_k", 0),
     ("eval.knn_temperature", 0),
@@ -294,6 +322,10 @@ def test_an_impossible_value_is_named(key, value):
         ("coordinator.port", 65535),
         ("checkpoint.keep", 2),
         ("exchange.deadline_s", 1),
+        ("exchange.every_steps", 1),
+        ("exchange.graph", {"one": {"two": 1}}),
+        ("exchange.graph", {"one": {"two": 0.5}, "two": {}}),
+        ("peers.one.distill_warmup_steps", 0),
     ],
 )
 def test_the_borders_of_what_is_possible_are_possible(key, value):
@@ -372,6 +404,69 @@ def test_whether_anything_is_exchanged():
     assert from_mapping(MINIMAL).exchanges
     assert not from_mapping(changed("exchange.enabled", False)).exchanges
     assert not from_mapping(changed("peers", {"one": PEER})).exchanges
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [
+        ({"one": {"two": 1.0, "one": 1.0}}, "exchange.graph.one.one: a peer can't be its own"),
+        ({"one": {"two": -3.0}}, "exchange.graph.one.two must be a weight of 0 or more, not -3.0"),
+        ({"one": {"two": 0.0}}, "exchange.graph.one has only weights of 0"),
+        ({}, "no edge, so nobody would learn from anybody; say exchange.enabled=false"),
+        ({"one": {"zoe": 1.0}}, "names 'zoe', but the peers of the run are one, two"),
+        ({"zoe": {"one": 1.0}}, "names 'zoe', but the peers of the run are one, two"),
+    ],
+)
+def test_what_is_wrong_with_a_graph_is_said(graph, said):
+    assert said in the_error(lambda: from_mapping(changed("exchange.graph", graph)))
+
+
+GRAPHS = sorted(path.stem for path in (FOLDER / "exchange" / "graph").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("exchange", ["grpc", "flower"])
+def test_every_ready_made_graph_fits_its_peers(name, exchange):
+    overrides = [f"peers={name.split('_')[0]}", f"exchange={exchange}", f"+exchange/graph={name}"]
+    config = compose_run([*overrides, "host=flower"])
+    assert config.exchange.graph
+    assert from_mapping(to_mapping(config)) == config
+
+
+def test_a_graph_can_be_given_on_the_command_line():
+    config = compose_run(["peers=pair", "exchange.graph={wide: {resnet: 2}}"])
+    assert config.exchange.graph == {"wide": {"resnet": 2.0}}
+    assert "nobody" in the_error(
+        lambda: compose_run(["peers=pair", "exchange.graph={wide: {nobody: 2}}"])
+    )
+
+
+def test_no_variant_is_on_by_default():
+    assert compose_run([]).variants == {}
+
+
+def test_variants_are_named_as_the_settings_are():
+    config = compose_run(
+        [
+            "peers=pair",
+            "exchange.symmetric=true",
+            "exchange.every_steps=3",
+            "exchange.graph={wide: {resnet: 2}}",
+            "peers.wide.distill_warmup_steps=5",
+            "peers.resnet.kl_temperature=0.2",
+            "peers.resnet.distill_reduction=mean_over_elements",
+            "exchange.deadline_s=7",
+        ]
+    )
+    assert config.variants == {
+        "exchange.symmetric": True,
+        "exchange.every_steps": 3,
+        "exchange.graph": {"wide": {"resnet": 2.0}},
+        "peers.resnet.distill_reduction": "mean_over_elements",
+        "peers.resnet.kl_temperature": 0.2,
+        "peers.wide.distill_warmup_steps": 5,
+    }
+    assert dataclasses.replace(config, exchange=ExchangeConfig(enabled=False)).variants == {}
 
 
 def test_the_weight_of_the_published_code_by_default():

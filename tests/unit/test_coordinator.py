@@ -28,7 +28,9 @@ from tests.contract.made import (
     CAT,
     SIZE,
     Meeting,
+    both_ways,
     distribution,
+    every,
     seed_of,
     settings,
     ticket,
@@ -519,7 +521,166 @@ def test_an_event_that_can_not_be_written_does_not_keep_the_others_waiting():
     assert coordinator.answer(ADA, 0) is not None
 
 
+# ---- both view directions ----
+
+
+def test_two_directions_are_averaged_each_by_itself():
+    meeting = Meeting(settings(is_symmetric=True)).join_all()
+    given = [meeting.offer(peer, 0) for peer in ALL]
+    signal = meeting.coordinator.answer(BOB, 0)
+    for got, sent in (
+        (signal.mean_NN, [one.p_NN for one in given]),
+        (signal.reverse.p_NN, [one.reverse.p_NN for one in given]),
+    ):
+        assert got.tobytes() == ((sent[0] + sent[2]) * np.float32(0.5)).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("is_symmetric", "given", "said"),
+    [
+        (True, distribution(0), r"one of the view directions at step 0; the run exchanges two"),
+        (False, both_ways(0), r"two of the view directions at step 0; the run exchanges one"),
+    ],
+)
+def test_another_number_of_directions_than_agreed_is_malformed(is_symmetric, given, said):
+    meeting = Meeting(settings(is_symmetric=is_symmetric)).join_all()
+    with pytest.raises(MalformedDistribution, match=said):
+        offered(meeting, ticket(0), given)
+    assert meeting.coordinator.next_deadline_s() is None, "the step was not opened"
+    run_step(meeting, 0)
+    assert meeting.coordinator.answer(BOB, 0).teachers == (ADA, CAT)
+
+
+def test_a_reverse_of_another_size_is_refused():
+    meeting = Meeting(settings(is_symmetric=True)).join_all()
+    wrong = dataclasses.replace(distribution(0), reverse=distribution(1, size=5))
+    with pytest.raises(MalformedDistribution, match=rf"shape \(5, 5\).*batch size is {SIZE}"):
+        offered(meeting, ticket(0), wrong)
+
+
+# ---- every k-th step ----
+
+
+@pytest.fixture
+def rare():
+    """All three have joined at 0 s; they exchange at the steps 0, 3, 6, ..."""
+    return Meeting(settings(every_steps=3)).join_all()
+
+
+def test_only_steps_that_exchange_are_waited_for(rare):
+    run_step(rare, 0)
+    assert rare.coordinator.answer(ADA, 0).next_step == 1
+    assert (rare.coordinator.next_step, rare.coordinator.next_open_step) == (1, 3)
+    assert rare.coordinator.next_deadline_s() is None, "nobody waits between two exchanges"
+    run_step(rare, 3, now_s=500.0)
+    assert rare.coordinator.answer(ADA, 3).teachers == (BOB, CAT)
+    assert rare.coordinator.next_open_step == 6
+    assert rare.events == []
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 5])
+def test_a_step_that_does_not_exchange_has_no_ticket(rare, step):
+    run_step(rare, 0)
+    with pytest.raises(SchemaMismatch, match=rf"offers step {step}, .*exchange.every_steps"):
+        rare.offer(ADA, step)
+
+
+@pytest.mark.parametrize(("first_step", "open_step"), [(0, 0), (1, 3), (2, 3), (3, 3), (4, 6)])
+def test_a_run_that_goes_on_between_two_exchanges_opens_the_next_one(first_step, open_step):
+    meeting = Meeting(settings(every_steps=3, first_step=first_step))
+    assert meeting.join(ADA) == first_step
+    meeting.join_all(BOB, CAT)
+    assert meeting.coordinator.next_open_step == open_step
+    run_step(meeting, open_step)
+    assert meeting.coordinator.answer(ADA, open_step).teachers == (BOB, CAT)
+
+
+def test_a_new_process_goes_on_after_the_last_exchange_and_is_waited_for(rare):
+    run_step(rare, 0)
+    rare.coordinator.lose(ADA, "died", 1.0)
+    run_step(rare, 3, (BOB, CAT), 2.0)
+    assert rare.join(ADA, 3.0, "ada-2") == 4
+    run_step(rare, 6, (BOB, CAT), 4.0)
+    assert rare.coordinator.answer(BOB, 6) is None
+    rare.offer(ADA, 6, 5.0, incarnation="ada-2")
+    assert rare.coordinator.answer(BOB, 6).teachers == (ADA, CAT)
+
+
+def test_who_comes_late_goes_on_after_the_last_exchange(rare):
+    run_step(rare, 0, (ADA, BOB))
+    rare.coordinator.tick(10.0)
+    run_step(rare, 3, (ADA, BOB), 11.0)
+    rare.offer(CAT, 0, 12.0)
+    late = rare.coordinator.answer(CAT, 0)
+    assert late.teachers == (ADA, BOB) and late.next_step == 4
+    assert "came late to step 0 and goes on with step 4" in rare.events[-1].message
+    run_step(rare, 6, (ADA, BOB), 13.0)
+    assert rare.coordinator.answer(ADA, 6) is None, "it is waited for again"
+
+
+def test_the_last_two_exchanges_are_kept_however_far_apart(rare):
+    for step in (0, 3, 6):
+        run_step(rare, step)
+    teachers = [rare.coordinator.answer(ADA, step).teachers for step in (0, 3, 6)]
+    assert teachers == [(), (BOB, CAT), (BOB, CAT)]
+
+
+def test_a_stop_between_two_exchanges_is_told_at_the_next(rare):
+    run_step(rare, 0)
+    rare.coordinator.stop("stopped by the user", 1.0)
+    assert not rare.coordinator.answer(ADA, 0).stop
+    run_step(rare, 3)
+    signals = [rare.coordinator.answer(peer, 3) for peer in ALL]
+    assert [(one.stop, one.next_step) for one in signals] == [(True, 4)] * 3
+    assert rare.told() == [("stopped", "", 1, 1.0)]
+
+
+def test_events_between_two_exchanges_are_of_the_step_that_comes_next(rare):
+    run_step(rare, 0)
+    rare.coordinator.lose(ADA, "died", 1.0)
+    rare.offer(BOB, 3, 2.0)
+    rare.coordinator.lose(CAT, "died", 3.0)
+    assert [event.step for event in rare.events] == [1, 3]
+
+
+# ---- a teaching graph ----
+
+
+def test_each_learner_hears_its_own_teachers():
+    graph = {ADA: {BOB: 3.0, CAT: 1.0}, BOB: {ADA: 2.0}}
+    meeting = Meeting(settings(graph=graph)).join_all()
+    given = {peer: meeting.offer(peer, 0) for peer in ALL}
+    signals = {peer: meeting.coordinator.answer(peer, 0) for peer in ALL}
+    np.testing.assert_allclose(
+        signals[ADA].mean_NN, 0.75 * given[BOB].p_NN + 0.25 * given[CAT].p_NN, rtol=1e-6
+    )
+    assert signals[ADA].teachers == (BOB, CAT)
+    assert signals[BOB].mean_NN is given[ADA].p_NN and signals[BOB].teachers == (ADA,)
+    assert signals[CAT].mean_NN is None and signals[CAT].teachers == ()
+    assert [one.next_step for one in signals.values()] == [1, 1, 1]
+
+
+def test_a_step_waits_for_peers_that_nobody_learns_from():
+    meeting = Meeting(settings(graph={ADA: {BOB: 1.0}})).join_all()
+    run_step(meeting, 0, (ADA, BOB))
+    assert meeting.coordinator.answer(ADA, 0) is None
+    meeting.offer(CAT, 0)
+    assert meeting.coordinator.answer(ADA, 0).teachers == (BOB,)
+
+
+def test_where_a_teacher_is_lost_the_others_count_whole_and_without_any_one_learns_alone():
+    meeting = Meeting(settings(graph={ADA: {BOB: 1.0, CAT: 9.0}, BOB: {CAT: 1.0}})).join_all()
+    meeting.coordinator.lose(CAT, "died", 0.0)
+    given = meeting.offer(BOB, 0)
+    meeting.offer(ADA, 0)
+    assert meeting.coordinator.answer(ADA, 0).mean_NN is given.p_NN
+    assert meeting.coordinator.answer(BOB, 0).mean_NN is None
+
+
 # ---- anything in any order ----
+
+
+GRAPH = {ADA: {BOB: 3.0, CAT: 1.0}, BOB: {CAT: 0.5, ADA: 0.0}}
 
 
 class AnythingInAnyOrder(RuleBasedStateMachine):
@@ -539,11 +700,26 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
         self.heard = set()
         self.answers = {}
 
-    @initialize(join_deadline_s=st.sampled_from([4.0, 30.0]))
-    def begin(self, join_deadline_s):
+    @initialize(
+        join_deadline_s=st.sampled_from([4.0, 30.0]),
+        every_steps=st.sampled_from([1, 1, 3]),
+        first_step=st.sampled_from([0, 0, 4]),
+        graph=st.sampled_from([None, None, GRAPH]),
+    )
+    def begin(self, join_deadline_s, every_steps, first_step, graph):
         self.join_deadline_s = join_deadline_s
+        self.every_steps, self.graph = every_steps, graph
+        # As many steps before the first one that exchanges: nothing has ever been said of them.
+        self.first_open = every(every_steps)(first_step)
+        self.next_step = first_step
         self.meeting = Meeting(
-            settings(deadline_s=self.DEADLINE_S, join_deadline_s=join_deadline_s)
+            settings(
+                deadline_s=self.DEADLINE_S,
+                join_deadline_s=join_deadline_s,
+                every_steps=every_steps,
+                first_step=first_step,
+                graph=graph,
+            )
         )
         self.coordinator = self.meeting.coordinator
 
@@ -559,7 +735,8 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
         self.has_left[peer] = False
         open_step = self.coordinator.next_open_step
         next_step = self.meeting.join(peer, self.now_s, self.incarnation(peer))
-        assert next_step == open_step
+        assert next_step == self.coordinator.next_step <= open_step
+        assert every(self.every_steps)(next_step) == open_step
         assert self.coordinator.standing(peer) is Membership.PRESENT
         self.heard.discard((peer, open_step))
         if self.offered_at_s.get(open_step, {}).pop(peer, None) is not None:
@@ -567,8 +744,8 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
 
     @rule(peer=st.sampled_from(ALL), behind=st.sampled_from([0, 0, 0, 0, 1, 2, 3, 4]))
     def offer(self, peer, behind):
-        step = self.coordinator.next_open_step - behind
-        if not self.is_in(peer) or step < 0:
+        step = self.coordinator.next_open_step - behind * self.every_steps
+        if not self.is_in(peer) or step < self.first_open:
             return
         self.meeting.offer(peer, step, self.now_s, incarnation=self.incarnation(peer))
         assert self.coordinator.standing(peer) is Membership.PRESENT or behind
@@ -622,7 +799,10 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
     @invariant()
     def steps_only_go_forward(self):
         assert self.coordinator.next_open_step >= self.highest_step
+        assert self.coordinator.next_open_step % self.every_steps == 0
         self.highest_step = self.coordinator.next_open_step
+        assert self.coordinator.next_step >= self.next_step
+        self.next_step = self.coordinator.next_step
 
     @invariant()
     def nobody_waits_beyond_the_deadline(self):
@@ -643,7 +823,8 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
     @invariant()
     def answers_are_right_and_final(self):
         open_step = self.coordinator.next_open_step
-        for step in range(max(0, open_step - 5), open_step + 1):
+        k = self.every_steps
+        for step in range(max(self.first_open, open_step - 5 * k), open_step + 1, k):
             for peer in ALL:
                 signal = self.coordinator.answer(peer, step)
                 assert (signal is None) == (step == open_step)
@@ -653,21 +834,24 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
     def check(self, peer, step, signal, open_step):
         offered = self.offered_at_s.get(step, {})
         assert step < signal.next_step <= open_step
-        if step < open_step - 2:
+        if step < open_step - 2 * self.every_steps:
             assert signal.teachers == (), "the last two steps are kept"
             return
-        others = {name for name in offered if name != peer}
-        perhaps = {name for name in ALL if (name, step) in self.superseded and name != peer}
+        weights = self.weights_of(peer)
+        others = {name for name in offered if name in weights}
+        perhaps = {name for name in ALL if (name, step) in self.superseded and name in weights}
         assert others <= set(signal.teachers) <= others | perhaps
         assert list(signal.teachers) == sorted(signal.teachers)
         assert 0.0 <= signal.waited_s <= self.DEADLINE_S + self.join_deadline_s
-        total_NN = None
-        for name in signal.teachers:
-            p_NN = distribution(seed_of(name, step)).p_NN
-            total_NN = p_NN.copy() if total_NN is None else total_NN + p_NN
-        if total_NN is None:
+        given = [distribution(seed_of(name, step)).p_NN for name in signal.teachers]
+        if not given:
             assert signal.mean_NN is None
+        elif self.graph is not None:
+            shares = np.array([weights[name] for name in signal.teachers])
+            mean_NN = np.average(given, axis=0, weights=shares)
+            np.testing.assert_allclose(signal.mean_NN, mean_NN, rtol=1e-6)
         else:
+            total_NN = sum(given[1:], start=given[0])
             scale = np.float32(1.0 / len(signal.teachers))
             assert signal.mean_NN.tobytes() == (total_NN * scale).tobytes()
         first = self.answers.setdefault((peer, step), signal)
@@ -679,6 +863,11 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
         assert first.negative_entropy == signal.negative_entropy
         if peer in offered:
             assert signal.next_step == step + 1
+
+    def weights_of(self, peer):
+        """Returns the weights of those who may teach the peer."""
+        weights = dict.fromkeys(ALL, 1.0) if self.graph is None else self.graph.get(peer, {})
+        return {name: weight for name, weight in weights.items() if weight > 0 and name != peer}
 
     @invariant()
     def events_tell_what_happened(self):

@@ -47,7 +47,10 @@ def random_images(number, size=8, seed=0):
 
 
 def test_unknown_name_lists_known_names_and_the_nearest():
-    with pytest.raises(ConfigError, match=r"unknown data set 'digit_m'.*cifar100.*'digits_m'\?"):
+    with pytest.raises(
+        ConfigError,
+        match=r"unknown data set 'digit_m'.*cifar100.*did you mean 'digits_m' or 'digits'\?",
+    ):
         build_dataset("digit_m", {})
 
 

@@ -181,13 +181,26 @@ def make_scene(tmp_path, monkeypatch):
 # ---- parity ----
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    run = prepared("exchange=flower")
-    config = dataclasses.replace(run.config, run_dir=str(tmp_path_factory.mktemp("local") / "run"))
+VARIANTS = (
+    "exchange.symmetric=true",
+    "exchange.every_steps=3",
+    "exchange.graph={wide: {resnet: 0.3}}",
+    "peers.wide.distill_warmup_steps=4",
+    "peers.resnet.kl_temperature=0.3",
+)
+
+
+def in_lockstep(folder, *changes):
+    run = prepared("exchange=flower", *changes)
+    config = dataclasses.replace(run.config, run_dir=str(folder))
     sink = KeepingSink()
     run_local(dataclasses.replace(run, config=config), create(config), sink, lambda: False)
     return {one.peer: one.state_digest for one in sink.records if isinstance(one, PeerResult)}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return in_lockstep(tmp_path_factory.mktemp("local") / "run")
 
 
 @pytest.mark.parametrize("exchange", ["flower", "grpc"])
@@ -204,6 +217,17 @@ def test_peers_driven_by_messages_equal_peers_in_lock_step(
         assert [one.step for one in steps] == list(range(STEPS))
         assert all(one.num_teachers == 1 for one in steps)
     assert sorted(scene.kinds()) == ["peer_placed"] * 2 + ["peer_started"] * 2
+
+
+def test_with_all_variants_messages_equal_lock_step(make_scene, reference, tmp_path, monkeypatch):
+    monkeypatch.setattr(seeding, "_owner", WaitingOwner())
+    scene = make_scene("exchange=flower", *VARIANTS, real=True)
+    scene.supervise()
+    expected = in_lockstep(tmp_path / "lockstep", *VARIANTS)
+    assert scene.digests() == expected
+    assert all(expected[peer] != reference[peer] for peer in expected)
+    for node_id in NODES.values():
+        assert scene.grid.kinds(node_id).count("train.step") == 2, "the steps 0 and 3"
 
 
 # ---- toys: the life cycle ----
@@ -230,6 +254,59 @@ def test_a_step_costs_about_one_message(make_scene):
         kinds = scene.grid.kinds(node_id)
         assert kinds.count("train.step") == STEPS
         assert kinds[0] == "train.start"
+
+
+def test_only_steps_that_exchange_cost_a_message(make_scene):
+    scene = make_scene("exchange=flower", "exchange.every_steps=4")
+    scene.supervise()
+    assert [scene.toys.steps[(peer, 0)] for peer in (ADA, BOB)] == every_step(ADA, BOB)
+    assert scene.toys.teachers == {(ADA, 0): [(BOB,)] * 2, (BOB, 0): [(ADA,)] * 2}
+    for node_id in NODES.values():
+        assert scene.grid.kinds(node_id).count("train.step") == 2
+
+
+@pytest.mark.parametrize("first_step", [1, 2, 3, 5, STEPS])
+def test_a_run_that_goes_on_between_two_exchanges_begins_with_its_first_step(
+    first_step, make_scene
+):
+    scene = make_scene("exchange=flower", "exchange.every_steps=4")
+    scene.folder = dataclasses.replace(scene.folder, checkpoint_step=first_step)
+    scene.supervise()
+    expected = list(range(first_step, STEPS))
+    assert [scene.toys.steps[(peer, 0)] for peer in (ADA, BOB)] == [expected] * 2
+    taught = len([step for step in expected if step % 4 == 0])
+    assert scene.toys.teachers[(ADA, 0)] == [(BOB,)] * taught
+    assert all(ending == Ending(Outcome.FINISHED) for _, _, ending in scene.toys.endings)
+
+
+def test_a_host_that_dies_between_two_exchanges_comes_back_before_the_next(make_scene):
+    scene = make_scene("exchange=flower", "exchange.every_steps=3")
+
+    def die(peer, number, step):
+        if (peer, number, step) == (BOB, 0, 2):
+            scene.replace_host(BOB)
+            eventually(lambda: (BOB, 1) in scene.toys.steps, "the second start")
+        if (peer, step) == (ADA, 3):
+            eventually(lambda: "peer_rejoined" in scene.kinds(BOB), "the return")
+
+    scene.toys.crash = die
+    scene.supervise()
+    assert scene.toys.steps[(BOB, 1)] == [1, 2, 3, 4, 5], "after the last exchange"
+    assert scene.toys.teachers[(ADA, 0)] == [(BOB,)] * 2, "it missed none"
+
+
+def test_a_stop_between_two_exchanges_ends_all_peers_after_the_next(make_scene):
+    scene = make_scene("exchange=flower", "exchange.every_steps=3")
+
+    def ask(peer, number, step):
+        if step == 1:
+            scene.is_stop_requested = True
+            eventually(lambda: "stopped" in scene.kinds(), "the stop")
+
+    scene.toys.crash = ask
+    scene.supervise()
+    assert [ending.outcome for _, _, ending in scene.toys.endings] == [Outcome.STOPPED] * 2
+    assert scene.toys.saved == {ADA: [4], BOB: [4]}
 
 
 @pytest.mark.parametrize("exchange", ["flower", "grpc"])

@@ -45,7 +45,7 @@ from dogo_fed.reporting import (
     write_json_atomic,
 )
 from dogo_fed.reporting.canvas import spread
-from dogo_fed.reporting.series import collect_series, smoothed
+from dogo_fed.reporting.series import at_exchanges, collect_series, smoothed
 from dogo_fed.reporting.units import human_bytes, human_seconds
 
 
@@ -300,8 +300,9 @@ class TestSummary:
         )
         summary = json.loads((tmp_path / "s.json").read_text())
         assert list(summary) == [
-            "run_id", "seed", "host", "steps", "wall_s", "peers", "exchange", "events",
+            "run_id", "seed", "host", "steps", "wall_s", "peers", "exchange", "variants", "events",
         ]  # fmt: skip
+        assert summary["variants"] == {}
         assert list(summary["peers"]) == ["ada", "bob"]
         assert summary["peers"]["ada"] == {
             "backbone": "resnet18",
@@ -365,7 +366,25 @@ class TestSummary:
         for part in ("25.0 % -> 75.0 %", "+50.0", "80.0 %", "0.125", "ada", "bob", "2 min 05 s"):
             assert part in text
         assert "peer ada is not heard of" in text
+        assert "variant" not in text
         assert max(map(len, text.splitlines())) <= width
+
+    def test_every_variant_that_is_on_is_in_the_summary_and_below_the_table(self) -> None:
+        variants = {
+            "exchange.symmetric": True,
+            "exchange.graph": {"ada": {"bob": 1.5}},
+            "peers.ada.distill_reduction": "mean_over_elements",
+        }
+        summary = build_summary("r1", 7, "ray", 20, 125.0, True, self.totals(), variants)
+        assert summary["variants"] == variants
+        console = Console(file=io.StringIO(), width=160)
+        print_summary(summary, console)
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert [line.rstrip() for line in lines if line.startswith("variant")] == [
+            "variant: exchange.symmetric=true",
+            'variant: exchange.graph={"ada": {"bob": 1.5}}',
+            "variant: peers.ada.distill_reduction=mean_over_elements",
+        ]
 
 
 class TestCurves:
@@ -425,6 +444,18 @@ class TestCurves:
     def test_kl_counts_only_with_teachers(self) -> None:
         (peer,), _ = collect_series([step_report(step=0, num_teachers=0), step_report(step=1)])
         assert math.isnan(peer.mutual_kl_S[0]) and peer.mutual_kl_S[1] == 0.5
+
+    def test_a_kl_at_every_third_step_is_drawn_as_a_line_with_gaps_where_nobody_taught(
+        self,
+    ) -> None:
+        nan = math.nan
+        steps_S = np.arange(2.0, 15.0)
+        values_S = np.array([nan, 1, nan, nan, 2, nan, nan, nan, nan, nan, 4, nan, nan])
+        steps_E, values_E = at_exchanges(steps_S, values_S)
+        assert steps_E.tolist() == [3, 6, 9, 12]
+        np.testing.assert_array_equal(values_E, [1, 2, nan, 4])
+        for as_it_was in (values_S * nan, np.where(steps_S == 5, 1.0, nan), steps_S):
+            np.testing.assert_array_equal(at_exchanges(steps_S, as_it_was)[1], as_it_was)
 
     def test_smoothing_equals_the_mean_of_the_window(self) -> None:
         values_S = np.array([1.0, math.nan, 3.0, 8.0, math.nan, math.nan, math.nan, 2.0])
@@ -544,6 +575,25 @@ class TestLiveView:
                 emitter.join()
         assert "100 %" in output.getvalue()
         assert "eve" in output.getvalue()
+
+    def test_the_kl_of_the_last_exchange_is_shown_until_the_next_one(self) -> None:
+        from dogo_fed.reporting.progress import RunProgress
+
+        def shown(every_steps: int, taught: set[int]) -> list[float]:
+            progress = RunProgress(["ada"], 20, lambda: 0.0, every_steps)
+            found = []
+            for step in range(6):
+                is_taught = step in taught
+                progress.take(
+                    step_report(step=step, mutual_kl=float(step), num_teachers=int(is_taught))
+                )
+                found.append(progress.peers["ada"].mutual_kl)
+            return found
+
+        nan = math.nan
+        np.testing.assert_array_equal(shown(1, {0, 1, 3}), [0, 1, nan, 3, nan, nan])
+        np.testing.assert_array_equal(shown(3, {0, 3}), [0, 0, 0, 3, 3, 3])
+        np.testing.assert_array_equal(shown(2, {2}), [nan, nan, 2, 2, nan, nan])
 
     def test_time_left_counts_from_where_a_resumed_run_started(self) -> None:
         from dogo_fed.reporting.progress import RunProgress

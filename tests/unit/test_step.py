@@ -13,6 +13,7 @@ from torch import nn
 
 from dogo_fed import seeding
 from dogo_fed.contracts import SimilarityDistribution, TeacherSignal, Ticket
+from dogo_fed.coordination.rendezvous import Rendezvous
 from dogo_fed.engine.step import StepLosses, absorb, dogo_step, propose, show
 from dogo_fed.errors import TrainingError
 from dogo_fed.exchange.base import Traffic
@@ -293,6 +294,162 @@ def test_the_kl_teaches_only_what_is_learned_with(reduction):
             rtol=1e-5,
             atol=PUBLICATION_ROUNDING,
         )
+
+
+# ---------------------------------------------------------------------------------------------------
+# Variants: both directions, several weighted teachers, temperatures and weights of one's own
+
+
+def taught_by(*kinds: str, reverse: bool = False, temperature: float = 0.1):
+    """Returns what peers of these kinds show of the images."""
+    shown = []
+    for number, kind in enumerate(kinds):
+        peer = toy_peer(kind, name=f"{kind}{number}")
+        peer = dataclasses.replace(peer, is_symmetric=reverse, temperature=temperature)
+        shown.append(show(peer, propose(peer, toy_images(NUM_IMAGES), 0)))
+    return shown
+
+
+def fixed_learner(weight: float = 3.0, temperature: float = 0.1):
+    """Returns a learner whose embeddings are leaves, so that their gradients can be looked at."""
+    objective = FixedOutput()
+    return dataclasses.replace(
+        toy_peer("simclr", weight=weight),
+        objective=objective,
+        temperature=temperature,
+        optimizer=torch.optim.SGD(objective.parameters(), lr=0.1),
+    )
+
+
+def loop_rows(p_NN: np.ndarray) -> loops.Rows:
+    return p_NN.astype(float).tolist()
+
+
+def assert_gradients(peer, expected_a, expected_b):
+    for tensor, expected in (
+        (peer.objective.learn_with.a_ND, expected_a),
+        (peer.objective.learn_with.b_ND, expected_b),
+    ):
+        torch.testing.assert_close(
+            tensor.grad,
+            torch.tensor(expected, dtype=torch.float64),
+            rtol=1e-5,
+            atol=PUBLICATION_ROUNDING,
+        )
+
+
+def combined(*terms):
+    """Returns the sum of (factor, rows) over matrices of one shape."""
+    return [
+        [math.fsum(factor * rows[i][j] for factor, rows in terms) for j in range(len(row))]
+        for i, row in enumerate(terms[0][1])
+    ]
+
+
+def test_both_directions_are_published_only_if_asked_for():
+    peer = toy_peer("simsiam")
+    proposal = propose(peer, toy_images(), 0)
+    assert show(peer, proposal).reverse is None
+    shown = show(dataclasses.replace(peer, is_symmetric=True), proposal)
+    pair = proposal.output.publish
+    expected = loops.similarity_distribution(loops.rows(pair.b_ND), loops.rows(pair.a_ND), 0.1)
+    np.testing.assert_allclose(shown.reverse.p_NN, expected, atol=1e-5)
+    assert shown.p_NN.tobytes() == show(peer, proposal).p_NN.tobytes()
+    entropy = math.fsum(p * math.log(p) for row in expected for p in row) / len(expected)
+    assert shown.reverse.negative_entropy == pytest.approx(entropy, abs=1e-5)
+    assert not np.allclose(shown.reverse.p_NN, shown.p_NN, atol=1e-3)
+    assert not np.allclose(shown.reverse.p_NN, shown.p_NN.T, atol=1e-3)
+
+
+def test_the_kl_of_both_directions_is_their_mean_and_so_is_its_gradient():
+    (shown,) = taught_by("simsiam", reverse=True)
+    peer = fixed_learner()
+    signal = dataclasses.replace(signal_of(shown), reverse=shown.reverse)
+    losses = absorb(peer, propose(peer, toy_images(NUM_IMAGES), 0), signal)
+    a, b = (
+        loops.rows(one) for one in (peer.objective.learn_with.a_ND, peer.objective.learn_with.b_ND)
+    )
+    forth, back = loop_rows(shown.p_NN), loop_rows(shown.reverse.p_NN)
+    kl_forth = loops.kl(forth, loops.similarity_distribution(a, b, 0.1))
+    kl_back = loops.kl(back, loops.similarity_distribution(b, a, 0.1))
+    assert abs(kl_forth - kl_back) > 1e-3, "the two directions are told apart"
+    assert losses.mutual_kl == pytest.approx((kl_forth + kl_back) / 2, abs=1e-5)
+    forth_a, forth_b = loops.kl_gradients(a, b, forth, 0.1)
+    back_b, back_a = loops.kl_gradients(b, a, back, 0.1)
+    half = 3.0 / 2
+    assert_gradients(
+        peer,
+        combined((half, forth_a), (half, back_a)),
+        combined((half, forth_b), (half, back_b)),
+    )
+    assert peer.objective.publish.a_ND.grad is None
+
+
+def test_weighted_teachers_pull_by_the_weighted_mean_of_their_kls():
+    first, second = taught_by("simsiam", "simclr")
+    rendezvous = Rendezvous(0, 0.0)
+    rendezvous.add("first", first, 0.0)
+    rendezvous.add("second", second, 0.0)
+    rendezvous.add("simclr", first, 0.0)
+    rendezvous.close(0.0, stop=False)
+    signal = rendezvous.signal_for("simclr", 1, {"first": 1.0, "second": 4.0})
+    peer = fixed_learner()
+    losses = absorb(peer, propose(peer, toy_images(NUM_IMAGES), 0), signal)
+    a, b = (
+        loops.rows(one) for one in (peer.objective.learn_with.a_ND, peer.objective.learn_with.b_ND)
+    )
+    mine = loops.similarity_distribution(a, b, 0.1)
+    kls = [loops.kl(loop_rows(one.p_NN), mine) for one in (first, second)]
+    assert losses.mutual_kl == pytest.approx(0.2 * kls[0] + 0.8 * kls[1], abs=1e-5)
+    grads = [loops.kl_gradients(a, b, loop_rows(one.p_NN), 0.1) for one in (first, second)]
+    assert_gradients(
+        peer,
+        *(combined((3.0 * 0.2, grads[0][side]), (3.0 * 0.8, grads[1][side])) for side in (0, 1)),
+    )
+
+
+def test_each_peer_has_a_temperature_of_its_own():
+    """A teacher publishes with its own, a learner compares with its own."""
+    (shown,) = taught_by("simsiam", temperature=0.5)
+    (colder,) = taught_by("simsiam", temperature=0.1)
+    assert shown.negative_entropy < colder.negative_entropy - 0.1
+    peer = fixed_learner(temperature=0.2)
+    losses = absorb(peer, propose(peer, toy_images(NUM_IMAGES), 0), signal_of(shown))
+    a, b = (
+        loops.rows(one) for one in (peer.objective.learn_with.a_ND, peer.objective.learn_with.b_ND)
+    )
+    theirs = loop_rows(shown.p_NN)
+    mine = loops.similarity_distribution(a, b, 0.2)
+    assert losses.mutual_kl == pytest.approx(loops.kl(theirs, mine), abs=1e-5)
+    grads = loops.kl_gradients(a, b, theirs, 0.2)
+    assert_gradients(peer, *(combined((3.0, one)) for one in grads))
+
+
+def test_a_weight_of_ones_own_scales_the_pull_of_this_peer_only():
+    (shown,) = taught_by("simsiam")
+    gradients = []
+    for weight in (0.5, 2.0):
+        peer = fixed_learner(weight)
+        absorb(peer, propose(peer, toy_images(NUM_IMAGES), 0), signal_of(shown))
+        gradients.append(peer.objective.learn_with.a_ND.grad)
+    torch.testing.assert_close(gradients[1], 4.0 * gradients[0])
+
+
+@pytest.mark.parametrize(
+    ("warmup_steps", "step", "share"),
+    [(0, 0, 1.0), (0, 5, 1.0), (4, 0, 0.0), (4, 1, 0.25), (4, 3, 0.75), (4, 4, 1.0), (4, 99, 1.0)],
+)
+def test_the_weight_rises_linearly_with_the_runs_step(warmup_steps, step, share):
+    (shown,) = taught_by("simsiam")
+    peer = dataclasses.replace(fixed_learner(3.0), distill_warmup_steps=warmup_steps)
+    assert peer.distill_weight_at(step) == share * 3.0
+    losses = absorb(peer, propose(peer, toy_images(NUM_IMAGES), step), signal_of(shown))
+    full = fixed_learner(3.0)
+    expected = absorb(full, propose(full, toy_images(NUM_IMAGES), step), signal_of(shown))
+    assert losses == expected, "losses are reported without the weight"
+    torch.testing.assert_close(
+        peer.objective.learn_with.a_ND.grad, share * full.objective.learn_with.a_ND.grad
+    )
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dogo_fed.contracts import SimilarityDistribution
 from dogo_fed.errors import MalformedDistribution
 from dogo_fed.wire.validation import ENTROPY_TOLERANCE, ROW_SUM_TOLERANCE, check_distribution
-from tests.contract.made import SIZE, distribution
+from tests.contract.made import SIZE, both_ways, distribution
 
 GOOD = distribution(0)
 
@@ -104,6 +104,25 @@ def test_an_impossible_entropy_is_refused_with_its_range(entropy):
 def test_only_square_float32_matrices_pass(p_NN, said):
     message = refusal(SimilarityDistribution(p_NN, GOOD.negative_entropy))
     assert "square float32 matrix" in message and said in message
+
+
+def test_a_distribution_with_its_reverse_passes():
+    check_distribution(both_ways(0))
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (with_entry(math.nan), "in the reverse direction, row 2 has entries"),
+        (with_entry(0.9), "in the reverse direction, row 2 sums to"),
+        (dataclasses.replace(GOOD, negative_entropy=1.0), "in the reverse direction, the negative"),
+        (dataclasses.replace(GOOD, p_NN=GOOD.p_NN.astype(float)), "in the reverse direction, a"),
+        (distribution(0, SIZE + 1), "one matrix of the same size"),
+        (both_ways(1), "without a reverse"),
+    ],
+)
+def test_a_broken_reverse_is_refused_as_such(broken, said):
+    assert said in refusal(dataclasses.replace(GOOD, reverse=broken))
 
 
 def test_the_empty_matrix_is_refused():

@@ -1,0 +1,220 @@
+"""From finished cells to the answer: scores by peer, method and seed, what they cost, what they show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dogo_fed.compare.experiment import Cell, Experiment, Method
+from dogo_fed.compare.protocols import read_protocol
+from dogo_fed.compare.standing import finished_summary
+from dogo_fed.compare.statistics import PairedDifference, Spread, paired_difference, spread
+from dogo_fed.reporting import PeerSummary, RunSummary
+
+RUN_METRICS = {"linear_top1": "linear probe", "knn_top1": "kNN"}
+"""Scores of every run's summary, and how they are called; any other metric is "protocol/condition"."""
+
+_BASELINES = (Method.SOLO, Method.OFFLINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One peer under all methods, by one metric.
+
+    Attributes:
+        scores: method to seed to score; accuracies are 0 to 1.
+        backbone, objective: what the peer is.
+    """
+
+    peers: str
+    data: str
+    metric: str
+    peer: str
+    backbone: str
+    objective: str
+    scores: Mapping[Method, Mapping[int, float]]
+
+    def spread(self, method: Method) -> Spread:
+        """Returns mean and deviation of a method's scores over its seeds."""
+        return spread(list(self.scores.get(method, {}).values()))
+
+    def difference(self, baseline: Method) -> PairedDifference:
+        """Returns DoGo minus the baseline, over the seeds that both have."""
+        return paired_difference(self.scores.get(Method.DOGO, {}), self.scores.get(baseline, {}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What the cells of a method took, means over them.
+
+    Attributes:
+        cells: how many are finished.
+        wall_s: seconds from start to end, evaluation included; only of cells that ran in one go, NaN if
+            there is none.
+        steps: of a cell; every learner has made so many updates unless `is_short`.
+        images: that a learner has seen, with repetition.
+        bytes_per_step: the payload that a peer sends, and gets, at each step: 4 N^2; 0 without exchange.
+        is_short: whether some learner has missed steps.
+    """
+
+    peers: str
+    data: str
+    method: Method
+    cells: int
+    wall_s: float
+    steps: int
+    images: int
+    bytes_per_step: int
+    is_short: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellReport:
+    """How a cell ended: "finished", or "failed", "blocked", "stopped", "missing" with a sentence."""
+
+    id: str
+    folder: str
+    outcome: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The answer.
+
+    Attributes:
+        methods: columns, in order.
+        rows: grouped by peers, data set and metric.
+    """
+
+    experiment: Experiment
+    methods: tuple[Method, ...]
+    rows: tuple[Row, ...]
+    costs: tuple[Cost, ...]
+    cells: tuple[CellReport, ...]
+
+    @property
+    def baselines(self) -> tuple[Method, ...]:
+        """What DoGo is compared with."""
+        if Method.DOGO not in self.methods:
+            return ()
+        return tuple(method for method in _BASELINES if method in self.methods)
+
+
+def compare(
+    experiment: Experiment, cells: Sequence[Cell], reports: Sequence[CellReport]
+) -> Comparison:
+    """Returns the comparison of all cells that are finished.
+
+    Args:
+        experiment: what is compared.
+        cells: all of it.
+        reports: how each cell ended.
+    """
+    methods = tuple(method for method in Method if method in set(experiment.methods))
+    finished = [
+        (cell, summary) for cell in cells if (summary := finished_summary(cell)) is not None
+    ]
+    return Comparison(
+        experiment=experiment,
+        methods=methods,
+        rows=tuple(_rows(experiment, methods, finished)),
+        costs=tuple(_costs(experiment, methods, finished)),
+        cells=tuple(reports),
+    )
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """The scores of one peer by one metric, while they are gathered."""
+
+    scores: dict[Method, dict[int, float]] = field(default_factory=dict)
+    backbone: str = ""
+    objective: str = ""
+
+
+def _rows(
+    experiment: Experiment,
+    methods: Sequence[Method],
+    finished: Iterable[tuple[Cell, RunSummary]],
+) -> Iterable[Row]:
+    found: dict[tuple[str, str, str, str], _Gathered] = {}
+    for cell, summary in finished:
+        if cell.method not in methods:
+            continue
+        protocols = [read_protocol(cell.folder, name) for name in experiment.protocols]
+        for name in cell.learners:
+            peer = summary["peers"][name]
+            for metric, score in _scores(name, peer, protocols):
+                key = (cell.peers, cell.data, metric, name)
+                one = found.setdefault(key, _Gathered())
+                one.scores.setdefault(cell.method, {})[cell.seed] = score
+                one.backbone = peer["backbone"]
+                if cell.method is not Method.SUPERVISED or not one.objective:
+                    one.objective = peer["objective"]
+    order = {metric: place for place, metric in enumerate(dict.fromkeys(key[2] for key in found))}
+    for key in sorted(found, key=lambda key: (key[0], key[1], order[key[2]], key[3])):
+        one = found[key]
+        yield Row(
+            peers=key[0],
+            data=key[1],
+            metric=key[2],
+            peer=key[3],
+            backbone=one.backbone,
+            objective=one.objective,
+            scores=one.scores,
+        )
+
+
+def _scores(
+    name: str, peer: PeerSummary, protocols: Iterable[Mapping[str, Mapping[str, float]]]
+) -> Iterable[tuple[str, float]]:
+    for metric, value in (("linear_top1", peer["linear_top1"]), ("knn_top1", peer["knn_top1"])):
+        if value is not None:
+            yield metric, value
+    for protocol in protocols:
+        for metric, value in protocol.get(name, {}).items():
+            if math.isfinite(value):
+                yield metric, value
+
+
+def _costs(
+    experiment: Experiment,
+    methods: Sequence[Method],
+    finished: Sequence[tuple[Cell, RunSummary]],
+) -> Iterable[Cost]:
+    for peers in experiment.peers:
+        for data in experiment.data:
+            for method in methods:
+                mine = [
+                    (cell, summary)
+                    for cell, summary in finished
+                    if (cell.peers, cell.data, cell.method) == (peers, data, method)
+                ]
+                if mine:
+                    yield _cost(peers, data, method, mine)
+
+
+def _cost(peers: str, data: str, method: Method, mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
+    config, steps = mine[0][0].config, mine[0][1]["steps"]
+    whole = [summary["wall_s"] for _, summary in mine if not _was_resumed(summary)]
+    return Cost(
+        peers=peers,
+        data=data,
+        method=method,
+        cells=len(mine),
+        wall_s=spread(whole).mean,
+        steps=steps,
+        images=steps * config.batch_size,
+        bytes_per_step=4 * config.batch_size**2 if config.exchanges else 0,
+        is_short=any(
+            summary["peers"][name]["steps_trained"] < summary["steps"]
+            for cell, summary in mine
+            for name in cell.learners
+        ),
+    )
+
+
+def _was_resumed(summary: RunSummary) -> bool:
+    return any(event["kind"] == "resumed" for event in summary["events"])

@@ -1,0 +1,240 @@
+"""What is compared: methods, peers, data sets, seeds, and the settings that all of them share."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from dogo_fed.config import ComponentConfig, PeerConfig, RunConfig
+from dogo_fed.errors import ConfigError
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Method(enum.Enum):
+    """How the peers of a cell learn, all by the same session.
+
+    SOLO: each alone, exchange off.
+    OFFLINE: one from the others, who are its solo-trained teachers and stay frozen: two-stage distillation.
+    DOGO: all from each other.
+    SUPERVISED: each alone, from labels.
+    """
+
+    SOLO = "solo"
+    OFFLINE = "offline"
+    DOGO = "dogo"
+    SUPERVISED = "supervised"
+
+
+class Runner(enum.Enum):
+    """Where cells are run.
+
+    PROCESSES: each in a process of this machine.
+    RAY: each as a Ray task, wherever the cluster has room.
+    """
+
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a cell of this experiment took where it was measured; None where nobody has measured.
+
+    Attributes:
+        cpu_cell_s: seconds of one cell on CPU cores, one thread.
+        gpu_cell_s: seconds of one cell on one GPU.
+        measured_on: machine and month.
+    """
+
+    cpu_cell_s: float | None = None
+    gpu_cell_s: float | None = None
+    measured_on: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """One comparison.
+
+    Attributes:
+        name: how it is called.
+        methods: columns of the table.
+        seeds: pairs; every method is run with each of them.
+        peers: configurations of the group `peers`; rows of the table.
+        data: configurations of the group `data`.
+        overrides: settings that all cells share, as on the command line.
+        protocols: evaluations after training, by name, with their options.
+        expected: what it takes.
+    """
+
+    name: str
+    methods: Sequence[Method]
+    seeds: Sequence[int]
+    peers: Sequence[str]
+    data: Sequence[str]
+    overrides: Sequence[str] = ()
+    protocols: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    expected: Expected = field(default_factory=Expected)
+
+    def __post_init__(self) -> None:
+        """Checks what can be checked without composing anything."""
+        for what, values in (
+            ("methods", self.methods),
+            ("seeds", self.seeds),
+            ("peers", self.peers),
+            ("data", self.data),
+        ):
+            if not values:
+                raise ConfigError(f"a comparison needs at least one of {what}, but it is empty")
+            if len(set(values)) != len(values):
+                raise ConfigError(f"{what} names something twice: {_listed(values)}")
+        for label in (*self.peers, *self.data):
+            if not _LABEL.fullmatch(label):
+                raise ConfigError(
+                    f"{label!r} can't be a folder's name; peers and data are names of configurations"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One run of a comparison, and an ordinary run folder.
+
+    Attributes:
+        student: for Method.OFFLINE, the one peer that learns.
+        config: the run; its `run_dir` is the cell's folder.
+        needs: identifiers of the cells that must be finished before.
+    """
+
+    method: Method
+    peers: str
+    data: str
+    seed: int
+    student: str | None
+    config: RunConfig
+    needs: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Names the cell; also its folder below cells/."""
+        return _cell_id(self.method, self.student, self.peers, self.data, self.seed)
+
+    @property
+    def folder(self) -> Path:
+        """The cell's run folder."""
+        assert self.config.run_dir is not None, "a cell has a folder"
+        return Path(self.config.run_dir)
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        """The peers that the cell says something about."""
+        if self.student is not None:
+            return (self.student,)
+        return tuple(sorted(self.config.peers))
+
+
+def plan_cells(
+    experiment: Experiment, out: Path, configs: Mapping[tuple[str, str, int], RunConfig]
+) -> list[Cell]:
+    """Returns all cells, each after those that it needs: seed by seed, so that pairs are whole early.
+
+    Solo cells are there whenever `offline` is compared, since they make its teachers.
+
+    Args:
+        experiment: what is compared.
+        out: folder of the comparison.
+        configs: (peers, data, seed) to the settings that the cells of all methods share.
+
+    Raises:
+        ConfigError: a method is impossible with these settings.
+    """
+    wanted = [method for method in Method if method in _with_teachers(experiment.methods)]
+    cells = []
+    for seed in experiment.seeds:
+        for peers in experiment.peers:
+            for data in experiment.data:
+                config = configs[peers, data, seed]
+                _check(config, experiment.methods)
+                for method in wanted:
+                    cells += _cells_of(method, peers, data, config, out)
+    return cells
+
+
+def _with_teachers(methods: Iterable[Method]) -> set[Method]:
+    found = set(methods)
+    return found | {Method.SOLO} if Method.OFFLINE in found else found
+
+
+def _cells_of(method: Method, peers: str, data: str, config: RunConfig, out: Path) -> list[Cell]:
+    def cell(student: str | None, settings: RunConfig, *needs: str) -> Cell:
+        folder = out / "cells" / _cell_id(method, student, peers, data, config.seed)
+        return Cell(
+            method=method,
+            peers=peers,
+            data=data,
+            seed=config.seed,
+            student=student,
+            config=dataclasses.replace(settings, run_dir=str(folder)),
+            needs=needs,
+        )
+
+    if method is Method.SOLO:
+        return [cell(None, _exchanging(config, False))]
+    if method is Method.DOGO:
+        return [cell(None, _exchanging(config, True))]
+    if method is Method.SUPERVISED:
+        labels = ComponentConfig(name="supervised")
+        changed = {
+            name: dataclasses.replace(peer, objective=labels) for name, peer in config.peers.items()
+        }
+        return [cell(None, _exchanging(dataclasses.replace(config, peers=changed), False))]
+    teachers = _cell_id(Method.SOLO, None, peers, data, config.seed)
+    return [
+        cell(student, _taught_by(config, student, str(out / "cells" / teachers)), teachers)
+        for student in sorted(config.peers)
+    ]
+
+
+def _taught_by(config: RunConfig, student: str, teachers: str) -> RunConfig:
+    """Returns the settings of a cell in which all but the student are frozen."""
+    peers: dict[str, PeerConfig] = {
+        name: peer if name == student else dataclasses.replace(peer, frozen_from=teachers)
+        for name, peer in config.peers.items()
+    }
+    return _exchanging(dataclasses.replace(config, peers=peers), True)
+
+
+def _exchanging(config: RunConfig, enabled: bool) -> RunConfig:
+    return dataclasses.replace(
+        config, exchange=dataclasses.replace(config.exchange, enabled=enabled)
+    )
+
+
+def _check(config: RunConfig, methods: Iterable[Method]) -> None:
+    if len(config.peers) < 2 and {Method.DOGO, Method.OFFLINE} & set(methods):
+        raise ConfigError(
+            "dogo and offline need at least 2 peers that teach each other, but there is only "
+            f"{', '.join(config.peers)}; choose other peers=, or methods=[solo]"
+        )
+    frozen = [name for name, peer in config.peers.items() if peer.frozen_from is not None]
+    if frozen:
+        raise ConfigError(
+            f"peer {frozen[0]!r} is frozen in the settings that all methods share; methods=[offline] "
+            "freezes the peers that have to be"
+        )
+
+
+def _cell_id(method: Method, student: str | None, peers: str, data: str, seed: int) -> str:
+    column = method.value if student is None else f"{method.value}-{student}"
+    return f"{column}/{peers}/{data}/{seed}"
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(
+        str(value.value if isinstance(value, enum.Enum) else value) for value in values
+    )

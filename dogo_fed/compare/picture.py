@@ -1,0 +1,169 @@
+"""compare.png: every seed a line from method to method, so that pairs can be seen."""
+
+# M = methods drawn, from left to right
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from dogo_fed.compare.comparison import RUN_METRICS, Comparison, Row
+from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.report import points
+from dogo_fed.reporting import atomic_path
+from dogo_fed.reporting.canvas import INK, MUTED, dress, name_colours, say_empty, tint
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_ORDER = (Method.SUPERVISED, Method.OFFLINE, Method.SOLO, Method.DOGO)
+"""From left to right: solo beside dogo, for that is the pair that matters."""
+
+_MOST_PANELS = 12
+_COLUMNS = 3
+_PANEL_INCHES = (5.2, 4.3)
+_HEAD_INCHES = 1.0
+_DOTS_PER_INCH = 140
+_GAP = 0.9
+
+
+def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> None:
+    """Draws the comparison and writes the picture as PNG, in full or not at all.
+
+    A panel for each pair of peers and data set and each metric, at most 12. In it each peer has a group of
+    its own: a point for each seed and method, joined for a seed, and the mean as a bar.
+
+    Args:
+        comparison: what is drawn.
+        path: ends in .png.
+    """
+    figure = _figure(comparison)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=_DOTS_PER_INCH, facecolor="white")
+
+
+def _figure(comparison: Comparison) -> Figure:
+    """Returns the figure; made without pyplot, so no global state and no display is involved."""
+    from matplotlib.figure import Figure
+
+    panels = [
+        (f"{peers}, {data}", RUN_METRICS.get(metric, metric), list(rows))
+        for (peers, data, metric), rows in groupby(
+            comparison.rows, lambda row: (row.peers, row.data, row.metric)
+        )
+    ]
+    drawn = panels[:_MOST_PANELS]
+    columns = max(1, min(_COLUMNS, len(drawn)))
+    num_rows = max(1, -(-len(drawn) // columns))
+    width, height = _PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * num_rows + _HEAD_INCHES
+    figure = Figure(figsize=(width, height))
+    grid = figure.add_gridspec(
+        num_rows,
+        columns,
+        left=0.62 / width,
+        right=1 - 0.2 / width,
+        bottom=0.75 / height,
+        top=1 - (_HEAD_INCHES + 0.3) / height,
+        wspace=0.2,
+        hspace=0.42,
+    )
+    left = 0.62 / width
+    figure.text(
+        left,
+        1 - 0.42 / height,
+        comparison.experiment.name,
+        fontsize=16,
+        fontweight="bold",
+        color=INK,
+    )
+    figure.text(left, 1 - 0.7 / height, _subtitle(len(panels)), fontsize=10, color=MUTED)
+    if not drawn:
+        say_empty(figure.add_subplot(grid[0, 0]), "no cell is finished yet")
+    colours = name_colours(sorted({row.peer for row in comparison.rows}))
+    for place, (case, metric, rows) in enumerate(drawn):
+        axes = figure.add_subplot(grid[place // columns, place % columns])
+        dress(axes, f"{case}: {metric}", "top-1, %" if place % columns == 0 else "", "")
+        _draw_panel(axes, rows, comparison, colours)
+    return figure
+
+
+def _subtitle(num_panels: int) -> str:
+    text = "a line: one seed; a bar: the mean"
+    if num_panels > _MOST_PANELS:
+        text += f"; {num_panels - _MOST_PANELS} more in compare.md"
+    return text
+
+
+def _draw_panel(
+    axes: Axes, rows: Sequence[Row], comparison: Comparison, colours: Mapping[str, str]
+) -> None:
+    methods = [method for method in _ORDER if method in comparison.methods]
+    ticks: list[float] = []
+    for group, row in enumerate(rows):
+        start = group * (len(methods) - 1 + _GAP + 0.6)
+        places_M = [start + place for place in range(len(methods))]
+        ticks += places_M
+        _draw_peer(axes, row, methods, places_M, colours[row.peer])
+    axes.set_xticks(ticks, [method.value for _ in rows for method in methods], fontsize=9)
+    axes.set_xlim(min(ticks) - 0.6, max(ticks) + 0.6)
+    axes.grid(visible=False, axis="x")
+    axes.margins(y=0.16)
+    for group, row in enumerate(rows):
+        middle = sum(ticks[group * len(methods) : (group + 1) * len(methods)]) / len(methods)
+        axes.text(
+            middle,
+            -0.155,
+            row.peer,
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            fontsize=10.5,
+            fontweight="bold",
+            color=colours[row.peer],
+        )
+        axes.text(
+            middle,
+            0.955,
+            _said(row, comparison),
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            fontsize=9.5,
+            color=INK,
+        )
+
+
+def _draw_peer(
+    axes: Axes, row: Row, methods: Sequence[Method], places_M: Sequence[float], colour: str
+) -> None:
+    seeds = sorted({seed for scores in row.scores.values() for seed in scores})
+    for seed in seeds:
+        scores_M = [100 * row.scores.get(method, {}).get(seed, math.nan) for method in methods]
+        axes.plot(
+            places_M,
+            scores_M,
+            color=tint(colour, 0.55),
+            linewidth=1.2,
+            marker="o",
+            markersize=4.5,
+            markerfacecolor=colour,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            zorder=3,
+        )
+    for place, method in zip(places_M, methods, strict=True):
+        mean = 100 * row.spread(method).mean
+        if math.isfinite(mean):
+            axes.plot([place - 0.2, place + 0.2], [mean, mean], color=INK, linewidth=2.0, zorder=4)
+
+
+def _said(row: Row, comparison: Comparison) -> str:
+    """Returns the verdict over a peer's group."""
+    if Method.SOLO not in comparison.baselines:
+        return ""
+    one = row.difference(Method.SOLO)
+    if one.n == 0:
+        return ""
+    return f"{points(one.mean)}, {one.verdict.value}"

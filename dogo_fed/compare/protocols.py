@@ -1,0 +1,90 @@
+"""Evaluations after training, as a comparison sees them: run one on a cell's folder, read its scores back.
+
+The only module of the comparison that knows how protocols are run and stored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dogo_fed.config import RunConfig
+from dogo_fed.errors import CheckpointError
+from dogo_fed.evaluation.protocols import check_protocol, complete_options, protocol_title
+from dogo_fed.run.evaluate import FOLDER, evaluate_run, with_targets
+
+METRIC = "top1"
+"""The one metric of a protocol that is compared: a share, of which more is better."""
+
+
+def check_protocols(protocols: Mapping[str, Mapping[str, Any]]) -> None:
+    """Checks names and options.
+
+    Raises:
+        ConfigError: there is no such protocol, or it has no such option.
+    """
+    for name, options in protocols.items():
+        check_protocol(name, options)
+
+
+def has_protocol(
+    folder: Path, config: RunConfig, name: str, options: Mapping[str, Any], peers: Iterable[str]
+) -> bool:
+    """Whether the protocol has been run on this folder, with these options and for these peers."""
+    sheet = _sheet(folder, name)
+    if sheet is None:
+        return False
+    wanted = complete_options(name, with_targets(name, options, config.data))
+    is_same = sheet["options"] == json.loads(json.dumps(wanted))
+    return is_same and set(peers) <= set(sheet["encoders"])
+
+
+def run_protocol(
+    folder: Path, config: RunConfig, name: str, options: Mapping[str, Any], peers: Iterable[str]
+) -> None:
+    """Evaluates peers of a finished run; writes <folder>/evaluation/<name>.json and what goes with it.
+
+    Raises:
+        DogoError: see `evaluate_run`.
+    """
+    evaluate_run(folder, config, name, options, peers=peers)
+
+
+def read_protocol(folder: Path, name: str) -> dict[str, dict[str, float]]:
+    """Returns peer to "protocol/condition" to score, the mean over draws: see docs/design/evidence.md.
+
+    Raises:
+        CheckpointError: the protocol's file is not what `run_protocol` writes.
+    """
+    sheet = _sheet(folder, name)
+    if sheet is None:
+        return {}
+    try:
+        return {
+            peer: {
+                f"{protocol_title(name)}/{mean['condition']}": float(mean["mean"])
+                for mean in found["means"]
+                if mean["metric"] == METRIC and mean["mean"] is not None
+            }
+            for peer, found in sheet["encoders"].items()
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(
+            f"{_path(folder, name)} has no scores as this version writes them; remove it, and it is "
+            "made again"
+        ) from error
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / FOLDER / f"{protocol_title(name)}.json"
+
+
+def _sheet(folder: Path, name: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(_path(folder, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_sheet = isinstance(content, dict) and {"options", "encoders"} <= content.keys()
+    return content if is_sheet else None

@@ -1,0 +1,265 @@
+"""compare.json, compare.csv, compare.md: the same comparison as data, as a sheet, and as a page to read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from dogo_fed.compare.comparison import RUN_METRICS, CellReport, Comparison, Cost, Row
+from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.statistics import LEVEL, PairedDifference, Spread
+from dogo_fed.reporting import write_atomic, write_json_atomic
+from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds
+
+MINUS = "\u2212"
+
+
+def write_comparison(comparison: Comparison, out: Path) -> None:
+    """Writes compare.json, compare.csv and compare.md, each in full or not at all."""
+    write_json_atomic(out / "compare.json", to_json(comparison))
+    write_atomic(out / "compare.csv", to_csv(comparison))
+    write_atomic(out / "compare.md", to_markdown(comparison))
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """Returns everything, down to each seed's score."""
+    experiment = comparison.experiment
+    return {
+        "experiment": experiment.name,
+        "methods": [method.value for method in comparison.methods],
+        "seeds": list(experiment.seeds),
+        "overrides": list(experiment.overrides),
+        "protocols": {name: dict(options) for name, options in experiment.protocols.items()},
+        "level": LEVEL,
+        "rows": [_row_to_json(row, comparison) for row in comparison.rows],
+        "costs": [_cost_to_json(cost) for cost in comparison.costs],
+        "cells": [
+            {"id": cell.id, "folder": cell.folder, "outcome": cell.outcome, "message": cell.message}
+            for cell in comparison.cells
+        ],
+    }
+
+
+def _row_to_json(row: Row, comparison: Comparison) -> dict[str, Any]:
+    methods = {}
+    for method in comparison.methods:
+        found = row.spread(method)
+        methods[method.value] = {
+            "n": found.n,
+            "mean": found.mean,
+            "std": found.std,
+            "scores": {str(seed): score for seed, score in row.scores.get(method, {}).items()},
+        }
+    return {
+        "peers": row.peers,
+        "data": row.data,
+        "metric": row.metric,
+        "peer": row.peer,
+        "backbone": row.backbone,
+        "objective": row.objective,
+        "methods": methods,
+        "dogo_minus": {
+            baseline.value: _difference_to_json(row.difference(baseline))
+            for baseline in comparison.baselines
+        },
+    }
+
+
+def _difference_to_json(one: PairedDifference) -> dict[str, Any]:
+    return {
+        "n": one.n,
+        "mean": one.mean,
+        "std": one.std,
+        "low": one.low,
+        "high": one.high,
+        "verdict": one.verdict.value,
+    }
+
+
+def _cost_to_json(cost: Cost) -> dict[str, Any]:
+    return {
+        "peers": cost.peers,
+        "data": cost.data,
+        "method": cost.method.value,
+        "cells": cost.cells,
+        "wall_s": cost.wall_s,
+        "steps": cost.steps,
+        "images": cost.images,
+        "bytes_per_step": cost.bytes_per_step,
+        "missed_steps": cost.is_short,
+    }
+
+
+def to_csv(comparison: Comparison) -> str:
+    """Returns a line for each row of the table; scores as they are, an empty field for no number."""
+    heading = ["peers", "data", "metric", "peer", "backbone", "objective"]
+    for method in comparison.methods:
+        heading += [f"{method.value}_{what}" for what in ("mean", "std", "n")]
+    for baseline in comparison.baselines:
+        heading += [
+            f"dogo_minus_{baseline.value}_{what}"
+            for what in ("mean", "low", "high", "n", "verdict")
+        ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(heading)
+    for row in comparison.rows:
+        fields: list[object] = [
+            row.peers, row.data, row.metric, row.peer, row.backbone, row.objective,
+        ]  # fmt: skip
+        for method in comparison.methods:
+            found = row.spread(method)
+            fields += [_field(found.mean), _field(found.std), found.n]
+        for baseline in comparison.baselines:
+            one = row.difference(baseline)
+            fields += [
+                _field(one.mean),
+                _field(one.low),
+                _field(one.high),
+                one.n,
+                one.verdict.value,
+            ]
+        writer.writerow(fields)
+    return text.getvalue()
+
+
+def _field(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else repr(value)
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Returns the page: a table for each pair of peers and data set and each metric, costs, failures."""
+    blocks = [f"# {comparison.experiment.name}", _what_was_run(comparison)]
+    for (peers, data, metric), rows in groupby(
+        comparison.rows, lambda row: (row.peers, row.data, row.metric)
+    ):
+        title = f"## {peers}, {data}: {RUN_METRICS.get(metric, metric)} (top-1, %)"
+        blocks += [title, _table(list(rows), comparison)]
+    if not comparison.rows:
+        blocks.append("No cell is finished, so there is nothing to compare.")
+    else:
+        blocks += [_how_to_read(comparison), "## Cost", _cost_table(comparison.costs)]
+        blocks += _notes(comparison)
+    unfinished = [cell for cell in comparison.cells if cell.outcome != "finished"]
+    if unfinished:
+        blocks += ["## Cells that are not finished", _list_of(unfinished)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _what_was_run(comparison: Comparison) -> str:
+    experiment = comparison.experiment
+    seeds = ", ".join(str(seed) for seed in experiment.seeds)
+    shared = " ".join(experiment.overrides) or "the defaults"
+    return (
+        f"Methods: {', '.join(method.value for method in comparison.methods)}. Seeds: {seeds}. "
+        f"Settings: `{shared}`."
+    )
+
+
+def _how_to_read(comparison: Comparison) -> str:
+    text = "Mean \u00b1 standard deviation over seeds."
+    if comparison.baselines:
+        text += (
+            f" Differences are paired by seed, in percentage points, with their {LEVEL:.0%} interval "
+            "(Student t; n pairs). helps / hurts: the interval lies above / below 0; not shown: it does "
+            "not, which is no proof of equality. One interval a row, not corrected for the number of "
+            "rows."
+        )
+    return text
+
+
+def _table(rows: Sequence[Row], comparison: Comparison) -> str:
+    heading = ["peer", *(method.value for method in comparison.methods)]
+    for baseline in comparison.baselines:
+        heading += [f"dogo {MINUS} {baseline.value}"]
+        heading += ["verdict"] if baseline is Method.SOLO else []
+    lines = [heading]
+    for row in rows:
+        cells = [f"{row.peer}: {row.backbone}, {row.objective}"]
+        cells += [accuracy(row.spread(method)) for method in comparison.methods]
+        for baseline in comparison.baselines:
+            one = row.difference(baseline)
+            cells.append(difference(one))
+            cells += [one.verdict.value] if baseline is Method.SOLO else []
+        lines.append(cells)
+    return _aligned(lines)
+
+
+def _cost_table(costs: Iterable[Cost]) -> str:
+    lines = [["peers", "data", "method", "cells", "wall", "steps", "images", "up and down, a step"]]
+    for cost in costs:
+        lines.append(
+            [
+                cost.peers,
+                cost.data,
+                cost.method.value,
+                str(cost.cells),
+                human_seconds(cost.wall_s),
+                f"{cost.steps}{'*' if cost.is_short else ''}",
+                str(cost.images),
+                human_bytes(cost.bytes_per_step) if cost.bytes_per_step else "nothing",
+            ]
+        )
+    return _aligned(lines)
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    notes = [
+        "Wall time: mean of the cells that ran in one go, evaluation included, while other cells ran "
+        "beside them. Bytes: the matrix that each peer sends at each step, and as much back, were the "
+        "peers apart."
+    ]
+    if Method.OFFLINE in comparison.methods:
+        notes.append(
+            "offline: each peer in turn is the student; the training of its frozen teachers is the solo "
+            "cell and is not counted again."
+        )
+    if any(cost.is_short for cost in comparison.costs):
+        notes.append("*: some peer has missed steps, so this is not a comparison at equal steps.")
+    return notes
+
+
+def _list_of(cells: Iterable[CellReport]) -> str:
+    return "\n".join(
+        f"- {cell.id}: {cell.outcome}{': ' if cell.message else ''}{cell.message}" for cell in cells
+    )
+
+
+def accuracy(found: Spread) -> str:
+    """Returns e.g. "84.9 \u00b1 0.6"; without deviation for one seed."""
+    if found.n == 0:
+        return UNKNOWN
+    mean = f"{100 * found.mean:.1f}"
+    return mean if found.n == 1 else f"{mean} \u00b1 {100 * found.std:.1f}"
+
+
+def difference(one: PairedDifference) -> str:
+    """Returns e.g. "+1.2 [+0.4, +2.0] n=5"; without interval for one pair."""
+    if one.n == 0:
+        return UNKNOWN
+    if one.low is None or one.high is None:
+        return f"{points(one.mean)} n={one.n}"
+    return f"{points(one.mean)} [{points(one.low)}, {points(one.high)}] n={one.n}"
+
+
+def points(value: float) -> str:
+    """Returns a difference of shares in percentage points, e.g. "+1.2"."""
+    return f"{100 * value:+.1f}".replace("-", MINUS)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table whose columns line up in a terminal too; the first line is the heading."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    padded = [
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([padded[0], rule, *padded[1:]])

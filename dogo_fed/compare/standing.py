@@ -1,0 +1,122 @@
+"""How far a cell is, and whether what lies in its folder is this cell: read from the run folder alone."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from dogo_fed.compare.experiment import Cell
+from dogo_fed.compare.protocols import has_protocol
+from dogo_fed.config_text import to_mapping
+from dogo_fed.errors import ConfigError
+from dogo_fed.reporting import RunSummary, was_stopped
+
+_MAY_DIFFER = ("host", "run_dir", "resume", "checkpoint", "recovery", "coordinator", "ray")
+"""Settings that do not change a cell's numbers."""
+
+_MOST_NAMED = 3
+
+
+class Standing(enum.Enum):
+    """How far a cell is.
+
+    NEW: its folder is not there, or empty.
+    INTERRUPTED: it has begun, and goes on from its checkpoints.
+    TRAINED: the run is finished; an evaluation is missing.
+    FINISHED: nothing is left to do.
+    """
+
+    NEW = "new"
+    INTERRUPTED = "interrupted"
+    TRAINED = "trained"
+    FINISHED = "finished"
+
+
+def standing_of(cell: Cell, protocols: Mapping[str, Mapping[str, Any]]) -> Standing:
+    """Returns how far the cell is.
+
+    Raises:
+        ConfigError: its folder holds something else: another run, or the same with other settings.
+    """
+    folder = cell.folder
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return Standing.NEW
+    _check_settings(cell)
+    summary = finished_summary(cell)
+    if summary is None:
+        return Standing.INTERRUPTED
+    return Standing.TRAINED if missing_protocols(cell, protocols) else Standing.FINISHED
+
+
+def missing_protocols(
+    cell: Cell, protocols: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Returns the evaluations, with their options, that a trained cell has not had with these options."""
+    return {
+        name: dict(options)
+        for name, options in protocols.items()
+        if not has_protocol(cell.folder, cell.config, name, options, cell.learners)
+    }
+
+
+def finished_summary(cell: Cell) -> RunSummary | None:
+    """Returns the summary of a cell whose run came to its end; None of any other."""
+    try:
+        content = json.loads((cell.folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    summary = cast(RunSummary, content)
+    is_whole = isinstance(content, dict) and set(content.get("peers", ())) == set(cell.config.peers)
+    return summary if is_whole and not was_stopped(summary) else None
+
+
+def _check_settings(cell: Cell) -> None:
+    path = cell.folder / "config.yaml"
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the cell {cell.id} has a folder without a readable config.yaml ({path}: "
+            f"{type(error).__name__}); choose another out=, or move {cell.folder} away"
+        ) from error
+    theirs = flat(saved) if isinstance(saved, dict) else {}
+    mine = flat(to_mapping(cell.config))
+    keys = [key for key in sorted(mine.keys() | theirs) if mine.get(key) != theirs.get(key)]
+    if keys:
+        phrases = [
+            f"{key} is {_shown(theirs, key)} there and {_shown(mine, key)} now" for key in keys
+        ]
+        more = [f"and {len(keys) - _MOST_NAMED} more differ"] if len(keys) > _MOST_NAMED else []
+        raise ConfigError(
+            f"the cell {cell.id} was run with other settings: "
+            f"{'; '.join([*phrases[:_MOST_NAMED], *more])}. Choose another out= for the changed "
+            "experiment, or give the settings that were used"
+        )
+
+
+def flat(settings: Mapping[str, Any], path: str = "") -> dict[str, object]:
+    """Returns the settings that decide a cell's numbers, one level deep, by their path.
+
+    Where teachers come from is reduced to their place within the comparison, so that its folder can be
+    moved.
+    """
+    found: dict[str, object] = {}
+    for key, value in settings.items():
+        if not path and key in _MAY_DIFFER:
+            continue
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{path}{key}.")
+        elif key == "frozen_from" and isinstance(value, str):
+            found[path + key] = "/".join(Path(value).parts[-4:])
+        else:
+            found[path + key] = value
+    return found
+
+
+def _shown(settings: Mapping[str, object], key: str) -> str:
+    return str(settings[key]) if key in settings else "not set"

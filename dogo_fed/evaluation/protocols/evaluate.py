@@ -1,0 +1,66 @@
+"""Runs a protocol by name: options checked first, the encoder proven unchanged afterwards."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+from dogo_fed import components
+from dogo_fed.contracts import Score
+from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation.guard import frozen
+from dogo_fed.evaluation.protocols.catalog import PROTOCOLS
+from dogo_fed.evaluation.subject import Subject
+
+
+def protocol_title(protocol: str) -> str:
+    """Returns the name that scores and files of a protocol carry: of an import path, the function's."""
+    return protocol.rpartition(":")[2].rpartition(".")[2]
+
+
+def check_protocol(protocol: str, options: Mapping[str, object]) -> None:
+    """Checks a protocol's name and the names of its options, before anything is loaded.
+
+    Raises:
+        ConfigError: the protocol or an option is unknown; names close matches.
+    """
+    function = components.resolve("protocol", protocol, PROTOCOLS)
+    components.check_options("protocol", protocol, function, options, reserved=("subject",))
+
+
+def complete_options(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Returns the options with the defaults of those that are not given, for the record.
+
+    Raises:
+        ConfigError: see `check_protocol`.
+    """
+    check_protocol(protocol, options)
+    function = components.resolve("protocol", protocol, PROTOCOLS)
+    parameters = inspect.signature(function).parameters
+    defaults = {key: one.default for key, one in parameters.items() if one.default is not one.empty}
+    return {**defaults, **options}
+
+
+def evaluate(subject: Subject, protocol: str, options: Mapping[str, object]) -> list[Score]:
+    """Returns the scores of an encoder under a protocol.
+
+    Args:
+        subject: the encoder on a data set.
+        protocol: a key of `PROTOCOLS`, or an import path "package.module:function".
+        options: of the protocol.
+
+    Raises:
+        ConfigError: the protocol or an option is unknown, or impossible for this data set.
+        DataError: the data set has no labels, or images that the encoder can't take.
+        EvaluationError: a feature is not finite, or the protocol changed the encoder.
+    """
+    check_protocol(protocol, options)
+    function = components.resolve("protocol", protocol, PROTOCOLS)
+    with frozen(subject.encoder.backbone):
+        try:
+            scores = function(subject, **options)
+        except ConfigError as error:
+            raise ConfigError(f"protocol {protocol!r}: {error}") from error
+    if not isinstance(scores, list) or not all(isinstance(one, Score) for one in scores):
+        raise ConfigError(f"protocol {protocol!r} must return a list of dogo_fed.contracts.Score")
+    return scores

@@ -1,0 +1,25 @@
+"""Weighted k-nearest-neighbour accuracy: nothing is trained at all."""
+
+from __future__ import annotations
+
+from dogo_fed.contracts import Score
+from dogo_fed.evaluation.knn import knn_predictions
+from dogo_fed.evaluation.protocols.probing import TOP1, accuracy
+from dogo_fed.evaluation.subject import Subject
+
+
+def knn(subject: Subject, *, k: int = 200, temperature: float = 0.07) -> list[Score]:
+    """Returns one score: all labelled training images vote on all labelled test images.
+
+    Args:
+        subject: the encoder on a data set.
+        k: neighbours; the default is that of training runs.
+        temperature: divisor of the cosine similarity.
+
+    Raises:
+        ConfigError: more neighbours than labelled training images, or a setting is not positive.
+    """
+    test = subject.test.labelled("kNN queries")
+    predictions_N = knn_predictions(subject.train, test.features_NF, k, temperature)
+    value, low, high = accuracy(predictions_N, test.labels_N)
+    return [Score("knn", f"k = {k}", 0, TOP1, value, low, high)]

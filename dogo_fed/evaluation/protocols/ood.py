@@ -1,0 +1,64 @@
+"""Transfer: a probe trained and tested on another data set, with the same frozen encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dogo_fed.contracts import Score
+from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.source import DataSet
+from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation.protocols.probing import probe_score
+from dogo_fed.evaluation.subject import Subject
+
+_NAME = "ood"
+
+
+def ood(
+    subject: Subject, *, targets: Sequence[str | Mapping[str, object] | DataSet] = ()
+) -> list[Score]:
+    """Returns a score per target data set.
+
+    Images are resized to what the encoder expects (bilinear, antialiased), grey ones get equal
+    channels, and they are normalised with the constants of the encoder's own data set.
+
+    Args:
+        subject: the encoder, on any data set; only the encoder is used.
+        targets: data sets by name, by {name: ..., options: {...}}, or ready ones. Empty takes the
+            subject's data set.
+
+    Raises:
+        ConfigError: there is no target, or it is what the encoder was trained on.
+        DataError: a target is missing or broken.
+    """
+    if isinstance(targets, str | Mapping) or not isinstance(targets, Sequence):
+        raise ConfigError(f"targets must be a list of data sets, not {targets!r}")
+    datasets = [_load(target) for target in targets] or [subject.dataset]
+    names = [dataset.name for dataset in datasets]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"two targets have the same name: {', '.join(names)}")
+    for dataset in datasets:
+        if dataset.fingerprint == subject.encoder.trained_on:
+            raise ConfigError(
+                f"{dataset.name} is what the encoder was trained on; name another data set by data=... "
+                "or protocol.ood.targets=[...]"
+            )
+    scores = []
+    for dataset in datasets:
+        there = subject.on(dataset)
+        scores.append(probe_score(there, there.probe_train, protocol=_NAME, condition=dataset.name))
+    return scores
+
+
+def _load(target: str | Mapping[str, object] | DataSet) -> DataSet:
+    """Returns the data set that a target stands for."""
+    if isinstance(target, DataSet):
+        return target
+    if isinstance(target, str):
+        return build_dataset(target, {})
+    name, options = target.get("name"), target.get("options") or {}
+    if not isinstance(name, str) or not isinstance(options, Mapping):
+        raise ConfigError(
+            f"a target is a data set's name or {{name: ..., options: {{...}}}}, not {dict(target)}"
+        )
+    return build_dataset(name, options)

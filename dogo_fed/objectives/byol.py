@@ -1,0 +1,82 @@
+"""BYOL: a predictor maps one view's embedding to what a slowly following copy sees in the other.
+
+Source: Grill et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning", NeurIPS
+2020, equations 1 and 2; the loss of both directions is their sum (section 3.1).
+"""
+
+# N = images in the step's batch, D = embedding dimension, C, H, W = channels and pixels
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.checks import check_publish, check_sizes
+from dogo_fed.objectives.heads import byol_head
+from dogo_fed.objectives.momentum import MomentumEncoder
+from dogo_fed.objectives.simsiam import negative_cosine
+
+
+def byol_regression(p_ND: torch.Tensor, target_ND: torch.Tensor) -> torch.Tensor:
+    """Returns the mean over images of |p / |p| - t / |t||^2 = 2 - 2 cos(p, t), in 0..4 (equation 2).
+
+    No gradient flows to the target.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    return 2.0 + 2.0 * negative_cosine(p_ND, target_ND)
+
+
+class BYOL(Objective):
+    """BYOL over a backbone. Learns with the predictor's output, publishes the projector's."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        feature_dim: int,
+        *,
+        hidden_dim: int = 4096,
+        output_dim: int = 256,
+        momentum: float = 0.996,
+        momentum_steps: int | None = None,
+        publish: str = "projector",
+    ) -> None:
+        """Builds projector, predictor and the target network.
+
+        Args:
+            backbone: images to pooled features of `feature_dim`; it is copied for the target.
+            feature_dim: F.
+            hidden_dim: width of the hidden layers of projector and predictor.
+            output_dim: D.
+            momentum: share of its old weights that the target keeps at an update.
+            momentum_steps: steps over which the momentum rises to 1, as in the paper: the length of
+                the run, which an objective does not know by itself. None keeps it constant.
+            publish: "projector", "predictor", or "target" for the target's projector.
+
+        Raises:
+            ValueError: an option is out of range, or the backbone can't be copied.
+        """
+        check_sizes(hidden_dim=hidden_dim, output_dim=output_dim)
+        check_publish(publish, ("projector", "predictor", "target"))
+        super().__init__(backbone)
+        self.publish = publish
+        self.projector = byol_head(feature_dim, hidden_dim, output_dim)
+        self.predictor = byol_head(output_dim, hidden_dim, output_dim)
+        self.target = MomentumEncoder(backbone, self.projector, momentum, momentum_steps)
+
+    def forward(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ObjectiveOutput:
+        """Returns the loss of both directions, in 0..8, and the pairs of embeddings."""
+        z = ViewPair(
+            self.projector(self.backbone(view_a_NCHW)), self.projector(self.backbone(view_b_NCHW))
+        )
+        p = ViewPair(self.predictor(z.a_ND), self.predictor(z.b_ND))
+        target = ViewPair(self.target(view_a_NCHW), self.target(view_b_NCHW))
+        ssl_loss = byol_regression(p.a_ND, target.b_ND) + byol_regression(p.b_ND, target.a_ND)
+        published = {"projector": z, "predictor": p, "target": target}[self.publish]
+        return ObjectiveOutput(ssl_loss, learn_with=p, publish=published)
+
+    def after_update(self) -> None:
+        """Moves the target network (equation 1)."""
+        self.target.follow(self.backbone, self.projector)

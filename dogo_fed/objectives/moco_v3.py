@@ -1,0 +1,101 @@
+"""MoCo v3: a view is told apart from the other images of its batch by a slowly following copy's keys.
+
+Source: Chen, Xie and He, "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV
+2021, equation 1 and algorithm 1: no queue, a predictor, both directions.
+"""
+
+# N = images in the step's batch, D = embedding dimension, C, H, W = channels and pixels
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.checks import check_positive, check_publish, check_sizes, check_views
+from dogo_fed.objectives.heads import moco_v3_predictor, moco_v3_projector
+from dogo_fed.objectives.momentum import MomentumEncoder
+from dogo_fed.objectives.similarity import cosine_similarity
+
+
+def batch_contrast(
+    query_ND: torch.Tensor, key_ND: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Returns 2 t times the mean over i of -log(e^(q_i.k_i / t) / sum_j e^(q_i.k_j / t)).
+
+    Equation 1 with the keys of the same batch as negatives; the factor 2 t is algorithm 1's. Queries and
+    keys are normalised here. Gradients flow to the queries only.
+
+    Args:
+        query_ND: one view's embeddings.
+        key_ND: the other view's, by the momentum encoder, same shape, N >= 2.
+        temperature: t, greater than 0.
+
+    Raises:
+        ValueError: the shapes differ, N < 2, or the temperature is not positive.
+    """
+    check_views(query_ND, key_ND, min_images=2, name="the contrast within a batch")
+    check_positive(temperature=temperature)
+    logits_NN = cosine_similarity(query_ND, key_ND.detach()) / temperature
+    itself_N = torch.arange(len(logits_NN), device=logits_NN.device)
+    return 2.0 * temperature * F.cross_entropy(logits_NN, itself_N)
+
+
+class MoCoV3(Objective):
+    """MoCo v3 over a backbone. Learns with the predictor's output, publishes the projector's."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        feature_dim: int,
+        *,
+        temperature: float = 0.2,
+        hidden_dim: int = 4096,
+        output_dim: int = 256,
+        momentum: float = 0.99,
+        momentum_steps: int | None = None,
+        publish: str = "projector",
+    ) -> None:
+        """Builds projector, predictor and the momentum encoder.
+
+        Args:
+            backbone: images to pooled features of `feature_dim`; it is copied for the keys.
+            feature_dim: F.
+            temperature: of the contrast, greater than 0.
+            hidden_dim: width of the hidden layers of projector and predictor.
+            output_dim: D.
+            momentum: share of its old weights that the momentum encoder keeps at an update.
+            momentum_steps: steps over which the momentum rises to 1: the length of the run, which an
+                objective does not know by itself. None keeps it constant.
+            publish: "projector", "predictor", or "target" for the momentum encoder's projector.
+
+        Raises:
+            ValueError: an option is out of range, or the backbone can't be copied.
+        """
+        check_positive(temperature=temperature)
+        check_sizes(hidden_dim=hidden_dim, output_dim=output_dim)
+        check_publish(publish, ("projector", "predictor", "target"))
+        super().__init__(backbone)
+        self.temperature = temperature
+        self.publish = publish
+        self.projector = moco_v3_projector(feature_dim, hidden_dim, output_dim)
+        self.predictor = moco_v3_predictor(output_dim, hidden_dim)
+        self.target = MomentumEncoder(backbone, self.projector, momentum, momentum_steps)
+
+    def forward(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ObjectiveOutput:
+        """Returns the sum of both directions' losses (algorithm 1) and the pairs of embeddings."""
+        z = ViewPair(
+            self.projector(self.backbone(view_a_NCHW)), self.projector(self.backbone(view_b_NCHW))
+        )
+        p = ViewPair(self.predictor(z.a_ND), self.predictor(z.b_ND))
+        target = ViewPair(self.target(view_a_NCHW), self.target(view_b_NCHW))
+        ssl_loss = batch_contrast(p.a_ND, target.b_ND, self.temperature) + batch_contrast(
+            p.b_ND, target.a_ND, self.temperature
+        )
+        published = {"projector": z, "predictor": p, "target": target}[self.publish]
+        return ObjectiveOutput(ssl_loss, learn_with=p, publish=published)
+
+    def after_update(self) -> None:
+        """Moves the momentum encoder."""
+        self.target.follow(self.backbone, self.projector)

@@ -1,0 +1,59 @@
+"""Supervised: cross entropy on the labels, through a linear classifier; the upper bound to compare with.
+
+Not part of DoGo. It tells what the same backbone reaches with the same images, views and steps when it is
+told the classes. Labels are used at the peer and go nowhere.
+"""
+
+# N = images in the step's batch, C, H, W = channels and pixels, F = feature dimension, K = classes
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+
+
+class Supervised(Objective):
+    """A linear classifier over the backbone. Learns with, and publishes, the features."""
+
+    uses_labels: ClassVar[bool] = True
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, *, num_classes: int) -> None:
+        """Builds the classifier.
+
+        Args:
+            backbone: images to pooled features of `feature_dim`.
+            feature_dim: F.
+            num_classes: K, at least 2.
+
+        Raises:
+            ValueError: there are fewer than 2 classes.
+        """
+        if num_classes < 2:
+            raise ValueError(f"a classifier needs at least 2 classes, not {num_classes}")
+        super().__init__(backbone)
+        self.classifier = nn.Linear(feature_dim, num_classes)
+
+    def forward(
+        self,
+        view_a_NCHW: torch.Tensor,
+        view_b_NCHW: torch.Tensor,
+        labels_N: torch.Tensor | None = None,
+    ) -> ObjectiveOutput:
+        """Returns the mean cross entropy over both views, in nats; each is a batch of its own to BN.
+
+        Raises:
+            ValueError: there are no labels.
+        """
+        if labels_N is None:
+            raise ValueError("the objective supervised needs the labels of the batch")
+        features_a_NF = self.backbone(view_a_NCHW)
+        features_b_NF = self.backbone(view_b_NCHW)
+        logits_2NK = self.classifier(torch.cat([features_a_NF, features_b_NF]))
+        loss = F.cross_entropy(logits_2NK, labels_N.repeat(2))
+        features = ViewPair(features_a_NF, features_b_NF)
+        return ObjectiveOutput(loss, learn_with=features, publish=features)

@@ -1,0 +1,205 @@
+"""The scores of a protocol as files and as a table: JSON, CSV, a picture, and rows for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from dogo_fed.contracts import Score
+from dogo_fed.reporting.atomic import atomic_path, write_atomic, write_json_atomic
+from dogo_fed.reporting.units import UNKNOWN, number, percent
+
+_SHARES = ("top1", "rankme_share")
+"""Metrics that people read as percentages."""
+_MOST_ROWS = 24
+"""A table with more conditions shows their groups."""
+
+CSV_COLUMNS = ("encoder", *(one.name for one in dataclasses.fields(Score)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreSheet:
+    """What one protocol found, for one or more encoders.
+
+    Attributes:
+        protocol: by name.
+        source: the run's name, or the weights file.
+        dataset: what it was measured on.
+        fingerprint: of that data set.
+        seed: of subsets and noise.
+        options: of the protocol, defaults included; plain values.
+        scores: by encoder, in the order of the protocol.
+    """
+
+    protocol: str
+    source: str
+    dataset: str
+    fingerprint: str
+    seed: int
+    options: Mapping[str, object]
+    scores: Mapping[str, Sequence[Score]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreMean:
+    """One condition over its draws.
+
+    Attributes:
+        mean: over the draws.
+        std: sample deviation over the draws; NaN for one draw.
+        low, high: the interval of the measurement if there is one draw, otherwise NaN.
+    """
+
+    condition: str
+    metric: str
+    group: str
+    level: float
+    num_draws: int
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+def means(scores: Sequence[Score]) -> list[ScoreMean]:
+    """Returns a mean per condition and metric, in the order of their first score."""
+    cells: dict[tuple[str, str], list[Score]] = {}
+    for score in scores:
+        cells.setdefault((score.condition, score.metric), []).append(score)
+    return [_mean(members) for members in cells.values()]
+
+
+def write_sheet(sheet: ScoreSheet, folder: Path, stem: str) -> list[Path]:
+    """Writes <stem>.json, .csv and .png into `folder`, each in full or not at all.
+
+    Returns:
+        The three paths.
+    """
+    from dogo_fed.reporting.score_plot import draw_scores
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{stem}.{suffix}" for suffix in ("json", "csv", "png")]
+    write_json_atomic(paths[0], to_json(sheet))
+    write_atomic(paths[1], to_csv(sheet))
+    with atomic_path(paths[2]) as partial:
+        draw_scores(sheet, partial)
+    return paths
+
+
+def to_json(sheet: ScoreSheet) -> dict[str, object]:
+    """Returns the sheet as plain values: its head, and per encoder all scores and their means."""
+    head = {
+        one.name: getattr(sheet, one.name)
+        for one in dataclasses.fields(sheet)
+        if one.name != "scores"
+    }
+    encoders = {
+        name: {
+            "scores": [dataclasses.asdict(score) for score in scores],
+            "means": [dataclasses.asdict(mean) for mean in means(scores)],
+        }
+        for name, scores in sheet.scores.items()
+    }
+    return {**head, "encoders": encoders}
+
+
+def to_csv(sheet: ScoreSheet) -> str:
+    """Returns a line per encoder and score; a number that is not finite is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for name, scores in sheet.scores.items():
+        for score in scores:
+            cells = dataclasses.astuple(score)
+            writer.writerow([name, *("" if _is_blank(cell) else cell for cell in cells)])
+    return text.getvalue()
+
+
+def scores_table(sheet: ScoreSheet) -> Table:
+    """Returns a row per condition (or group of conditions) and a column per encoder."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(sheet.protocol, overflow="fold")
+    cells = {name: means(scores) for name, scores in sheet.scores.items()}
+    metrics = {cell.metric for column in cells.values() for cell in column}
+    columns = {name: _rows(column, len(metrics) > 1) for name, column in cells.items()}
+    for name in columns:
+        table.add_column(Text(name, style="bold"), justify="right")
+    labels = dict.fromkeys(label for rows in columns.values() for label in rows)
+    for label in labels:
+        table.add_row(Text(label), *(rows.get(label, UNKNOWN) for rows in columns.values()))
+    return table
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share from 0 to 1."""
+    return metric in _SHARES
+
+
+def _mean(members: Sequence[Score]) -> ScoreMean:
+    first, values = members[0], [score.value for score in members]
+    is_one = len(members) == 1
+    return ScoreMean(
+        condition=first.condition,
+        metric=first.metric,
+        group=first.group,
+        level=first.level,
+        num_draws=len(members),
+        mean=statistics.fmean(values),
+        std=math.nan if is_one else statistics.stdev(values),
+        low=first.low if is_one else math.nan,
+        high=first.high if is_one else math.nan,
+    )
+
+
+def _rows(cells: Sequence[ScoreMean], name_metrics: bool) -> dict[str, str]:
+    """Returns a label and a text for every row of one encoder's column."""
+    if len(cells) > _MOST_ROWS:
+        cells = _grouped(cells)
+    return {
+        f"{cell.condition}: {cell.metric}" if name_metrics else cell.condition: _text(cell)
+        for cell in cells
+    }
+
+
+def _grouped(cells: Sequence[ScoreMean]) -> list[ScoreMean]:
+    """Returns one mean per group; conditions without a group stay by themselves."""
+    groups: dict[tuple[str, str], list[ScoreMean]] = {}
+    for cell in cells:
+        groups.setdefault((cell.group or cell.condition, cell.metric), []).append(cell)
+    return [
+        dataclasses.replace(
+            members[0],
+            condition=name if len(members) == 1 else f"{name}, mean of {len(members)}",
+            mean=statistics.fmean(member.mean for member in members),
+            std=math.nan if len(members) > 1 else members[0].std,
+            low=math.nan if len(members) > 1 else members[0].low,
+            high=math.nan if len(members) > 1 else members[0].high,
+        )
+        for (name, _), members in groups.items()
+    ]
+
+
+def _text(cell: ScoreMean) -> str:
+    """Returns e.g. "71.3 % \u00b1 0.8" over draws, "71.3 % [69.3, 73.2]" for one, or a plain number."""
+    if not is_share(cell.metric):
+        return number(cell.mean)
+    text = percent(cell.mean)
+    if math.isfinite(cell.std):
+        return f"{text} \u00b1 {100 * cell.std:.1f}"
+    if math.isfinite(cell.low):
+        return f"{text} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]"
+    return text
+
+
+def _is_blank(cell: object) -> bool:
+    return isinstance(cell, float) and not math.isfinite(cell)

@@ -1,0 +1,271 @@
+"""Evaluates the encoders of a finished run, or a weights file, under a protocol; leaves three files.
+
+Nothing else is touched: no training stream is drawn from, no thread count or other global setting
+changes, and the encoders are proven to be the same afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dogo_fed import seeding
+from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
+from dogo_fed.contracts import PeerId, Score
+from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.source import DataSet
+from dogo_fed.engine.build import build_backbone, resolve_device
+from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation.protocols import (
+    check_protocol,
+    complete_options,
+    evaluate,
+    protocol_title,
+)
+from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
+from dogo_fed.models.weights import load_weights, read_weights
+from dogo_fed.peer_folder import PeerFolder
+from dogo_fed.reporting.scores import ScoreSheet, write_sheet
+
+_log = logging.getLogger(__name__)
+
+FOLDER = "evaluation"
+"""Where the files go, inside the run folder."""
+
+
+def evaluate_run(
+    folder: Path,
+    config: RunConfig,
+    protocol: str,
+    options: Mapping[str, object],
+    *,
+    dataset: DataSet | None = None,
+    peers: Iterable[str] | None = None,
+) -> dict[PeerId, list[Score]]:
+    """Returns each peer's scores, and writes <folder>/evaluation/<protocol>.json, .csv and .png.
+
+    Args:
+        folder: of a finished run.
+        config: of the run, for example from `configs.compose.load_yaml`.
+        protocol: a key of `dogo_fed.evaluation.protocols.PROTOCOLS`, or an import path.
+        options: of the protocol. Without targets, `ood` takes digits for digits_m.
+        dataset: the run's data set, if it is loaded already.
+        peers: some of the run's peers; None takes all.
+
+    Raises:
+        ConfigError: a protocol, option or peer is unknown or impossible.
+        DataError: a data set is missing or has no labels.
+        CheckpointError: the run has no encoders (yet), or they do not fit.
+        EvaluationError: a feature is not finite, or an encoder changed.
+    """
+    check_protocol(protocol, options)
+    subjects = open_run(folder, config, dataset=dataset, peers=peers)
+    sheet = evaluate_subjects(
+        subjects, protocol, with_targets(protocol, options, config.data), source=folder.name
+    )
+    write_sheet(sheet, folder / FOLDER, sheet.protocol)
+    return {PeerId(name): list(scores) for name, scores in sheet.scores.items()}
+
+
+def open_run(
+    folder: Path,
+    config: RunConfig,
+    *,
+    dataset: DataSet | None = None,
+    on: DataSet | None = None,
+    peers: Iterable[str] | None = None,
+    seed: int | None = None,
+) -> list[Subject]:
+    """Returns the encoders of a run, in name order, ready for protocols; see `evaluate_run`.
+
+    Args:
+        folder: of a finished run.
+        config: of the run.
+        dataset: the run's data set, if it is loaded already.
+        peers: some of the run's peers, in this order; None takes all.
+        on: evaluate on this data set; None takes the run's own.
+        seed: of subsets and noise; None takes the run's.
+
+    Raises:
+        ConfigError: there is no such peer.
+        CheckpointError: an encoder is missing or does not fit.
+    """
+    names = sorted(config.peers) if peers is None else list(dict.fromkeys(peers))
+    for name in names:
+        if name not in config.peers:
+            raise ConfigError(
+                f"there is no peer {name!r} in {folder.name}; its peers are "
+                f"{', '.join(sorted(config.peers))}"
+            )
+    home = dataset or build_dataset(config.data.name, config.data.options)
+    device = resolve_device(config.device)
+    subjects = []
+    for name in names:
+        backbone = _plain(config.peers[name].backbone, home, config.seed)
+        PeerFolder(folder, PeerId(name)).load_encoder(backbone)
+        encoder = Encoder(
+            name=name,
+            backbone=backbone.to(device),
+            inputs=Inputs.of(home),
+            trained_on=home.fingerprint,
+            linear_stream=(name, "linear probe"),
+            device=device,
+            batch_size=config.eval.batch_size,
+        )
+        subjects.append(Subject(encoder, on or home, config.seed if seed is None else seed))
+    return subjects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsFile:
+    """An encoder of the user's own, in a file.
+
+    Attributes:
+        path: .safetensors, or a .pt file of tensors only.
+        backbone: what the weights belong to.
+        image_size, mean, std: what it expects of images; None takes those of the data set.
+    """
+
+    path: Path
+    backbone: ComponentConfig
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def open_file(
+    file: WeightsFile,
+    dataset: DataSet,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int = 500,
+) -> Subject:
+    """Returns the encoder in a file on a data set, ready for protocols.
+
+    What is left out of the file (a classifier's weights) is logged as a warning.
+
+    Raises:
+        ConfigError: the backbone is unknown, or the input settings are impossible.
+        CheckpointError: the file can't be read, or does not fit the backbone.
+    """
+    own = Inputs.of(dataset)
+    inputs = Inputs(
+        image_size=file.image_size or own.image_size,
+        mean=file.mean or own.mean,
+        std=file.std or own.std,
+    )
+    if len(inputs.mean) != len(inputs.std) or not all(deviation > 0 for deviation in inputs.std):
+        raise ConfigError(
+            f"mean and std need a number for each channel, and std above 0, not {list(inputs.mean)} "
+            f"and {list(inputs.std)}"
+        )
+    like = DataSet(
+        name=dataset.name, train=dataset.train, test=dataset.test, fingerprint="",
+        num_classes=dataset.num_classes, image_size=inputs.image_size, mean=inputs.mean,
+        std=inputs.std,
+    )  # fmt: skip
+    backbone = _plain(file.backbone, like, seed)
+    for notice in load_weights(backbone, read_weights(file.path), str(file.path)):
+        _log.warning("%s", notice)
+    target = resolve_device(device)
+    encoder = Encoder(
+        name=file.path.stem, backbone=backbone.to(target), inputs=inputs, device=target,
+        batch_size=batch_size,
+    )  # fmt: skip
+    return Subject(encoder, dataset, seed)
+
+
+def evaluate_subjects(
+    subjects: Sequence[Subject], protocol: str, options: Mapping[str, object], *, source: str
+) -> ScoreSheet:
+    """Returns the scores of encoders on one data set; writes nothing.
+
+    Args:
+        subjects: one or more; they keep their features, so further protocols are cheaper.
+        protocol: a key of `dogo_fed.evaluation.protocols.PROTOCOLS`, or an import path.
+        options: of the protocol.
+        source: the run's name, or the weights file.
+
+    Raises:
+        ConfigError, DataError, EvaluationError: see `evaluate_run`.
+    """
+    recorded = complete_options(protocol, options)
+    title = protocol_title(protocol)
+    scores = {}
+    for subject in subjects:
+        _log.info("%s of %s on %s", title, subject.encoder.name, subject.dataset.name)
+        scores[subject.encoder.name] = evaluate(subject, protocol, options)
+    first = subjects[0]
+    return ScoreSheet(
+        protocol=title,
+        source=source,
+        dataset=first.dataset.name,
+        fingerprint=first.dataset.fingerprint,
+        seed=first.seed,
+        options={key: _recorded(value) for key, value in recorded.items()},
+        scores=scores,
+    )
+
+
+def with_targets(
+    protocol: str, options: Mapping[str, object], data: DataConfig
+) -> dict[str, object]:
+    """Returns the options of a protocol; `ood` for digits_m has digits for its target by default.
+
+    Raises:
+        ConfigError: see `check_split`.
+    """
+    given = options.get("targets") or ()
+    if protocol != "ood" or data.name != "digits_m":
+        return dict(options)
+    if not given:
+        return {**options, "targets": [{"name": "digits", "options": _seed_of(data.options)}]}
+    for target in given if isinstance(given, Sequence) else [given]:
+        if isinstance(target, str):
+            check_split(data, target, {})
+        elif isinstance(target, Mapping):
+            check_split(data, str(target.get("name")), target.get("options") or {})
+    return dict(options)
+
+
+def check_split(home: DataConfig, name: str, options: Mapping[str, object]) -> None:
+    """Checks that a data set does not test what an encoder from `home` was trained on.
+
+    Raises:
+        ConfigError: digits_m and digits whose seeds, and so whose splits of the digits, differ.
+    """
+    if home.name != "digits_m" or name != "digits":
+        return
+    theirs, ours = _seed_of(home.options)["seed"], _seed_of(options)["seed"]
+    if theirs != ours:
+        raise ConfigError(
+            f"digits with seed {ours} would test digits that digits_m with seed {theirs} trained on; "
+            f"set the option seed of digits to {theirs}"
+        )
+
+
+def _seed_of(options: Mapping[str, object]) -> dict[str, object]:
+    """Returns the seed of a data set's options, alone."""
+    return {"seed": options.get("seed", 0)}
+
+
+def _plain(settings: ComponentConfig, dataset: DataSet, seed: int) -> torch.nn.Module:
+    """Returns the backbone; its initial weights are about to be replaced."""
+    with seeding.stream(seed, "evaluation", "initialisation"):
+        return build_backbone(settings, dataset)
+
+
+def _recorded(value: object) -> object:
+    """Returns an option as plain values."""
+    if isinstance(value, DataSet):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): _recorded(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_recorded(item) for item in value]
+    return value
