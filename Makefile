@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+JOBS   ?= 2
 export FLWR_TELEMETRY_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -15,8 +16,8 @@ help: ## list the targets
 train: $(VENV)/.installed ## set up .venv and run the main job; ARGS="seed=3 peers=trio" changes it
 	$(BIN)/dogo-fed train $(ARGS)
 
-test: $(VENV)/.installed-dev ## the tests, under 15 minutes on 2 cores; ARGS goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed-dev ## the tests, under 15 minutes on 2 cores, JOBS=2 files at a time; ARGS goes to pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## the longer proofs: kill and resume, a real Ray cluster
 	$(BIN)/python -m pytest -m slow $(ARGS)

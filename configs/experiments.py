@@ -49,6 +49,7 @@ class CompareConfig:
     peers: Sequence[str]
     data: Sequence[str]
     overrides: Sequence[str] = ()
+    variants: Mapping[str, Sequence[str]] = field(default_factory=dict)
     protocols: Mapping[str, Any] = field(default_factory=dict)
     expected: Expected = field(default_factory=Expected)
     out: str | None = None
@@ -107,11 +108,19 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
         peers=settings.peers,
         data=settings.data,
         overrides=tuple(_merged(settings.overrides, overrides)),
+        variants=settings.variants,
         protocols=settings.protocols,
         expected=settings.expected,
     )
     out = (OUT / name if settings.out is None else Path(settings.out)).resolve()
-    configs = _compose_runs(experiment)
+    configs = _compose_runs(experiment, experiment.overrides)
+    variants = {
+        (variant, *case): config
+        for variant, settings in experiment.variants.items()
+        for case, config in _compose_runs(
+            experiment, _merged(experiment.overrides, settings)
+        ).items()
+    }
     run = next(iter(configs.values()))
     runner = settings.runner
     if runner is None:
@@ -119,7 +128,7 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
     return ComparisonRequest(
         experiment=experiment,
         out=out,
-        cells=tuple(plan_cells(experiment, out, configs)),
+        cells=tuple(plan_cells(experiment, out, configs, variants)),
         run=run,
         jobs=settings.jobs,
         runner=runner,
@@ -140,7 +149,7 @@ def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
         key = argument.lstrip("+~").partition("=")[0]
         if key == "experiment":
             choice = [argument]
-        elif key in _OWN or key.split(".")[0] in ("protocols", "expected"):
+        elif key in _OWN or key.split(".")[0] in ("variants", "protocols", "expected"):
             own.append(_parse(argument))
         else:
             overrides.append(argument)
@@ -148,6 +157,11 @@ def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
     for override in own:
         content["protocols"] = _protocols(content.get("protocols"))
         _put(content, str(override.key_or_group).split("."), override.value())
+    if isinstance(variants := content.get("variants"), dict):
+        content["variants"] = {
+            str(label): settings if isinstance(settings, list) else [settings]
+            for label, settings in variants.items()
+        }
     for key in _LISTS:
         if key in content and not isinstance(content[key], list):
             content[key] = [content[key]]
@@ -216,12 +230,14 @@ def _merged(preset: Sequence[str], overrides: Sequence[str]) -> list[str]:
     return list(found.values())
 
 
-def _compose_runs(experiment: Experiment) -> dict[tuple[str, str, int], RunConfig]:
+def _compose_runs(
+    experiment: Experiment, overrides: Sequence[str]
+) -> dict[tuple[str, str, int], RunConfig]:
     found = {}
     for peers in experiment.peers:
         for data in experiment.data:
             config = compose_run(
-                [f"peers={peers}", f"data={data}", *_merged(["host=local"], experiment.overrides)]
+                [f"peers={peers}", f"data={data}", *_merged(["host=local"], overrides)]
             )
             if config.host not in (Host.LOCAL, Host.GRPC):
                 raise ConfigError(

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 from configs.experiments import ComparisonRequest, preset_names, request_comparison
 from dogo_fed.compare.comparison import CellReport, compare
-from dogo_fed.compare.experiment import Cell, Runner
+from dogo_fed.compare.experiment import Cell, Method, Runner
 from dogo_fed.compare.picture import draw_comparison
 from dogo_fed.compare.report import to_markdown, write_comparison
 from dogo_fed.compare.standing import Standing, finished_summary, standing_of
+from dogo_fed.compare.variants_picture import draw_variants
 from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
 from dogo_fed.reporting.units import human_seconds
 from dogo_fed.run.prepare import prepare
@@ -36,6 +37,7 @@ Did it help? Runs every method with every seed, and prints the paired difference
   methods=     of solo, offline, dogo, supervised
   seeds=       one pair each
   peers=, data=   configurations, or lists of them
+  variants=    DoGo with other settings of the teaching: {{name: [settings]}}
   protocols=   evaluations after training
   out=         folder, runs/compare/<experiment> unless told; the same command goes on with what is there
   jobs=        cells at a time: one a core, or one a GPU, unless told
@@ -173,6 +175,8 @@ def _report(request: ComparisonRequest, reports: Sequence[CellReport]) -> None:
     comparison = compare(request.experiment, request.cells, reports)
     write_comparison(comparison, request.out)
     draw_comparison(comparison, request.out / "compare.png")
+    if comparison.variants and Method.SOLO in comparison.methods:
+        draw_variants(comparison, request.out / "variants.png")
     sys.stdout.write(f"\n{to_markdown(comparison)}\n{request.out}\n")
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from configs.compose import from_mapping
 from dogo_fed.compare.experiment import Cell, Experiment, Method, plan_cells
 from dogo_fed.config import RunConfig
-from dogo_fed.config_text import to_yaml
+from dogo_fed.config_text import to_mapping, to_yaml
 from dogo_fed.reporting import write_atomic, write_json_atomic
 
 PEER = {
@@ -55,7 +58,22 @@ def made_cells(
         for data in experiment.data
         for seed in experiment.seeds
     }
-    return plan_cells(experiment, out, configs)
+    variants = {
+        (variant, *case): varied(config, settings)
+        for variant, settings in experiment.variants.items()
+        for case, config in configs.items()
+    }
+    return plan_cells(experiment, out, configs, variants)
+
+
+def varied(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    """Returns the run with "path=value" settings changed, each at a place that is there already."""
+    content = to_mapping(config)
+    for setting in settings:
+        path, _, value = setting.partition("=")
+        *way, last = path.split(".")
+        reduce(lambda place, part: place[part], way, content)[last] = yaml.safe_load(value)
+    return from_mapping(content)
 
 
 def write_summary(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from dogo_fed.compare.experiment import Cell, Experiment, Method
 from dogo_fed.compare.protocols import read_protocol
@@ -24,6 +25,7 @@ class Row:
 
     Attributes:
         scores: method to seed to score; accuracies are 0 to 1.
+        variants: the same of DoGo's variants, by their names.
         backbone, objective: what the peer is.
     """
 
@@ -34,6 +36,9 @@ class Row:
     backbone: str
     objective: str
     scores: Mapping[Method, Mapping[int, float]]
+    variants: Mapping[str, Mapping[int, float]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
     def spread(self, method: Method) -> Spread:
         """Returns mean and deviation of a method's scores over its seeds."""
@@ -42,6 +47,14 @@ class Row:
     def difference(self, baseline: Method) -> PairedDifference:
         """Returns DoGo minus the baseline, over the seeds that both have."""
         return paired_difference(self.scores.get(Method.DOGO, {}), self.scores.get(baseline, {}))
+
+    def variant_spread(self, variant: str) -> Spread:
+        """Returns mean and deviation of a variant's scores over its seeds."""
+        return spread(list(self.variants.get(variant, {}).values()))
+
+    def variant_difference(self, variant: str, other: Method) -> PairedDifference:
+        """Returns the variant minus a method, over the seeds that both have."""
+        return paired_difference(self.variants.get(variant, {}), self.scores.get(other, {}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +69,7 @@ class Cost:
         images: that a learner has seen, with repetition.
         bytes_per_step: the payload that a peer sends, and gets, at each step: 4 N^2; 0 without exchange.
         is_short: whether some learner has missed steps.
+        variant: of DoGo; None is the experiment's own settings.
     """
 
     peers: str
@@ -67,6 +81,7 @@ class Cost:
     images: int
     bytes_per_step: int
     is_short: bool
+    variant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +108,16 @@ class Comparison:
     rows: tuple[Row, ...]
     costs: tuple[Cost, ...]
     cells: tuple[CellReport, ...]
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """DoGo's variants, in the order of the experiment."""
+        return tuple(self.experiment.variants)
+
+    @property
+    def variant_references(self) -> tuple[Method, ...]:
+        """What variants are compared with."""
+        return tuple(method for method in (Method.SOLO, Method.DOGO) if method in self.methods)
 
     @property
     def baselines(self) -> tuple[Method, ...]:
@@ -130,6 +155,7 @@ class _Gathered:
     """The scores of one peer by one metric, while they are gathered."""
 
     scores: dict[Method, dict[int, float]] = field(default_factory=dict)
+    variants: dict[str, dict[int, float]] = field(default_factory=dict)
     backbone: str = ""
     objective: str = ""
 
@@ -141,7 +167,7 @@ def _rows(
 ) -> Iterable[Row]:
     found: dict[tuple[str, str, str, str], _Gathered] = {}
     for cell, summary in finished:
-        if cell.method not in methods:
+        if cell.variant is None and cell.method not in methods:
             continue
         protocols = [read_protocol(cell.folder, name) for name in experiment.protocols]
         for name in cell.learners:
@@ -149,7 +175,10 @@ def _rows(
             for metric, score in _scores(name, peer, protocols):
                 key = (cell.peers, cell.data, metric, name)
                 one = found.setdefault(key, _Gathered())
-                one.scores.setdefault(cell.method, {})[cell.seed] = score
+                if cell.variant is None:
+                    one.scores.setdefault(cell.method, {})[cell.seed] = score
+                else:
+                    one.variants.setdefault(cell.variant, {})[cell.seed] = score
                 one.backbone = peer["backbone"]
                 if cell.method is not Method.SUPERVISED or not one.objective:
                     one.objective = peer["objective"]
@@ -164,6 +193,7 @@ def _rows(
             backbone=one.backbone,
             objective=one.objective,
             scores=one.scores,
+            variants=one.variants,
         )
 
 
@@ -184,25 +214,31 @@ def _costs(
     methods: Sequence[Method],
     finished: Sequence[tuple[Cell, RunSummary]],
 ) -> Iterable[Cost]:
+    columns: list[tuple[Method, str | None]] = [(method, None) for method in methods]
+    columns += [(Method.DOGO, variant) for variant in experiment.variants]
     for peers in experiment.peers:
         for data in experiment.data:
-            for method in methods:
+            for method, variant in columns:
                 mine = [
                     (cell, summary)
                     for cell, summary in finished
-                    if (cell.peers, cell.data, cell.method) == (peers, data, method)
+                    if (cell.peers, cell.data) == (peers, data)
+                    and (cell.method, cell.variant) == (method, variant)
                 ]
                 if mine:
-                    yield _cost(peers, data, method, mine)
+                    yield _cost(mine)
 
 
-def _cost(peers: str, data: str, method: Method, mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
+def _cost(mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
+    """Returns what these cells took, all of one column."""
+    cell = mine[0][0]
     config, steps = mine[0][0].config, mine[0][1]["steps"]
     whole = [summary["wall_s"] for _, summary in mine if not _was_resumed(summary)]
     return Cost(
-        peers=peers,
-        data=data,
-        method=method,
+        peers=cell.peers,
+        data=cell.data,
+        method=cell.method,
+        variant=cell.variant,
         cells=len(mine),
         wall_s=spread(whole).mean,
         steps=steps,

@@ -11,10 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dogo_fed.config import ComponentConfig, PeerConfig, RunConfig
+from dogo_fed.config import ComponentConfig, ExchangeConfig, PeerConfig, RunConfig
 from dogo_fed.errors import ConfigError
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PUBLISH = "publish"
+"""The option of an objective that names the head it teaches with; a peer alone has no use for it."""
 
 
 class Method(enum.Enum):
@@ -69,6 +71,7 @@ class Experiment:
         peers: configurations of the group `peers`; rows of the table.
         data: configurations of the group `data`.
         overrides: settings that all cells share, as on the command line.
+        variants: DoGo with other settings of the teaching, by name: overrides on top of `overrides`.
         protocols: evaluations after training, by name, with their options.
         expected: what it takes.
     """
@@ -79,6 +82,7 @@ class Experiment:
     peers: Sequence[str]
     data: Sequence[str]
     overrides: Sequence[str] = ()
+    variants: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     protocols: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     expected: Expected = field(default_factory=Expected)
 
@@ -99,6 +103,13 @@ class Experiment:
                 raise ConfigError(
                     f"{label!r} can't be a folder's name; peers and data are names of configurations"
                 )
+        for name, overrides in self.variants.items():
+            if not _LABEL.fullmatch(name):
+                raise ConfigError(
+                    f"{name!r} can't be a folder's name; a variant is called by letters, digits and ._-"
+                )
+            if not overrides:
+                raise ConfigError(f"variant {name!r} changes nothing: give it a list of settings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +118,7 @@ class Cell:
 
     Attributes:
         student: for Method.OFFLINE, the one peer that learns.
+        variant: for Method.DOGO, the name of the variant; None is the experiment's own settings.
         config: the run; its `run_dir` is the cell's folder.
         needs: identifiers of the cells that must be finished before.
     """
@@ -118,11 +130,13 @@ class Cell:
     student: str | None
     config: RunConfig
     needs: tuple[str, ...] = ()
+    variant: str | None = None
 
     @property
     def id(self) -> str:
         """Names the cell; also its folder below cells/."""
-        return _cell_id(self.method, self.student, self.peers, self.data, self.seed)
+        which = self.student or self.variant
+        return _cell_id(self.method, which, self.peers, self.data, self.seed)
 
     @property
     def folder(self) -> Path:
@@ -139,7 +153,10 @@ class Cell:
 
 
 def plan_cells(
-    experiment: Experiment, out: Path, configs: Mapping[tuple[str, str, int], RunConfig]
+    experiment: Experiment,
+    out: Path,
+    configs: Mapping[tuple[str, str, int], RunConfig],
+    variants: Mapping[tuple[str, str, str, int], RunConfig] = MappingProxyType({}),
 ) -> list[Cell]:
     """Returns all cells, each after those that it needs: seed by seed, so that pairs are whole early.
 
@@ -149,9 +166,10 @@ def plan_cells(
         experiment: what is compared.
         out: folder of the comparison.
         configs: (peers, data, seed) to the settings that the cells of all methods share.
+        variants: (variant, peers, data, seed) to the settings of the variant's cell.
 
     Raises:
-        ConfigError: a method is impossible with these settings.
+        ConfigError: a method is impossible with these settings, or a variant changes what solo has too.
     """
     wanted = [method for method in Method if method in _with_teachers(experiment.methods)]
     cells = []
@@ -162,6 +180,12 @@ def plan_cells(
                 _check(config, experiment.methods)
                 for method in wanted:
                     cells += _cells_of(method, peers, data, config, out)
+                for name in experiment.variants:
+                    cells.append(
+                        _variant_cell(
+                            name, peers, data, config, variants[name, peers, data, seed], out
+                        )
+                    )
     return cells
 
 
@@ -200,6 +224,50 @@ def _cells_of(method: Method, peers: str, data: str, config: RunConfig, out: Pat
     ]
 
 
+def _variant_cell(
+    name: str, peers: str, data: str, shared: RunConfig, config: RunConfig, out: Path
+) -> Cell:
+    """Returns the cell of DoGo under a variant's settings.
+
+    Raises:
+        ConfigError: the variant changes more than the teaching, so that solo would be no baseline for it.
+    """
+    _check(config, [Method.DOGO])
+    if _without_teaching(config) != _without_teaching(shared):
+        raise ConfigError(
+            f"variant {name!r} changes settings that a peer alone has too, so the solo cells are no "
+            "baseline for it. A variant may set exchange.*, and of a peer distill_weight, "
+            "distill_reduction, distill_warmup_steps, kl_temperature and objective.options.publish; for "
+            "anything else run a second comparison with its own out="
+        )
+    folder = out / "cells" / _cell_id(Method.DOGO, name, peers, data, config.seed)
+    return Cell(
+        method=Method.DOGO,
+        peers=peers,
+        data=data,
+        seed=config.seed,
+        student=None,
+        config=dataclasses.replace(_exchanging(config, True), run_dir=str(folder)),
+        variant=name,
+    )
+
+
+def _without_teaching(config: RunConfig) -> RunConfig:
+    """Returns the settings with all that is about teaching at its defaults: what is left is solo's too."""
+    peers = {}
+    for name, peer in config.peers.items():
+        objective = peer.objective
+        options = {key: value for key, value in objective.options.items() if key != _PUBLISH}
+        peers[name] = PeerConfig(
+            backbone=peer.backbone,
+            objective=ComponentConfig(name=objective.name, options=options),
+            augmentation=peer.augmentation,
+            optimizer=peer.optimizer,
+            frozen_from=peer.frozen_from,
+        )
+    return dataclasses.replace(config, peers=peers, exchange=ExchangeConfig(), run_dir=None)
+
+
 def _taught_by(config: RunConfig, student: str, teachers: str) -> RunConfig:
     """Returns the settings of a cell in which all but the student are frozen."""
     peers: dict[str, PeerConfig] = {
@@ -229,8 +297,8 @@ def _check(config: RunConfig, methods: Iterable[Method]) -> None:
         )
 
 
-def _cell_id(method: Method, student: str | None, peers: str, data: str, seed: int) -> str:
-    column = method.value if student is None else f"{method.value}-{student}"
+def _cell_id(method: Method, which: str | None, peers: str, data: str, seed: int) -> str:
+    column = method.value if which is None else f"{method.value}-{which}"
     return f"{column}/{peers}/{data}/{seed}"
 
 

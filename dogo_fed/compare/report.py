@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "methods": [method.value for method in comparison.methods],
         "seeds": list(experiment.seeds),
         "overrides": list(experiment.overrides),
+        "variants": {name: list(settings) for name, settings in experiment.variants.items()},
         "protocols": {name: dict(options) for name, options in experiment.protocols.items()},
         "level": LEVEL,
         "rows": [_row_to_json(row, comparison) for row in comparison.rows],
@@ -46,15 +47,6 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def _row_to_json(row: Row, comparison: Comparison) -> dict[str, Any]:
-    methods = {}
-    for method in comparison.methods:
-        found = row.spread(method)
-        methods[method.value] = {
-            "n": found.n,
-            "mean": found.mean,
-            "std": found.std,
-            "scores": {str(seed): score for seed, score in row.scores.get(method, {}).items()},
-        }
     return {
         "peers": row.peers,
         "data": row.data,
@@ -62,11 +54,33 @@ def _row_to_json(row: Row, comparison: Comparison) -> dict[str, Any]:
         "peer": row.peer,
         "backbone": row.backbone,
         "objective": row.objective,
-        "methods": methods,
+        "methods": {
+            method.value: _spread_to_json(row.spread(method), row.scores.get(method, {}))
+            for method in comparison.methods
+        },
         "dogo_minus": {
             baseline.value: _difference_to_json(row.difference(baseline))
             for baseline in comparison.baselines
         },
+        "variants": {
+            variant: {
+                **_spread_to_json(row.variant_spread(variant), row.variants.get(variant, {})),
+                "minus": {
+                    other.value: _difference_to_json(row.variant_difference(variant, other))
+                    for other in comparison.variant_references
+                },
+            }
+            for variant in comparison.variants
+        },
+    }
+
+
+def _spread_to_json(found: Spread, scores: Mapping[int, float]) -> dict[str, Any]:
+    return {
+        "n": found.n,
+        "mean": found.mean,
+        "std": found.std,
+        "scores": {str(seed): score for seed, score in scores.items()},
     }
 
 
@@ -85,7 +99,7 @@ def _cost_to_json(cost: Cost) -> dict[str, Any]:
     return {
         "peers": cost.peers,
         "data": cost.data,
-        "method": cost.method.value,
+        "method": _column(cost.method, cost.variant),
         "cells": cost.cells,
         "wall_s": cost.wall_s,
         "steps": cost.steps,
@@ -98,13 +112,20 @@ def _cost_to_json(cost: Cost) -> dict[str, Any]:
 def to_csv(comparison: Comparison) -> str:
     """Returns a line for each row of the table; scores as they are, an empty field for no number."""
     heading = ["peers", "data", "metric", "peer", "backbone", "objective"]
-    for method in comparison.methods:
-        heading += [f"{method.value}_{what}" for what in ("mean", "std", "n")]
-    for baseline in comparison.baselines:
-        heading += [
-            f"dogo_minus_{baseline.value}_{what}"
-            for what in ("mean", "low", "high", "n", "verdict")
-        ]
+    columns = [method.value for method in comparison.methods]
+    columns += [_column(Method.DOGO, variant) for variant in comparison.variants]
+    heading += [f"{column}_{what}" for column in columns for what in ("mean", "std", "n")]
+    pairs = [("dogo", baseline) for baseline in comparison.baselines]
+    pairs += [
+        (_column(Method.DOGO, variant), other)
+        for variant in comparison.variants
+        for other in comparison.variant_references
+    ]
+    heading += [
+        f"{column}_minus_{other.value}_{what}"
+        for column, other in pairs
+        for what in ("mean", "low", "high", "n", "verdict")
+    ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heading)
@@ -112,20 +133,25 @@ def to_csv(comparison: Comparison) -> str:
         fields: list[object] = [
             row.peers, row.data, row.metric, row.peer, row.backbone, row.objective,
         ]  # fmt: skip
-        for method in comparison.methods:
-            found = row.spread(method)
+        spreads = [row.spread(method) for method in comparison.methods]
+        spreads += [row.variant_spread(variant) for variant in comparison.variants]
+        for found in spreads:
             fields += [_field(found.mean), _field(found.std), found.n]
-        for baseline in comparison.baselines:
-            one = row.difference(baseline)
-            fields += [
-                _field(one.mean),
-                _field(one.low),
-                _field(one.high),
-                one.n,
-                one.verdict.value,
-            ]
+        differences = [row.difference(baseline) for baseline in comparison.baselines]
+        differences += [
+            row.variant_difference(variant, other)
+            for variant in comparison.variants
+            for other in comparison.variant_references
+        ]
+        for one in differences:
+            fields += [_field(value) for value in (one.mean, one.low, one.high)]
+            fields += [one.n, one.verdict.value]
         writer.writerow(fields)
     return text.getvalue()
+
+
+def _column(method: Method, variant: str | None) -> str:
+    return method.value if variant is None else f"{method.value}-{variant}"
 
 
 def _field(value: float | None) -> str:
@@ -139,7 +165,10 @@ def to_markdown(comparison: Comparison) -> str:
         comparison.rows, lambda row: (row.peers, row.data, row.metric)
     ):
         title = f"## {peers}, {data}: {RUN_METRICS.get(metric, metric)} (top-1, %)"
-        blocks += [title, _table(list(rows), comparison)]
+        of_metric = list(rows)
+        blocks += [title, _table(of_metric, comparison)]
+        if comparison.variants:
+            blocks.append(_variants_table(of_metric, comparison))
     if not comparison.rows:
         blocks.append("No cell is finished, so there is nothing to compare.")
     else:
@@ -155,10 +184,15 @@ def _what_was_run(comparison: Comparison) -> str:
     experiment = comparison.experiment
     seeds = ", ".join(str(seed) for seed in experiment.seeds)
     shared = " ".join(experiment.overrides) or "the defaults"
-    return (
+    text = (
         f"Methods: {', '.join(method.value for method in comparison.methods)}. Seeds: {seeds}. "
         f"Settings: `{shared}`."
     )
+    if comparison.variants:
+        text += " DoGo's variants differ from it by:\n\n" + "\n".join(
+            f"- {name}: `{' '.join(settings)}`" for name, settings in experiment.variants.items()
+        )
+    return text
 
 
 def _how_to_read(comparison: Comparison) -> str:
@@ -190,6 +224,23 @@ def _table(rows: Sequence[Row], comparison: Comparison) -> str:
     return _aligned(lines)
 
 
+def _variants_table(rows: Sequence[Row], comparison: Comparison) -> str:
+    heading = ["peer", "variant of dogo", "top-1"]
+    for other in comparison.variant_references:
+        heading += [f"{MINUS} {other.value}"]
+        heading += ["verdict"] if other is Method.SOLO else []
+    lines = [heading]
+    for row in rows:
+        for variant in comparison.variants:
+            cells = [row.peer, variant, accuracy(row.variant_spread(variant))]
+            for other in comparison.variant_references:
+                one = row.variant_difference(variant, other)
+                cells.append(difference(one))
+                cells += [one.verdict.value] if other is Method.SOLO else []
+            lines.append(cells)
+    return _aligned(lines)
+
+
 def _cost_table(costs: Iterable[Cost]) -> str:
     lines = [["peers", "data", "method", "cells", "wall", "steps", "images", "up and down, a step"]]
     for cost in costs:
@@ -197,7 +248,7 @@ def _cost_table(costs: Iterable[Cost]) -> str:
             [
                 cost.peers,
                 cost.data,
-                cost.method.value,
+                _column(cost.method, cost.variant),
                 str(cost.cells),
                 human_seconds(cost.wall_s),
                 f"{cost.steps}{'*' if cost.is_short else ''}",

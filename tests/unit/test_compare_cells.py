@@ -92,6 +92,7 @@ def test_offline_brings_its_teachers_and_dogo_does_not() -> None:
         ({"seeds": []}, ["seeds", "empty"]),
         ({"seeds": [1, 2, 1]}, ["seeds", "twice", "1, 2, 1"]),
         ({"methods": [Method.SOLO, Method.SOLO]}, ["methods", "twice", "solo"]),
+        ({"variants": {"a/b": ["exchange.every_steps=2"]}}, ["a/b", "folder"]),
         ({"data": ["../up"]}, ["'../up'", "folder"]),
         ({"peers": [""]}, ["''", "folder"]),
     ],

@@ -15,6 +15,7 @@ from dogo_fed.compare.experiment import Method
 from dogo_fed.compare.picture import draw_comparison
 from dogo_fed.compare.report import difference, to_csv, to_json, to_markdown, write_comparison
 from dogo_fed.compare.statistics import paired_difference
+from dogo_fed.compare.variants_picture import draw_variants
 from tests.compare_made import made_cells, made_experiment, write_summary
 
 SOLO = {0: (0.800, 0.600), 1: (0.810, 0.700), 2: (0.820, 0.650)}
@@ -188,6 +189,58 @@ def test_the_picture_is_drawn(made: Comparison, tmp_path: Path) -> None:
     for name, one in (("few", made), ("many", many)):
         draw_comparison(one, tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+VARIANTS = {"weak": ["peers.big.distill_weight=0.1"], "rare": ["exchange.every_steps=4"]}
+BY_VARIANT = {None: 0.0, "weak": 0.01, "rare": -0.03}
+
+
+@pytest.fixture
+def with_variants(tmp_path: Path) -> Comparison:
+    experiment = made_experiment(methods=[Method.SOLO, Method.DOGO], variants=VARIANTS)
+    cells = made_cells(experiment, tmp_path)
+    for cell in cells:
+        linear, knn = (SOLO if cell.method is Method.SOLO else DOGO)[cell.seed]
+        scores = (linear + BY_VARIANT[cell.variant], knn)
+        write_summary(cell, {"big": scores, "small": scores})
+    return compare(experiment, cells, [])
+
+
+def test_variants_are_compared_with_solo_and_with_dogo(with_variants: Comparison) -> None:
+    row = with_variants.rows[0]
+    assert row.metric == "linear_top1"
+    assert row.scores[Method.DOGO] == {seed: one[0] for seed, one in DOGO.items()}
+    own = row.difference(Method.SOLO).mean
+    assert row.variant_difference("weak", Method.SOLO).mean == pytest.approx(own + 0.01)
+    assert row.variant_difference("rare", Method.DOGO).mean == pytest.approx(-0.03)
+    assert row.variant_difference("weak", Method.SOLO).verdict.value == "helps"
+    assert {(cost.method.value, cost.variant) for cost in with_variants.costs} == {
+        ("solo", None), ("dogo", None), ("dogo", "weak"), ("dogo", "rare"),
+    }  # fmt: skip
+
+
+def test_variants_have_a_table_fields_and_a_picture(
+    with_variants: Comparison, tmp_path: Path
+) -> None:
+    page = to_markdown(with_variants)
+    assert "- weak: `peers.big.distill_weight=0.1`" in page
+    table = page.split("variant of dogo", 1)[1].split("\n\n", 1)[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    named = {(row[0], row[1]): row for row in rows[2:]}
+    assert set(named) == {(peer, one) for peer in ("big", "small") for one in ("weak", "rare")}
+    assert named["big", "weak"][2].startswith("84.0") and named["big", "weak"][4] == "helps"
+    data = to_json(with_variants)
+    assert data["variants"] == VARIANTS
+    assert data["rows"][0]["variants"]["rare"]["minus"]["dogo"]["mean"] == pytest.approx(-0.03)
+    (sheet, *_) = csv.DictReader(io.StringIO(to_csv(with_variants)))
+    assert float(sheet["dogo-weak_minus_dogo_mean"]) == pytest.approx(0.01)
+    assert sheet["dogo-weak_minus_solo_verdict"] == "helps"
+    for picture in (draw_variants, draw_comparison):
+        picture(with_variants, tmp_path / "one.png")
+        assert (tmp_path / "one.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    nothing = dataclasses.replace(with_variants, rows=())
+    draw_variants(nothing, tmp_path / "none.png")
+    assert (tmp_path / "none.png").stat().st_size > 1000
 
 
 def test_a_difference_reads_with_a_true_minus_sign() -> None:

@@ -29,7 +29,8 @@ def test_the_presets_are_there() -> None:
 def test_every_preset_composes(name: str) -> None:
     request = request_comparison([f"experiment={name}"])
     assert request.experiment.name == name
-    assert {Method.SOLO, Method.OFFLINE, Method.DOGO} <= set(request.experiment.methods)
+    assert {Method.SOLO, Method.DOGO} <= set(request.experiment.methods)
+    assert Method.OFFLINE in request.experiment.methods or request.experiment.variants
     assert len(request.experiment.seeds) >= 3
     assert request.out == (Path("runs") / "compare" / name).resolve()
     assert request.runner is Runner.PROCESSES
@@ -96,6 +97,27 @@ def test_protocols_come_as_names_or_with_options() -> None:
     }
 
 
+def test_variants_are_dogo_with_other_settings() -> None:
+    request = request_comparison(
+        [
+            "methods=[solo,dogo]",
+            "seeds=[3]",
+            "variants={late:'exchange.every_steps=4'}",
+            "variants.soft=['peers.wide.kl_temperature=0.5','peers.resnet.kl_temperature=0.5']",
+        ]
+    )
+    solo, dogo, late, soft = request.cells
+    assert [cell.id for cell in (late, soft)] == [
+        "dogo-late/pair/digits_m/3",
+        "dogo-soft/pair/digits_m/3",
+    ]
+    assert late.config.exchanges and soft.config.exchanges and not solo.config.exchanges
+    assert (dogo.config.exchange.every_steps, late.config.exchange.every_steps) == (1, 4)
+    assert {peer.kl_temperature for peer in soft.config.peers.values()} == {0.5}
+    assert {peer.kl_temperature for peer in late.config.peers.values()} == {0.1}
+    assert late.config.seed == 3 and late.config.rounds == dogo.config.rounds
+
+
 def test_a_cluster_runs_cells_as_tasks() -> None:
     assert request_comparison(["ray.address=auto", "seeds=0"]).runner is Runner.RAY
     assert request_comparison(["ray.address=auto", "runner=processes"]).runner is Runner.PROCESSES
@@ -118,6 +140,12 @@ def test_a_cluster_runs_cells_as_tasks() -> None:
         (["protocols=[tarot]"], ["tarot", "protocol"]),
         (["protocols=[knn]", "protocols.knn.q=3"], ["knn", "'q'"]),
         (["seed=3"], ["seed", "seeds=[...]"]),
+        (["variants={big:'batch_size=128'}"], ["'big'", "no baseline", "second comparison"]),
+        (["variants={fast:'peers.wide.optimizer.options.lr=1'}"], ["'fast'", "no baseline"]),
+        (["variants={on:'exchange.enabled=true'}"], ["exchange.enabled", "methods"]),
+        (["variants={none:[]}"], ["'none'", "changes nothing"]),
+        (["variants={typo:'exchange.every_step=2'}"], ["every_step"]),
+        (["variants=3"], ["variants"]),
         (["exchange.enabled=false"], ["exchange.enabled", "methods"]),
         (["run_dir=x"], ["run_dir", "out="]),
         (["resume=x"], ["resume", "same command"]),

@@ -1,0 +1,133 @@
+"""variants.png: what each variant of DoGo does against training alone, as intervals under each other."""
+
+# V = DoGo's own settings and its variants, from top to bottom
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from dogo_fed.compare.comparison import RUN_METRICS, Comparison, Row
+from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.statistics import LEVEL, PairedDifference
+from dogo_fed.reporting import atomic_path
+from dogo_fed.reporting.canvas import INK, MUTED, dress, name_colours, say_empty
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_OWN = "dogo"
+_MOST_PANELS = 12
+_COLUMNS = 2
+_PANEL_WIDTH = 5.8
+_LINE_INCHES = 0.26
+_HEAD_INCHES = 1.0
+_LEFT_INCHES = 1.5
+_DOTS_PER_INCH = 140
+_GROUP_HEIGHT = 0.62
+"""Part of a variant's height that its peers' intervals share."""
+
+
+def draw_variants(comparison: Comparison, path: str | os.PathLike[str]) -> None:
+    """Draws the variants and writes the picture as PNG, in full or not at all.
+
+    A panel for each pair of peers and data set and each metric, at most 12: a point for the mean paired
+    difference to solo, a line for its interval, a colour for each peer.
+
+    Args:
+        comparison: one with variants.
+        path: ends in .png.
+    """
+    figure = _figure(comparison)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=_DOTS_PER_INCH, facecolor="white")
+
+
+def _figure(comparison: Comparison) -> Figure:
+    from matplotlib.figure import Figure
+
+    panels = [
+        (f"{peers}, {data}: {RUN_METRICS.get(metric, metric)}", list(rows))
+        for (peers, data, metric), rows in groupby(
+            comparison.rows, lambda row: (row.peers, row.data, row.metric)
+        )
+    ][:_MOST_PANELS]
+    columns = max(1, min(_COLUMNS, len(panels)))
+    num_rows = max(1, -(-len(panels) // columns))
+    lines = (1 + len(comparison.variants)) * max([1, *(len(rows) for _, rows in panels)])
+    panel_height = 1.1 + _LINE_INCHES * lines
+    width, height = _PANEL_WIDTH * columns + 0.3, panel_height * num_rows + _HEAD_INCHES
+    figure = Figure(figsize=(width, height))
+    grid = figure.add_gridspec(
+        num_rows,
+        columns,
+        left=_LEFT_INCHES / width,
+        right=1 - 0.3 / width,
+        bottom=0.6 / height,
+        top=1 - (_HEAD_INCHES + 0.3) / height,
+        wspace=0.4,
+        hspace=0.45,
+    )
+    left = 0.3 / width
+    title = f"{comparison.experiment.name}: each variant minus solo"
+    figure.text(left, 1 - 0.42 / height, title, fontsize=16, fontweight="bold", color=INK)
+    subtitle = f"points of top-1; a line: the {LEVEL:.0%} interval of the paired differences"
+    figure.text(left, 1 - 0.7 / height, subtitle, fontsize=10, color=MUTED)
+    if not panels:
+        say_empty(figure.add_subplot(grid[0, 0]), "no cell is finished yet")
+    colours = name_colours(sorted({row.peer for row in comparison.rows}))
+    for place, (title, rows) in enumerate(panels):
+        axes = figure.add_subplot(grid[place // columns, place % columns])
+        dress(axes, title, "", "points against solo" if place // columns == num_rows - 1 else "")
+        _draw_panel(axes, rows, comparison.variants, colours)
+    return figure
+
+
+def _draw_panel(
+    axes: Axes, rows: Sequence[Row], variants: Sequence[str], colours: Mapping[str, str]
+) -> None:
+    names_V = [_OWN, *variants]
+    axes.axvline(0, color=MUTED, linewidth=1.0, zorder=1)
+    for place, row in enumerate(rows):
+        offset = _GROUP_HEIGHT * ((place + 0.5) / len(rows) - 0.5)
+        for height, name in enumerate(names_V):
+            _draw_interval(axes, _against_solo(row, name), height + offset, colours[row.peer])
+        axes.plot([], [], color=colours[row.peer], marker="o", markersize=5, label=row.peer)
+    axes.set_yticks(range(len(names_V)), names_V, fontsize=10)
+    axes.set_ylim(len(names_V) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.08)
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=len(rows),
+        fontsize=9.5,
+        frameon=False,
+        handlelength=1.2,
+    )
+
+
+def _against_solo(row: Row, name: str) -> PairedDifference:
+    if name == _OWN:
+        return row.difference(Method.SOLO)
+    return row.variant_difference(name, Method.SOLO)
+
+
+def _draw_interval(axes: Axes, one: PairedDifference, height: float, colour: str) -> None:
+    if one.n == 0 or not math.isfinite(one.mean):
+        return
+    if one.low is not None and one.high is not None:
+        axes.plot([100 * one.low, 100 * one.high], [height, height], color=colour, linewidth=2.2)
+    axes.plot(
+        [100 * one.mean],
+        [height],
+        color=colour,
+        marker="o",
+        markersize=6.5,
+        markeredgecolor="white",
+        zorder=4,
+    )
