@@ -11,12 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dogo_fed.config import ComponentConfig, ExchangeConfig, PeerConfig, RunConfig
+from dogo_fed.compare.settings import TEACHING_SETTINGS, differing, flat, is_of_teaching
+from dogo_fed.config import ComponentConfig, PeerConfig, RunConfig
+from dogo_fed.config_text import to_mapping
 from dogo_fed.errors import ConfigError
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_PUBLISH = "publish"
-"""The option of an objective that names the head it teaches with; a peer alone has no use for it."""
 
 
 class Method(enum.Enum):
@@ -233,12 +233,13 @@ def _variant_cell(
         ConfigError: the variant changes more than the teaching, so that solo would be no baseline for it.
     """
     _check(config, [Method.DOGO])
-    if _without_teaching(config) != _without_teaching(shared):
+    changed = differing(flat(to_mapping(shared)), flat(to_mapping(config)))
+    others = [key for key in changed if not is_of_teaching(key)]
+    if others:
         raise ConfigError(
-            f"variant {name!r} changes settings that a peer alone has too, so the solo cells are no "
-            "baseline for it. A variant may set exchange.*, and of a peer distill_weight, "
-            "distill_reduction, distill_warmup_steps, kl_temperature and objective.options.publish; for "
-            "anything else run a second comparison with its own out="
+            f"variant {name!r} changes {', '.join(others)}, which a peer alone has too, so the solo cells "
+            f"are no baseline for it. A variant may set {TEACHING_SETTINGS}; for anything else run a "
+            "second comparison with its own out="
         )
     folder = out / "cells" / _cell_id(Method.DOGO, name, peers, data, config.seed)
     return Cell(
@@ -250,22 +251,6 @@ def _variant_cell(
         config=dataclasses.replace(_exchanging(config, True), run_dir=str(folder)),
         variant=name,
     )
-
-
-def _without_teaching(config: RunConfig) -> RunConfig:
-    """Returns the settings with all that is about teaching at its defaults: what is left is solo's too."""
-    peers = {}
-    for name, peer in config.peers.items():
-        objective = peer.objective
-        options = {key: value for key, value in objective.options.items() if key != _PUBLISH}
-        peers[name] = PeerConfig(
-            backbone=peer.backbone,
-            objective=ComponentConfig(name=objective.name, options=options),
-            augmentation=peer.augmentation,
-            optimizer=peer.optimizer,
-            frozen_from=peer.frozen_from,
-        )
-    return dataclasses.replace(config, peers=peers, exchange=ExchangeConfig(), run_dir=None)
 
 
 def _taught_by(config: RunConfig, student: str, teachers: str) -> RunConfig:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.compare.protocols import has_protocol
+from dogo_fed.compare.settings import differing, flat, is_of_teaching
 from dogo_fed.config_text import to_mapping
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting import RunSummary, was_stopped
-
-_MAY_DIFFER = ("host", "run_dir", "resume", "checkpoint", "recovery", "coordinator", "ray")
-"""Settings that do not change a cell's numbers."""
 
 _MOST_NAMED = 3
 
@@ -86,7 +83,9 @@ def _check_settings(cell: Cell) -> None:
         ) from error
     theirs = flat(saved) if isinstance(saved, dict) else {}
     mine = flat(to_mapping(cell.config))
-    keys = [key for key in sorted(mine.keys() | theirs) if mine.get(key) != theirs.get(key)]
+    keys = differing(mine, theirs)
+    if not cell.config.exchange.enabled:
+        keys = [key for key in keys if not is_of_teaching(key)]
     if keys:
         phrases = [
             f"{key} is {_shown(theirs, key)} there and {_shown(mine, key)} now" for key in keys
@@ -97,25 +96,6 @@ def _check_settings(cell: Cell) -> None:
             f"{'; '.join([*phrases[:_MOST_NAMED], *more])}. Choose another out= for the changed "
             "experiment, or give the settings that were used"
         )
-
-
-def flat(settings: Mapping[str, Any], path: str = "") -> dict[str, object]:
-    """Returns the settings that decide a cell's numbers, one level deep, by their path.
-
-    Where teachers come from is reduced to their place within the comparison, so that its folder can be
-    moved.
-    """
-    found: dict[str, object] = {}
-    for key, value in settings.items():
-        if not path and key in _MAY_DIFFER:
-            continue
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{path}{key}.")
-        elif key == "frozen_from" and isinstance(value, str):
-            found[path + key] = "/".join(Path(value).parts[-4:])
-        else:
-            found[path + key] = value
-    return found
 
 
 def _shown(settings: Mapping[str, object], key: str) -> str:

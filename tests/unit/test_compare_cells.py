@@ -11,7 +11,7 @@ import pytest
 from dogo_fed.compare.experiment import Method
 from dogo_fed.compare.standing import Standing, finished_summary, standing_of
 from dogo_fed.errors import ConfigError
-from tests.compare_made import made_cells, made_experiment, write_summary
+from tests.compare_made import PEER, made_cells, made_experiment, write_summary
 
 BOTH = {"big": (0.5, 0.4), "small": (0.5, 0.4)}
 OUT = Path("/somewhere/out")
@@ -150,6 +150,23 @@ def test_other_settings_in_the_folder_are_an_error_that_names_them(tmp_path: Pat
     (other, *_) = made_cells(made_experiment(), tmp_path, names=("big", "tiny"))
     with pytest.raises(ConfigError, match=r"peers\.small.*not set now|not set there"):
         standing_of(other, {})
+
+
+def test_who_learns_alone_may_be_taught_otherwise(tmp_path: Path) -> None:
+    """Solo cells serve all settings of the teaching; the cells that were taught do not."""
+    for cell in made_cells(made_experiment(seeds=[0]), tmp_path):
+        write_summary(cell, BOTH)
+    changes = {
+        "exchange": {"every_steps": 3},
+        "peers": {name: {**PEER, "kl_temperature": 0.5} for name in ("big", "small")},
+    }
+    for key, value in changes.items():
+        for cell in made_cells(made_experiment(seeds=[0]), tmp_path, **{key: value}):
+            if cell.method is Method.SOLO:
+                assert standing_of(cell, {}) is Standing.FINISHED
+            else:
+                with pytest.raises(ConfigError, match="other settings"):
+                    standing_of(cell, {})
 
 
 def test_where_it_is_run_does_not_matter(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_every_preset_composes(name: str) -> None:
     request = request_comparison([f"experiment={name}"])
     assert request.experiment.name == name
     assert {Method.SOLO, Method.DOGO} <= set(request.experiment.methods)
-    assert Method.OFFLINE in request.experiment.methods or request.experiment.variants
+    assert Method.OFFLINE in request.experiment.methods or name not in PRESETS
     assert len(request.experiment.seeds) >= 3
     assert request.out == (Path("runs") / "compare" / name).resolve()
     assert request.runner is Runner.PROCESSES
@@ -140,7 +140,10 @@ def test_a_cluster_runs_cells_as_tasks() -> None:
         (["protocols=[tarot]"], ["tarot", "protocol"]),
         (["protocols=[knn]", "protocols.knn.q=3"], ["knn", "'q'"]),
         (["seed=3"], ["seed", "seeds=[...]"]),
-        (["variants={big:'batch_size=128'}"], ["'big'", "no baseline", "second comparison"]),
+        (
+            ["variants={big:'batch_size=128'}"],
+            ["'big'", "batch_size", "no baseline", "second comparison"],
+        ),
         (["variants={fast:'peers.wide.optimizer.options.lr=1'}"], ["'fast'", "no baseline"]),
         (["variants={on:'exchange.enabled=true'}"], ["exchange.enabled", "methods"]),
         (["variants={none:[]}"], ["'none'", "changes nothing"]),
