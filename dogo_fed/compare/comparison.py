@@ -11,6 +11,7 @@ from dogo_fed.compare.experiment import Cell, Experiment, Method
 from dogo_fed.compare.protocols import read_protocol
 from dogo_fed.compare.standing import finished_summary
 from dogo_fed.compare.statistics import PairedDifference, Spread, paired_difference, spread
+from dogo_fed.config import RunConfig
 from dogo_fed.reporting import PeerSummary, RunSummary
 
 RUN_METRICS = {"linear_top1": "linear probe", "knn_top1": "kNN"}
@@ -67,7 +68,8 @@ class Cost:
             there is none.
         steps: of a cell; every learner has made so many updates unless `is_short`.
         images: that a learner has seen, with repetition.
-        bytes_per_step: the payload that a peer sends, and gets, at each step: 4 N^2; 0 without exchange.
+        bytes_per_step: the payload that a peer sends, and gets as much of, as a mean over all steps: 4 N^2
+            for each matrix; 0 without exchange.
         is_short: whether some learner has missed steps.
         variant: of DoGo; None is the experiment's own settings.
     """
@@ -79,7 +81,7 @@ class Cost:
     wall_s: float
     steps: int
     images: int
-    bytes_per_step: int
+    bytes_per_step: float
     is_short: bool
     variant: str | None = None
 
@@ -243,13 +245,20 @@ def _cost(mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
         wall_s=spread(whole).mean,
         steps=steps,
         images=steps * config.batch_size,
-        bytes_per_step=4 * config.batch_size**2 if config.exchanges else 0,
+        bytes_per_step=_bytes_per_step(config),
         is_short=any(
             summary["peers"][name]["steps_trained"] < summary["steps"]
             for cell, summary in mine
             for name in cell.learners
         ),
     )
+
+
+def _bytes_per_step(config: RunConfig) -> float:
+    if not config.exchanges:
+        return 0.0
+    matrices = 2 if config.exchange.symmetric else 1
+    return matrices * 4 * config.batch_size**2 / config.exchange.every_steps
 
 
 def _was_resumed(summary: RunSummary) -> bool:

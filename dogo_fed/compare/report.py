@@ -262,8 +262,8 @@ def _cost_table(costs: Iterable[Cost]) -> str:
 def _notes(comparison: Comparison) -> list[str]:
     notes = [
         "Wall time: mean of the cells that ran in one go, evaluation included, while other cells ran "
-        "beside them. Bytes: the matrix that each peer sends at each step, and as much back, were the "
-        "peers apart."
+        "beside them. Bytes: what each peer sends, as a mean over the steps, and gets as much back, were "
+        "the peers apart."
     ]
     if Method.OFFLINE in comparison.methods:
         notes.append(

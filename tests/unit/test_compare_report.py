@@ -191,8 +191,12 @@ def test_the_picture_is_drawn(made: Comparison, tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-VARIANTS = {"weak": ["peers.big.distill_weight=0.1"], "rare": ["exchange.every_steps=4"]}
-BY_VARIANT = {None: 0.0, "weak": 0.01, "rare": -0.03}
+VARIANTS = {
+    "weak": ["peers.big.distill_weight=0.1"],
+    "rare": ["exchange.every_steps=4"],
+    "both_ways": ["exchange.symmetric=true"],
+}
+BY_VARIANT = {None: 0.0, "weak": 0.01, "rare": -0.03, "both_ways": 0.0}
 
 
 @pytest.fixture
@@ -214,9 +218,19 @@ def test_variants_are_compared_with_solo_and_with_dogo(with_variants: Comparison
     assert row.variant_difference("weak", Method.SOLO).mean == pytest.approx(own + 0.01)
     assert row.variant_difference("rare", Method.DOGO).mean == pytest.approx(-0.03)
     assert row.variant_difference("weak", Method.SOLO).verdict.value == "helps"
-    assert {(cost.method.value, cost.variant) for cost in with_variants.costs} == {
-        ("solo", None), ("dogo", None), ("dogo", "weak"), ("dogo", "rare"),
-    }  # fmt: skip
+
+
+def test_variants_cost_what_they_send(with_variants: Comparison) -> None:
+    bytes_per_step = {
+        (cost.method.value, cost.variant): cost.bytes_per_step for cost in with_variants.costs
+    }
+    assert bytes_per_step == {
+        ("solo", None): 0,
+        ("dogo", None): 4 * 256**2,
+        ("dogo", "weak"): 4 * 256**2,
+        ("dogo", "rare"): 256**2,
+        ("dogo", "both_ways"): 8 * 256**2,
+    }
 
 
 def test_variants_have_a_table_fields_and_a_picture(
@@ -227,7 +241,7 @@ def test_variants_have_a_table_fields_and_a_picture(
     table = page.split("variant of dogo", 1)[1].split("\n\n", 1)[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     named = {(row[0], row[1]): row for row in rows[2:]}
-    assert set(named) == {(peer, one) for peer in ("big", "small") for one in ("weak", "rare")}
+    assert set(named) == {(peer, one) for peer in ("big", "small") for one in VARIANTS}
     assert named["big", "weak"][2].startswith("84.0") and named["big", "weak"][4] == "helps"
     data = to_json(with_variants)
     assert data["variants"] == VARIANTS
