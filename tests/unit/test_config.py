@@ -441,8 +441,11 @@ def test_a_graph_can_be_given_on_the_command_line():
     )
 
 
-def test_no_variant_is_on_by_default():
-    assert compose_run([]).variants == {}
+@pytest.mark.parametrize("peers", sorted(path.stem for path in (FOLDER / "peers").glob("*.yaml")))
+def test_no_variant_is_on_by_default_but_the_default_pairs_weight(peers: str):
+    """The larger of the two hardly listens, for reasons that were measured; the summary says so."""
+    expected = {"peers.resnet.distill_weight": 1 / 256} if peers == "pair" else {}
+    assert compose_run([f"peers={peers}"]).variants == expected
 
 
 def test_variants_are_named_as_the_settings_are():
@@ -455,6 +458,7 @@ def test_variants_are_named_as_the_settings_are():
             "peers.wide.distill_warmup_steps=5",
             "peers.resnet.kl_temperature=0.2",
             "peers.resnet.distill_reduction=mean_over_elements",
+            "peers.resnet.distill_weight=0.390625",
             "exchange.deadline_s=7",
         ]
     )
