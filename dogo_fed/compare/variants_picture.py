@@ -49,6 +49,7 @@ def draw_variants(comparison: Comparison, path: str | os.PathLike[str]) -> None:
 
 def _figure(comparison: Comparison) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     panels = [
         (f"{peers}, {data}: {RUN_METRICS.get(metric, metric)}", list(rows))
@@ -84,6 +85,18 @@ def _figure(comparison: Comparison) -> Figure:
         axes = figure.add_subplot(grid[place // columns, place % columns])
         dress(axes, title, "", "points against solo" if place // columns == num_rows - 1 else "")
         _draw_panel(axes, rows, comparison.variants, colours)
+    figure.legend(
+        handles=[
+            Line2D([], [], color=colour, marker="o", markersize=5, label=peer)
+            for peer, colour in colours.items()
+        ],
+        loc="upper right",
+        bbox_to_anchor=(1 - 0.3 / width, 1 - 0.45 / height),
+        ncols=max(1, len(colours)),
+        fontsize=10,
+        frameon=False,
+        handlelength=1.2,
+    )
     return figure
 
 
@@ -96,19 +109,10 @@ def _draw_panel(
         offset = _GROUP_HEIGHT * ((place + 0.5) / len(rows) - 0.5)
         for height, name in enumerate(names_V):
             _draw_interval(axes, _against_solo(row, name), height + offset, colours[row.peer])
-        axes.plot([], [], color=colours[row.peer], marker="o", markersize=5, label=row.peer)
     axes.set_yticks(range(len(names_V)), names_V, fontsize=10)
     axes.set_ylim(len(names_V) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.08)
-    axes.legend(
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        ncols=len(rows),
-        fontsize=9.5,
-        frameon=False,
-        handlelength=1.2,
-    )
 
 
 def _against_solo(row: Row, name: str) -> PairedDifference:
