@@ -203,7 +203,7 @@ def test_a_dry_run_lists_the_cells_and_makes_nothing(
     compared: tuple[Path, str], tmp_path: Path
 ) -> None:
     said = compare(*RUN, f"out={tmp_path / 'new'}", "--dry-run")
-    assert "8 cells, 8 to run" in said and "was not measured" in said
+    assert "8 cells, 8 to run" in said and "as measured with the preset's own settings" in said
     assert "new          offline-simclr/simclr_simsiam/synthetic/0  after solo/" in said
     assert not (tmp_path / "new").exists()
     known = compare(*RUN[:-1], "seeds=[0,1,2]", f"out={compared[0]}", "--dry-run")
