@@ -116,9 +116,9 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
     configs = _compose_runs(experiment, experiment.overrides)
     variants = {
         (variant, *case): config
-        for variant, settings in experiment.variants.items()
+        for variant, changes in experiment.variants.items()
         for case, config in _compose_runs(
-            experiment, _merged(experiment.overrides, settings)
+            experiment, _merged(experiment.overrides, changes)
         ).items()
     }
     run = next(iter(configs.values()))

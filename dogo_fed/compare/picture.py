@@ -7,14 +7,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING
 
-from dogo_fed.compare.comparison import RUN_METRICS, Comparison, Row
+from dogo_fed.compare.comparison import Comparison, Row
 from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, panels_of, save_figure, write_heading
 from dogo_fed.compare.report import points
-from dogo_fed.reporting import atomic_path
-from dogo_fed.reporting.canvas import INK, MUTED, dress, name_colours, say_empty, tint
+from dogo_fed.reporting.canvas import INK, dress, name_colours, say_empty, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,11 +22,8 @@ if TYPE_CHECKING:
 _ORDER = (Method.SUPERVISED, Method.OFFLINE, Method.SOLO, Method.DOGO)
 """From left to right: solo beside dogo, for that is the pair that matters."""
 
-_MOST_PANELS = 12
 _COLUMNS = 3
 _PANEL_INCHES = (5.2, 4.3)
-_HEAD_INCHES = 1.0
-_DOTS_PER_INCH = 140
 _GAP = 0.9
 
 
@@ -41,25 +37,18 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Non
         comparison: what is drawn.
         path: ends in .png.
     """
-    figure = _figure(comparison)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=_DOTS_PER_INCH, facecolor="white")
+    save_figure(_figure(comparison), path)
 
 
 def _figure(comparison: Comparison) -> Figure:
     """Returns the figure; made without pyplot, so no global state and no display is involved."""
     from matplotlib.figure import Figure
 
-    panels = [
-        (f"{peers}, {data}", RUN_METRICS.get(metric, metric), list(rows))
-        for (peers, data, metric), rows in groupby(
-            comparison.rows, lambda row: (row.peers, row.data, row.metric)
-        )
-    ]
-    drawn = panels[:_MOST_PANELS]
+    panels = panels_of(comparison)
+    drawn = panels[:MOST_PANELS]
     columns = max(1, min(_COLUMNS, len(drawn)))
     num_rows = max(1, -(-len(drawn) // columns))
-    width, height = _PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * num_rows + _HEAD_INCHES
+    width, height = _PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * num_rows + HEAD_INCHES
     figure = Figure(figsize=(width, height))
     grid = figure.add_gridspec(
         num_rows,
@@ -67,34 +56,25 @@ def _figure(comparison: Comparison) -> Figure:
         left=0.62 / width,
         right=1 - 0.2 / width,
         bottom=0.75 / height,
-        top=1 - (_HEAD_INCHES + 0.3) / height,
+        top=1 - (HEAD_INCHES + 0.3) / height,
         wspace=0.2,
         hspace=0.42,
     )
-    left = 0.62 / width
-    figure.text(
-        left,
-        1 - 0.42 / height,
-        comparison.experiment.name,
-        fontsize=16,
-        fontweight="bold",
-        color=INK,
-    )
-    figure.text(left, 1 - 0.7 / height, _subtitle(len(panels)), fontsize=10, color=MUTED)
+    write_heading(figure, comparison.experiment.name, _subtitle(len(panels)), 0.62 / width)
     if not drawn:
         say_empty(figure.add_subplot(grid[0, 0]), "no cell is finished yet")
     colours = name_colours(sorted({row.peer for row in comparison.rows}))
-    for place, (case, metric, rows) in enumerate(drawn):
+    for place, (title, rows) in enumerate(drawn):
         axes = figure.add_subplot(grid[place // columns, place % columns])
-        dress(axes, f"{case}: {metric}", "top-1, %" if place % columns == 0 else "", "")
+        dress(axes, title, "top-1, %" if place % columns == 0 else "", "")
         _draw_panel(axes, rows, comparison, colours)
     return figure
 
 
 def _subtitle(num_panels: int) -> str:
     text = "a line: one seed; a bar: the mean"
-    if num_panels > _MOST_PANELS:
-        text += f"; {num_panels - _MOST_PANELS} more in compare.md"
+    if num_panels > MOST_PANELS:
+        text += f"; {num_panels - MOST_PANELS} more in compare.md"
     return text
 
 

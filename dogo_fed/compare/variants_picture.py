@@ -7,27 +7,23 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING
 
-from dogo_fed.compare.comparison import RUN_METRICS, Comparison, Row
+from dogo_fed.compare.comparison import Comparison, Row
 from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, panels_of, save_figure, write_heading
 from dogo_fed.compare.statistics import LEVEL, PairedDifference
-from dogo_fed.reporting import atomic_path
-from dogo_fed.reporting.canvas import INK, MUTED, dress, name_colours, say_empty
+from dogo_fed.reporting.canvas import MUTED, dress, name_colours, say_empty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _OWN = "dogo"
-_MOST_PANELS = 12
 _COLUMNS = 2
 _PANEL_WIDTH = 5.8
 _LINE_INCHES = 0.26
-_HEAD_INCHES = 1.0
 _LEFT_INCHES = 1.5
-_DOTS_PER_INCH = 140
 _GROUP_HEIGHT = 0.62
 """Part of a variant's height that its peers' intervals share."""
 
@@ -42,26 +38,19 @@ def draw_variants(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         comparison: one with variants.
         path: ends in .png.
     """
-    figure = _figure(comparison)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=_DOTS_PER_INCH, facecolor="white")
+    save_figure(_figure(comparison), path)
 
 
 def _figure(comparison: Comparison) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    panels = [
-        (f"{peers}, {data}: {RUN_METRICS.get(metric, metric)}", list(rows))
-        for (peers, data, metric), rows in groupby(
-            comparison.rows, lambda row: (row.peers, row.data, row.metric)
-        )
-    ][:_MOST_PANELS]
+    panels = panels_of(comparison)[:MOST_PANELS]
     columns = max(1, min(_COLUMNS, len(panels)))
     num_rows = max(1, -(-len(panels) // columns))
     lines = (1 + len(comparison.variants)) * max([1, *(len(rows) for _, rows in panels)])
     panel_height = 1.1 + _LINE_INCHES * lines
-    width, height = _PANEL_WIDTH * columns + 0.3, panel_height * num_rows + _HEAD_INCHES
+    width, height = _PANEL_WIDTH * columns + 0.3, panel_height * num_rows + HEAD_INCHES
     figure = Figure(figsize=(width, height))
     grid = figure.add_gridspec(
         num_rows,
@@ -69,15 +58,14 @@ def _figure(comparison: Comparison) -> Figure:
         left=_LEFT_INCHES / width,
         right=1 - 0.3 / width,
         bottom=0.6 / height,
-        top=1 - (_HEAD_INCHES + 0.3) / height,
+        top=1 - (HEAD_INCHES + 0.3) / height,
         wspace=0.4,
         hspace=0.45,
     )
     left = 0.3 / width
     title = f"{comparison.experiment.name}: each variant minus solo"
-    figure.text(left, 1 - 0.42 / height, title, fontsize=16, fontweight="bold", color=INK)
     subtitle = f"points of top-1; a line: the {LEVEL:.0%} interval of the paired differences"
-    figure.text(left, 1 - 0.7 / height, subtitle, fontsize=10, color=MUTED)
+    write_heading(figure, title, subtitle, left)
     if not panels:
         say_empty(figure.add_subplot(grid[0, 0]), "no cell is finished yet")
     colours = name_colours(sorted({row.peer for row in comparison.rows}))
