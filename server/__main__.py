@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from dogo_fed.agreement import package_folder
+from dogo_fed.memory import keep_freed_memory
 
 VERBS = {
     "train": ("server.train_verb:main", "pre-train peers that teach each other"),
@@ -43,6 +44,7 @@ def main() -> None:
         sys.stderr.write(f"dogo-fed: there is no verb {arguments[0]!r}\n\n{_usage()}")
         sys.exit(2)
     _check_packages()
+    keep_freed_memory()
     module_name, _, name = VERBS[arguments[0]][0].partition(":")
     verb: Callable[[], None] = getattr(import_module(module_name), name)
     sys.argv = [f"dogo-fed {arguments[0]}", *arguments[1:]]

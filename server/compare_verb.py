@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from configs.experiments import ComparisonRequest, preset_names, request_comparison
 from dogo_fed.compare.comparison import CellReport, compare
-from dogo_fed.compare.experiment import Cell, Method, Runner
+from dogo_fed.compare.experiment import SOLO, Cell, Runner
 from dogo_fed.compare.picture import draw_comparison
 from dogo_fed.compare.report import to_markdown, write_comparison
 from dogo_fed.compare.standing import Standing, finished_summary, standing_of
@@ -145,7 +145,7 @@ def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing
     """
     checked = set()
     for cell in request.cells:
-        case = (cell.method, cell.peers, cell.data)
+        case = (cell.column, cell.peers, cell.data)
         if case in checked or cell.needs or standings[cell.id] is not Standing.NEW:
             continue
         checked.add(case)
@@ -175,7 +175,7 @@ def _report(request: ComparisonRequest, reports: Sequence[CellReport]) -> None:
     comparison = compare(request.experiment, request.cells, reports)
     write_comparison(comparison, request.out)
     draw_comparison(comparison, request.out / "compare.png")
-    if comparison.variants and Method.SOLO in comparison.methods:
+    if comparison.variants and SOLO in comparison.methods:
         draw_variants(comparison, request.out / "variants.png")
     sys.stdout.write(f"\n{to_markdown(comparison)}\n{request.out}\n")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
-from dogo_fed.compare.experiment import Cell, Experiment, Method
+from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Cell, Column, Experiment, Method
 from dogo_fed.compare.protocols import read_protocol
 from dogo_fed.compare.standing import finished_summary
 from dogo_fed.compare.statistics import PairedDifference, Spread, paired_difference, spread
@@ -17,16 +16,15 @@ from dogo_fed.reporting import PeerSummary, RunSummary
 RUN_METRICS = {"linear_top1": "linear probe", "knn_top1": "kNN"}
 """Scores of every run's summary, and how they are called; any other metric is "protocol/condition"."""
 
-_BASELINES = (Method.SOLO, Method.OFFLINE)
+_BASELINES = (SOLO, OFFLINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One peer under all methods, by one metric.
+    """One peer in all columns, by one metric.
 
     Attributes:
-        scores: method to seed to score; accuracies are 0 to 1.
-        variants: the same of DoGo's variants, by their names.
+        scores: column to seed to score; accuracies are 0 to 1.
         backbone, objective: what the peer is.
     """
 
@@ -36,31 +34,20 @@ class Row:
     peer: str
     backbone: str
     objective: str
-    scores: Mapping[Method, Mapping[int, float]]
-    variants: Mapping[str, Mapping[int, float]] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
+    scores: Mapping[Column, Mapping[int, float]]
 
-    def spread(self, method: Method) -> Spread:
-        """Returns mean and deviation of a method's scores over its seeds."""
-        return spread(list(self.scores.get(method, {}).values()))
+    def spread(self, column: Column) -> Spread:
+        """Returns mean and deviation of a column's scores over its seeds."""
+        return spread(list(self.scores.get(column, {}).values()))
 
-    def difference(self, baseline: Method) -> PairedDifference:
-        """Returns DoGo minus the baseline, over the seeds that both have."""
-        return paired_difference(self.scores.get(Method.DOGO, {}), self.scores.get(baseline, {}))
-
-    def variant_spread(self, variant: str) -> Spread:
-        """Returns mean and deviation of a variant's scores over its seeds."""
-        return spread(list(self.variants.get(variant, {}).values()))
-
-    def variant_difference(self, variant: str, other: Method) -> PairedDifference:
-        """Returns the variant minus a method, over the seeds that both have."""
-        return paired_difference(self.variants.get(variant, {}), self.scores.get(other, {}))
+    def difference(self, column: Column, other: Column) -> PairedDifference:
+        """Returns the column minus the other, over the seeds that both have."""
+        return paired_difference(self.scores.get(column, {}), self.scores.get(other, {}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What the cells of a method took, means over them.
+    """What the cells of a column took, means over them.
 
     Attributes:
         cells: how many are finished.
@@ -71,19 +58,17 @@ class Cost:
         bytes_per_step: the payload that a peer sends, and gets as much of, as a mean over all steps: 4 N^2
             for each matrix; 0 without exchange.
         is_short: whether some learner has missed steps.
-        variant: of DoGo; None is the experiment's own settings.
     """
 
     peers: str
     data: str
-    method: Method
+    column: Column
     cells: int
     wall_s: float
     steps: int
     images: int
     bytes_per_step: float
     is_short: bool
-    variant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,32 +86,32 @@ class Comparison:
     """The answer.
 
     Attributes:
-        methods: columns, in order.
+        methods: the columns of the main table, in order.
+        variants: those of the second table, all of DoGo; may be none.
         rows: grouped by peers, data set and metric.
     """
 
     experiment: Experiment
-    methods: tuple[Method, ...]
+    methods: tuple[Column, ...]
+    variants: tuple[Column, ...]
     rows: tuple[Row, ...]
     costs: tuple[Cost, ...]
     cells: tuple[CellReport, ...]
 
     @property
-    def variants(self) -> tuple[str, ...]:
-        """DoGo's variants, in the order of the experiment."""
-        return tuple(self.experiment.variants)
+    def columns(self) -> tuple[Column, ...]:
+        """All of them, methods first."""
+        return self.methods + self.variants
 
-    @property
-    def variant_references(self) -> tuple[Method, ...]:
-        """What variants are compared with."""
-        return tuple(method for method in (Method.SOLO, Method.DOGO) if method in self.methods)
-
-    @property
-    def baselines(self) -> tuple[Method, ...]:
-        """What DoGo is compared with."""
-        if Method.DOGO not in self.methods:
-            return ()
-        return tuple(method for method in _BASELINES if method in self.methods)
+    def references(self, column: Column) -> tuple[Column, ...]:
+        """Returns what DoGo, or a variant of it, is compared with; nothing for another column."""
+        if column == DOGO and DOGO in self.methods:
+            wanted: tuple[Column, ...] = _BASELINES
+        elif column in self.variants:
+            wanted = (SOLO, DOGO)
+        else:
+            wanted = ()
+        return tuple(one for one in wanted if one in self.methods)
 
 
 def compare(
@@ -139,15 +124,17 @@ def compare(
         cells: all of it.
         reports: how each cell ended.
     """
-    methods = tuple(method for method in Method if method in set(experiment.methods))
+    methods = tuple(Column(method) for method in Method if method in set(experiment.methods))
+    variants = tuple(Column(Method.DOGO, name) for name in experiment.variants)
     finished = [
         (cell, summary) for cell in cells if (summary := finished_summary(cell)) is not None
     ]
     return Comparison(
         experiment=experiment,
         methods=methods,
-        rows=tuple(_rows(experiment, methods, finished)),
-        costs=tuple(_costs(experiment, methods, finished)),
+        variants=variants,
+        rows=tuple(_rows(experiment, methods + variants, finished)),
+        costs=tuple(_costs(experiment, methods + variants, finished)),
         cells=tuple(reports),
     )
 
@@ -156,20 +143,19 @@ def compare(
 class _Gathered:
     """The scores of one peer by one metric, while they are gathered."""
 
-    scores: dict[Method, dict[int, float]] = field(default_factory=dict)
-    variants: dict[str, dict[int, float]] = field(default_factory=dict)
+    scores: dict[Column, dict[int, float]] = field(default_factory=dict)
     backbone: str = ""
     objective: str = ""
 
 
 def _rows(
     experiment: Experiment,
-    methods: Sequence[Method],
+    columns: Sequence[Column],
     finished: Iterable[tuple[Cell, RunSummary]],
 ) -> Iterable[Row]:
     found: dict[tuple[str, str, str, str], _Gathered] = {}
     for cell, summary in finished:
-        if cell.variant is None and cell.method not in methods:
+        if cell.column not in columns:
             continue
         protocols = [read_protocol(cell.folder, name) for name in experiment.protocols]
         for name in cell.learners:
@@ -177,12 +163,9 @@ def _rows(
             for metric, score in _scores(name, peer, protocols):
                 key = (cell.peers, cell.data, metric, name)
                 one = found.setdefault(key, _Gathered())
-                if cell.variant is None:
-                    one.scores.setdefault(cell.method, {})[cell.seed] = score
-                else:
-                    one.variants.setdefault(cell.variant, {})[cell.seed] = score
+                one.scores.setdefault(cell.column, {})[cell.seed] = score
                 one.backbone = peer["backbone"]
-                if cell.method is not Method.SUPERVISED or not one.objective:
+                if cell.column.method is not Method.SUPERVISED or not one.objective:
                     one.objective = peer["objective"]
     order = {metric: place for place, metric in enumerate(dict.fromkeys(key[2] for key in found))}
     for key in sorted(found, key=lambda key: (key[0], key[1], order[key[2]], key[3])):
@@ -195,7 +178,6 @@ def _rows(
             backbone=one.backbone,
             objective=one.objective,
             scores=one.scores,
-            variants=one.variants,
         )
 
 
@@ -213,19 +195,16 @@ def _scores(
 
 def _costs(
     experiment: Experiment,
-    methods: Sequence[Method],
+    columns: Sequence[Column],
     finished: Sequence[tuple[Cell, RunSummary]],
 ) -> Iterable[Cost]:
-    columns: list[tuple[Method, str | None]] = [(method, None) for method in methods]
-    columns += [(Method.DOGO, variant) for variant in experiment.variants]
     for peers in experiment.peers:
         for data in experiment.data:
-            for method, variant in columns:
+            for column in columns:
                 mine = [
                     (cell, summary)
                     for cell, summary in finished
-                    if (cell.peers, cell.data) == (peers, data)
-                    and (cell.method, cell.variant) == (method, variant)
+                    if (cell.peers, cell.data, cell.column) == (peers, data, column)
                 ]
                 if mine:
                     yield _cost(mine)
@@ -239,8 +218,7 @@ def _cost(mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
     return Cost(
         peers=cell.peers,
         data=cell.data,
-        method=cell.method,
-        variant=cell.variant,
+        column=cell.column,
         cells=len(mine),
         wall_s=spread(whole).mean,
         steps=steps,

@@ -34,6 +34,28 @@ class Method(enum.Enum):
     SUPERVISED = "supervised"
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What is compared with what: a method, or a variant of DoGo.
+
+    Attributes:
+        variant: for Method.DOGO, the name of the variant; None is the experiment's own settings.
+    """
+
+    method: Method
+    variant: str | None = None
+
+    @property
+    def name(self) -> str:
+        """E.g. "solo", "dogo", "dogo-rare"."""
+        return self.method.value if self.variant is None else f"{self.method.value}-{self.variant}"
+
+
+SOLO = Column(Method.SOLO)
+DOGO = Column(Method.DOGO)
+OFFLINE = Column(Method.OFFLINE)
+
+
 class Runner(enum.Enum):
     """Where cells are run.
 
@@ -118,25 +140,22 @@ class Cell:
 
     Attributes:
         student: for Method.OFFLINE, the one peer that learns.
-        variant: for Method.DOGO, the name of the variant; None is the experiment's own settings.
         config: the run; its `run_dir` is the cell's folder.
         needs: identifiers of the cells that must be finished before.
     """
 
-    method: Method
+    column: Column
     peers: str
     data: str
     seed: int
     student: str | None
     config: RunConfig
     needs: tuple[str, ...] = ()
-    variant: str | None = None
 
     @property
     def id(self) -> str:
         """Names the cell; also its folder below cells/."""
-        which = self.student or self.variant
-        return _cell_id(self.method, which, self.peers, self.data, self.seed)
+        return _cell_id(self.column, self.student, self.peers, self.data, self.seed)
 
     @property
     def folder(self) -> Path:
@@ -195,10 +214,12 @@ def _with_teachers(methods: Iterable[Method]) -> set[Method]:
 
 
 def _cells_of(method: Method, peers: str, data: str, config: RunConfig, out: Path) -> list[Cell]:
+    column = Column(method)
+
     def cell(student: str | None, settings: RunConfig, *needs: str) -> Cell:
-        folder = out / "cells" / _cell_id(method, student, peers, data, config.seed)
+        folder = out / "cells" / _cell_id(column, student, peers, data, config.seed)
         return Cell(
-            method=method,
+            column=column,
             peers=peers,
             data=data,
             seed=config.seed,
@@ -217,7 +238,7 @@ def _cells_of(method: Method, peers: str, data: str, config: RunConfig, out: Pat
             name: dataclasses.replace(peer, objective=labels) for name, peer in config.peers.items()
         }
         return [cell(None, _exchanging(dataclasses.replace(config, peers=changed), False))]
-    teachers = _cell_id(Method.SOLO, None, peers, data, config.seed)
+    teachers = _cell_id(SOLO, None, peers, data, config.seed)
     return [
         cell(student, _taught_by(config, student, str(out / "cells" / teachers)), teachers)
         for student in sorted(config.peers)
@@ -241,15 +262,15 @@ def _variant_cell(
             f"are no baseline for it. A variant may set {TEACHING_SETTINGS}; for anything else run a "
             "second comparison with its own out="
         )
-    folder = out / "cells" / _cell_id(Method.DOGO, name, peers, data, config.seed)
+    column = Column(Method.DOGO, name)
+    folder = out / "cells" / _cell_id(column, None, peers, data, config.seed)
     return Cell(
-        method=Method.DOGO,
+        column=column,
         peers=peers,
         data=data,
         seed=config.seed,
         student=None,
         config=dataclasses.replace(_exchanging(config, True), run_dir=str(folder)),
-        variant=name,
     )
 
 
@@ -282,9 +303,9 @@ def _check(config: RunConfig, methods: Iterable[Method]) -> None:
         )
 
 
-def _cell_id(method: Method, which: str | None, peers: str, data: str, seed: int) -> str:
-    column = method.value if which is None else f"{method.value}-{which}"
-    return f"{column}/{peers}/{data}/{seed}"
+def _cell_id(column: Column, student: str | None, peers: str, data: str, seed: int) -> str:
+    name = column.name if student is None else f"{column.name}-{student}"
+    return f"{name}/{peers}/{data}/{seed}"
 
 
 def _listed(values: Iterable[object]) -> str:

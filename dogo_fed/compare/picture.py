@@ -1,6 +1,6 @@
 """compare.png: every seed a line from method to method, so that pairs can be seen."""
 
-# M = methods drawn, from left to right
+# M = columns drawn, one a method, from left to right
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dogo_fed.compare.comparison import Comparison, Row
-from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column, Method
 from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, panels_of, save_figure, write_heading
 from dogo_fed.compare.report import points
 from dogo_fed.reporting.canvas import INK, dress, name_colours, say_empty, tint
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ORDER = (Method.SUPERVISED, Method.OFFLINE, Method.SOLO, Method.DOGO)
+_ORDER = (Column(Method.SUPERVISED), OFFLINE, SOLO, DOGO)
 """From left to right: solo beside dogo, for that is the pair that matters."""
 
 _COLUMNS = 3
@@ -81,14 +81,14 @@ def _subtitle(num_panels: int) -> str:
 def _draw_panel(
     axes: Axes, rows: Sequence[Row], comparison: Comparison, colours: Mapping[str, str]
 ) -> None:
-    methods = [method for method in _ORDER if method in comparison.methods]
+    methods = [column for column in _ORDER if column in comparison.methods]
     ticks: list[float] = []
     for group, row in enumerate(rows):
         start = group * (len(methods) - 1 + _GAP + 0.6)
         places_M = [start + place for place in range(len(methods))]
         ticks += places_M
         _draw_peer(axes, row, methods, places_M, colours[row.peer])
-    axes.set_xticks(ticks, [method.value for _ in rows for method in methods], fontsize=9)
+    axes.set_xticks(ticks, [column.name for _ in rows for column in methods], fontsize=9)
     axes.set_xlim(min(ticks) - 0.6, max(ticks) + 0.6)
     axes.grid(visible=False, axis="x")
     axes.margins(y=0.16)
@@ -116,11 +116,11 @@ def _draw_panel(
 
 
 def _draw_peer(
-    axes: Axes, row: Row, methods: Sequence[Method], places_M: Sequence[float], colour: str
+    axes: Axes, row: Row, methods: Sequence[Column], places_M: Sequence[float], colour: str
 ) -> None:
-    seeds = sorted({seed for scores in row.scores.values() for seed in scores})
+    seeds = sorted({seed for column in methods for seed in row.scores.get(column, {})})
     for seed in seeds:
-        scores_M = [100 * row.scores.get(method, {}).get(seed, math.nan) for method in methods]
+        scores_M = [100 * row.scores.get(column, {}).get(seed, math.nan) for column in methods]
         axes.plot(
             places_M,
             scores_M,
@@ -133,17 +133,17 @@ def _draw_peer(
             markeredgewidth=0.6,
             zorder=3,
         )
-    for place, method in zip(places_M, methods, strict=True):
-        mean = 100 * row.spread(method).mean
+    for place, column in zip(places_M, methods, strict=True):
+        mean = 100 * row.spread(column).mean
         if math.isfinite(mean):
             axes.plot([place - 0.2, place + 0.2], [mean, mean], color=INK, linewidth=2.0, zorder=4)
 
 
 def _said(row: Row, comparison: Comparison) -> str:
     """Returns the verdict over a peer's group."""
-    if Method.SOLO not in comparison.baselines:
+    if SOLO not in comparison.references(DOGO):
         return ""
-    one = row.difference(Method.SOLO)
+    one = row.difference(DOGO, SOLO)
     if one.n == 0:
         return ""
     return f"{points(one.mean)}, {one.verdict.value}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from dogo_fed.compare.comparison import RUN_METRICS, CellReport, Comparison, Cost, Row
-from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column
 from dogo_fed.compare.statistics import LEVEL, PairedDifference, Spread
 from dogo_fed.reporting import write_atomic, write_json_atomic
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds
@@ -31,7 +31,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     experiment = comparison.experiment
     return {
         "experiment": experiment.name,
-        "methods": [method.value for method in comparison.methods],
+        "methods": [column.name for column in comparison.methods],
         "seeds": list(experiment.seeds),
         "overrides": list(experiment.overrides),
         "variants": {name: list(settings) for name, settings in experiment.variants.items()},
@@ -54,33 +54,32 @@ def _row_to_json(row: Row, comparison: Comparison) -> dict[str, Any]:
         "peer": row.peer,
         "backbone": row.backbone,
         "objective": row.objective,
-        "methods": {
-            method.value: _spread_to_json(row.spread(method), row.scores.get(method, {}))
-            for method in comparison.methods
-        },
-        "dogo_minus": {
-            baseline.value: _difference_to_json(row.difference(baseline))
-            for baseline in comparison.baselines
-        },
+        "methods": {column.name: _scores_to_json(row, column) for column in comparison.methods},
+        "dogo_minus": _differences_to_json(row, DOGO, comparison),
         "variants": {
-            variant: {
-                **_spread_to_json(row.variant_spread(variant), row.variants.get(variant, {})),
-                "minus": {
-                    other.value: _difference_to_json(row.variant_difference(variant, other))
-                    for other in comparison.variant_references
-                },
+            str(column.variant): {
+                **_scores_to_json(row, column),
+                "minus": _differences_to_json(row, column, comparison),
             }
-            for variant in comparison.variants
+            for column in comparison.variants
         },
     }
 
 
-def _spread_to_json(found: Spread, scores: Mapping[int, float]) -> dict[str, Any]:
+def _scores_to_json(row: Row, column: Column) -> dict[str, Any]:
+    found = row.spread(column)
     return {
         "n": found.n,
         "mean": found.mean,
         "std": found.std,
-        "scores": {str(seed): score for seed, score in scores.items()},
+        "scores": {str(seed): score for seed, score in row.scores.get(column, {}).items()},
+    }
+
+
+def _differences_to_json(row: Row, column: Column, comparison: Comparison) -> dict[str, Any]:
+    return {
+        other.name: _difference_to_json(row.difference(column, other))
+        for other in comparison.references(column)
     }
 
 
@@ -99,7 +98,7 @@ def _cost_to_json(cost: Cost) -> dict[str, Any]:
     return {
         "peers": cost.peers,
         "data": cost.data,
-        "method": _column(cost.method, cost.variant),
+        "method": cost.column.name,
         "cells": cost.cells,
         "wall_s": cost.wall_s,
         "steps": cost.steps,
@@ -112,17 +111,14 @@ def _cost_to_json(cost: Cost) -> dict[str, Any]:
 def to_csv(comparison: Comparison) -> str:
     """Returns a line for each row of the table; scores as they are, an empty field for no number."""
     heading = ["peers", "data", "metric", "peer", "backbone", "objective"]
-    columns = [method.value for method in comparison.methods]
-    columns += [_column(Method.DOGO, variant) for variant in comparison.variants]
-    heading += [f"{column}_{what}" for column in columns for what in ("mean", "std", "n")]
-    pairs = [("dogo", baseline) for baseline in comparison.baselines]
-    pairs += [
-        (_column(Method.DOGO, variant), other)
-        for variant in comparison.variants
-        for other in comparison.variant_references
+    heading += [
+        f"{column.name}_{what}" for column in comparison.columns for what in ("mean", "std", "n")
+    ]
+    pairs = [
+        (column, other) for column in comparison.columns for other in comparison.references(column)
     ]
     heading += [
-        f"{column}_minus_{other.value}_{what}"
+        f"{column.name}_minus_{other.name}_{what}"
         for column, other in pairs
         for what in ("mean", "low", "high", "n", "verdict")
     ]
@@ -133,25 +129,13 @@ def to_csv(comparison: Comparison) -> str:
         fields: list[object] = [
             row.peers, row.data, row.metric, row.peer, row.backbone, row.objective,
         ]  # fmt: skip
-        spreads = [row.spread(method) for method in comparison.methods]
-        spreads += [row.variant_spread(variant) for variant in comparison.variants]
-        for found in spreads:
+        for found in (row.spread(column) for column in comparison.columns):
             fields += [_field(found.mean), _field(found.std), found.n]
-        differences = [row.difference(baseline) for baseline in comparison.baselines]
-        differences += [
-            row.variant_difference(variant, other)
-            for variant in comparison.variants
-            for other in comparison.variant_references
-        ]
-        for one in differences:
+        for one in (row.difference(column, other) for column, other in pairs):
             fields += [_field(value) for value in (one.mean, one.low, one.high)]
             fields += [one.n, one.verdict.value]
         writer.writerow(fields)
     return text.getvalue()
-
-
-def _column(method: Method, variant: str | None) -> str:
-    return method.value if variant is None else f"{method.value}-{variant}"
 
 
 def _field(value: float | None) -> str:
@@ -185,7 +169,7 @@ def _what_was_run(comparison: Comparison) -> str:
     seeds = ", ".join(str(seed) for seed in experiment.seeds)
     shared = " ".join(experiment.overrides) or "the defaults"
     text = (
-        f"Methods: {', '.join(method.value for method in comparison.methods)}. Seeds: {seeds}. "
+        f"Methods: {', '.join(column.name for column in comparison.methods)}. Seeds: {seeds}. "
         f"Settings: `{shared}`."
     )
     if comparison.variants:
@@ -197,7 +181,7 @@ def _what_was_run(comparison: Comparison) -> str:
 
 def _how_to_read(comparison: Comparison) -> str:
     text = "Mean \u00b1 standard deviation over seeds."
-    if comparison.baselines:
+    if comparison.references(DOGO):
         text += (
             f" Differences are paired by seed, in percentage points, with their {LEVEL:.0%} interval "
             "(Student t; n pairs). helps / hurts: the interval lies above / below 0; not shown: it does "
@@ -208,37 +192,42 @@ def _how_to_read(comparison: Comparison) -> str:
 
 
 def _table(rows: Sequence[Row], comparison: Comparison) -> str:
-    heading = ["peer", *(method.value for method in comparison.methods)]
-    for baseline in comparison.baselines:
-        heading += [f"dogo {MINUS} {baseline.value}"]
-        heading += ["verdict"] if baseline is Method.SOLO else []
+    baselines = comparison.references(DOGO)
+    heading = ["peer", *(column.name for column in comparison.methods)]
+    for baseline in baselines:
+        heading += [f"dogo {MINUS} {baseline.name}", *_if_solo(baseline, "verdict")]
     lines = [heading]
     for row in rows:
         cells = [f"{row.peer}: {row.backbone}, {row.objective}"]
-        cells += [accuracy(row.spread(method)) for method in comparison.methods]
-        for baseline in comparison.baselines:
-            one = row.difference(baseline)
-            cells.append(difference(one))
-            cells += [one.verdict.value] if baseline is Method.SOLO else []
-        lines.append(cells)
+        cells += [accuracy(row.spread(column)) for column in comparison.methods]
+        lines.append(cells + _differences(row, DOGO, baselines))
     return _aligned(lines)
 
 
 def _variants_table(rows: Sequence[Row], comparison: Comparison) -> str:
+    others = comparison.references(comparison.variants[0])
     heading = ["peer", "variant of dogo", "top-1"]
-    for other in comparison.variant_references:
-        heading += [f"{MINUS} {other.value}"]
-        heading += ["verdict"] if other is Method.SOLO else []
+    for other in others:
+        heading += [f"{MINUS} {other.name}", *_if_solo(other, "verdict")]
     lines = [heading]
     for row in rows:
-        for variant in comparison.variants:
-            cells = [row.peer, variant, accuracy(row.variant_spread(variant))]
-            for other in comparison.variant_references:
-                one = row.variant_difference(variant, other)
-                cells.append(difference(one))
-                cells += [one.verdict.value] if other is Method.SOLO else []
-            lines.append(cells)
+        for column in comparison.variants:
+            cells = [row.peer, str(column.variant), accuracy(row.spread(column))]
+            lines.append(cells + _differences(row, column, others))
     return _aligned(lines)
+
+
+def _differences(row: Row, column: Column, others: Iterable[Column]) -> list[str]:
+    """Returns the table cells of a column minus each of the others; with a verdict where that is solo."""
+    cells = []
+    for other in others:
+        one = row.difference(column, other)
+        cells += [difference(one), *_if_solo(other, one.verdict.value)]
+    return cells
+
+
+def _if_solo(other: Column, text: str) -> list[str]:
+    return [text] if other == SOLO else []
 
 
 def _cost_table(costs: Iterable[Cost]) -> str:
@@ -248,7 +237,7 @@ def _cost_table(costs: Iterable[Cost]) -> str:
             [
                 cost.peers,
                 cost.data,
-                _column(cost.method, cost.variant),
+                cost.column.name,
                 str(cost.cells),
                 human_seconds(cost.wall_s),
                 f"{cost.steps}{'*' if cost.is_short else ''}",
@@ -265,7 +254,7 @@ def _notes(comparison: Comparison) -> list[str]:
         "beside them. Bytes: what each peer sends, as a mean over the steps, and gets as much back, were "
         "the peers apart."
     ]
-    if Method.OFFLINE in comparison.methods:
+    if OFFLINE in comparison.methods:
         notes.append(
             "offline: each peer in turn is the student; the training of its frozen teachers is the solo "
             "cell and is not counted again."

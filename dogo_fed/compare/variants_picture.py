@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dogo_fed.compare.comparison import Comparison, Row
-from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.experiment import DOGO, SOLO, Column
 from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, panels_of, save_figure, write_heading
 from dogo_fed.compare.statistics import LEVEL, PairedDifference
 from dogo_fed.reporting.canvas import MUTED, dress, name_colours, say_empty
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_OWN = "dogo"
 _COLUMNS = 2
 _PANEL_WIDTH = 5.8
 _LINE_INCHES = 0.26
@@ -89,24 +88,20 @@ def _figure(comparison: Comparison) -> Figure:
 
 
 def _draw_panel(
-    axes: Axes, rows: Sequence[Row], variants: Sequence[str], colours: Mapping[str, str]
+    axes: Axes, rows: Sequence[Row], variants: Sequence[Column], colours: Mapping[str, str]
 ) -> None:
-    names_V = [_OWN, *variants]
+    columns_V = [DOGO, *variants]
     axes.axvline(0, color=MUTED, linewidth=1.0, zorder=1)
     for place, row in enumerate(rows):
         offset = _GROUP_HEIGHT * ((place + 0.5) / len(rows) - 0.5)
-        for height, name in enumerate(names_V):
-            _draw_interval(axes, _against_solo(row, name), height + offset, colours[row.peer])
-    axes.set_yticks(range(len(names_V)), names_V, fontsize=10)
-    axes.set_ylim(len(names_V) - 0.5, -0.5)
+        for height, column in enumerate(columns_V):
+            one = row.difference(column, SOLO)
+            _draw_interval(axes, one, height + offset, colours[row.peer])
+    names_V = [column.variant or column.name for column in columns_V]
+    axes.set_yticks(range(len(columns_V)), names_V, fontsize=10)
+    axes.set_ylim(len(columns_V) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.08)
-
-
-def _against_solo(row: Row, name: str) -> PairedDifference:
-    if name == _OWN:
-        return row.difference(Method.SOLO)
-    return row.variant_difference(name, Method.SOLO)
 
 
 def _draw_interval(axes: Axes, one: PairedDifference, height: float, colour: str) -> None:

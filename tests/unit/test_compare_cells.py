@@ -38,7 +38,7 @@ def test_each_cell_comes_after_what_it_needs_and_needs_its_own_seed() -> None:
     seen: set[str] = set()
     for cell in made_cells(experiment, OUT):
         assert seen.issuperset(cell.needs)
-        if cell.method is Method.OFFLINE:
+        if cell.column.method is Method.OFFLINE:
             assert cell.needs == (f"solo/{cell.peers}/{cell.data}/{cell.seed}",)
         else:
             assert cell.needs == ()
@@ -48,7 +48,7 @@ def test_each_cell_comes_after_what_it_needs_and_needs_its_own_seed() -> None:
 
 def test_a_student_among_three_is_taught_by_the_two_others_as_they_were_alone() -> None:
     cells = made_cells(made_experiment(seeds=[0]), OUT, names=("a", "b", "c"))
-    offline = {cell.student: cell for cell in cells if cell.method is Method.OFFLINE}
+    offline = {cell.student: cell for cell in cells if cell.column.method is Method.OFFLINE}
     assert sorted(offline) == ["a", "b", "c"]
     solo = str(OUT / "cells" / "solo" / "pair" / "synthetic" / "0")
     for student, cell in offline.items():
@@ -60,7 +60,10 @@ def test_a_student_among_three_is_taught_by_the_two_others_as_they_were_alone() 
 
 def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
     methods = list(Method)
-    cells = {cell.method: cell.config for cell in made_cells(made_experiment(methods=methods), OUT)}
+    cells = {
+        cell.column.method: cell.config
+        for cell in made_cells(made_experiment(methods=methods), OUT)
+    }
     solo = dataclasses.replace(cells[Method.SOLO], run_dir=None)
     assert not solo.exchanges
     dogo = dataclasses.replace(cells[Method.DOGO], run_dir=None)
@@ -79,7 +82,7 @@ def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
 def test_offline_brings_its_teachers_and_dogo_does_not() -> None:
     def methods(*wanted: Method) -> set[str]:
         cells = made_cells(made_experiment(methods=list(wanted), seeds=[0]), OUT)
-        return {cell.method.value for cell in cells}
+        return {cell.column.method.value for cell in cells}
 
     assert methods(Method.OFFLINE) == {"solo", "offline"}
     assert methods(Method.DOGO) == {"dogo"}
@@ -162,7 +165,7 @@ def test_who_learns_alone_may_be_taught_otherwise(tmp_path: Path) -> None:
     }
     for key, value in changes.items():
         for cell in made_cells(made_experiment(seeds=[0]), tmp_path, **{key: value}):
-            if cell.method is Method.SOLO:
+            if cell.column.method is Method.SOLO:
                 assert standing_of(cell, {}) is Standing.FINISHED
             else:
                 with pytest.raises(ConfigError, match="other settings"):

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from dogo_fed.compare.comparison import CellReport, Comparison, compare
-from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column, Method
 from dogo_fed.compare.picture import draw_comparison
 from dogo_fed.compare.report import difference, to_csv, to_json, to_markdown, write_comparison
 from dogo_fed.compare.statistics import paired_difference
 from dogo_fed.compare.variants_picture import draw_variants
 from tests.compare_made import made_cells, made_experiment, write_summary
 
-SOLO = {0: (0.800, 0.600), 1: (0.810, 0.700), 2: (0.820, 0.650)}
-DOGO = {0: (0.820, 0.590), 1: (0.832, 0.688), 2: (0.838, 0.639)}
-OFFLINE = {0: (0.815, 0.600), 1: (0.834, 0.700), 2: (0.836, 0.650)}
+SOLO_SCORES = {0: (0.800, 0.600), 1: (0.810, 0.700), 2: (0.820, 0.650)}
+DOGO_SCORES = {0: (0.820, 0.590), 1: (0.832, 0.688), 2: (0.838, 0.639)}
+OFFLINE_SCORES = {0: (0.815, 0.600), 1: (0.834, 0.700), 2: (0.836, 0.650)}
 
 PAGE = Path(__file__).parent.parent / "golden" / "compare.md"
 
@@ -33,14 +33,14 @@ def made(tmp_path: Path) -> Comparison:
 def comparison_in(out: Path, without: tuple[str, ...] = (), **changes) -> Comparison:
     experiment = made_experiment(**changes)
     cells = made_cells(experiment, out)
-    by_method = {Method.SOLO: SOLO, Method.DOGO: DOGO, Method.OFFLINE: OFFLINE}
+    by_method = {Method.SOLO: SOLO_SCORES, Method.DOGO: DOGO_SCORES, Method.OFFLINE: OFFLINE_SCORES}
     reports = []
     for cell in cells:
         outcome = "finished"
         if cell.id in without:
             outcome = "failed"
         else:
-            scores = by_method[cell.method][cell.seed]
+            scores = by_method[cell.column.method][cell.seed]
             write_summary(cell, {"big": scores, "small": scores})
         reports.append(
             CellReport(
@@ -79,7 +79,7 @@ def test_columns_of_a_table_line_up(made: Comparison) -> None:
 
 def test_what_hurts_is_said_as_plainly_as_what_helps(made: Comparison) -> None:
     verdicts = {
-        (row.metric, row.peer): row.difference(Method.SOLO).verdict.value for row in made.rows
+        (row.metric, row.peer): row.difference(DOGO, SOLO).verdict.value for row in made.rows
     }
     assert verdicts == {
         ("linear_top1", "big"): "helps",
@@ -98,15 +98,15 @@ def test_a_student_is_judged_by_its_own_cell(tmp_path: Path) -> None:
             frozen[cell.student] = (0.9, 0.9)
         write_summary(cell, frozen)
     rows = compare(experiment, cells, []).rows
-    assert {row.peer: row.scores[Method.OFFLINE][0] for row in rows} == {"big": 0.9, "small": 0.9}
+    assert {row.peer: row.scores[OFFLINE][0] for row in rows} == {"big": 0.9, "small": 0.9}
 
 
 def test_a_failed_cell_costs_a_pair_and_is_named(tmp_path: Path) -> None:
     made = comparison_in(tmp_path, without=("dogo/pair/synthetic/1",))
     page = to_markdown(made)
     assert "## Cells that are not finished\n\n- dogo/pair/synthetic/1: failed: died of" in page
-    assert made.rows[0].difference(Method.SOLO).n == 2
-    assert made.rows[0].spread(Method.SOLO).n == 3
+    assert made.rows[0].difference(DOGO, SOLO).n == 2
+    assert made.rows[0].spread(SOLO).n == 3
     assert "n=2" in page
 
 
@@ -144,12 +144,12 @@ def test_resumed_cells_do_not_count_as_time_and_missed_steps_are_marked(tmp_path
     both = {"big": (0.5, 0.5), "small": (0.5, 0.5)}
     resumed = [{"kind": "resumed", "message": "at step 5"}]
     for cell in cells:
-        if cell.method is Method.DOGO:
+        if cell.column.method is Method.DOGO:
             write_summary(cell, both, wall_s=50.0, steps_trained=9)
         else:
             is_first = cell.seed == 0
             write_summary(cell, both, wall_s=3.0 if is_first else 40.0, events=resumed[:is_first])
-    costs = {cost.method: cost for cost in compare(experiment, cells, []).costs}
+    costs = {cost.column.method: cost for cost in compare(experiment, cells, []).costs}
     assert costs[Method.SOLO].wall_s == 40.0 and not costs[Method.SOLO].is_short
     assert costs[Method.DOGO].wall_s == 50.0 and costs[Method.DOGO].is_short
     assert costs[Method.SOLO].images == costs[Method.DOGO].images == 2560
@@ -166,8 +166,8 @@ def test_sheet_and_data_hold_the_numbers(made: Comparison, tmp_path: Path) -> No
     first = data["rows"][0]
     assert first["methods"]["solo"]["scores"] == {"0": 0.8, "1": 0.81, "2": 0.82}
     expected = paired_difference(
-        {seed: score[0] for seed, score in DOGO.items()},
-        {seed: score[0] for seed, score in SOLO.items()},
+        {seed: score[0] for seed, score in DOGO_SCORES.items()},
+        {seed: score[0] for seed, score in SOLO_SCORES.items()},
     )
     assert first["dogo_minus"]["solo"]["low"] == pytest.approx(expected.low)
     assert len(data["cells"]) == 12
@@ -204,32 +204,31 @@ def with_variants(tmp_path: Path) -> Comparison:
     experiment = made_experiment(methods=[Method.SOLO, Method.DOGO], variants=VARIANTS)
     cells = made_cells(experiment, tmp_path)
     for cell in cells:
-        linear, knn = (SOLO if cell.method is Method.SOLO else DOGO)[cell.seed]
-        scores = (linear + BY_VARIANT[cell.variant], knn)
+        linear, knn = (SOLO_SCORES if cell.column.method is Method.SOLO else DOGO_SCORES)[cell.seed]
+        scores = (linear + BY_VARIANT[cell.column.variant], knn)
         write_summary(cell, {"big": scores, "small": scores})
     return compare(experiment, cells, [])
 
 
 def test_variants_are_compared_with_solo_and_with_dogo(with_variants: Comparison) -> None:
     row = with_variants.rows[0]
+    weak, rare = Column(Method.DOGO, "weak"), Column(Method.DOGO, "rare")
     assert row.metric == "linear_top1"
-    assert row.scores[Method.DOGO] == {seed: one[0] for seed, one in DOGO.items()}
-    own = row.difference(Method.SOLO).mean
-    assert row.variant_difference("weak", Method.SOLO).mean == pytest.approx(own + 0.01)
-    assert row.variant_difference("rare", Method.DOGO).mean == pytest.approx(-0.03)
-    assert row.variant_difference("weak", Method.SOLO).verdict.value == "helps"
+    assert row.scores[DOGO] == {seed: one[0] for seed, one in DOGO_SCORES.items()}
+    own = row.difference(DOGO, SOLO).mean
+    assert row.difference(weak, SOLO).mean == pytest.approx(own + 0.01)
+    assert row.difference(rare, DOGO).mean == pytest.approx(-0.03)
+    assert row.difference(weak, SOLO).verdict.value == "helps"
 
 
 def test_variants_cost_what_they_send(with_variants: Comparison) -> None:
-    bytes_per_step = {
-        (cost.method.value, cost.variant): cost.bytes_per_step for cost in with_variants.costs
-    }
+    bytes_per_step = {cost.column.name: cost.bytes_per_step for cost in with_variants.costs}
     assert bytes_per_step == {
-        ("solo", None): 0,
-        ("dogo", None): 4 * 256**2,
-        ("dogo", "weak"): 4 * 256**2,
-        ("dogo", "rare"): 256**2,
-        ("dogo", "both_ways"): 8 * 256**2,
+        "solo": 0,
+        "dogo": 4 * 256**2,
+        "dogo-weak": 4 * 256**2,
+        "dogo-rare": 256**2,
+        "dogo-both_ways": 8 * 256**2,
     }
 
 
