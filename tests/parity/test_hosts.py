@@ -82,6 +82,26 @@ def test_with_all_variants_on_processes_equal_one_process(
     assert 17 / 50 * 2 / 3 * 2 * 4096 < exchange["bytes_down_per_step"] < 17 / 50 * 2 * 4096
 
 
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.flower
+@pytest.mark.timeout(900)
+def test_with_all_variants_ray_and_flower_equal_one_process(tmp_path: Path) -> None:
+    found = {}
+    for name, command in {
+        "local": ("train", "host=local"),
+        "ray": ("train", "host=ray"),
+        "flower": ("flower",),
+        "flower messages": ("flower", "exchange=flower"),
+    }.items():
+        verb, *host = command
+        run_dir = tmp_path / name.replace(" ", "_")
+        settings = (*SMALL_RUN, *host, *VARIANTS, f"run_dir={run_dir}")
+        dogo_fed(verb, *settings, timeout_s=300.0)
+        found[name] = digests(run_dir)
+    assert {name: one for name, one in found.items() if one != found["local"]} == {}
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("peers", PEERS)
 def test_ray_actors_equal_one_process(
