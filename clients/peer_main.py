@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from dogo_fed.errors import (
 )
 from dogo_fed.memory import keep_freed_memory
 from dogo_fed.peer_folder import PeerFolder
+from dogo_fed.reporting import log_file
 from dogo_fed.run.prepare import load_run
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,8 @@ class Surroundings:
 def run_assignment(assignment: Assignment, around: Surroundings | None = None) -> Ending:
     """Runs a peer to its end; never raises a `DogoError`, but says how it ended."""
     around = Surroundings() if around is None else around
-    with _log_file(Path(assignment.run_dir) / "peers" / assignment.peer):
+    folder = Path(assignment.run_dir) / "peers" / assignment.peer
+    with log_file(folder / "peer.log", ("dogo_fed", "clients")):
         try:
             session, link, sink = _prepare(assignment, around)
         except (CoordinatorLost, ExchangeTimeout) as error:
@@ -179,21 +180,3 @@ def _ended_by(error: DogoError, session: PeerSession, peer: str) -> Ending:
     except (DogoError, OSError) as saving_error:
         logger.error("peer=%s could not save itself: %s", peer, saving_error)
     return Ending(Outcome.CUT_OFF, str(error))
-
-
-@contextmanager
-def _log_file(folder: Path) -> Iterator[None]:
-    """Writes what our packages log to peer.log."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "peer.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("dogo_fed", "clients")]
-    for one in loggers:
-        one.addHandler(handler)
-        one.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for one in loggers:
-            one.removeHandler(handler)
-        handler.close()

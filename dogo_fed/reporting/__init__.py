@@ -3,6 +3,7 @@
 from dogo_fed.reporting.atomic import atomic_path, write_atomic, write_json_atomic
 from dogo_fed.reporting.curves import draw_curves
 from dogo_fed.reporting.live import LiveView
+from dogo_fed.reporting.log_file import log_file
 from dogo_fed.reporting.metrics import MetricsLog, read_metrics, read_records
 from dogo_fed.reporting.records import record_from_json, record_to_json
 from dogo_fed.reporting.scores import ScoreSheet, scores_table, write_sheet
@@ -33,6 +34,7 @@ __all__ = [
     "atomic_path",
     "build_summary",
     "draw_curves",
+    "log_file",
     "print_summary",
     "read_metrics",
     "read_records",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from dogo_fed.reporting import (
     TensorBoardSink,
     build_summary,
     draw_curves,
+    log_file,
     read_records,
     write_json_atomic,
 )
@@ -67,7 +67,10 @@ def conduct(run: PreparedRun, host: RunHost) -> RunSummary:
     folder = create(config) if config.resume is None else reopen(config.resume, config)
     started_s = time.monotonic()
     totals = RunTotals()
-    with _coordinator_log(folder), stop_on_signal() as stop_requested:
+    with (
+        log_file(folder.path / "coordinator.log", ("dogo_fed", "server")),
+        stop_on_signal() as stop_requested,
+    ):
         try:
             with _reporting(run, folder, totals) as sink:
                 host(run, folder, sink, stop_requested)
@@ -116,20 +119,3 @@ def _reporting(run: PreparedRun, folder: RunFolder, totals: RunTotals) -> Iterat
             yield sink
         finally:
             sink.close()
-
-
-@contextmanager
-def _coordinator_log(folder: RunFolder) -> Iterator[None]:
-    """Writes what our packages log to coordinator.log in the run folder."""
-    handler = logging.FileHandler(folder.path / "coordinator.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("dogo_fed", "server")]
-    for one in loggers:
-        one.addHandler(handler)
-        one.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for one in loggers:
-            one.removeHandler(handler)
-        handler.close()
