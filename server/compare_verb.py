@@ -145,7 +145,7 @@ def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing
     """
     checked = set()
     for cell in request.cells:
-        case = (cell.column, cell.peers, cell.data)
+        case = (cell.column.method, cell.peers, cell.data)
         if case in checked or cell.needs or standings[cell.id] is not Standing.NEW:
             continue
         checked.add(case)
