@@ -44,7 +44,7 @@ from dogo_fed.config import RunConfig
 from dogo_fed.contracts import StepReport
 from dogo_fed.reporting import read_records
 from dogo_fed.reporting.units import human_bytes, percent
-from server.launch import launch
+from server.hosts.launch import launch
 
 WARM_UP = 5
 """Steps at the beginning of each run that are left out."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dogo_fed.reporting import write_json_atomic
+from dogo_fed.atomic import write_json_atomic
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from benchmarks.machine import write_result
-from clients.grpc_exchange import Connection, CoordinatorClient
+from clients.peer.grpc_link import Connection, GrpcLink
 from dogo_fed.contracts import FloatMatrix, PeerId, Record, SimilarityDistribution, Ticket
 from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
-from dogo_fed.memory import keep_freed_memory
-from server.coordinator_service import CoordinatorService, ServiceSettings
+from dogo_fed.process_setup import keep_freed_memory
+from server.coordinator.service import CoordinatorService, ServiceSettings
 
 RUN_ID = "round-trip"
 SECRET = "benchmark"
@@ -63,7 +63,7 @@ def distribution(batch_size: int, seed: int) -> SimilarityDistribution:
 def run_client(job: Job) -> None:
     """Exchanges `job.steps` times and prints the round trips in milliseconds."""
     keep_freed_memory()
-    client = CoordinatorClient(
+    client = GrpcLink(
         PeerId(job.peer),
         RUN_ID,
         Connection(

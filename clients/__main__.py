@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from clients.assignment import Assignment
-from clients.peer_main import run_assignment
+from clients.peer.run import run_assignment
+from dogo_fed.assignment import Assignment
 from dogo_fed.errors import ConfigError
 
 
 def main() -> int:
-    """Returns the exit status: the value of `clients.peer_main.Outcome`, or 2 for no assignment."""
+    """Returns the exit status: the value of `clients.peer.run.Outcome`, or 2 for no assignment."""
     try:
         assignment = Assignment.from_json(sys.stdin.read())
     except ConfigError as error:

@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from configs.compose import from_mapping, load_yaml
 from dogo_fed.config import RunConfig
-from dogo_fed.config_text import to_mapping
+from dogo_fed.config_text import from_mapping, load_run_config, to_mapping
 from dogo_fed.errors import ConfigError
 
 CHANGEABLE = (
@@ -28,22 +27,10 @@ def resumed(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
         ConfigError: there is no run in this folder, or an override would make it another run.
     """
     assert config.resume is not None, "only for a run that goes on"
-    saved = to_mapping(load_config(config.resume))
+    saved = to_mapping(load_run_config(Path(config.resume)))
     keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
     merged = merge_resumed(saved, to_mapping(config), keys)
     return dataclasses.replace(from_mapping(merged), resume=config.resume)
-
-
-def load_config(folder: str) -> RunConfig:
-    """Returns the configuration of an earlier run.
-
-    Raises:
-        ConfigError: there is no run in this folder.
-    """
-    path = Path(folder)
-    if not (path / "config.yaml").is_file():
-        raise ConfigError(f"resume={folder} is no run folder: it has no config.yaml")
-    return load_yaml(path / "config.yaml")
 
 
 def merge_resumed(

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from importlib.util import find_spec
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dogo_fed.contracts import PROTOCOL_VERSION
-from dogo_fed.errors import ConfigError
+from dogo_fed.packages import source_digest
 
 if TYPE_CHECKING:
     from dogo_fed.config import RunConfig
     from dogo_fed.data.source import DataSet
 
-_SOURCE_PACKAGES = ("dogo_fed", "server", "clients", "configs")
 _SHARED_SETTINGS = (
     "data.name",
     "data.default_rounds",
@@ -73,33 +70,6 @@ def differences(
         left_out = len(phrases) - _MAX_NAMED_DIFFERENCES
         phrases = [*phrases[:_MAX_NAMED_DIFFERENCES], f"and {left_out} more differ"]
     return phrases
-
-
-def source_digest() -> str:
-    """Returns a digest over the source of all our packages: Python and YAML files, by name and content."""
-    hasher = hashlib.blake2b(digest_size=16)
-    for package in _SOURCE_PACKAGES:
-        root = package_folder(package)
-        for path in sorted(root.rglob("*"), key=lambda path: path.relative_to(root).as_posix()):
-            if path.suffix in (".py", ".yaml"):
-                name = f"{package}/{path.relative_to(root).as_posix()}".encode()
-                content = path.read_bytes()
-                hasher.update(len(name).to_bytes(4, "little") + name)
-                hasher.update(len(content).to_bytes(8, "little") + content)
-    return hasher.hexdigest()
-
-
-def package_folder(package: str) -> Path:
-    """Returns the folder that `package` is imported from; does not import it.
-
-    Raises:
-        ConfigError: there is no such package.
-    """
-    spec = find_spec(package)
-    locations = list(spec.submodule_search_locations or ()) if spec is not None else []
-    if not locations:
-        raise ConfigError(f"package {package!r} can't be found; is dogo-fed installed?")
-    return Path(locations[0]).resolve()
 
 
 def _graph_text(graph: Mapping[str, Mapping[str, float]] | None) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.mutual import Reduction
+from dogo_fed.plain import to_plain
 
 PUBLISHED_DISTILL_WEIGHT = 100 / 256
 """The published code's weight of 100 over N * N elements at N = 256, in batchmean units."""
@@ -438,14 +439,8 @@ def _changed(settings: Any, prefix: str, names: tuple[str, ...]) -> dict[str, ob
     defaults = {one.name: one.default for one in fields(settings)}
     found = {name: getattr(settings, name) for name in names}
     return {
-        prefix + name: _plain(value) for name, value in found.items() if value != defaults[name]
+        prefix + name: to_plain(value) for name, value in found.items() if value != defaults[name]
     }
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value.value if isinstance(value, enum.Enum) else value
 
 
 def _check_graph(graph: Mapping[str, Mapping[str, float]]) -> None:

@@ -1,20 +1,21 @@
-"""From a `RunConfig` to plain nested dicts and YAML; `configs.compose` reads them back and checks them."""
+"""`RunConfig` and its text: plain nested dicts and YAML, there and back. Knows no Hydra."""
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dogo_fed.config import RunConfig
+from dogo_fed.config import PeerConfig, RunConfig
+from dogo_fed.errors import ConfigError
+from dogo_fed.plain import from_plain, to_plain
 
 
 def to_mapping(config: RunConfig) -> dict[str, Any]:
-    """Returns the configuration as plain nested dicts; `configs.compose.from_mapping` takes them back."""
-    plain = _plain(config)
+    """Returns the configuration as plain nested dicts."""
+    plain = to_plain(config)
     assert isinstance(plain, dict), "a RunConfig is a mapping"
     return plain
 
@@ -25,11 +26,45 @@ def to_yaml(config: RunConfig) -> str:
     return text
 
 
-def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.value if isinstance(value, enum.Enum) else value
+def from_mapping(content: Mapping[str, Any]) -> RunConfig:
+    """Returns the checked configuration for plain nested dicts, such as a run's config.yaml.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or an impossible value; the message names the key.
+    """
+    content = dict(content)
+    peers = content.pop("peers", None)
+    if not isinstance(peers, Mapping):
+        raise ConfigError(f"peers must be a mapping of names to settings, not {peers!r}")
+    content["peers"] = {
+        str(name): from_plain(PeerConfig, peer, path=f"peers.{name}.")
+        for name, peer in peers.items()
+    }
+    return from_plain(RunConfig, content)
+
+
+def load_yaml(path: Path) -> RunConfig:
+    """Returns the configuration in a run's config.yaml.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or has settings this version does not know.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration {path} can't be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"the configuration {path} is not a mapping of settings")
+    return from_mapping(content)
+
+
+def load_run_config(folder: Path) -> RunConfig:
+    """Returns the configuration of the run in a folder.
+
+    Raises:
+        ConfigError: there is no run in this folder, or see `load_yaml`.
+    """
+    if not (folder / "config.yaml").is_file():
+        there = "it has no config.yaml" if folder.is_dir() else "there is no such folder"
+        raise ConfigError(f"{folder} is no run folder: {there}")
+    return load_yaml(folder / "config.yaml")

@@ -84,14 +84,29 @@ class TeacherSignal:
     reverse: SimilarityDistribution | None = None
 
 
-class Phase(enum.Enum):
-    """What a peer is doing, for the live view."""
+class Outcome(enum.Enum):
+    """How a peer's process ended on its own; the value is its exit status.
 
-    STARTING = "starting"
-    TRAINING = "training"
-    EVALUATING = "evaluating"
-    FINISHED = "finished"
-    LOST = "lost"
+    FINISHED: all steps done, result delivered.
+    STOPPED: the run was stopped early; a checkpoint is there.
+    FAILED: this peer can't go on, and starting it again would not help.
+    UNFIT: it should never have started: a setting is wrong or the coordinator refused it.
+    CUT_OFF: the coordinator is gone; the last checkpoint is there.
+    """
+
+    FINISHED = 0
+    STOPPED = 3
+    FAILED = 4
+    UNFIT = 5
+    CUT_OFF = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a peer's process ended, with a sentence for people."""
+
+    outcome: Outcome
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

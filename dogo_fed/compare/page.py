@@ -6,8 +6,8 @@ import os
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from dogo_fed.atomic import atomic_path
 from dogo_fed.compare.comparison import RUN_METRICS, Comparison, Row
-from dogo_fed.reporting import atomic_path
 from dogo_fed.reporting.canvas import INK, MUTED
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from dogo_fed.atomic import write_atomic, write_json_atomic
 from dogo_fed.compare.comparison import RUN_METRICS, CellReport, Comparison, Cost, Row
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column
 from dogo_fed.compare.statistics import LEVEL, PairedDifference, Spread
-from dogo_fed.reporting import write_atomic, write_json_atomic
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds
 
 MINUS = "\u2212"

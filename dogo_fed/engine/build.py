@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from dogo_fed import components, seeding
-from dogo_fed.checkpoint import Progress
 from dogo_fed.config import ComponentConfig, PeerConfig, RunConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.augment import build_augmentation
@@ -26,8 +25,9 @@ from dogo_fed.exchange.base import Exchange
 from dogo_fed.models.catalog import BACKBONES
 from dogo_fed.objectives.base import Objective
 from dogo_fed.objectives.catalog import OBJECTIVES
-from dogo_fed.peer_folder import PeerFolder
 from dogo_fed.reporting.sink import Sink
+from dogo_fed.storage.checkpoint import Progress
+from dogo_fed.storage.peer_folder import PeerFolder
 
 OPTIMIZERS = {
     "adam": "torch.optim:Adam",

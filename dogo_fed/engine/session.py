@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dogo_fed.checkpoint import Progress
 from dogo_fed.contracts import (
     PeerResult,
     RoundReport,
@@ -31,8 +30,9 @@ from dogo_fed.engine.step import Proposal, StepLosses, absorb, propose, show
 from dogo_fed.errors import TrainingError
 from dogo_fed.evaluation import state_digest
 from dogo_fed.exchange.base import Exchange, Traffic
-from dogo_fed.peer_folder import PeerFolder
 from dogo_fed.reporting.sink import Sink
+from dogo_fed.storage.checkpoint import Progress
+from dogo_fed.storage.peer_folder import PeerFolder
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """What a run shows while it trains and what it leaves behind."""
 
-from dogo_fed.reporting.atomic import atomic_path, write_atomic, write_json_atomic
 from dogo_fed.reporting.curves import draw_curves
 from dogo_fed.reporting.live import LiveView
 from dogo_fed.reporting.log_file import log_file
@@ -31,7 +30,6 @@ __all__ = [
     "Sink",
     "TeeSink",
     "TensorBoardSink",
-    "atomic_path",
     "build_summary",
     "draw_curves",
     "log_file",
@@ -43,7 +41,5 @@ __all__ = [
     "scores_table",
     "summary_table",
     "was_stopped",
-    "write_atomic",
-    "write_json_atomic",
     "write_sheet",
 ]

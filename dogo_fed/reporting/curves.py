@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from dogo_fed.atomic import atomic_path
 from dogo_fed.contracts import Event, Record
 from dogo_fed.reporting import panels
-from dogo_fed.reporting.atomic import atomic_path
 from dogo_fed.reporting.canvas import INK, MUTED, peer_colours, scale_steps
 from dogo_fed.reporting.event_marks import mark_events
 from dogo_fed.reporting.series import PeerSeries, collect_series

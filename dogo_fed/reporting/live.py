@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.live import Live
 
-from dogo_fed.contracts import Phase, Record
+from dogo_fed.contracts import Record
 from dogo_fed.reporting.live_table import render
 from dogo_fed.reporting.progress import RunProgress
 from dogo_fed.reporting.round_log import RoundLog
@@ -82,11 +82,6 @@ class LiveView:
             self._progress.take(record)
             if self._round_log is not None:
                 self._round_log.take(record, self._progress)
-
-    def phase(self, peer: str, phase: Phase) -> None:
-        """Notes what a peer is doing."""
-        with self._lock:
-            self._progress.set_phase(peer, phase)
 
     def flush(self) -> None:
         """Does nothing; the view is drawn four times a second anyway."""

@@ -9,14 +9,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dogo_fed.contracts import Event, Phase
-from dogo_fed.reporting.progress import PeerProgress, RunProgress
+from dogo_fed.contracts import Event
+from dogo_fed.reporting.progress import PeerProgress, Phase, RunProgress
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds, number, percent
 
 _PHASE_STYLES = {
     Phase.STARTING: "dim",
     Phase.TRAINING: "cyan",
-    Phase.EVALUATING: "magenta",
     Phase.FINISHED: "green",
     Phase.LOST: "bold red",
 }

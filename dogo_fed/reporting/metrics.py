@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TextIO
 
+from dogo_fed.atomic import write_atomic
 from dogo_fed.contracts import Record
 from dogo_fed.errors import CheckpointError
-from dogo_fed.reporting.atomic import write_atomic
 from dogo_fed.reporting.records import record_from_json, record_to_json
 
 

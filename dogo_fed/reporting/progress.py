@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import copy
+import enum
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from dogo_fed.contracts import Event, PeerResult, Phase, Record, RoundReport, StepReport
+from dogo_fed.contracts import Event, PeerResult, Record, RoundReport, StepReport
 
 _RECENT_STEPS = 50
 _EVENTS_KEPT = 4
+
+
+class Phase(enum.Enum):
+    """What a peer is doing, for the live view."""
+
+    STARTING = "starting"
+    TRAINING = "training"
+    FINISHED = "finished"
+    LOST = "lost"
 
 
 @dataclass(slots=True)
@@ -86,10 +96,6 @@ class RunProgress:
         elif isinstance(record, PeerResult):
             peer.knn_top1, peer.untrained = record.knn_top1, record.knn_top1_untrained
             peer.phase = Phase.FINISHED
-
-    def set_phase(self, peer: str, phase: Phase) -> None:
-        """Notes what a peer is doing."""
-        self.peers.setdefault(peer, PeerProgress()).phase = phase
 
     def copy(self) -> RunProgress:
         """Returns a copy that further records do not change."""

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import get_type_hints
 
+from dogo_fed.atomic import without_nan
 from dogo_fed.contracts import Event, PeerResult, Record, RoundReport, StepReport
 from dogo_fed.errors import CheckpointError
-from dogo_fed.reporting.atomic import without_nan
 
 RECORD_TYPES: dict[str, type[Record]] = {
     "step": StepReport,

@@ -15,8 +15,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from dogo_fed.atomic import atomic_path, write_atomic, write_json_atomic
 from dogo_fed.contracts import Score
-from dogo_fed.reporting.atomic import atomic_path, write_atomic, write_json_atomic
 from dogo_fed.reporting.units import UNKNOWN, number, percent
 
 _SHARES = ("top1", "rankme_share")

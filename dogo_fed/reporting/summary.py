@@ -15,8 +15,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from dogo_fed.atomic import without_nan
 from dogo_fed.contracts import Event, PeerResult, Record, StepReport
-from dogo_fed.reporting.atomic import without_nan
 from dogo_fed.reporting.units import human_bytes, human_seconds, number, percent
 
 _KNN = "kNN untrained -> trained"

@@ -28,8 +28,8 @@ from dogo_fed.evaluation.protocols import (
 )
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
 from dogo_fed.models.weights import load_weights, read_weights
-from dogo_fed.peer_folder import PeerFolder
 from dogo_fed.reporting.scores import ScoreSheet, write_sheet
+from dogo_fed.storage.peer_folder import PeerFolder
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def evaluate_run(
 
     Args:
         folder: of a finished run.
-        config: of the run, for example from `configs.compose.load_yaml`.
+        config: of the run, for example from `dogo_fed.config_text.load_run_config`.
         protocol: a key of `dogo_fed.evaluation.protocols.PROTOCOLS`, or an import path.
         options: of the protocol. Without targets, `ood` takes digits for digits_m.
         dataset: the run's data set, if it is loaded already.
@@ -105,7 +105,7 @@ def open_run(
     device = resolve_device(config.device)
     subjects = []
     for name in names:
-        backbone = _plain(config.peers[name].backbone, home, config.seed)
+        backbone = _backbone(config.peers[name].backbone, home, config.seed)
         PeerFolder(folder, PeerId(name)).load_encoder(backbone)
         encoder = Encoder(
             name=name,
@@ -169,7 +169,7 @@ def open_file(
         num_classes=dataset.num_classes, image_size=inputs.image_size, mean=inputs.mean,
         std=inputs.std,
     )  # fmt: skip
-    backbone = _plain(file.backbone, like, seed)
+    backbone = _backbone(file.backbone, like, seed)
     for notice in load_weights(backbone, read_weights(file.path), str(file.path)):
         _log.warning("%s", notice)
     target = resolve_device(device)
@@ -254,7 +254,7 @@ def _seed_of(options: Mapping[str, object]) -> dict[str, object]:
     return {"seed": options.get("seed", 0)}
 
 
-def _plain(settings: ComponentConfig, dataset: DataSet, seed: int) -> torch.nn.Module:
+def _backbone(settings: ComponentConfig, dataset: DataSet, seed: int) -> torch.nn.Module:
     """Returns the backbone; its initial weights are about to be replaced."""
     with seeding.stream(seed, "evaluation", "initialisation"):
         return build_backbone(settings, dataset)

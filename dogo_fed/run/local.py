@@ -12,8 +12,8 @@ from dogo_fed.engine.build import build_session, fix_numerics
 from dogo_fed.engine.session import PeerSession, run_lockstep
 from dogo_fed.exchange.in_process import InProcessExchange
 from dogo_fed.reporting.sink import Sink
-from dogo_fed.run.folder import RunFolder
 from dogo_fed.run.prepare import PreparedRun
+from dogo_fed.storage.run_folder import RunFolder
 
 
 def run_local(

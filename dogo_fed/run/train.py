@@ -10,6 +10,7 @@ from typing import TypeAlias
 from rich import get_console
 from torch import nn
 
+from dogo_fed.atomic import write_json_atomic
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import Event
 from dogo_fed.data.source import DataSet
@@ -25,12 +26,11 @@ from dogo_fed.reporting import (
     draw_curves,
     log_file,
     read_records,
-    write_json_atomic,
 )
-from dogo_fed.run.folder import RunFolder, create, reopen
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import PreparedRun, prepare
 from dogo_fed.run.stop_signal import stop_on_signal
+from dogo_fed.storage.run_folder import RunFolder, create, reopen
 
 RunHost: TypeAlias = Callable[[PreparedRun, RunFolder, Sink, Callable[[], bool]], None]
 """Runs all peers to their end, reports to the sink, and ends early when the function says so."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.grpc_exchange import Connection, CoordinatorClient
-from clients.message_exchange import MessageLink
+from clients.flower.message_link import MessageLink
+from clients.peer.grpc_link import Connection, GrpcLink
 from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal, Ticket
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.coordination.membership import Membership
@@ -21,9 +21,9 @@ from dogo_fed.errors import ExchangeError, MalformedDistribution, SchemaMismatch
 from dogo_fed.exchange.base import Exchange
 from dogo_fed.exchange.in_process import InProcessExchange
 from dogo_fed.wire import dogo_pb2 as pb
-from server.calls import CoordinatorCalls
-from server.coordinator_service import CoordinatorService, ServiceSettings
-from tests.contract.made import (
+from server.coordinator.calls import CoordinatorCalls
+from server.coordinator.service import CoordinatorService, ServiceSettings
+from tests.support.distributions import (
     ADA,
     AGREEMENT,
     BOB,
@@ -128,7 +128,7 @@ def over_grpc(peers: tuple[PeerId, ...], **variants: Any) -> Iterator[World]:
                 reconnect_s=1.0,
                 is_symmetric=given.is_symmetric,
             )
-            client = CoordinatorClient(peer, RUN_ID, connection)
+            client = GrpcLink(peer, RUN_ID, connection)
             leaving.callback(client.close)
             client.join(AGREEMENT)
             return client

@@ -14,7 +14,7 @@ import pytest
 from configs.compose import compose_run
 from dogo_fed.errors import ConfigError
 from dogo_fed.run.prepare import prepare
-from tests.command import REPOSITORY, environment
+from tests.support.command_line import REPOSITORY, environment
 
 PAGE = (REPOSITORY / "docs" / "adding_an_objective.md").read_text()
 NAME = "my_lab.uniformity:Uniformity"

@@ -10,7 +10,7 @@ import pytest
 from configs.compose import compose_run
 from dogo_fed.errors import ConfigError
 from dogo_fed.run.prepare import prepare
-from tests.command import REPOSITORY, SMALL_RUN, dogo_fed, run_python
+from tests.support.command_line import REPOSITORY, SMALL_RUN, dogo_fed, run_python
 
 SHORT = (*SMALL_RUN[:1], "steps=4", "steps_per_round=2", *SMALL_RUN[3:], "host=local")
 
@@ -112,8 +112,8 @@ def test_the_exported_encoder_loads_into_the_plain_backbone(tmp_path: Path) -> N
 
     from configs.compose import load_yaml
     from dogo_fed import components
-    from dogo_fed.checkpoint import CheckpointStore
     from dogo_fed.models.catalog import BACKBONES
+    from dogo_fed.storage.checkpoint import CheckpointStore
 
     run_dir = tmp_path / "run"
     dogo_fed("train", *SHORT, "peers=solo", f"run_dir={run_dir}")

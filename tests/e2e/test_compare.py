@@ -17,15 +17,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.experiments import ComparisonRequest
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import TrainingError
-from server import compare_verb
-from server.cell import CellJob, run_cell
-from server.run_cells import CellEnding
-from tests.command import dogo_fed, start
-from tests.run_watch import (
+from server.commands import compare as compare_command
+from server.comparison.cell import CellJob, run_cell
+from server.comparison.cell_loop import CellEnding
+from server.comparison.request import ComparisonRequest
+from tests.support.command_line import dogo_fed, start
+from tests.support.run_watch import (
     descendants,
     digests,
     events,
@@ -34,7 +34,7 @@ from tests.run_watch import (
     records,
     wait_until_gone,
 )
-from tests.tiny import TINY
+from tests.support.tiny_run import TINY
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -93,9 +93,9 @@ def compare(*arguments: str, expect: int = 0) -> str:
         contextlib.redirect_stdout(said),
         contextlib.redirect_stderr(said),
     ):
-        patch.setattr(compare_verb, "_runner", in_this_process)
+        patch.setattr(compare_command, "_runner", in_this_process)
         patch.setattr("dogo_fed.run.train.draw_curves", lambda *arguments: None)
-        status = compare_verb.run(arguments[1:])
+        status = compare_command.run(arguments[1:])
     assert status == expect, said.getvalue()
     return said.getvalue()
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from configs.compose import compose_run
-from configs.evaluation import compose_evaluation
 from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.run.train import train
-from server.evaluate_verb import evaluate
-from tests.command import dogo_fed
+from server.commands.evaluate import evaluate
+from server.commands.evaluation_request import compose_evaluation
+from tests.support.command_line import dogo_fed
 
 TINY = (
     "data=synthetic", "data.options.size=80", "data.options.test_size=40", "host=local", "peers=solo",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import SMALL_RUN, dogo_fed, start
-from tests.run_watch import (
+from tests.support.command_line import SMALL_RUN, dogo_fed, start
+from tests.support.run_watch import (
     descendants,
     digests,
     events,

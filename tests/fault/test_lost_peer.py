@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import dogo_fed, start
-from tests.run_watch import (
+from tests.support.command_line import dogo_fed, start
+from tests.support.run_watch import (
     descendants,
     events,
     is_alive,

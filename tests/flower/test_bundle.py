@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import REPOSITORY, environment
+from tests.support.command_line import REPOSITORY, environment
 
 PACKAGES = ("dogo_fed", "server", "clients", "configs")
 BESIDES = {"pyproject.toml", "README.md", "LICENSE"}

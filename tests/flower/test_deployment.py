@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import REPOSITORY, SMALL_RUN, dogo_fed, environment
-from tests.flower.federation import Federation, free_port, tcp_sockets
-from tests.run_watch import descendants, digests, events, kill, records, wait_until_gone
+from tests.support.command_line import REPOSITORY, SMALL_RUN, dogo_fed, environment
+from tests.support.flower_federation import Federation, free_port, tcp_sockets
+from tests.support.run_watch import descendants, digests, events, kill, records, wait_until_gone
 
 PEERS = ("simclr", "simsiam")
 ISOLATION = {"simclr": "subprocess", "simsiam": "process"}

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import SMALL_RUN, dogo_fed
-from tests.flower.left_over import Started, started_here
-from tests.flower.simulated import copy_app, placements
-from tests.ray_cluster.clusters import IDLE, Running, head
-from tests.run_watch import digests
+from tests.support.command_line import SMALL_RUN, dogo_fed
+from tests.support.flower_simulation import copy_app, placements
+from tests.support.leftover_processes import Started, started_here
+from tests.support.ray_clusters import IDLE, Running, head
+from tests.support.run_watch import digests
 
 RUN = (
     *(part for part in SMALL_RUN if not part.startswith("steps")),
@@ -48,7 +48,7 @@ import importlib.abc, os, pathlib, sys, time
 
 class Slow(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name == "clients.peer_host" and "ray" in sys.modules:
+        if name == "clients.flower.peer_host" and "ray" in sys.modules:
             sys.meta_path.remove(self)
             pathlib.Path(__file__).with_name(f"waited-{os.getpid()}").touch()
             time.sleep(25)

@@ -20,8 +20,9 @@ import pytest
 
 from configs.compose import compose_run
 from dogo_fed.errors import ConfigError, PlacementError
-from server import flower_command, flower_verb
-from server.flower_command import (
+from server.commands import flower as flower_command
+from server.flower import superlink
+from server.flower.superlink import (
     COMPLETED,
     FAILED,
     STOPPED,
@@ -33,9 +34,9 @@ from server.flower_command import (
     ray_did_not_start,
     reason,
 )
-from server.own_processes import own_processes
-from tests.command import SMALL_RUN, dogo_fed, start
-from tests.run_watch import digests
+from server.process_tree import own_processes
+from tests.support.command_line import SMALL_RUN, dogo_fed, start
+from tests.support.run_watch import digests
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="orphans are taken in on Linux only")
 
@@ -46,7 +47,7 @@ class TestRequest:
         monkeypatch.chdir(tmp_path)
 
     def test_a_new_run_gets_the_usual_folder_as_an_absolute_path(self, tmp_path: Path) -> None:
-        request = flower_verb.read_request(["peers=solo", "steps=3"])
+        request = flower_command.read_request(["peers=solo", "steps=3"])
         assert request.folder.parent == tmp_path / "runs" and request.folder.is_dir()
         assert request.is_new_folder
         assert request.overrides[:3] == ("peers=solo", "steps=3", "host=flower")
@@ -56,15 +57,15 @@ class TestRequest:
         "name", ["plain", "a b=c,d(e)", "it's", "sm\u00f8rrebr\u00f8d", "[x]{y}#"]
     )
     def test_any_folder_arrives_as_it_is(self, name: str, tmp_path: Path) -> None:
-        override = flower_verb.quoted("run_dir", tmp_path / name)
-        request = flower_verb.read_request(["steps=3", override])
-        toml = tomllib.loads(flower_verb._run_config(request.overrides))
-        arrived = compose_run(shlex.split(toml[flower_verb.OVERRIDES_KEY]))
+        override = flower_command.quoted("run_dir", tmp_path / name)
+        request = flower_command.read_request(["steps=3", override])
+        toml = tomllib.loads(flower_command._run_config(request.overrides))
+        arrived = compose_run(shlex.split(toml[flower_command.OVERRIDES_KEY]))
         assert arrived.run_dir == str(tmp_path / name)
         assert arrived.steps == 3
 
     def test_a_relative_folder_is_made_absolute(self, tmp_path: Path) -> None:
-        request = flower_verb.read_request(["run_dir=here/it"])
+        request = flower_command.read_request(["run_dir=here/it"])
         assert request.folder == tmp_path / "here" / "it"
         assert sum(part.startswith("run_dir=") for part in request.overrides) == 1
 
@@ -72,55 +73,55 @@ class TestRequest:
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "config.yaml").touch()
         with pytest.raises(ConfigError, match="resume=run"):
-            flower_verb.read_request(["run_dir=run"])
+            flower_command.read_request(["run_dir=run"])
 
     @pytest.mark.parametrize("flag", ["-m", "--cfg", "--multirun", "-cn"])
     def test_flags_are_refused(self, flag: str) -> None:
         with pytest.raises(ConfigError, match=f"no option {flag}"):
-            flower_verb.read_request([flag, "seed=3"])
+            flower_command.read_request([flag, "seed=3"])
 
     @pytest.mark.parametrize("override", ["host=ray", "host=flower"])
     def test_the_host_is_given(self, override: str) -> None:
         with pytest.raises(ConfigError, match="always flower"):
-            flower_verb.read_request([override])
+            flower_command.read_request([override])
 
     @pytest.mark.parametrize("override", ["colour=red", "batch_size=many", "peers=nobody"])
     def test_what_can_not_be_makes_no_folder(self, override: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigError):
-            flower_verb.read_request([override])
+            flower_command.read_request([override])
         assert not list(tmp_path.iterdir())
 
     def test_messages_may_carry_the_steps(self) -> None:
-        request = flower_verb.read_request(["exchange=flower"])
+        request = flower_command.read_request(["exchange=flower"])
         assert request.config.exchange.transport.value == "flower"
 
     def test_a_run_goes_on_with_its_own_settings(self, tmp_path: Path) -> None:
         (tmp_path / "old").mkdir()
-        first = flower_verb.read_request(["peers=trio", "steps=3", "run_dir=old"])
+        first = flower_command.read_request(["peers=trio", "steps=3", "run_dir=old"])
         _save_config(first)
-        request = flower_verb.read_request(["resume=old", "steps=9"])
+        request = flower_command.read_request(["resume=old", "steps=9"])
         assert request.folder == tmp_path / "old" and not request.is_new_folder
         assert len(request.config.peers) == 3 and request.config.steps == 9
         assert request.overrides[:2] == ("steps=9", "host=flower")
         assert compose_run(request.overrides).resume == str(tmp_path / "old")
-        assert flower_verb._overrides_again(request) == request.overrides
+        assert flower_command._overrides_again(request) == request.overrides
 
     def test_a_run_that_goes_on_stays_the_same_run(self, tmp_path: Path) -> None:
-        _save_config(flower_verb.read_request(["run_dir=old"]))
+        _save_config(flower_command.read_request(["run_dir=old"]))
         with pytest.raises(ConfigError, match="seed can't be changed"):
-            flower_verb.read_request(["resume=old", "seed=9"])
+            flower_command.read_request(["resume=old", "seed=9"])
         with pytest.raises(ConfigError, match=r"no config\.yaml"):
-            flower_verb.read_request(["resume=nowhere"])
+            flower_command.read_request(["resume=nowhere"])
 
     def test_the_second_attempt_goes_on_with_the_folder_of_the_first(self) -> None:
-        request = flower_verb.read_request(["steps=3", "run_dir=run"])
+        request = flower_command.read_request(["steps=3", "run_dir=run"])
         _save_config(request)
-        arrived = compose_run(flower_verb._overrides_again(request))
+        arrived = compose_run(flower_command._overrides_again(request))
         assert arrived.resume == str(request.folder) and arrived.run_dir is None
 
 
-def _save_config(request: flower_verb.Request) -> None:
-    from dogo_fed.run.folder import create
+def _save_config(request: flower_command.Request) -> None:
+    from dogo_fed.storage.run_folder import create
 
     create(request.config)
 
@@ -130,14 +131,14 @@ class TestAppFolder:
 
     def test_a_checkout_is_one(self, tmp_path: Path) -> None:
         (tmp_path / "pyproject.toml").write_text(self.PROJECT)
-        assert flower_verb.app_folder(tmp_path, Path("/")) == tmp_path
+        assert flower_command.app_folder(tmp_path, Path("/")) == tmp_path
 
     @pytest.mark.parametrize("content", [None, "", "[tool]\nflwr = 3\n", "no toml"])
     def test_an_installed_wheel_is_none(self, content: str | None, tmp_path: Path) -> None:
         if content is not None:
             (tmp_path / "pyproject.toml").write_text(content)
         with pytest.raises(ConfigError, match="checkout"):
-            flower_verb.app_folder(tmp_path, Path("/"))
+            flower_command.app_folder(tmp_path, Path("/"))
 
     def test_packages_in_the_way_are_named(self, tmp_path: Path) -> None:
         app, here = tmp_path / "app", tmp_path / "here"
@@ -145,11 +146,11 @@ class TestAppFolder:
             (folder / "clients").mkdir(parents=True)
             (folder / "clients" / "__init__.py").touch()
         (app / "pyproject.toml").write_text(self.PROJECT)
-        assert flower_verb.app_folder(app, app) == app
+        assert flower_command.app_folder(app, app) == app
         with pytest.raises(ConfigError, match=r"'clients'.*another folder"):
-            flower_verb.app_folder(app, here)
+            flower_command.app_folder(app, here)
         (here / "clients" / "__init__.py").unlink()  # a folder of that name does no harm
-        assert flower_verb.app_folder(app, here) == app
+        assert flower_command.app_folder(app, here) == app
 
 
 class TestWhatFlowerIsTold:
@@ -164,7 +165,7 @@ class TestWhatFlowerIsTold:
         self, peers: str, cpus: int, expected: tuple[int, int]
     ) -> None:
         config = compose_run([f"peers={peers}", "host=flower"])
-        told = self.settings(flower_verb.federation_config(config, {}, cpus))
+        told = self.settings(flower_command.federation_config(config, {}, cpus))
         assert told["num-supernodes"] == str(len(config.peers))
         assert (told["init-args-num-cpus"], told["client-resources-num-cpus"]) == tuple(
             map(str, expected)
@@ -180,12 +181,12 @@ class TestWhatFlowerIsTold:
         self, override: str, environment: dict[str, str], tmp_path: Path
     ) -> None:
         config = compose_run([override, "host=flower"])
-        assert "init-args" not in flower_verb.federation_config(config, environment, 4)
-        told = flower_verb.child_environment(config, environment, tmp_path)
+        assert "init-args" not in flower_command.federation_config(config, environment, 4)
+        told = flower_command.child_environment(config, environment, tmp_path)
         assert told["RAY_ADDRESS"] == "10.0.0.1:6379"
 
     def test_nothing_is_installed_nor_sent_anywhere(self, tmp_path: Path) -> None:
-        told = flower_verb.child_environment(
+        told = flower_command.child_environment(
             compose_run(["threads_per_peer=3"]),
             {
                 "HOME": "/h",
@@ -332,9 +333,9 @@ def carry_out(
 class TestRun:
     @pytest.fixture(autouse=True)
     def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(flower_command, "_ASK_EVERY_S", 0.0)
-        monkeypatch.setattr(flower_command, "_SETTLE_S", 0.2)
-        monkeypatch.setattr(flower_command, "_LAST_WORDS_S", 0.2)
+        monkeypatch.setattr(superlink, "_ASK_EVERY_S", 0.0)
+        monkeypatch.setattr(superlink, "_SETTLE_S", 0.2)
+        monkeypatch.setattr(superlink, "_LAST_WORDS_S", 0.2)
 
     def test_the_end_of_the_log_is_not_the_end_of_the_run(self) -> None:
         superlink = FakeSuperLink(None, RunStatus("running"), RunStatus(COMPLETED))
@@ -350,7 +351,7 @@ class TestRun:
     def test_a_log_that_breaks_off_is_taken_up_again_without_repeating_itself(self) -> None:
         superlink = FakeSuperLink(RunStatus("running"))
         status, shown = carry_out(superlink)
-        assert superlink.num_follows == flower_command._MAX_ATTACHED
+        assert superlink.num_follows == superlink._MAX_ATTACHED
         assert status.state == FAILED and "broke off" in status.details
         assert shown == list(TestLog.OURS)
 
@@ -405,7 +406,7 @@ class TestExitStatus:
 
     def test_completed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = self.left(tmp_path)
-        assert flower_verb.report(RunStatus(COMPLETED), [], folder) == 0
+        assert flower_command.report(RunStatus(COMPLETED), [], folder) == 0
         output = capsys.readouterr()
         assert "run here" in output.out and str(folder) in output.out and not output.err
 
@@ -413,7 +414,8 @@ class TestExitStatus:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert (
-            flower_verb.report(RunStatus(COMPLETED), ["run here  flower"], self.left(tmp_path)) == 0
+            flower_command.report(RunStatus(COMPLETED), ["run here  flower"], self.left(tmp_path))
+            == 0
         )
         assert "run here" not in capsys.readouterr().out
 
@@ -423,11 +425,11 @@ class TestExitStatus:
     ) -> None:
         folder = self.left(tmp_path, [STOP_EVENT])
         (folder / "peers" / "a" / "checkpoints" / "2").mkdir(parents=True)
-        assert flower_verb.report(RunStatus(state), [], folder) == 130
+        assert flower_command.report(RunStatus(state), [], folder) == 130
         assert f"dogo-fed flower resume={folder}" in capsys.readouterr().err
 
     def test_stopped_before_it_began(self, tmp_path: Path) -> None:
-        assert flower_verb.report(RunStatus(STOPPED), [], tmp_path) == 130
+        assert flower_command.report(RunStatus(STOPPED), [], tmp_path) == 130
 
     @pytest.mark.parametrize(
         ("status", "words"),
@@ -440,7 +442,7 @@ class TestExitStatus:
     def test_anything_else_is_a_failure(
         self, status: RunStatus, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert flower_verb.report(status, [], tmp_path) == 1
+        assert flower_command.report(status, [], tmp_path) == 1
         message = capsys.readouterr().err
         assert message.startswith("dogo-fed: ") and words in message
         assert len(message.splitlines()) == 1

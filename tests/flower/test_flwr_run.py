@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import SMALL_RUN, dogo_fed
-from tests.flower.left_over import Started, started_here
-from tests.flower.simulated import DAEMON, LocalFlower, checkpoints, copy_app, placements
-from tests.run_watch import digests, events, records
+from tests.support.command_line import SMALL_RUN, dogo_fed
+from tests.support.flower_simulation import DAEMON, LocalFlower, checkpoints, copy_app, placements
+from tests.support.leftover_processes import Started, started_here
+from tests.support.run_watch import digests, events, records
 
 EXCHANGES = ("grpc", "flower")
 PAIR = ("simclr", "simsiam")

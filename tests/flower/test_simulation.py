@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.command import SMALL_RUN, dogo_fed, start
-from tests.flower.left_over import Started, started_here
-from tests.flower.simulated import (
+from tests.support.command_line import SMALL_RUN, dogo_fed, start
+from tests.support.flower_simulation import (
     checkpoints,
     copy_app,
     listen_somewhere,
@@ -24,7 +23,8 @@ from tests.flower.simulated import (
     wait_for_step,
     was_called,
 )
-from tests.run_watch import digests, events, kill, records
+from tests.support.leftover_processes import Started, started_here
+from tests.support.run_watch import digests, events, kill, records
 
 EXCHANGES = ("grpc", "flower")
 PAIR = ("simclr", "simsiam")

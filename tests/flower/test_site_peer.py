@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from clients.site_address import SiteAddress, make_token, read_token
-from clients.site_carrier import SiteCarrier
-from clients.site_options import SiteOptions
-from clients.site_peer import EXIT_FAILED, watch
-from clients.site_server import SiteServer
+from clients.flower.site.address import SiteAddress, make_token, read_token
+from clients.flower.site.carrier import SiteCarrier
+from clients.flower.site.options import SiteOptions
+from clients.flower.site.server import SiteServer
+from clients.flower.site.watcher import EXIT_FAILED, watch
 from dogo_fed.errors import ConfigError, ExchangeError, ExchangeTimeout, PlacementError, Refused
-from tests.command import REPOSITORY, environment
-from tests.flower.federation import free_port
-from tests.run_watch import kill, wait_until_gone
+from tests.support.command_line import REPOSITORY, environment
+from tests.support.flower_federation import free_port
+from tests.support.run_watch import kill, wait_until_gone
 
 WATCH = (
-    "import sys; from clients.site_peer import watch; "
-    "sys.exit(watch(sys.argv[1:], ('-m', 'tests.flower.echo_worker')))"
+    "import sys; from clients.flower.site.watcher import watch; "
+    "sys.exit(watch(sys.argv[1:], ('-m', 'tests.support.echo_worker')))"
 )
 REPLY_WITHIN_S = 10.0
 
@@ -291,7 +291,7 @@ def test_a_worker_that_keeps_dying_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("clients.site_peer._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("clients.flower.site.watcher._FIRST_PAUSE_S", 0.01)
     monkeypatch.chdir(REPOSITORY)
     worker = ("-c", "import sys; sys.exit(9)")
     assert watch([f"listen={address}"], worker) == EXIT_FAILED
@@ -308,7 +308,7 @@ def test_an_unusable_site_is_not_tried_again(address: SiteAddress, folder: Path)
 
 def test_the_watching_process_is_light() -> None:
     code = (
-        "import sys, clients.site_peer, clients.site_carrier; "
+        "import sys, clients.flower.site.watcher, clients.flower.site.carrier; "
         "sys.exit(any(name in sys.modules for name in ('torch', 'flwr', 'ray', 'hydra')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=30).returncode == 0

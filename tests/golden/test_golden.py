@@ -19,7 +19,7 @@ from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.objectives.mutual import Reduction
-from tests.toys import RUN_SEED, TOY_OBJECTIVES, signal_of, toy_peer
+from tests.support.toy_peers import RUN_SEED, TOY_OBJECTIVES, signal_of, toy_peer
 
 FOLDER = Path(__file__).parent
 TOLERANCE = 1e-4

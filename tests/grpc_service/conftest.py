@@ -6,10 +6,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from clients.grpc_exchange import Connection, CoordinatorClient
+from clients.peer.grpc_link import Connection, GrpcLink
 from dogo_fed.coordination.coordinator import Coordinator
-from server.coordinator_service import CoordinatorService, ServiceSettings
-from tests.contract.made import ADA, BOB, RUN_ID, SIZE, Clock, KeepingSink, settings
+from server.coordinator.service import CoordinatorService, ServiceSettings
+from tests.support.distributions import ADA, BOB, RUN_ID, SIZE, Clock, KeepingSink, settings
 
 SECRET = "s3cret"
 
@@ -64,7 +64,7 @@ class Site:
             answer_within_s=5.0,
             reconnect_s=reconnect_s,
         )
-        client = CoordinatorClient(peer, RUN_ID, connection)
+        client = GrpcLink(peer, RUN_ID, connection)
         self._leaving.callback(client.close)
         return client
 

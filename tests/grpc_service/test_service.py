@@ -14,9 +14,9 @@ import grpc
 import numpy as np
 import pytest
 
-from clients import grpc_exchange
-from clients.grpc_exchange import CoordinatorClient, translate
-from clients.link import ReportSink
+from clients.peer import grpc_link
+from clients.peer.grpc_link import GrpcLink, translate
+from clients.peer.link import ReportSink
 from dogo_fed.contracts import (
     Event,
     PeerResult,
@@ -40,8 +40,8 @@ from dogo_fed.wire.dogo_pb2_grpc import (
     CoordinationServicer,
     add_CoordinationServicer_to_server,
 )
-from server.coordinator_service import CoordinatorService, ServiceSettings
-from tests.contract.made import (
+from server.coordinator.service import CoordinatorService, ServiceSettings
+from tests.support.distributions import (
     ADA,
     AGREEMENT,
     BOB,
@@ -124,7 +124,7 @@ def test_a_message_beyond_the_limit_is_refused_at_either_end(site, client_size):
 
 
 def test_a_peer_of_another_run_is_turned_away(site):
-    client = CoordinatorClient(ADA, "run-2", site.client(ADA)._connection)
+    client = GrpcLink(ADA, "run-2", site.client(ADA)._connection)
     with pytest.raises(SchemaMismatch, match="'ada' wants run 'run-2', this is run 'run-1'"):
         client.join(AGREEMENT)
     client.close()
@@ -241,8 +241,8 @@ def frozen_address():
 
 
 def test_a_frozen_coordinator_is_a_timeout_for_every_call(site, frozen_address, monkeypatch):
-    monkeypatch.setattr(grpc_exchange, "_ANSWER_MARGIN_S", -4.7)  # of 5 s to answer in
-    monkeypatch.setattr(grpc_exchange, "_SMALL_CALL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(grpc_link, "_ANSWER_MARGIN_S", -4.7)  # of 5 s to answer in
+    monkeypatch.setattr(grpc_link, "_SMALL_CALL_TIMEOUT_S", 0.3)
     client = site.client(ADA, address=frozen_address)
     calls = (
         lambda: client.join(AGREEMENT),

@@ -13,7 +13,7 @@ from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.dogo_pb2_grpc import CoordinationStub
 from dogo_fed.wire.secret import METADATA_KEY, is_same_secret, new_secret
-from tests.contract.made import ADA, AGREEMENT, BOB, RUN_ID, distribution, ticket
+from tests.support.distributions import ADA, AGREEMENT, BOB, RUN_ID, distribution, ticket
 
 RIGHT = ((METADATA_KEY, "s3cret"),)
 SENDER = pb.Sender(peer="ada", incarnation="ada-9")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import SMALL_RUN, dogo_fed
+from tests.support.command_line import SMALL_RUN, dogo_fed
 
 PEERS = {
     "simclr_simsiam": ["simclr", "simsiam"],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.command import SMALL_RUN, dogo_fed
-from tests.run_watch import digests
+from tests.support.command_line import SMALL_RUN, dogo_fed
+from tests.support.run_watch import digests
 
 RUN = (*SMALL_RUN, "device=cpu")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import REPOSITORY, dogo_fed
-from tests.ray_cluster.clusters import IDLE, Running, head, seats
-from tests.run_watch import digests
+from tests.support.command_line import REPOSITORY, dogo_fed
+from tests.support.ray_clusters import IDLE, Running, head, seats
+from tests.support.run_watch import digests
 
 LARGEST_UPLOAD = 20 * 2**20
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import dogo_fed, start
-from tests.ray_cluster.clusters import IDLE, Running, nodes, seats, short_temp_dir
-from tests.run_watch import descendants, digests, events, wait_for_step, wait_until_gone
+from tests.support.command_line import dogo_fed, start
+from tests.support.ray_clusters import IDLE, Running, nodes, seats, short_temp_dir
+from tests.support.run_watch import descendants, digests, events, wait_for_step, wait_until_gone
 
 ONE_EACH = {"num_cpus": 1, "num_gpus": 1}
 SOON_S = 60.0

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import dogo_fed, start
-from tests.ray_cluster.clusters import IDLE, LOOPBACK, Running, nodes, seats
-from tests.run_watch import digests, events, kill, records, wait_for_step
+from tests.support.command_line import dogo_fed, start
+from tests.support.ray_clusters import IDLE, LOOPBACK, Running, nodes, seats
+from tests.support.run_watch import digests, events, kill, records, wait_for_step
 
 ONE_EACH = {"num_cpus": 1, "num_gpus": 1}
 ELSEWHERE = {**ONE_EACH, "node_ip_address": "127.0.0.2"}

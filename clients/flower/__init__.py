@@ -1,0 +1,1 @@
+"""The ClientApp, and what hosts a peer behind it."""

@@ -1,0 +1,141 @@
+"""Carries a Flower message to this site's peer process. Needs neither torch nor the site's settings."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from clients.flower.site.address import (
+    DEFAULT_MESSAGE_BYTES,
+    METHOD,
+    TOKEN_KEY,
+    SiteAddress,
+    read_token,
+)
+from dogo_fed.errors import (
+    ConfigError,
+    DogoError,
+    ExchangeError,
+    ExchangeTimeout,
+    PlacementError,
+    Refused,
+)
+
+ADDRESS_KEY = "peer-address"
+TOKEN_FILE_KEY = "peer-token-file"
+
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    # A peer process that is started again should be found soon.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+class SiteCarrier:
+    """The way from a ClientApp to its site's peer process; each message has a connection of its own."""
+
+    def __init__(
+        self,
+        address: SiteAddress,
+        token: str | None = None,
+        max_message_bytes: int = DEFAULT_MESSAGE_BYTES,
+    ) -> None:
+        self._address = address
+        self._metadata = () if token is None else ((TOKEN_KEY, token),)
+        self._options = [
+            *_OPTIONS,
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.max_receive_message_length", max_message_bytes),
+        ]
+
+    @classmethod
+    def from_node_config(cls, node_config: Mapping[str, object]) -> SiteCarrier:
+        """Returns the carrier that a SuperNode's `--node-config` describes.
+
+        Raises:
+            ConfigError: the address is missing or impossible, or there is no token to be read.
+        """
+        address, token_file = node_config.get(ADDRESS_KEY), node_config.get(TOKEN_FILE_KEY)
+        if not isinstance(address, str):
+            raise ConfigError(
+                "this SuperNode does not say where its site's peer process listens; start it with "
+                f"--node-config '{ADDRESS_KEY}=\"unix:/path/to/peer.sock\"'"
+            )
+        token = None if token_file is None else read_token(Path(str(token_file)))
+        return cls(SiteAddress.parse(address), token)
+
+    def forward(self, body: bytes, timeout_s: float) -> bytes:
+        """Returns the peer process's reply to these bytes. They are sent once, never again.
+
+        A peer process that is not there yet is waited for, since it may be just starting again.
+
+        Raises:
+            PlacementError: nobody answers, or the process has died over this message.
+            Refused: the peer process wants another token.
+            ExchangeTimeout: there was no reply in time.
+            ExchangeError: it could not handle the message.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        self._check_owner()
+        with grpc.insecure_channel(str(self._address), options=self._options) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=timeout_s)
+            except grpc.FutureTimeoutError as error:
+                raise PlacementError(
+                    f"nobody answers at {self._where} within {timeout_s:g} s"
+                ) from error
+            call = channel.unary_unary(METHOD)
+            left_s = max(0.0, deadline_s - time.monotonic())
+            try:
+                reply: bytes = call(body, timeout=left_s, metadata=self._metadata)
+            except grpc.RpcError as error:
+                raise self._translate(error, timeout_s) from error
+        return reply
+
+    @property
+    def _where(self) -> str:
+        return (
+            f"{self._address}, where this site's peer process should listen; start it with "
+            f"`dogo-fed peer listen={self._address} ...`, as the user that the SuperNode runs as"
+        )
+
+    def _check_owner(self) -> None:
+        """Refuses to talk to a socket that somebody else has put there."""
+        path = self._address.path
+        if path is None:
+            return
+        try:
+            owner = path.stat().st_uid
+        except FileNotFoundError:
+            return  # it may be on its way
+        except OSError as error:
+            raise PlacementError(f"this user may not look at {self._where} ({error})") from error
+        if owner not in (os.getuid(), 0):
+            raise PlacementError(f"another user (id {owner}) owns {self._where}")
+
+    def _translate(self, error: Any, timeout_s: float) -> DogoError:
+        code, details = error.code(), error.details() or "no details"
+        where = f"the peer process at {self._address}"
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return PlacementError(
+                f"{where} ended before it had replied ({details}); its log says why"
+            )
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ExchangeTimeout(f"{where} did not reply within {timeout_s:g} s; is it frozen?")
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            return Refused(
+                f"{where} refused this SuperNode: {details}; {TOKEN_FILE_KEY} in --node-config must "
+                "name the file that `dogo-fed peer` was given as token_file="
+            )
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return ExchangeError(
+                f"{where} is busy, or the message is too large for it ({details}); see "
+                "max_message_bytes of `dogo-fed peer`"
+            )
+        return ExchangeError(f"{where} failed: {code.name}: {details}")

@@ -1,0 +1,169 @@
+"""A site's peer process as seen from its own machine: one call, bytes for bytes, for the owner only."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from clients.flower.site.address import METHOD, TOKEN_KEY, SiteAddress, make_private_folder
+from dogo_fed.errors import ConfigError
+from dogo_fed.wire.secret import is_same_secret
+
+logger = logging.getLogger(__name__)
+
+_NUM_THREADS = 8
+_STOP_GRACE_S = 1.0
+_STOP_WAIT_S = 10.0
+
+
+class SiteServer:
+    """Listens from the start on; `stop` ends it."""
+
+    def __init__(
+        self,
+        listen: SiteAddress,
+        handle: Callable[[bytes], bytes],
+        *,
+        token: str | None,
+        max_message_bytes: int,
+    ) -> None:
+        """Starts to listen.
+
+        Args:
+            listen: where.
+            handle: turns a message into its reply; called by several threads.
+            token: what callers must know; None where the file system decides who may call.
+            max_message_bytes: largest message, either way.
+
+        Raises:
+            ConfigError: somebody listens there already, or it can't be listened on.
+        """
+        self._server = grpc.server(
+            ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="site"),
+            interceptors=[] if token is None else [_TokenCheck(token)],
+            maximum_concurrent_rpcs=_NUM_THREADS,
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_send_message_length", max_message_bytes),
+            ],
+        )
+        self._calls = _Calls(handle)
+        self._server.add_generic_rpc_handlers((self._calls,))
+        if listen.path is not None:
+            _bind_socket_file(self._server, listen, listen.path)
+        else:
+            _bind(self._server, listen)
+        self._server.start()
+
+    def refuse(self) -> None:
+        """Turns away all further calls, but keeps the address, so that nobody takes it over yet."""
+        self._calls.is_open = False
+
+    def stop(self) -> None:
+        """Takes no more calls, and waits a little for those under way."""
+        self._server.stop(_STOP_GRACE_S).wait(_STOP_WAIT_S)
+
+
+class _Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """The one call. Bodies are bytes; nothing is decoded here."""
+
+    def __init__(self, handle: Callable[[bytes], bytes]) -> None:
+        self._handle = handle
+        self.is_open = True
+
+    def service(self, call: Any) -> Any:
+        """Returns what handles this call, or None if there is no such method."""
+        return grpc.unary_unary_rpc_method_handler(self._answer) if call.method == METHOD else None
+
+    def _answer(self, body: bytes, context: Any) -> bytes:
+        if not self.is_open:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "it is just ending")
+        try:
+            return self._handle(body)
+        except Exception as error:  # the caller is told, and the process lives on
+            logger.exception("a message could not be handled")
+            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+            raise AssertionError("abort raises") from error
+
+
+class _TokenCheck(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Refuses who does not know the token, before anything else of the call is looked at."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def intercept_service(self, continuation: Callable[[Any], Any], call: Any) -> Any:
+        """Returns the handler of the call, or one that refuses it."""
+        theirs = dict(call.invocation_metadata).get(TOKEN_KEY, "")
+        if isinstance(theirs, str) and is_same_secret(self._token, theirs):
+            return continuation(call)
+        return grpc.unary_unary_rpc_method_handler(_refuse)
+
+
+def _refuse(body: bytes, context: Any) -> None:
+    context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is missing or wrong")
+
+
+def _bind(server: Any, listen: SiteAddress) -> None:
+    """Binds the server.
+
+    Raises:
+        ConfigError: the address is taken or can't be listened on.
+    """
+    try:
+        server.add_insecure_port(str(listen))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"can't listen on {listen}; does another process listen there already?"
+        ) from error
+
+
+def _bind_socket_file(server: Any, listen: SiteAddress, path: Path) -> None:
+    """Binds the server to a socket file that only the owner may use; a dead process's is replaced.
+
+    Raises:
+        ConfigError: a live process listens there, or something else is in the way.
+    """
+    make_private_folder(path.parent)
+    with _only_one_in(path.parent):
+        if listen.is_answered():
+            raise ConfigError(
+                f"another process listens on {listen} already; each peer of this site needs an "
+                "address of its own"
+            )
+        if path.is_socket():
+            path.unlink()
+        elif path.exists():
+            raise ConfigError(
+                f"{path} is in the way: it is no socket; remove it, or listen elsewhere"
+            )
+        earlier = os.umask(0o177)
+        try:
+            _bind(server, listen)
+        finally:
+            os.umask(earlier)
+        path.chmod(0o600)
+
+
+@contextmanager
+def _only_one_in(folder: Path) -> Iterator[None]:
+    """Keeps two processes that start at once from both finding a dead socket."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigError(
+            f"another peer process is just starting in {folder}; try again"
+        ) from error
+    finally:
+        os.close(handle)

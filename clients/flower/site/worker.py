@@ -1,0 +1,116 @@
+"""The process that holds a site's model; `clients.flower.site.watcher` starts it and watches over it.
+
+It ends well when it is told to (SIGTERM), and when its standard input closes: then whoever watched
+over it is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from clients.flower.site.options import SiteOptions
+from clients.flower.site.server import SiteServer
+from dogo_fed.errors import DogoError
+
+EXIT_UNUSABLE = 2
+"""The status that says: starting me again would not help."""
+
+CLOSE_WITHIN_S = 60.0
+"""How long a peer may take to save itself; then the process ends without it."""
+
+_LOOK_EVERY_S = 0.5
+_DEFAULT_RUN_ROOT = "runs"
+
+
+class Host(Protocol):
+    """What answers the messages: `clients.flower.peer_host.PeerHost`."""
+
+    def handle(self, body: bytes) -> bytes:
+        """Turns a message into its reply; from any thread."""
+        ...
+
+    def close(self) -> None:
+        """Saves and ends the peer."""
+        ...
+
+
+def main() -> int:
+    """Runs the worker; returns its exit status."""
+    logging.basicConfig(level=logging.WARNING, format="dogo-fed: %(message)s")
+    return run_worker(sys.argv[1:], make_peer_host)
+
+
+def run_worker(arguments: Sequence[str], make_host: Callable[[SiteOptions], Host]) -> int:
+    """Answers messages until told to end; returns 0, or `EXIT_UNUSABLE` if it could not start."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: ended.set())
+    threading.Thread(target=_watch_input, args=(ended,), daemon=True).start()
+    try:
+        options = SiteOptions.parse(arguments)
+        host = make_host(options)
+        server = SiteServer(
+            options.listen,
+            host.handle,
+            token=options.token,
+            max_message_bytes=options.max_message_bytes,
+        )
+    except DogoError as error:
+        sys.stderr.write(f"dogo-fed: {error}\n")
+        return EXIT_UNUSABLE
+    sys.stderr.write(f"dogo-fed: peer process {os.getpid()} listens on {options.listen}\n")
+    while not ended.wait(_LOOK_EVERY_S):
+        pass
+    _end_anyway_after(CLOSE_WITHIN_S)
+    server.refuse()
+    host.close()  # the address is given up after that: no other process may write to the same folder
+    server.stop()
+    return 0
+
+
+def make_peer_host(options: SiteOptions) -> Host:
+    """Returns the host of this site's peer.
+
+    Raises:
+        ConfigError: the site's own settings compose to nothing that can be run.
+    """
+    # What needs torch is imported only here: the command line is checked before that.
+    from clients.flower.peer_host import PeerHost, SiteSettings
+    from configs.compose import compose_run
+
+    config = compose_run(options.overrides)
+    site = SiteSettings(
+        config=config,
+        root_certificates=options.root_certificates,
+        run_root=Path(config.run_dir or _DEFAULT_RUN_ROOT).resolve(),
+    )
+    return PeerHost(f"process {os.getpid()} on {socket.gethostname()}", site)
+
+
+def _watch_input(ended: threading.Event) -> None:
+    """Sets the event when standard input closes."""
+    while os.read(0, 4096):  # os.read holds no lock that would be in the way at exit
+        pass
+    ended.set()
+
+
+def _end_anyway_after(seconds: float) -> None:
+    def end() -> None:
+        sys.stderr.write(f"dogo-fed: the peer did not save itself within {seconds:g} s\n")
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

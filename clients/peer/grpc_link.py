@@ -1,0 +1,218 @@
+"""A peer's end of the gRPC service: joins, exchanges, reports, leaves.
+
+Every call has a deadline. A coordinator that can't be reached is tried again for a while; repeating
+is safe, since the coordinator answers the same ticket of the same process with the same answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from dogo_fed.contracts import (
+    PeerId,
+    PeerResult,
+    RoundReport,
+    SimilarityDistribution,
+    StepReport,
+    TeacherSignal,
+    Ticket,
+)
+from dogo_fed.errors import CoordinatorLost, ExchangeError, ExchangeTimeout, Refused
+from dogo_fed.exchange.base import Traffic
+from dogo_fed.wire import codec
+from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.dogo_pb2_grpc import CoordinationStub
+from dogo_fed.wire.secret import METADATA_KEY
+
+logger = logging.getLogger(__name__)
+
+_SMALL_CALL_TIMEOUT_S = 30.0
+_ANSWER_MARGIN_S = 15.0
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How a peer reaches its coordinator. Times in seconds.
+
+    Attributes:
+        address: host:port.
+        secret: the run's.
+        root_certificates: PEM, to check the coordinator's certificate by; None speaks without TLS.
+        is_symmetric: whether distributions have a reverse (exchange.symmetric).
+        answer_within_s: longest time that an exchange may be held back for other peers.
+        reconnect_s: how long an unreachable coordinator is tried again.
+    """
+
+    address: str
+    secret: str
+    batch_size: int
+    answer_within_s: float
+    reconnect_s: float
+    is_symmetric: bool = False
+    root_certificates: bytes | None = None
+
+
+class GrpcLink:
+    """One peer's process, as the coordinator sees it: an `Exchange`, and a sink for its reports."""
+
+    def __init__(self, peer: PeerId, run_id: str, connection: Connection) -> None:
+        self._peer = peer
+        self._run_id = run_id
+        self._connection = connection
+        self._sender = pb.Sender(peer=peer, incarnation=uuid.uuid4().hex)
+        limit = codec.message_limit(connection.batch_size, is_symmetric=connection.is_symmetric)
+        options = [
+            ("grpc.max_send_message_length", limit),
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.enable_http_proxy", 0),
+            # By itself gRPC waits up to two minutes between two attempts to connect.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
+        if connection.root_certificates is None:
+            self._channel = grpc.insecure_channel(connection.address, options=options)
+        else:
+            credentials = grpc.ssl_channel_credentials(connection.root_certificates)
+            self._channel = grpc.secure_channel(connection.address, credentials, options=options)
+        self._stub: Any = CoordinationStub(self._channel)  # type: ignore[no-untyped-call]
+        self._metadata = ((METADATA_KEY, connection.secret),)
+        self._pending: tuple[pb.ExchangeRequest, Any] | None = None
+        self._traffic = Traffic()
+        self._is_closed = False
+
+    @property
+    def last_traffic(self) -> Traffic:
+        """Bytes on the wire for the ticket that was collected last."""
+        return self._traffic
+
+    def join(self, agreement: Mapping[str, str]) -> int:
+        """Enters the run and returns the step to go on with.
+
+        Raises:
+            SchemaMismatch: this process does not run the same thing as the coordinator.
+            Refused: there is no such peer, or the secret is wrong.
+            CoordinatorLost: nobody answers.
+        """
+        request = pb.JoinRequest(sender=self._sender, run_id=self._run_id, agreement=agreement)
+        reply = self._call(self._stub.Join, request, _SMALL_CALL_TIMEOUT_S)
+        return int(reply.next_step)
+
+    def publish(self, ticket: Ticket, distribution: SimilarityDistribution) -> None:
+        """Sends my distribution; see `Exchange.publish`. Refusals come with `collect`."""
+        request = codec.encode_exchange(self._sender, ticket, distribution)
+        call = self._stub.Exchange.future(
+            request, timeout=self._answer_timeout_s, metadata=self._metadata
+        )
+        self._pending = (request, call)
+
+    def collect(self, ticket: Ticket) -> TeacherSignal:
+        """Waits for the mean of the others'; see `Exchange.collect`."""
+        assert self._pending is not None, "collect without publish"
+        (request, call), self._pending = self._pending, None
+        assert request.ticket.step == ticket.step, "collect of another ticket than published"
+        reply = self._call(self._stub.Exchange, request, self._answer_timeout_s, first=call.result)
+        self._traffic = Traffic(request.ByteSize(), reply.ByteSize())
+        return codec.decode_signal(
+            reply, self._connection.batch_size, is_symmetric=self._connection.is_symmetric
+        )
+
+    def report(
+        self,
+        steps: list[StepReport],
+        rounds: list[RoundReport],
+        result: PeerResult | None,
+    ) -> bool:
+        """Delivers reports; returns whether the run is to end early."""
+        request = codec.encode_reports(self._sender, steps, rounds, result)
+        reply = self._call(self._stub.Report, request, _SMALL_CALL_TIMEOUT_S)
+        return bool(reply.stop)
+
+    def close(self) -> None:
+        """Leaves the run; a second call does nothing. A lost coordinator is no error here."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._call(self._stub.Leave, pb.LeaveRequest(sender=self._sender), 5.0, tries_s=0.0)
+        except ExchangeError as error:
+            logger.warning("peer=%s could not say goodbye: %s", self._peer, error)
+        finally:
+            self._channel.close()
+
+    @property
+    def _answer_timeout_s(self) -> float:
+        return self._connection.answer_within_s + _ANSWER_MARGIN_S
+
+    def _call(
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        timeout_s: float,
+        *,
+        first: Callable[[], Any] | None = None,
+        tries_s: float | None = None,
+    ) -> Any:
+        """Returns the reply, trying again while the coordinator can't be reached.
+
+        Args:
+            method: of the stub.
+            request: its message.
+            timeout_s: of each attempt.
+            first: the result of an attempt that is under way already.
+            tries_s: how long to go on trying; None takes the connection's setting.
+        """
+        tries_s = self._connection.reconnect_s if tries_s is None else tries_s
+        pause_s = _FIRST_PAUSE_S
+        lost_since_s: float | None = None
+        while True:
+            try:
+                if first is not None:
+                    attempt, first = first, None
+                    reply = attempt()
+                else:
+                    reply = method(request, timeout=timeout_s, metadata=self._metadata)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise translate(error, self._connection.address) from error
+                now_s = time.monotonic()
+                lost_since_s = now_s if lost_since_s is None else lost_since_s
+                left_s = lost_since_s + tries_s - now_s
+                if left_s <= 0:
+                    raise translate(error, self._connection.address) from error
+                logger.warning(
+                    "peer=%s the coordinator at %s does not answer; trying again",
+                    self._peer,
+                    self._connection.address,
+                )
+                time.sleep(min(pause_s, left_s))
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                continue
+            codec.raise_refusal(reply)
+            return reply
+
+
+def translate(error: grpc.RpcError, address: str) -> ExchangeError:
+    """Returns our error for gRPC's, with what to do about it."""
+    code, details = error.code(), error.details() or "no details"
+    where = f"the coordinator at {address}"
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return CoordinatorLost(f"{where} can't be reached any more ({details})")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return ExchangeTimeout(f"{where} did not answer in time; is it overloaded or frozen?")
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return Refused(f"{where} does not know this run's secret ({details})")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return ExchangeError(
+            f"a message to or from {where} is larger than the batch size allows ({details}); is the "
+            "batch size the same on both sides?"
+        )
+    return ExchangeError(f"{where} failed: {code.name}: {details}")

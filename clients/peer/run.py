@@ -1,0 +1,156 @@
+"""Runs one peer from its assignment to its end, whatever process it lives in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clients.peer.grpc_link import Connection, GrpcLink
+from clients.peer.link import CoordinatorLink, ReportSink
+from dogo_fed.assignment import Assignment
+from dogo_fed.config import RunConfig
+from dogo_fed.config_text import from_mapping
+from dogo_fed.contracts import Ending, Outcome, PeerId
+from dogo_fed.engine.build import build_peer, build_session, fix_numerics, resolve_device
+from dogo_fed.engine.session import PeerSession, run_peer
+from dogo_fed.errors import (
+    ConfigError,
+    CoordinatorLost,
+    DogoError,
+    ExchangeTimeout,
+    TrainingError,
+)
+from dogo_fed.process_setup import keep_freed_memory
+from dogo_fed.reporting import log_file
+from dogo_fed.run.prepare import load_run
+from dogo_fed.storage.peer_folder import PeerFolder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerEnvironment:
+    """What the process around a peer decides. The default is a process of the peer's own.
+
+    Attributes:
+        open_link: makes the link to the coordinator; by default over gRPC.
+        await_turn: returns when the peer may do this step. While it waits, it may ask by the function
+            whether the coordinator wants an early end.
+        stop_requested: asks for an early end, besides the coordinator.
+        root_certificates: PEM, to check the coordinator's certificate by.
+    """
+
+    open_link: Callable[[PeerId, RunConfig], CoordinatorLink] | None = None
+    await_turn: Callable[[int, Callable[[], bool]], None] = lambda step, is_stop_wanted: None
+    stop_requested: Callable[[], bool] = lambda: False
+    root_certificates: bytes | None = None
+
+
+def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None) -> Ending:
+    """Runs a peer to its end; never raises a `DogoError`, but says how it ended."""
+    around = PeerEnvironment() if around is None else around
+    folder = Path(assignment.run_dir) / "peers" / assignment.peer
+    with log_file(folder / "peer.log", ("dogo_fed", "clients")):
+        try:
+            session, link, sink = _prepare(assignment, around)
+        except (CoordinatorLost, ExchangeTimeout) as error:
+            logger.error("peer=%s %s", assignment.peer, error)
+            return Ending(Outcome.CUT_OFF, str(error))
+        except DogoError as error:
+            logger.error("peer=%s %s", assignment.peer, error)
+            return Ending(Outcome.UNFIT, str(error))
+        try:
+            result = run_peer(
+                session,
+                lambda: sink.stop_requested() or around.stop_requested(),
+                lambda step: around.await_turn(step, sink.ask),
+            )
+            sink.close()
+            link.close()
+        except DogoError as error:
+            return _ended_by(error, session, assignment.peer)
+        return Ending(Outcome.STOPPED if result is None else Outcome.FINISHED)
+
+
+def _prepare(
+    assignment: Assignment, around: PeerEnvironment
+) -> tuple[PeerSession, CoordinatorLink, ReportSink]:
+    config = from_mapping(assignment.config)
+    keep_freed_memory()
+    fix_numerics(config.threads_per_peer)
+    peer_id = PeerId(assignment.peer)
+    run = load_run(config)
+    peer = build_peer(
+        peer_id,
+        config.peers[peer_id],
+        dataset=run.dataset,
+        run_seed=config.seed,
+        device=resolve_device(config.device),
+        is_symmetric=config.exchange.symmetric,
+    )
+    folder = PeerFolder(
+        Path(assignment.run_dir),
+        peer_id,
+        keep_checkpoints=config.checkpoint.keep,
+        lag_steps=run.plan.exchange_every_steps,
+    )
+    progress = folder.checkpoints.restore(
+        assignment.checkpoint_step, peer.objective, peer.optimizer, peer.device
+    )
+    if around.open_link is not None:
+        link = around.open_link(peer_id, config)
+    else:
+        link = _grpc_link(peer_id, config, assignment, around.root_certificates)
+    next_step = link.join(run.agreement)
+    if config.exchanges and next_step > progress.step:
+        logger.warning(
+            "peer=%s goes on at step %d; its checkpoint is of step %d",
+            peer_id,
+            next_step,
+            progress.step,
+        )
+        progress.step = next_step
+    sink = ReportSink(link)
+    session = build_session(
+        peer,
+        config,
+        run.frame(assignment.run_id),
+        exchange=link if config.exchanges else None,
+        sink=sink,
+        folder=folder,
+        progress=progress,
+    )
+    return session, link, sink
+
+
+def _grpc_link(
+    peer_id: PeerId, config: RunConfig, assignment: Assignment, root_certificates: bytes | None
+) -> GrpcLink:
+    if assignment.is_tls and root_certificates is None:
+        raise ConfigError(
+            f"the coordinator at {assignment.address} shows a certificate, but this site has nothing to "
+            "check it by; start `dogo-fed peer` with root_certificates=<PEM file>"
+        )
+    connection = Connection(
+        address=assignment.address,
+        secret=assignment.secret,
+        batch_size=config.batch_size,
+        is_symmetric=config.exchange.symmetric,
+        answer_within_s=config.exchange.answer_within_s,
+        reconnect_s=config.exchange.reconnect_s,
+        root_certificates=root_certificates if assignment.is_tls else None,
+    )
+    return GrpcLink(peer_id, assignment.run_id, connection)
+
+
+def _ended_by(error: DogoError, session: PeerSession, peer: str) -> Ending:
+    logger.error("peer=%s %s: %s", peer, type(error).__name__, error)
+    if isinstance(error, TrainingError):
+        return Ending(Outcome.FAILED, str(error))
+    try:
+        session.save()
+    except (DogoError, OSError) as saving_error:
+        logger.error("peer=%s could not save itself: %s", peer, saving_error)
+    return Ending(Outcome.CUT_OFF, str(error))

@@ -1,0 +1,135 @@
+"""Settings dataclasses and plain values: there and back, strictly.
+
+Plain values are what YAML and JSON hold: mappings, lists, texts, numbers, true, false and null. On the way
+back nothing is converted and nothing is ignored, so a typing mistake never becomes a default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import dacite
+
+from dogo_fed.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def to_plain(value: object) -> Any:
+    """Returns the value with dataclasses as mappings, tuples as lists and enum members as their values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            item.name: to_plain(getattr(value, item.name)) for item in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def from_plain(kind: type[T], content: object, *, path: str = "") -> T:
+    """Returns the dataclass made from plain values.
+
+    Args:
+        kind: the dataclass; it checks its own values.
+        content: a mapping of its settings.
+        path: where the mapping stands, for the messages, e.g. "peers.wide.".
+
+    Raises:
+        ConfigError: an unknown setting, a missing one, a wrong type or an impossible value. The message
+            names the setting with its whole path.
+    """
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path.rstrip('.')} must be a mapping of settings, not {content!r}")
+    _check_keys(kind, content, path)
+    try:
+        return dacite.from_dict(
+            kind, dict(content), config=dacite.Config(strict=True, type_hooks=_hooks_for(kind))
+        )
+    except dacite.MissingValueError as error:
+        raise ConfigError(f"the setting {path}{error.field_path} is missing") from error
+    except dacite.WrongTypeError as error:
+        raise ConfigError(
+            f"{path}{error.field_path} must be {_type_name(error.field_type)}, not {error.value!r}"
+        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path.rstrip('.')}: {error}" if path else str(error)) from error
+    except dacite.DaciteError as error:
+        raise ConfigError(f"{path}{error}") from error
+
+
+class _Boolean:
+    """Stands for true or false where a number should be: Python takes them for 1 and 0, we do not."""
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return str(self._value).lower()
+
+
+def _check_keys(kind: type[Any], content: Mapping[Any, Any], path: str) -> None:
+    """Raises ConfigError for the first key that no setting has, with its whole path."""
+    known = get_type_hints(kind)
+    for key, value in content.items():
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"unknown setting '{path}{key}'{hint}")
+        if dataclasses.is_dataclass(known[key]) and isinstance(value, Mapping):
+            _check_keys(known[key], value, f"{path}{key}.")
+
+
+def _hooks_for(kind: type[Any]) -> dict[Any, Callable[[Any], Any]]:
+    """Returns dacite's conversions for the types that the dataclass is made of."""
+    enums = {one: _as_member_of(one) for one in _enums_in(kind)}
+    return {int: _as_int, float: _as_float, **enums}
+
+
+def _enums_in(hint: Any) -> set[type[enum.Enum]]:
+    """Returns the enums in a type hint, in those of its parts, and in the fields of dataclasses."""
+    found = {hint} if isinstance(hint, type) and issubclass(hint, enum.Enum) else set()
+    parts = list(get_args(hint))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        parts += get_type_hints(hint).values()
+    return found.union(*(_enums_in(part) for part in parts))
+
+
+def _as_int(value: object) -> object:
+    return _Boolean(value) if isinstance(value, bool) else value
+
+
+def _as_float(value: object) -> object:
+    if isinstance(value, bool):
+        return _Boolean(value)
+    return float(value) if isinstance(value, int) else value
+
+
+def _as_member_of(kind: type[enum.Enum]) -> Callable[[object], object]:
+    def convert(value: object) -> object:
+        return next((member for member in kind if value == member.value), value)
+
+    return convert
+
+
+def _type_name(wanted: object) -> str:
+    """Returns a type as people say it; for an enum, its values."""
+    names: dict[object, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        type(None): "null",
+    }
+    if isinstance(wanted, type) and issubclass(wanted, enum.Enum):
+        return "one of " + ", ".join(str(member.value) for member in wanted)
+    if wanted in names:
+        return names[wanted]
+    if get_origin(wanted) is Mapping:
+        return "a mapping"
+    return " or ".join(_type_name(part) for part in get_args(wanted)) or str(wanted)

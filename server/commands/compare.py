@@ -1,0 +1,208 @@
+"""`dogo-fed compare`: its command line, what it would do, what it does, and the exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from dogo_fed.compare.comparison import CellReport, compare
+from dogo_fed.compare.experiment import SOLO, Cell, Runner
+from dogo_fed.compare.picture import draw_comparison
+from dogo_fed.compare.report import to_markdown, write_comparison
+from dogo_fed.compare.standing import Standing, finished_summary, standing_of
+from dogo_fed.compare.variants_picture import draw_variants
+from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
+from dogo_fed.reporting.units import human_seconds
+from dogo_fed.run.prepare import prepare
+from dogo_fed.run.stop_signal import stop_on_signal
+from server.comparison.cell_loop import CellLoop, CellRunner
+from server.comparison.process_cells import ProcessCells, default_jobs, visible_gpus
+from server.comparison.request import ComparisonRequest, preset_names, request_comparison
+from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
+from server.process_tree import own_processes
+from server.terminal_log import log_to_terminal
+
+_HELP = """\
+usage: dogo-fed compare [experiment=PRESET] [key=value ...] [--dry-run]
+
+Did it help? Runs every method with every seed, and prints the paired differences.
+
+  dogo-fed compare experiment=digits_m_pair
+  dogo-fed compare experiment=digits_m_pair seeds=[0,1,2] rounds=5 out=runs/mine
+  dogo-fed compare peers=[pair,trio] data=[digits_m] methods=[solo,dogo,supervised]
+  dogo-fed compare --dry-run            lists the cells, and runs nothing
+
+  experiment=  {presets}
+  methods=     of solo, offline, dogo, supervised
+  seeds=       one pair each
+  peers=, data=   configurations, or lists of them
+  variants=    DoGo with other settings of the teaching: {{name: [settings]}}
+  protocols=   evaluations after training
+  out=         folder, runs/compare/<experiment> unless told; the same command goes on with what is there
+  jobs=        cells at a time: one a core, or one a GPU, unless told
+  runner=      processes, or ray: cells as tasks of a cluster (ray.address=auto)
+  silence_s=   a cell that writes nothing for so long is ended
+
+everything else is a setting of every run, as for `dogo-fed train`.
+Ctrl-C ends the cells that run well, a second one at once.
+exit status: 0 all cells finished, 1 some did not, 2 could not be started, 130 stopped
+"""
+
+_KILL_PATIENCE_S = 5.0
+
+
+def main() -> None:
+    """Runs what the command line says; leaves the process with a status that tells how it ended."""
+    arguments = sys.argv[1:]
+    if "-h" in arguments or "--help" in arguments:
+        sys.stdout.write(_HELP.format(presets=", ".join(preset_names())))
+        return
+    log_to_terminal()
+    status = run(arguments)
+    if status:
+        sys.exit(status)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Returns 0, 1 if a cell did not finish, 2 if nothing could be started, 130 if the user stopped it."""
+    is_dry = "--dry-run" in arguments
+    try:
+        flags = [one for one in arguments if one.startswith("-") and one != "--dry-run"]
+        if flags:
+            raise ConfigError(
+                f"`dogo-fed compare` has no option {flags[0]}; it takes settings (key=value), --dry-run "
+                "and --help"
+            )
+        request = request_comparison([one for one in arguments if one != "--dry-run"])
+        standings = {
+            cell.id: standing_of(cell, request.experiment.protocols) for cell in request.cells
+        }
+        if is_dry:
+            sys.stdout.write(describe(request, standings))
+            return 0
+        _check_first_cells(request, standings)
+        return _run(request)
+    except (ConfigError, DataError, PlacementError) as error:
+        return say(error, EXIT_UNUSABLE)
+    except DogoError as error:
+        return say(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        return EXIT_STOPPED
+
+
+def describe(request: ComparisonRequest, standings: dict[str, Standing]) -> str:
+    """Returns what would be run, a line a cell, and how long that may take."""
+    lines = [f"out={request.out}", ""]
+    for cell in request.cells:
+        after = f"  after {', '.join(cell.needs)}" if cell.needs else ""
+        lines.append(f"{standings[cell.id].value:<12} {cell.id}{after}")
+    left = [cell for cell in request.cells if standings[cell.id] is not Standing.FINISHED]
+    jobs = _jobs(request)
+    room = "as many at a time as Ray has room for"
+    at_a_time = room if request.runner is Runner.RAY else f"{jobs} at a time"
+    lines += ["", f"{len(request.cells)} cells, {len(left)} to run, {at_a_time}"]
+    lines.append(_estimate(request, left, jobs))
+    return "\n".join(lines) + "\n"
+
+
+def _estimate(request: ComparisonRequest, left: Sequence[Cell], jobs: int) -> str:
+    """Returns a sentence about time, from cells that are finished or from the preset's measurement."""
+    if not left:
+        return "nothing is left to run"
+    rounds = -(-len(left) // jobs)
+    walls = [
+        summary["wall_s"]
+        for cell in request.cells
+        if (summary := finished_summary(cell)) is not None
+    ]
+    if walls:
+        mean_s = sum(walls) / len(walls)
+        return (
+            f"about {human_seconds(rounds * mean_s)}: the {len(walls)} finished cells took "
+            f"{human_seconds(mean_s)} on average"
+        )
+    expected = request.experiment.expected
+    is_gpu = bool(visible_gpus(request.run))
+    cell_s = expected.gpu_cell_s if is_gpu else expected.cpu_cell_s
+    if cell_s is None:
+        return "how long a cell takes was not measured for this preset; the first one will tell"
+    return (
+        f"about {human_seconds(rounds * cell_s)}, at {human_seconds(cell_s)} a cell as measured with the "
+        f"preset's own settings on {expected.measured_on}"
+    )
+
+
+def _jobs(request: ComparisonRequest) -> int:
+    return request.jobs or default_jobs(request.run, visible_gpus(request.run))
+
+
+def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing]) -> None:
+    """Checks a cell of each pair of peers and data set as a run would, before anything is started.
+
+    Raises:
+        ConfigError, DataError: it can't be run.
+    """
+    checked = set()
+    for cell in request.cells:
+        case = (cell.column.method, cell.peers, cell.data)
+        if case in checked or cell.needs or standings[cell.id] is not Standing.NEW:
+            continue
+        checked.add(case)
+        prepare(cell.config)
+
+
+def _run(request: ComparisonRequest) -> int:
+    with stop_on_signal() as stop_requested, _runner(request) as (runner, jobs):
+        loop = CellLoop(
+            cells=request.cells,
+            protocols=request.experiment.protocols,
+            runner=runner,
+            jobs=jobs,
+            silence_s=request.silence_s,
+            tell=_tell,
+        )
+        reports = loop.run(stop_requested)
+    _report(request, reports)
+    outcomes = {report.outcome for report in reports}
+    if outcomes == {"finished"}:
+        return 0
+    return EXIT_STOPPED if stop_requested() and "failed" not in outcomes else EXIT_FAILED
+
+
+def _report(request: ComparisonRequest, reports: Sequence[CellReport]) -> None:
+    request.out.mkdir(parents=True, exist_ok=True)
+    comparison = compare(request.experiment, request.cells, reports)
+    write_comparison(comparison, request.out)
+    draw_comparison(comparison, request.out / "compare.png")
+    if comparison.variants and SOLO in comparison.methods:
+        draw_variants(comparison, request.out / "variants.png")
+    sys.stdout.write(f"\n{to_markdown(comparison)}\n{request.out}\n")
+
+
+@contextmanager
+def _runner(request: ComparisonRequest) -> Iterator[tuple[CellRunner, int]]:
+    """Yields what starts cells, and how many at a time; ends what is left of them."""
+    if request.runner is Runner.RAY:
+        # Ray is imported only where it is used: that takes a second.
+        from server.comparison.ray_cells import RayCells
+        from server.hosts.ray_actors import ray_cluster
+
+        with ray_cluster(request.run.ray, request.jobs or 1):
+            cells = RayCells(request.run)
+            yield cells, min(request.jobs or cells.room, cells.room)
+        return
+    with own_processes() as processes:
+        gpus = visible_gpus(request.run)
+        try:
+            yield (
+                ProcessCells(processes, request.out, request.run.threads_per_peer, gpus),
+                _jobs(request),
+            )
+        finally:
+            processes.end(_KILL_PATIENCE_S)
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -1,0 +1,141 @@
+"""`dogo-fed evaluate`: protocols for the encoders of a finished run, or for a weights file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+
+from dogo_fed.config import RunConfig
+from dogo_fed.config_text import load_run_config
+from dogo_fed.data.datasets import build_dataset
+from dogo_fed.engine.build import fix_numerics
+from dogo_fed.errors import CheckpointError, ConfigError, DataError, DogoError
+from dogo_fed.evaluation.protocols import protocol_title
+from dogo_fed.evaluation.subject import Subject
+from dogo_fed.reporting import scores_table, write_sheet
+from dogo_fed.run.evaluate import (
+    FOLDER,
+    WeightsFile,
+    check_split,
+    evaluate_subjects,
+    open_file,
+    open_run,
+    with_targets,
+)
+from server.commands.evaluation_request import (
+    EvaluationRequest,
+    as_lists,
+    check_evaluation,
+    request_from_omegaconf,
+)
+from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
+from server.terminal_log import log_to_terminal
+
+
+def main() -> None:
+    """Evaluates what the command line says; the status is 0, or 2 if it can't be done."""
+    try:
+        arguments = as_lists(sys.argv[1:])
+        check_evaluation(arguments)
+    except ConfigError as error:
+        sys.exit(say(error, EXIT_UNUSABLE))
+    sys.argv = [sys.argv[0], *arguments]
+    _main()
+
+
+@hydra.main(version_base="1.3", config_path="pkg://configs", config_name="evaluate")
+def _main(composed: DictConfig) -> None:
+    status = run(composed)
+    if status:
+        sys.exit(status)
+
+
+def run(composed: DictConfig) -> int:
+    """Returns 0, 1 if an evaluation failed, 2 if it could not be started, 130 if the user stopped it."""
+    log_to_terminal()
+    try:
+        evaluate(request_from_omegaconf(composed))
+    except (ConfigError, DataError, CheckpointError) as error:
+        return say(error, EXIT_UNUSABLE)
+    except DogoError as error:
+        return say(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        return EXIT_STOPPED
+    return 0
+
+
+def evaluate(request: EvaluationRequest) -> None:
+    """Evaluates, writes and prints every protocol of the request, one after the other.
+
+    Raises:
+        DogoError: see `dogo_fed.run.evaluate.evaluate_run`.
+    """
+    fix_numerics(request.threads)
+    if request.run is None:
+        subjects, source = [_from_file(request)], str(request.checkpoint)
+        config = None
+    else:
+        folder = Path(request.run)
+        config = load_run_config(folder)
+        subjects, source = _from_run(request, folder, config), folder.resolve().name
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    for protocol, options in request.protocol.items():
+        complete = dict(options)
+        if config is not None and request.data is None:
+            complete = with_targets(protocol, options, config.data)
+        with console.status(f"{protocol} ..."):
+            sheet = evaluate_subjects(subjects, protocol, complete, source=source)
+            paths = write_sheet(sheet, _out(request), _stem(protocol, request, subjects))
+        console.print(scores_table(sheet))
+        console.print(f"written to {', '.join(map(str, paths))}\n", soft_wrap=True)
+
+
+def _from_run(request: EvaluationRequest, folder: Path, config: RunConfig) -> list[Subject]:
+    """Returns the run's encoders."""
+    on = None
+    if request.data is not None:
+        check_split(config.data, request.data.name, request.data.options)
+        on = build_dataset(request.data.name, request.data.options)
+    return open_run(folder, config, on=on, peers=request.peer_names, seed=request.seed)
+
+
+def _from_file(request: EvaluationRequest) -> Subject:
+    """Returns the encoder in a weights file."""
+    assert request.checkpoint is not None and request.backbone is not None
+    assert request.data is not None, "checked by the request"
+    file = WeightsFile(
+        path=Path(request.checkpoint),
+        backbone=request.backbone,
+        image_size=request.image_size,
+        mean=_numbers(request.mean),
+        std=_numbers(request.std),
+    )
+    dataset = build_dataset(request.data.name, request.data.options)
+    return open_file(file, dataset, seed=request.seed or 0, device=request.device)
+
+
+def _numbers(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _out(request: EvaluationRequest) -> Path:
+    """Returns the folder of the results."""
+    if request.out is not None:
+        return Path(request.out)
+    assert request.run is not None, "checked by the request"
+    return Path(request.run) / FOLDER
+
+
+def _stem(protocol: str, request: EvaluationRequest, subjects: Sequence[Subject]) -> str:
+    """Returns the name of the files: that of the protocol, and of the data set if it is another."""
+    title = protocol_title(protocol)
+    if request.run is None or request.data is None:
+        return title
+    return f"{title}-{Path(subjects[0].dataset.name).name}"

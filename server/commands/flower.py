@@ -1,0 +1,350 @@
+"""`dogo-fed flower`: its command line, what Flower is told, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from rich import get_console
+
+from configs.compose import compose_run
+from configs.resume import resumed
+from dogo_fed.config import RunConfig
+from dogo_fed.errors import ConfigError, PlacementError
+from dogo_fed.packages import PACKAGES, package_folder
+from dogo_fed.process_setup import thread_environment
+from dogo_fed.reporting import RunSummary, print_summary, was_stopped
+from dogo_fed.run.stop_signal import stop_on_signal
+from dogo_fed.storage.run_folder import make_empty
+from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
+from server.flower.superlink import (
+    COMPLETED,
+    FAILED,
+    STOPPED,
+    FlowerRun,
+    OwnSuperLink,
+    RunStatus,
+    ray_did_not_start,
+)
+from server.process_tree import OwnProcesses, own_processes
+
+OVERRIDES_KEY = "hydra-overrides"
+"""Key of Flower's run config that carries all settings: one string, as a shell would read it."""
+
+_HELP = """\
+usage: dogo-fed flower [key=value ...]
+
+The same run as `dogo-fed train`, in Flower's simulation: a ClientApp for each peer and a ServerApp
+that coordinates them, started by `flwr run` on a Flower and a Ray of its own. Nothing of these is
+left when it ends.
+
+  dogo-fed flower peers=trio steps=200 seed=3
+  dogo-fed flower exchange=flower       the steps travel in Flower's messages, not over our gRPC
+  dogo-fed flower resume=runs/FOLDER    goes on with a run that was stopped
+
+It takes the same settings as `dogo-fed train`, except host; `dogo-fed train --help` lists them.
+Ctrl-C ends the run well, a second one at once.
+exit status: 0 completed, 1 failed, 2 could not be started, 130 stopped
+"""
+
+_OWN_KEYS = ("host", "run_dir", "resume")
+_STOP_PATIENCE_S = 90.0
+_END_PATIENCE_S = 15.0
+_MAX_ATTEMPTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for, checked.
+
+    Attributes:
+        config: the run.
+        folder: the run folder, absolute.
+        overrides: what Flower's processes compose the same run from; paths are absolute.
+        is_new_folder: whether it was made for this request.
+    """
+
+    config: RunConfig
+    folder: Path
+    overrides: tuple[str, ...]
+    is_new_folder: bool
+
+
+def main() -> None:
+    """Runs what the command line says; leaves the process with a status that tells how it ended."""
+    arguments = sys.argv[1:]
+    if "-h" in arguments or "--help" in arguments:
+        sys.stdout.write(_HELP)
+        return
+    try:
+        app = app_folder(package_folder("server").parent, Path.cwd())
+        request = read_request(arguments)
+    except ConfigError as error:
+        sys.exit(say(error, EXIT_UNUSABLE))
+    status = run(request, app)
+    if status:
+        sys.exit(status)
+
+
+def read_request(arguments: Sequence[str]) -> Request:
+    """Returns the checked request, with a run folder if it is a new run.
+
+    Raises:
+        ConfigError: a flag, or settings that compose to nothing that can be run.
+    """
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise ConfigError(
+                f"`dogo-fed flower` has no option {argument}; it takes settings (key=value) and --help"
+            )
+        if argument.partition("=")[0] == "host":
+            raise ConfigError(f"{argument}: the host of `dogo-fed flower` is always flower")
+    kept = [part for part in arguments if part.lstrip("+").partition("=")[0] not in _OWN_KEYS]
+    config = compose_run([*arguments, "host=flower"])
+    if config.resume is not None:
+        folder = Path(config.resume).resolve()
+        config = resumed(config, [*arguments, "host=flower"])
+        return Request(config, folder, (*kept, "host=flower", quoted("resume", folder)), False)
+    is_new = config.run_dir is None or not Path(config.run_dir).exists()
+    folder = make_empty(config)
+    overrides = (*kept, "host=flower", quoted("run_dir", folder))
+    return Request(replace(config, run_dir=str(folder)), folder, overrides, is_new)
+
+
+def quoted(key: str, path: Path) -> str:
+    """Returns the override that sets `key` to a path, whatever characters that has."""
+    text = str(path).replace("'", "\\'")
+    return f"{key}='{text}'"
+
+
+def app_folder(folder: Path, working_folder: Path) -> Path:
+    """Returns the folder with the Flower app, which is the one that our packages are in.
+
+    Args:
+        folder: holds our packages.
+        working_folder: where the user is; Ray's workers look there for packages first.
+
+    Raises:
+        ConfigError: it is no Flower app, or other packages would be taken for its own.
+    """
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        is_app = "app" in project["tool"]["flwr"]
+    except (OSError, ValueError, KeyError, TypeError):
+        is_app = False
+    if not is_app:
+        raise ConfigError(
+            f"{folder} has no pyproject.toml with [tool.flwr.app], which an installed wheel lacks; "
+            "install from a checkout (pip install -e .)"
+        )
+    for package in PACKAGES:
+        other = working_folder / package
+        if other.parent.resolve() != folder and (other / "__init__.py").exists():
+            raise ConfigError(
+                f"Ray's workers would import package {package!r} from {working_folder}, not from "
+                f"{folder}; run from another folder"
+            )
+    return folder
+
+
+def federation_config(config: RunConfig, environment: Mapping[str, str], num_cpus: int) -> str:
+    """Returns Flower's settings of the simulation: one worker for each peer, on a Ray of that size.
+
+    Flower fills the whole cluster with workers, so on its own Ray each gets its share of the CPUs.
+    GPUs are found by Ray and left to the peers. A running cluster has the size it has.
+    """
+    num_peers = len(config.peers)
+    parts = {"num-supernodes": num_peers, "client-resources-num-gpus": 0.0}
+    if ray_address(config, environment) is None:
+        num_cpus = max(num_cpus, num_peers)
+        parts |= {
+            "client-resources-num-cpus": num_cpus // num_peers,
+            "init-args-num-cpus": num_cpus,
+        }
+    else:
+        parts |= {"client-resources-num-cpus": 1}
+    return " ".join(f"{key}={value}" for key, value in parts.items())
+
+
+def ray_address(config: RunConfig, environment: Mapping[str, str]) -> str | None:
+    """Returns the address of the running cluster to use; None for a Ray of its own."""
+    return config.ray.address or environment.get("RAY_ADDRESS") or None
+
+
+def child_environment(
+    config: RunConfig, environment: Mapping[str, str], working_folder: Path
+) -> dict[str, str]:
+    """Returns the environment of Flower's processes, and so of Ray's and the peers'.
+
+    Nothing is installed or looked up on the network, the programs found are those of this Python,
+    and modules of the user's own are found in the working folder, as `python -m server` finds them.
+    """
+    no_proxy = [environment.get("no_proxy", ""), "127.0.0.1", "localhost"]
+    python_path = [str(working_folder), environment.get("PYTHONPATH", "")]
+    changes = {
+        "COLUMNS": "200",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")]),
+        "PYTHONPATH": os.pathsep.join(filter(None, python_path)),
+        "PYTHONUNBUFFERED": "1",
+        "no_proxy": ",".join(filter(None, no_proxy)),
+        **thread_environment(config.threads_per_peer),
+    }
+    changes["NO_PROXY"] = changes["no_proxy"]
+    address = ray_address(config, environment)
+    if address is not None:
+        changes["RAY_ADDRESS"] = address
+    kept = {key: value for key, value in environment.items() if key != "FORCE_COLOR"}
+    return {**kept, **changes}
+
+
+def run(request: Request, app: Path) -> int:
+    """Returns 0, 1 if the run failed, 2 if it could not be started, 130 if the user stopped it."""
+    try:
+        status, log = _carry_out(request, app)
+    except PlacementError as error:
+        return say(error, EXIT_UNUSABLE)
+    except KeyboardInterrupt:
+        return say(f"ended at once{_how_to_go_on(request.folder)}", EXIT_STOPPED)
+    finally:
+        if request.is_new_folder and not any(request.folder.iterdir()):
+            request.folder.rmdir()
+    return report(status, log, request.folder)
+
+
+def report(status: RunStatus, log: Sequence[str], folder: Path) -> int:
+    """Prints what the run has reached, or why it has not, and returns the exit status.
+
+    Args:
+        status: how it ended.
+        log: what has been shown; the app may have printed its summary itself.
+        folder: the run folder.
+    """
+    if status.state not in (COMPLETED, STOPPED):
+        why = status.details or f"the run ended as {status.state!r}, and Flower does not say why"
+        return say(f"{why}{_how_to_go_on(folder)}", EXIT_FAILED)
+    summary = read_summary(folder)
+    if summary is None and status.state == COMPLETED:
+        return say(f"the app ended without {folder / 'summary.json'}", EXIT_FAILED)
+    if summary is not None:
+        if not any(line.startswith(f"run {summary['run_id']} ") for line in log):
+            print_summary(summary, get_console() if get_console().is_terminal else None)
+        sys.stdout.write(f"run folder: {folder}\n")
+    if summary is None or status.state == STOPPED or was_stopped(summary):
+        return say(f"the run was stopped{_how_to_go_on(folder)}", EXIT_STOPPED)
+    return 0
+
+
+def read_summary(folder: Path) -> RunSummary | None:
+    """Returns the content of summary.json; None if there is none that can be read."""
+    try:
+        content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return cast(RunSummary, content)
+
+
+def _carry_out(request: Request, app: Path) -> tuple[RunStatus, list[str]]:
+    """Returns how the run ended and the end of its log, and leaves no process behind.
+
+    Raises:
+        PlacementError: it could not be started.
+        KeyboardInterrupt: the user wanted it to end at once.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="dogo-fed-flower-", ignore_cleanup_errors=True) as home,
+        stop_on_signal() as stop_requested,
+        own_processes() as processes,
+        _ended(processes),
+    ):
+        return _attempts(request, app, Path(home), processes, _announced(stop_requested))
+
+
+def _attempts(
+    request: Request,
+    app: Path,
+    home: Path,
+    processes: OwnProcesses,
+    stop_requested: Callable[[], bool],
+) -> tuple[RunStatus, list[str]]:
+    """Runs it, and once more if Ray could not be started."""
+    environment = child_environment(request.config, os.environ, Path.cwd())
+    federation = federation_config(request.config, os.environ, os.cpu_count() or 1)
+    superlink = OwnSuperLink(home, environment, processes)
+    for attempt in range(1, _MAX_ATTEMPTS + 1):
+        run_config = home / f"run-{attempt}.toml"
+        overrides = request.overrides if attempt == 1 else _overrides_again(request)
+        run_config.write_text(_run_config(overrides), encoding="utf-8")
+        flower_run = FlowerRun(superlink, _show, stop_requested, _STOP_PATIENCE_S)
+        status = flower_run.carry_out(app, run_config, federation)
+        if status.state != FAILED or not ray_did_not_start(flower_run.log) or stop_requested():
+            break
+        if attempt < _MAX_ATTEMPTS:
+            say("Ray did not start in time; once more", 0)
+    return status, flower_run.log
+
+
+def _announced(stop_requested: Callable[[], bool]) -> Callable[[], bool]:
+    """Returns a function of the same answer, which says so when it is yes for the first time."""
+    said = False
+
+    def asked() -> bool:
+        nonlocal said
+        if stop_requested() and not said:
+            said = True
+            say("stopping; the peers save themselves first (Ctrl-C again: at once)", 0)
+        return said
+
+    return asked
+
+
+def _overrides_again(request: Request) -> tuple[str, ...]:
+    """Returns those of a second attempt: the first may have written the folder's config.yaml."""
+    if request.config.resume is None and (request.folder / "config.yaml").exists():
+        return ("host=flower", quoted("resume", request.folder))
+    return request.overrides
+
+
+def _run_config(overrides: Sequence[str]) -> str:
+    """Returns Flower's run config, as TOML."""
+    return f"{OVERRIDES_KEY} = {json.dumps(shlex.join(overrides), ensure_ascii=False)}\n"
+
+
+@contextmanager
+def _ended(processes: OwnProcesses) -> Iterator[None]:
+    """Ends all that was started in the block: politely, or at once if the user is impatient."""
+    patience_s = _END_PATIENCE_S
+    try:
+        yield
+    except KeyboardInterrupt:
+        patience_s = 0.0
+        raise
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # it has a deadline of its own
+            signal.signal(number, signal.SIG_IGN)
+        if left := processes.end(patience_s):
+            say(f"these processes would not end: {', '.join(map(str, left))}", 0)
+
+
+def _show(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _how_to_go_on(folder: Path) -> str:
+    if not any(folder.glob("peers/*/checkpoints/*")):
+        return ""
+    return f"; go on with it by: dogo-fed flower {shlex.quote(f'resume={folder}')}"

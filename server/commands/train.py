@@ -1,0 +1,63 @@
+"""`dogo-fed train`: Hydra's part of it, and the exit status."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich import get_console
+
+from configs.compose import check_overrides, from_omegaconf
+from configs.resume import resumed
+from dogo_fed.config import RunConfig
+from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
+from dogo_fed.reporting import print_summary, was_stopped
+from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
+from server.hosts.launch import launch
+from server.terminal_log import log_to_terminal
+
+
+def main() -> None:
+    """Runs what the command line says; leaves the process with a status that tells how it ended."""
+    try:
+        check_overrides(sys.argv[1:])
+    except ConfigError as error:
+        sys.exit(say(error, EXIT_UNUSABLE))
+    _main()
+
+
+@hydra.main(version_base="1.3", config_path="pkg://configs", config_name="run")
+def _main(composed: DictConfig) -> None:
+    status = run(composed)
+    if status:
+        sys.exit(status)
+
+
+def run(composed: DictConfig) -> int:
+    """Returns 0, 1 if the run failed, 2 if it could not be started, 130 if the user stopped it."""
+    log_to_terminal()
+    try:
+        summary = launch(_config(composed))
+    except (ConfigError, DataError, PlacementError) as error:
+        return say(error, EXIT_UNUSABLE)
+    except DogoError as error:
+        return say(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        return EXIT_STOPPED
+    print_summary(summary, get_console() if get_console().is_terminal else None)
+    return EXIT_STOPPED if was_stopped(summary) else 0
+
+
+def _config(composed: DictConfig) -> RunConfig:
+    config = from_omegaconf(composed)
+    job = HydraConfig.get()
+    if config.resume is not None:
+        return resumed(config, job.overrides.task)
+    if job.mode is RunMode.MULTIRUN and config.run_dir is not None:
+        return dataclasses.replace(config, run_dir=str(Path(config.run_dir) / str(job.job.num)))
+    return config

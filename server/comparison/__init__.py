@@ -1,0 +1,1 @@
+"""Runs the cells of a comparison, in processes or as Ray tasks."""

@@ -1,0 +1,89 @@
+"""One cell of a comparison, in a process (`python -m server.comparison.cell JOB.json`) or a Ray task."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dogo_fed.compare.protocols import run_protocol
+from dogo_fed.config_text import from_mapping
+from dogo_fed.engine.build import fix_numerics
+from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
+from dogo_fed.process_setup import keep_freed_memory
+from dogo_fed.reporting import was_stopped
+from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE
+from server.hosts.launch import launch
+from server.terminal_log import log_to_terminal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellJob:
+    """What is left to do for a cell.
+
+    Attributes:
+        folder: the cell's run folder, absolute.
+        config: the run as plain nested dicts.
+        is_trained: whether the run is finished.
+        protocols: evaluations that are still to be done, with their options.
+        learners: the peers that are evaluated.
+    """
+
+    folder: str
+    config: Mapping[str, Any]
+    is_trained: bool
+    protocols: Mapping[str, Mapping[str, Any]]
+    learners: Sequence[str]
+
+    def to_json(self) -> str:
+        """Returns the job as text."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> CellJob:
+        """Returns the job.
+
+        Raises:
+            ConfigError: the text is no job.
+        """
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"this is no cell of a comparison: {error}") from error
+
+
+def run_cell(text: str) -> tuple[int, str]:
+    """Does what is left; returns an exit status and, if it is not 0, a sentence. Raises no DogoError."""
+    try:
+        job = CellJob.from_json(text)
+        config = from_mapping(job.config)
+        keep_freed_memory()
+        fix_numerics(config.threads_per_peer)
+        if not job.is_trained and was_stopped(launch(config)):
+            return EXIT_STOPPED, "stopped by the user"
+        for name, options in job.protocols.items():
+            run_protocol(Path(job.folder), config, name, options, job.learners)
+    except (ConfigError, DataError, PlacementError) as error:
+        return EXIT_UNUSABLE, str(error)
+    except DogoError as error:
+        return EXIT_FAILED, str(error)
+    except KeyboardInterrupt:
+        return EXIT_STOPPED, "stopped by the user"
+    return 0, ""
+
+
+def main() -> None:
+    """Runs the job in the file that the command line names."""
+    log_to_terminal()
+    status, message = run_cell(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if status:
+        sys.stdout.write(f"{message}\n")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Runs the cells of a comparison side by side: in order, each after those it needs, none lost by another.
+
+Where cells run is a `CellRunner`'s business. Nothing here waits without a deadline: a cell that writes
+nothing for too long is ended, and so is one that does not stop when it is asked to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from dogo_fed.compare.comparison import CellReport
+from dogo_fed.compare.experiment import Cell
+from dogo_fed.compare.standing import Standing, finished_summary, missing_protocols, standing_of
+from dogo_fed.config_text import to_mapping
+from dogo_fed.reporting.units import human_seconds
+from server.comparison.cell import CellJob
+from server.exit_status import EXIT_STOPPED
+
+_POLL_EVERY_S = 0.2
+_STOP_WITHIN_S = 150.0
+
+
+@dataclass(frozen=True, slots=True)
+class CellEnding:
+    """How a cell's process ended: its exit status, or -1 if it died, and a sentence."""
+
+    status: int
+    message: str = ""
+
+
+class CellHandle(Protocol):
+    """A cell that runs."""
+
+    def ending(self) -> CellEnding | None:
+        """Returns how it ended, or None while it runs. Does not wait."""
+        ...
+
+    def last_word_s(self) -> float:
+        """Returns the time (of `time.time`) at which it was seen to be alive; 0 if that is not known."""
+        ...
+
+    def stop(self) -> None:
+        """Asks it to save itself and end."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it at once; a second call does nothing."""
+        ...
+
+
+class CellRunner(Protocol):
+    """Starts cells."""
+
+    def start(self, cell: Cell, job: CellJob) -> CellHandle:
+        """Starts one; the caller sees to it that there are not too many."""
+        ...
+
+
+@dataclass(slots=True)
+class _Running:
+    """A cell under way."""
+
+    handle: CellHandle
+    started_s: float
+
+
+@dataclass(slots=True)
+class CellLoop:
+    """The cells of a comparison, on their way.
+
+    Attributes:
+        cells: each after those that it needs.
+        protocols: evaluations of every cell.
+        jobs: cells at a time.
+        silence_s: longest silence of a cell.
+        tell: is given a line for people whenever something happens.
+        clock, sleep: of the time module, but for tests.
+    """
+
+    cells: Sequence[Cell]
+    protocols: Mapping[str, Mapping[str, Any]]
+    runner: CellRunner
+    jobs: int
+    silence_s: float
+    tell: Callable[[str], None]
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    _reports: dict[str, CellReport] = field(default_factory=dict)
+    _running: dict[str, _Running] = field(default_factory=dict)
+    _stopping_since_s: float | None = None
+
+    def run(self, stop_requested: Callable[[], bool]) -> list[CellReport]:
+        """Runs what is not finished; returns how each cell ended, in the order of the cells."""
+        waiting = []
+        for cell in self.cells:
+            if standing_of(cell, self.protocols) is Standing.FINISHED:
+                self._note(cell, "finished")
+            else:
+                waiting.append(cell)
+        if len(waiting) < len(self.cells):
+            self.tell(
+                f"{len(self.cells) - len(waiting)} of {len(self.cells)} cells are finished already"
+            )
+        try:
+            while waiting or self._running:
+                if stop_requested():
+                    self._stop()
+                waiting = self._start_what_can_be(waiting)
+                self._look()
+                if self._running:
+                    self.sleep(_POLL_EVERY_S)
+        finally:
+            for running in self._running.values():
+                running.handle.kill()
+        return [self._reports[cell.id] for cell in self.cells]
+
+    def _start_what_can_be(self, waiting: Sequence[Cell]) -> list[Cell]:
+        """Starts cells while there is room; returns those that still wait."""
+        left = []
+        for cell in waiting:
+            outcomes = [self._outcome(other) for other in cell.needs]
+            if self._stopping_since_s is not None:
+                self._note(cell, "stopped", "not started")
+            elif any(outcome not in (None, "finished") for outcome in outcomes):
+                self._note(cell, "blocked", f"it needs {', '.join(cell.needs)}")
+                self.tell(f"{cell.id}: blocked, it needs {', '.join(cell.needs)}")
+            elif None in outcomes or len(self._running) >= self.jobs:
+                left.append(cell)
+            else:
+                self._start(cell)
+        return left
+
+    def _start(self, cell: Cell) -> None:
+        verbs = {
+            Standing.NEW: "starts",
+            Standing.INTERRUPTED: "goes on",
+            Standing.TRAINED: "is evaluated",
+        }
+        standing = standing_of(cell, self.protocols)
+        handle = self.runner.start(cell, job_of(cell, standing, self.protocols))
+        self._running[cell.id] = _Running(handle, self.clock())
+        self.tell(f"{cell.id}: {verbs[standing]}")
+
+    def _look(self) -> None:
+        """One look at every cell that runs."""
+        for cell in self.cells:
+            running = self._running.get(cell.id)
+            if running is None:
+                continue
+            ending = running.handle.ending() or self._too_long(running)
+            if ending is not None:
+                del self._running[cell.id]
+                self._ended(cell, ending, self.clock() - running.started_s)
+
+    def _too_long(self, running: _Running) -> CellEnding | None:
+        now_s = self.clock()
+        last_word_s = max(running.handle.last_word_s(), running.started_s)
+        if self._stopping_since_s is not None and now_s - self._stopping_since_s > _STOP_WITHIN_S:
+            why = f"did not stop within {_STOP_WITHIN_S:g} s, and was ended"
+        elif now_s - last_word_s > self.silence_s:
+            why = f"wrote nothing for {self.silence_s:g} s (silence_s), and was ended"
+        else:
+            return None
+        running.handle.kill()
+        return CellEnding(-1, why)
+
+    def _ended(self, cell: Cell, ending: CellEnding, seconds: float) -> None:
+        if ending.status == 0 and finished_summary(cell) is not None:
+            self._note(cell, "finished")
+            count = sum(report.outcome == "finished" for report in self._reports.values())
+            self.tell(
+                f"{cell.id}: finished in {human_seconds(seconds)} ({count} of {len(self.cells)})"
+            )
+            return
+        outcome = "stopped" if ending.status == EXIT_STOPPED else "failed"
+        message = ending.message or f"ended with status {ending.status} and no results"
+        self._note(cell, outcome, message)
+        self.tell(f"{cell.id}: {outcome}, {message}")
+
+    def _stop(self) -> None:
+        if self._stopping_since_s is None:
+            self._stopping_since_s = self.clock()
+            self.tell("stopping: the cells that run save themselves")
+            for running in self._running.values():
+                running.handle.stop()
+
+    def _outcome(self, cell_id: str) -> str | None:
+        report = self._reports.get(cell_id)
+        return None if report is None else report.outcome
+
+    def _note(self, cell: Cell, outcome: str, message: str = "") -> None:
+        self._reports[cell.id] = CellReport(
+            id=cell.id, folder=str(cell.folder), outcome=outcome, message=message
+        )
+
+
+def job_of(cell: Cell, standing: Standing, protocols: Mapping[str, Mapping[str, Any]]) -> CellJob:
+    """Returns what is left to do for a cell."""
+    config = cell.config
+    if standing is Standing.INTERRUPTED:
+        config = dataclasses.replace(config, resume=str(cell.folder))
+    return CellJob(
+        folder=str(cell.folder),
+        config=to_mapping(config),
+        is_trained=standing in (Standing.TRAINED, Standing.FINISHED),
+        protocols=missing_protocols(cell, protocols),
+        learners=cell.learners,
+    )
+
+
+def newest_of(paths: Iterable[Path]) -> float:
+    """Returns the time at which one of the files was last written; 0 if there is none."""
+    newest = 0.0
+    for path in paths:
+        try:
+            newest = max(newest, path.stat().st_mtime)
+        except OSError:
+            continue
+    return newest
+
+
+def signs_of_life(folder: Path) -> list[Path]:
+    """Returns the files that a cell writes to while it lives."""
+    return [folder / "metrics.jsonl", folder / "coordinator.log", folder / "evaluation"]

@@ -1,0 +1,140 @@
+"""Cells in processes of this machine: one thread each, or one GPU each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dogo_fed.atomic import write_atomic
+from dogo_fed.compare.experiment import Cell
+from dogo_fed.config import RunConfig
+from dogo_fed.engine.build import resolve_device
+from dogo_fed.process_setup import thread_environment
+from server.comparison.cell import CellJob
+from server.comparison.cell_loop import CellEnding, newest_of, signs_of_life
+from server.process_tree import OwnProcesses
+
+_KILL_WAIT_S = 10.0
+
+
+class ProcessCellHandle:
+    """A cell's process, and the GPU that it has for itself."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], log: Path, folder: Path, busy: list[str], gpu: str
+    ) -> None:
+        self._process = process
+        self._log = log
+        self._signs = [log, *signs_of_life(folder)]
+        self._busy = busy
+        self._gpu = gpu
+
+    def ending(self) -> CellEnding | None:
+        """Returns how it ended; its last line says why."""
+        status = self._process.poll()
+        if status is None:
+            return None
+        self._give_gpu_back()
+        if status == 0:
+            return CellEnding(0)
+        said = f"{self._last_line()} (all of it: {self._log})"
+        return CellEnding(status, said if status > 0 else f"died of signal {-status}; {said}")
+
+    def last_word_s(self) -> float:
+        """Returns when it last wrote something."""
+        return newest_of(self._signs)
+
+    def stop(self) -> None:
+        """Asks it to end well."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(timeout=_KILL_WAIT_S)
+        self._give_gpu_back()
+
+    def _give_gpu_back(self) -> None:
+        if self._gpu in self._busy:
+            self._busy.remove(self._gpu)
+        self._gpu = ""
+
+    def _last_line(self) -> str:
+        try:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return "it left no log"
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+class ProcessCells:
+    """Starts cells as processes."""
+
+    def __init__(
+        self, processes: OwnProcesses, out: Path, threads: int, gpus: Sequence[str]
+    ) -> None:
+        """Prepares; nothing is started yet.
+
+        Args:
+            processes: starts them, and ends what is left of them.
+            out: folder of the comparison; jobs and logs go there.
+            threads: torch threads of a cell.
+            gpus: those that can be given to cells, as CUDA_VISIBLE_DEVICES names them.
+        """
+        self._processes = processes
+        self._out = out
+        self._threads = threads
+        self._gpus = tuple(gpus)
+        self._busy: list[str] = []
+
+    def start(self, cell: Cell, job: CellJob) -> ProcessCellHandle:
+        """Starts a cell; its output goes to logs/."""
+        name = cell.id.replace("/", "-")
+        path, log = self._out / "jobs" / f"{name}.json", self._out / "logs" / f"{name}.log"
+        for folder in (path.parent, log.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, job.to_json())
+        environment = {**os.environ, **thread_environment(self._threads), "PYTHONUNBUFFERED": "1"}
+        gpu = self._take_gpu()
+        if gpu:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        with log.open("wb") as output:
+            process = self._processes.start(
+                [sys.executable, "-m", "server.comparison.cell", str(path)], environment, output
+            )
+        return ProcessCellHandle(process, log, cell.folder, self._busy, gpu)
+
+    def _take_gpu(self) -> str:
+        """Returns the GPU that has the fewest cells; empty if there are none to give."""
+        if not self._gpus:
+            return ""
+        gpu = min(self._gpus, key=self._busy.count)
+        self._busy.append(gpu)
+        return gpu
+
+
+def visible_gpus(config: RunConfig) -> list[str]:
+    """Returns the GPUs that cells of this run would use; none if they compute on the CPU."""
+    if resolve_device(config.device).type != "cuda":
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if named:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def default_jobs(config: RunConfig, gpus: Sequence[str]) -> int:
+    """Returns how many cells run at a time: one a GPU, or as many as the cores have threads for."""
+    if gpus:
+        return len(gpus)
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, cores // config.threads_per_peer)

@@ -1,0 +1,90 @@
+"""Cells as Ray tasks: each wherever the cluster has a core and, where there are any, a GPU for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError, TaskCancelledError
+
+from clients.ray.room import gpus_per_peer, live_nodes
+from dogo_fed.compare.experiment import Cell
+from dogo_fed.config import RunConfig
+from dogo_fed.process_setup import thread_environment
+from server.comparison.cell import CellJob, run_cell
+from server.comparison.cell_loop import CellEnding, newest_of, signs_of_life
+from server.exit_status import EXIT_STOPPED
+
+_AT_MOST = 1000
+_GET_WITHIN_S = 60.0
+
+
+class RayCellHandle:
+    """A cell's task."""
+
+    def __init__(self, task: Any, cell: Cell) -> None:
+        self._task = task
+        self._signs = signs_of_life(cell.folder)
+
+    def ending(self) -> CellEnding | None:
+        """Returns how it ended."""
+        ready, _ = ray.wait([self._task], timeout=0)
+        if not ready:
+            return None
+        try:
+            status, message = ray.get(ready[0], timeout=_GET_WITHIN_S)
+        except TaskCancelledError:
+            return CellEnding(EXIT_STOPPED, "stopped by the user")
+        except (RayError, GetTimeoutError) as error:
+            return CellEnding(-1, f"its task died: {_first_line(error)}")
+        return CellEnding(int(status), str(message))
+
+    def last_word_s(self) -> float:
+        """Returns when it last wrote something, on storage that all nodes see."""
+        return newest_of(self._signs)
+
+    def stop(self) -> None:
+        """Interrupts it, as Ctrl-C would."""
+        ray.cancel(self._task, force=False)
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        ray.cancel(self._task, force=True)
+
+
+class RayCells:
+    """Starts cells as tasks. A task is never tried again by Ray: its folder tells what is left."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._cpus = config.ray.cpus_per_peer * config.threads_per_peer
+        self._gpus = gpus_per_peer(config.ray, 1)
+        self._environment = thread_environment(config.threads_per_peer)
+
+    @property
+    def room(self) -> int:
+        """How many cells the cluster has room for at a time, at least 1."""
+        return max(1, sum(self._fitting(node["Resources"]) for node in live_nodes()))
+
+    def start(self, cell: Cell, job: CellJob) -> RayCellHandle:
+        """Starts a cell."""
+        run = ray.remote(
+            num_cpus=self._cpus,
+            num_gpus=self._gpus,
+            max_retries=0,
+            max_calls=1,  # a process of its own: thread counts and kernels are the process's
+            runtime_env={"env_vars": self._environment},
+        )(run_cell)
+        return RayCellHandle(run.options(name=cell.id).remote(job.to_json()), cell)
+
+    def _fitting(self, resources: dict[str, float]) -> int:
+        """Returns how many cells a node has room for; a fraction of a GPU never spans two."""
+        cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        by_cpu = int(cpus / self._cpus) if self._cpus else _AT_MOST
+        if not self._gpus:
+            return by_cpu
+        by_gpu = int(gpus / self._gpus) if self._gpus > 1 else int(gpus) * int(1 / self._gpus)
+        return min(by_cpu, by_gpu)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,252 @@
+"""From a preset of the group `experiment` and a command line to a checked comparison and its cells."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from configs.compose import compose_run
+from dogo_fed.compare.experiment import Cell, Expected, Experiment, Method, Runner, plan_cells
+from dogo_fed.compare.protocols import check_protocols
+from dogo_fed.config import Host, RunConfig
+from dogo_fed.errors import ConfigError
+from dogo_fed.packages import package_folder
+from dogo_fed.plain import from_plain
+
+OUT = Path("runs") / "compare"
+"""Where comparisons go that are not told where."""
+
+_DECIDED = {
+    "seed": "seeds=[...] names them",
+    "exchange.enabled": "the methods decide it",
+    "run_dir": "out= is the folder of the comparison",
+    "resume": "the same command goes on with what is there",
+}
+"""Settings of a run that are not the user's in a comparison, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareConfig:
+    """What a preset and the command line may set; see `Experiment` for the first block.
+
+    Attributes:
+        out: folder of the comparison; null is runs/compare/<experiment>.
+        jobs: cells at a time; null is one a core, or one a GPU.
+        runner: null is Ray where ray.address is given, else processes.
+        silence_s: a cell that writes nothing for so long is ended.
+    """
+
+    methods: Sequence[Method]
+    seeds: Sequence[int]
+    peers: Sequence[str]
+    data: Sequence[str]
+    overrides: Sequence[str] = ()
+    variants: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    protocols: Mapping[str, Any] = field(default_factory=dict)
+    expected: Expected = field(default_factory=Expected)
+    out: str | None = None
+    jobs: int | None = None
+    runner: Runner | None = None
+    silence_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"jobs must be at least 1, not {self.jobs}")
+        if not self.silence_s > 0:
+            raise ConfigError(f"silence_s must be greater than 0, not {self.silence_s}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRequest:
+    """A comparison, ready to be run.
+
+    Attributes:
+        out: absolute.
+        cells: all of them, each after those that it needs.
+        run: settings of one cell: device, threads and Ray are those of all.
+    """
+
+    experiment: Experiment
+    out: Path
+    cells: tuple[Cell, ...]
+    run: RunConfig
+    jobs: int | None
+    runner: Runner
+    silence_s: float
+
+
+_LISTS = ("methods", "seeds", "peers", "data", "overrides")
+_OWN = tuple(one.name for one in dataclasses.fields(CompareConfig))
+
+
+def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
+    """Returns the comparison that a command line asks for.
+
+    Args:
+        arguments: e.g. ["experiment=digits_m_pair", "seeds=[0,1]", "rounds=5", "out=runs/mine"]; what is no
+            setting of the comparison is one of every run in it.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or an impossible value.
+    """
+    name, content, overrides = _read(arguments)
+    settings = from_plain(CompareConfig, content)
+    check_protocols(settings.protocols)
+    experiment = Experiment(
+        name=name,
+        methods=settings.methods,
+        seeds=settings.seeds,
+        peers=settings.peers,
+        data=settings.data,
+        overrides=tuple(_merged(settings.overrides, overrides)),
+        variants=settings.variants,
+        protocols=settings.protocols,
+        expected=settings.expected,
+    )
+    out = (OUT / name if settings.out is None else Path(settings.out)).resolve()
+    configs = _compose_runs(experiment, experiment.overrides)
+    variants = {
+        (variant, *case): config
+        for variant, changes in experiment.variants.items()
+        for case, config in _compose_runs(
+            experiment, _merged(experiment.overrides, changes)
+        ).items()
+    }
+    run = next(iter(configs.values()))
+    runner = settings.runner
+    if runner is None:
+        runner = Runner.PROCESSES if run.ray.address is None else Runner.RAY
+    return ComparisonRequest(
+        experiment=experiment,
+        out=out,
+        cells=tuple(plan_cells(experiment, out, configs, variants)),
+        run=run,
+        jobs=settings.jobs,
+        runner=runner,
+        silence_s=settings.silence_s,
+    )
+
+
+def preset_names() -> list[str]:
+    """Returns the presets that there are."""
+    folder = package_folder("configs") / "experiment"
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
+    """Returns the preset's name, the comparison's settings, and the overrides of its runs."""
+    own, overrides, choice = list[Override](), list[str](), list[str]()
+    for argument in arguments:
+        key = argument.lstrip("+~").partition("=")[0]
+        if key == "experiment":
+            choice = [argument]
+        elif key in _OWN or key.split(".")[0] in ("variants", "protocols", "expected"):
+            own.append(_parse(argument))
+        else:
+            overrides.append(argument)
+    name, content = _preset(choice)
+    for override in own:
+        content["protocols"] = _protocols(content.get("protocols"))
+        _put(content, str(override.key_or_group).split("."), override.value())
+    if isinstance(variants := content.get("variants"), dict):
+        content["variants"] = {
+            str(label): settings if isinstance(settings, list) else [settings]
+            for label, settings in variants.items()
+        }
+    for key in _LISTS:
+        if key in content and not isinstance(content[key], list):
+            content[key] = [content[key]]
+    content["protocols"] = _protocols(content.get("protocols"))
+    return name, content, overrides
+
+
+def _put(content: dict[str, Any], path: Sequence[str], value: object) -> None:
+    """Sets what lies at this path.
+
+    Raises:
+        ConfigError: something on the way holds no settings.
+    """
+    for place, part in enumerate(path[:-1]):
+        content = content.setdefault(part, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"{'.'.join(path[: place + 1])} holds no settings of its own")
+    content[path[-1]] = value
+
+
+def _parse(argument: str) -> Override:
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except (HydraException, ValueError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    if override.is_delete() or override.is_add() or override.is_sweep_override():
+        raise ConfigError(f"{argument!r} must be key=value, or key=[value,value]")
+    return override
+
+
+def _preset(choice: list[str]) -> tuple[str, dict[str, Any]]:
+    try:
+        with initialize_config_module(config_module="configs", version_base="1.3"):
+            composed = compose(config_name="compare", overrides=choice, return_hydra_config=True)
+            name = str(composed.hydra.runtime.choices.experiment)
+            keys = [str(key) for key in composed if key != "hydra"]
+            content = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    assert isinstance(content, dict), "a Hydra configuration is a mapping"
+    return name, {str(key): value for key, value in content.items()}
+
+
+def _protocols(content: object) -> dict[str, Any]:
+    """Returns protocols with their options; a list, or one name, has the options that are usual."""
+    if isinstance(content, Mapping):
+        return {str(name): dict(options or {}) for name, options in content.items()}
+    names = content if isinstance(content, list) else [] if content is None else [content]
+    return {str(name): {} for name in names}
+
+
+def _merged(preset: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Returns the preset's overrides with those of the command line in their place, or behind them.
+
+    Raises:
+        ConfigError: one of them is decided by the comparison.
+    """
+    found: dict[str, str] = {}
+    for override in (*preset, *overrides):
+        key = override.lstrip("+~").partition("=")[0]
+        if key in _DECIDED:
+            raise ConfigError(f"{key} can't be set in a comparison: {_DECIDED[key]}")
+        if key in ("rounds", "steps"):
+            found.pop("steps" if key == "rounds" else "rounds", None)
+        found[key] = override
+    return list(found.values())
+
+
+def _compose_runs(
+    experiment: Experiment, overrides: Sequence[str]
+) -> dict[tuple[str, str, int], RunConfig]:
+    found = {}
+    for peers in experiment.peers:
+        for data in experiment.data:
+            config = compose_run(
+                [f"peers={peers}", f"data={data}", *_merged(["host=local"], overrides)]
+            )
+            if config.host not in (Host.LOCAL, Host.GRPC):
+                raise ConfigError(
+                    f"host={config.host.value} is not for comparisons: the cells run side by side, each "
+                    "with all its peers in one process (host=local), with the same numbers; runner=ray "
+                    "spreads the cells over a cluster"
+                )
+            for seed in experiment.seeds:
+                found[peers, data, seed] = dataclasses.replace(config, seed=seed)
+    return found

@@ -1,0 +1,274 @@
+"""The coordinator as a gRPC service: takes the calls, and holds answers back until their step closes.
+
+The service runs its own event loop in a thread of its own, so that it answers whatever the process
+around it does. Only that thread touches the state machine; others ask through `call`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from dogo_fed.config import CoordinatorConfig
+from dogo_fed.coordination.coordinator import Coordinator
+from dogo_fed.errors import ConfigError
+from dogo_fed.process_setup import keep_freed_memory
+from dogo_fed.reporting.sink import Sink
+from dogo_fed.wire import codec
+from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.dogo_pb2_grpc import (
+    CoordinationServicer,
+    add_CoordinationServicer_to_server,
+)
+from dogo_fed.wire.secret import METADATA_KEY, is_same_secret
+from server.coordinator.calls import CoordinatorCalls
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_CALL_TIMEOUT_S = 30.0
+_LONGEST_SLEEP_S = 1.0
+_STOP_GRACE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCertificate:
+    """What the service shows to peers, PEM."""
+
+    certificate_chain: bytes
+    private_key: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """Where the service listens and what it accepts.
+
+    Attributes:
+        address: interface to listen on.
+        port: 0 takes a free one.
+        answer_within_s: longest time an exchange is held back; the state machine's deadlines are
+            shorter.
+        is_symmetric: whether distributions have a reverse (exchange.symmetric).
+        tls: certificate chain and private key, both PEM; None speaks without TLS.
+    """
+
+    address: str
+    port: int
+    run_id: str
+    secret: str
+    batch_size: int
+    answer_within_s: float
+    is_symmetric: bool = False
+    tls: ServerCertificate | None = None
+
+
+def read_certificate(settings: CoordinatorConfig) -> ServerCertificate | None:
+    """Returns what the settings' files hold, or None where they name none.
+
+    Raises:
+        ConfigError: a file can't be read.
+    """
+    if settings.certificate is None or settings.private_key is None:
+        return None
+    try:
+        return ServerCertificate(
+            Path(settings.certificate).read_bytes(), Path(settings.private_key).read_bytes()
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"the coordinator's certificate or key can't be read: {error}; check coordinator.certificate "
+            "and coordinator.private_key"
+        ) from error
+
+
+class _Servicer(CoordinationServicer):
+    """The four calls over gRPC: holds back what has to wait. Runs in the service's event loop only."""
+
+    def __init__(self, calls: CoordinatorCalls, answer_within_s: float) -> None:
+        self._calls = calls
+        self._answer_within_s = answer_within_s
+        self._closings: dict[int, asyncio.Event] = {}
+
+    async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
+        """Lets a peer in, or says what differs."""
+        return self._calls.join(request)
+
+    async def Exchange(self, request: pb.ExchangeRequest, context: Any) -> pb.ExchangeReply:
+        """Takes a distribution and answers when the step has closed."""
+        sender, step = request.sender, request.ticket.step
+        refused = self._calls.offer(request)
+        if refused is not None:
+            return refused
+        del request  # and with it the matrix
+        self.wake()
+        answer = self._calls.answer(sender, step)
+        if answer is None:
+            closing = self._closings.setdefault(step, asyncio.Event())
+            try:
+                await asyncio.wait_for(closing.wait(), self._answer_within_s)
+            except TimeoutError:
+                await context.abort(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"step {step} was not closed at its deadline"
+                )
+            answer = self._calls.answer(sender, step)
+        assert answer is not None, "a closed step has an answer"
+        return answer
+
+    async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportReply:
+        """Takes reports; a repeated one is counted once."""
+        return self._calls.report(request)
+
+    async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveReply:
+        """Lets a peer go."""
+        reply = self._calls.leave(request)
+        self.wake()
+        return reply
+
+    def wake(self) -> None:
+        """Wakes those whose step has closed."""
+        for step in [one for one in self._closings if one < self._calls.next_open_step]:
+            self._closings.pop(step).set()
+
+
+class _SecretCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Turns strangers away before anything they sent is looked at."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+        async def refuse(request: object, context: Any) -> None:
+            await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "this call does not carry the run's secret"
+            )
+
+        self._refuse = grpc.unary_unary_rpc_method_handler(refuse)
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
+    ) -> Any:
+        metadata = dict(handler_call_details.invocation_metadata or ())
+        theirs = metadata.get(METADATA_KEY, "")
+        if isinstance(theirs, str) and is_same_secret(self._secret, theirs):
+            return await continuation(handler_call_details)
+        return self._refuse
+
+
+class CoordinatorService:
+    """Runs the gRPC service in a thread until it is stopped."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        settings: ServiceSettings,
+        sink: Sink,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._coordinator = coordinator
+        self._settings = settings
+        calls = CoordinatorCalls(coordinator, settings.run_id, settings.batch_size, sink, clock)
+        self._servicer = _Servicer(calls, settings.answer_within_s)
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._started: Future[int] = Future()
+        self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
+
+    def start(self) -> str:
+        """Starts listening and returns the address for peers, host:port.
+
+        Raises:
+            ConfigError: the address or port can't be listened on.
+        """
+        keep_freed_memory()
+        self._thread.start()
+        port = self._started.result(timeout=_CALL_TIMEOUT_S)
+        return f"{self._settings.address}:{port}"
+
+    def stop(self) -> None:
+        """Stops listening; calls under way are cut off after a moment. A second call does nothing."""
+        if self._loop is not None and self._thread.is_alive():
+            assert self._stopping is not None, "a running service can be stopped"
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join(timeout=_CALL_TIMEOUT_S)
+
+    def call(self, action: Callable[[Coordinator], T]) -> T:
+        """Runs `action` on the state machine in the service's thread and returns its result."""
+        assert self._loop is not None, "the service has been started"
+
+        async def run() -> T:
+            result = action(self._coordinator)
+            self._servicer.wake()
+            return result
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_CALL_TIMEOUT_S)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:
+            if not self._started.done():
+                self._started.set_exception(error)
+            else:
+                logger.exception("the coordinator's service failed")
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        limit = codec.message_limit(
+            self._settings.batch_size, is_symmetric=self._settings.is_symmetric
+        )
+        server = grpc.aio.server(
+            interceptors=[_SecretCheck(self._settings.secret)],
+            options=[
+                ("grpc.max_send_message_length", limit),
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        add_CoordinationServicer_to_server(self._servicer, server)  # type: ignore[no-untyped-call]
+        where = f"{self._settings.address}:{self._settings.port}"
+        try:
+            port = self._listen(server, where)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"the coordinator can't listen on {where}; choose another coordinator.address or "
+                "coordinator.port"
+            ) from error
+        await server.start()
+        self._started.set_result(port)
+        ticking = asyncio.create_task(self._tick())
+        await self._stopping.wait()
+        ticking.cancel()
+        await server.stop(_STOP_GRACE_S)
+
+    def _listen(self, server: Any, where: str) -> int:
+        tls = self._settings.tls
+        if tls is None:
+            return int(server.add_insecure_port(where))
+        pair = (tls.private_key, tls.certificate_chain)
+        return int(server.add_secure_port(where, grpc.ssl_server_credentials([pair])))
+
+    async def _tick(self) -> None:
+        """Lets the state machine see time pass: at its deadlines, and once a second."""
+        while True:
+            deadline_s = self._coordinator.next_deadline_s()
+            sleep_s = _LONGEST_SLEEP_S
+            if deadline_s is not None:
+                sleep_s = min(sleep_s, max(deadline_s - self._clock(), 0.0))
+            await asyncio.sleep(sleep_s + 0.001)
+            try:
+                self._coordinator.tick(self._clock())
+            except Exception:
+                logger.exception("a look at the clock failed")
+            self._servicer.wake()

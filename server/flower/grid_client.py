@@ -1,0 +1,144 @@
+"""Sends messages to peers' nodes and collects the replies; knows when Flower itself is out of order."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from google.protobuf.message import DecodeError
+
+from dogo_fed.contracts import PeerId
+from dogo_fed.errors import ExchangeError
+from dogo_fed.wire import dogo_pb2 as pb
+from server.flower.conversation import Outgoing
+from server.flower.nodes import Node, first_line
+
+logger = logging.getLogger(__name__)
+
+_DOWN_FOR_S = 30.0
+_MESSAGE_LIVES_S = 300.0
+"""Flower's own default is twelve hours, in which a message that nobody will answer is not called lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What came back for a message: a reply, or in its place the reason why there is none."""
+
+    peer: PeerId
+    reply: pb.HostReply | None
+    why_not: str = ""
+
+
+class GridClient:
+    """Flower's messages, one under way for each peer. Whatever Flower's client raises ends here."""
+
+    def __init__(self, grid: Grid, nodes: Mapping[PeerId, Node], lease_s: float) -> None:
+        """Has sent nothing yet.
+
+        Args:
+            grid: Flower's messages.
+            nodes: where the peers are.
+            lease_s: a peer's process that hears nothing for so long may end.
+        """
+        self._grid = grid
+        self._nodes = nodes
+        self._lease_s = lease_s
+        self._under_way: dict[str, PeerId] = {}
+        self._down_since_s: float | None = None
+        self._why_down = ""
+
+    @property
+    def is_down(self) -> bool:
+        """Whether Flower did not take the last call."""
+        return self._down_since_s is not None
+
+    def check(self) -> None:
+        """Checks that Flower works, or has not been down for long.
+
+        Raises:
+            ExchangeError: it has been.
+        """
+        if self._down_since_s is not None and time.monotonic() - self._down_since_s > _DOWN_FOR_S:
+            raise ExchangeError(
+                f"Flower has taken no messages for {_DOWN_FOR_S:g} s ({self._why_down}); was the run "
+                "stopped, or has the SuperLink ended? The peers' checkpoints are kept"
+            )
+
+    def send(self, peer: PeerId, outgoing: Outgoing, round_number: int) -> bool:
+        """Sends a message; an earlier one to the same peer is waited for no more.
+
+        Returns:
+            Whether Flower took it.
+        """
+        self._under_way = {one: to for one, to in self._under_way.items() if to != peer}
+        request = outgoing.request.SerializeToString()
+        body = ConfigRecord({"request": request, "lease-s": self._lease_s})
+        message = Message(
+            RecordDict({"dogo": body}),
+            dst_node_id=self._nodes[peer].node_id,
+            message_type=outgoing.kind,
+            group_id=str(round_number),
+            ttl=_MESSAGE_LIVES_S,
+        )
+        try:
+            ids = list(self._grid.push_messages([message]))
+        except Exception as error:
+            self._failed(error)
+            return False
+        self._down_since_s = None
+        if not ids or not ids[0]:  # which of the two it is depends on the kind of grid
+            return False
+        self._under_way[ids[0]] = peer
+        return True
+
+    def collect(self) -> list[Returned]:
+        """Returns what has come back since the last call."""
+        if not self._under_way:
+            return []
+        try:
+            messages = list(self._grid.pull_messages(list(self._under_way)))
+        except Exception as error:
+            self._failed(error)
+            return []
+        self._down_since_s = None
+        found = []
+        for message in messages:
+            peer = self._under_way.pop(message.metadata.reply_to_message_id, None)
+            if peer is not None:
+                found.append(_returned(peer, message))
+        return found
+
+    def _failed(self, error: Exception) -> None:
+        self._why_down = f"{type(error).__name__}: {first_line(str(error))}"
+        if self._down_since_s is None:
+            self._down_since_s = time.monotonic()
+            logger.warning("Flower takes no messages: %s", self._why_down)
+
+
+def _returned(peer: PeerId, message: Message) -> Returned:
+    if message.has_error():
+        return Returned(peer, None, first_line(message.error.reason))
+    try:
+        body = message.content.config_records["dogo"]["reply"]
+        if not isinstance(body, bytes):
+            raise TypeError("the reply is no bytes")
+        reply = pb.HostReply.FromString(body)
+    except (KeyError, TypeError, DecodeError) as error:
+        return Returned(peer, None, f"it answered with something that is no reply: {error}")
+    stranger = next((one for one in _senders(reply) if one != peer), None)
+    if stranger is not None:
+        return Returned(peer, None, f"it speaks for {stranger!r}, which is not its peer")
+    return Returned(peer, reply)
+
+
+def _senders(reply: pb.HostReply) -> list[str]:
+    """Returns in whose name the parts of a reply speak."""
+    senders = [report.sender.peer for report in reply.reports]
+    for name in ("join", "offer", "leave"):
+        if reply.HasField(name):
+            senders.append(getattr(reply, name).sender.peer)
+    return senders

@@ -1,0 +1,54 @@
+"""Chooses the host of a run. The only module that knows both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dogo_fed.config import Host, RunConfig
+from dogo_fed.reporting import RunSummary, Sink
+from dogo_fed.run.local import run_local
+from dogo_fed.run.prepare import PreparedRun, prepare
+from dogo_fed.run.train import RunHost, conduct
+from dogo_fed.storage.run_folder import RunFolder
+from server.hosts.supervisor import Supervisor
+
+
+def launch(config: RunConfig) -> RunSummary:
+    """Runs what `config` describes, in the host it names; see `dogo_fed.run.train.train`.
+
+    Raises:
+        ConfigError, DataError, PlacementError: before anything has started.
+        DogoError: a peer could not go on; what the run has reached is in its folder.
+    """
+    return conduct(prepare(config), _HOSTS[config.host])
+
+
+def _run_processes(
+    run: PreparedRun, folder: RunFolder, sink: Sink, stop_requested: Callable[[], bool]
+) -> None:
+    from server.hosts.processes import ProcessLauncher
+
+    launcher = ProcessLauncher(run.config.threads_per_peer)
+    Supervisor(run, folder, sink, launcher, stop_requested).run()
+
+
+def _run_ray(
+    run: PreparedRun, folder: RunFolder, sink: Sink, stop_requested: Callable[[], bool]
+) -> None:
+    # Ray is imported only where it is used: that takes a second, and the other hosts do without it.
+    from server.hosts.ray_actors import RayLauncher, ray_cluster
+
+    config = run.config
+    with ray_cluster(config.ray, len(run.peer_ids)):
+        launcher = RayLauncher(config.ray, run.peer_ids, folder.run_id, config.threads_per_peer)
+        try:
+            Supervisor(run, folder, sink, launcher, stop_requested).run()
+        finally:
+            launcher.release()
+
+
+_HOSTS: dict[Host, RunHost] = {
+    Host.LOCAL: run_local,
+    Host.GRPC: _run_processes,
+    Host.RAY: _run_ray,
+}

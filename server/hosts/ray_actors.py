@@ -1,0 +1,242 @@
+"""Host "ray": one actor per peer, placed by a placement group, on a Ray of its own or a running cluster."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from clients.ray.actors import NAMESPACE, PeerActor
+from clients.ray.room import gpus_per_peer, live_nodes, room
+from dogo_fed.assignment import Assignment
+from dogo_fed.config import RayConfig
+from dogo_fed.contracts import Ending, Outcome, PeerId
+from dogo_fed.errors import PlacementError
+from dogo_fed.process_setup import thread_environment
+
+_ACTOR_START_S = 120.0
+_PROBE_S = 10.0
+_NODE_ID_SHOWN = 8
+
+
+@contextmanager
+def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
+    """Joins the cluster at `settings.address`, or starts one of its own and ends it.
+
+    Raises:
+        PlacementError: there is no cluster at this address, or none can be started here.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own = settings.address is None
+    options: dict[str, Any] = {"address": "local" if own else settings.address}
+    if own:
+        cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_per_peer * num_peers))
+        options |= {"num_cpus": cpus, "include_dashboard": False}
+    try:
+        if settings.address is not None:
+            _probe(settings.address)
+        with warnings.catch_warnings():
+            # Announces that actors without GPUs will see all of them one day; ours are told theirs.
+            warnings.filterwarnings("ignore", message="Tip: In future versions of Ray")
+            with _keep_sigterm():
+                ray.init(
+                    namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options
+                )
+    except Exception as error:  # ray.init fails in many ways
+        what = (
+            "a Ray can't be started" if own else f"no Ray cluster at ray.address={settings.address}"
+        )
+        raise PlacementError(f"{what}: {_first_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class RayHandle:
+    """A peer's actor."""
+
+    def __init__(self, peer: PeerId, actor: Any, assignment: Assignment) -> None:
+        self._actor = actor
+        try:
+            self._where = ray.get(actor.where.remote(), timeout=_ACTOR_START_S)
+        except GetTimeoutError as error:
+            ray.kill(actor)
+            raise PlacementError(
+                f"the actor of peer {peer} did not start within {_ACTOR_START_S:g} s"
+            ) from error
+        except RayError as error:
+            raise PlacementError(
+                f"the actor of peer {peer} can't be started: {_first_line(error)}"
+            ) from error
+        self._run = actor.run.remote(assignment.to_json())
+
+    def where(self) -> str:
+        """Returns the node's address and Ray's id of it, process id and GPUs."""
+        node_id, gpus = self._where["node_id"], self._where["cuda_visible_devices"]
+        return (
+            f"node {_address_of(node_id)} ({node_id[:_NODE_ID_SHOWN]}) process {self._where['pid']} "
+            f"GPU {gpus or 'none'}"
+        )
+
+    def ending(self) -> Ending | str | None:
+        """Returns how it ended, a sentence if it died, or None while it runs."""
+        ready, _ = ray.wait([self._run], timeout=0)
+        if not ready:
+            return None
+        try:
+            value, message = ray.get(ready[0], timeout=_ACTOR_START_S)
+        except RayActorError:
+            return f"died (its actor's process {self._where['pid']} is gone)"
+        except RayError as error:
+            return f"failed: {_first_line(error)}"
+        return Ending(Outcome(value), message)
+
+    def kill(self) -> None:
+        """Ends the actor at once; a second call does nothing."""
+        ray.kill(self._actor, no_restart=True)
+
+
+class RayLauncher:
+    """Starts peers as actors, each in a bundle of its own of one placement group."""
+
+    def __init__(
+        self, settings: RayConfig, peers: tuple[PeerId, ...], run_id: str, threads_per_peer: int
+    ) -> None:
+        """Reserves room for all peers.
+
+        Raises:
+            PlacementError: the cluster has no room; the message says what is missing.
+        """
+        self._settings = settings
+        self._peers = peers
+        self._run_id = run_id
+        self._threads_per_peer = threads_per_peer
+        self._gpus = gpus_per_peer(settings, len(peers))
+        self._group = self._reserve()
+
+    def listen_address(self) -> str:
+        """Returns loopback where the cluster is this node alone, else this node's own address."""
+        return address_for_peers()
+
+    def start(self, peer: PeerId, number: int, assignment: Assignment) -> RayHandle:
+        """Starts an actor for `peer` in its bundle."""
+        actor = (
+            ray.remote(PeerActor)
+            .options(
+                name=f"{self._run_id}/{peer}/{number}",
+                namespace=NAMESPACE,
+                num_cpus=self._settings.cpus_per_peer,
+                num_gpus=self._gpus,
+                max_restarts=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    placement_group=self._group,
+                    placement_group_bundle_index=self._peers.index(peer),
+                ),
+                runtime_env={"env_vars": thread_environment(self._threads_per_peer)},
+            )
+            .remote()
+        )
+        return RayHandle(peer, actor, assignment)
+
+    def wait(self, seconds: float) -> None:
+        """Lets time pass; the actors need nothing of this process."""
+        time.sleep(seconds)
+
+    def release(self) -> None:
+        """Gives the room back."""
+        remove_placement_group(self._group)
+
+    def _reserve(self) -> PlacementGroup:
+        bundle = {"CPU": self._settings.cpus_per_peer, "GPU": self._gpus}
+        bundle = {name: amount for name, amount in bundle.items() if amount > 0}
+        if not bundle:
+            bundle = {"CPU": 0.001}
+        group = placement_group(
+            [dict(bundle) for _ in self._peers], strategy=self._settings.placement.value
+        )
+        if not group.wait(timeout_seconds=self._settings.placement_timeout_s):
+            remove_placement_group(group)
+            raise PlacementError(
+                f"Ray has no room for {len(self._peers)} peers of {bundle} each, placement "
+                f"{self._settings.placement.value} after {self._settings.placement_timeout_s:g} s; "
+                f"{room()}. Lower ray.cpus_per_peer or ray.gpus_per_peer, or choose another ray.placement"
+            )
+        return group
+
+
+@contextmanager
+def _keep_sigterm() -> Iterator[None]:
+    """Takes SIGTERM back from `ray.init`, which would have it end the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _probe(address: str) -> None:
+    """Makes sure that somebody who speaks gRPC answers; else `ray.init` tries for twelve minutes.
+
+    Raises:
+        ValueError, OSError: nobody does, or this is no address.
+    """
+    from ray._private.services import canonicalize_bootstrap_address  # what "auto" stands for
+
+    if "://" in address:
+        raise ValueError(
+            "Ray Client is not supported, because peers have to reach the coordinator in this process: "
+            "submit a job instead (docs/ray.md)"
+        )
+    found = str(canonicalize_bootstrap_address(address))
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
+    except OSError as error:
+        raise ConnectionError(f"nothing answers at {found} ({error})") from error
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return  # an answer would take the cluster's certificates
+    with grpc.insecure_channel(found, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_PROBE_S)
+        except grpc.FutureTimeoutError as error:
+            raise ConnectionError(
+                f"what answers at {found} is not Ray's GCS; its port is 6379 unless `ray start` was told "
+                "otherwise (8265 is the dashboard's, 10001 Ray Client's)"
+            ) from error
+
+
+def address_for_peers() -> str:
+    """Returns loopback where the cluster is this node alone, else this node's own address."""
+    mine = _address_of(ray.get_runtime_context().get_node_id())
+    is_alone = {node["NodeManagerAddress"] for node in live_nodes()} <= {mine}
+    return "127.0.0.1" if is_alone else mine
+
+
+def _address_of(node_id: str) -> str:
+    """Returns the address by which the cluster knows this node."""
+    for node in ray.nodes():
+        if node["NodeID"] == node_id:
+            return str(node["NodeManagerAddress"])
+    return str(ray.util.get_node_ip_address())
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,72 @@
+"""How GPUs are shared out among peers; Ray only says what there is."""
+
+from __future__ import annotations
+
+import pytest
+
+from clients.ray import room
+from dogo_fed.config import RayConfig
+from dogo_fed.errors import PlacementError
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """GPUs of each node; tests fill it."""
+    gpus: list[float] = []
+    monkeypatch.setattr(
+        room, "live_nodes", lambda: [{"Resources": {"GPU": one} if one else {}} for one in gpus]
+    )
+    return gpus
+
+
+def shared(num_peers: int, gpus_per_peer: float | None = None) -> float:
+    return room.gpus_per_peer(RayConfig(gpus_per_peer=gpus_per_peer), num_peers)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "num_peers", "asked", "share"),
+    [
+        ([0.0, 0.0], 5, None, 0.0),
+        ([2.0], 2, None, 1.0),
+        ([1.0, 1.0], 2, None, 1.0),
+        ([2.0], 5, 0.0, 0.0),
+        ([2.0], 3, 0.5, 0.5),
+        ([1.0, 1.0], 6, 0.33, 0.33),
+        ([1.0], 10, 0.1, 0.1),
+        ([4.0, 3.0], 3, 2.0, 2.0),
+    ],
+)
+def test_what_fits(
+    nodes: list[float], num_peers: int, asked: float | None, share: float, cluster: list[float]
+) -> None:
+    cluster.extend(nodes)
+    assert shared(num_peers, asked) == share
+
+
+@pytest.mark.parametrize(
+    ("nodes", "num_peers", "asked", "advice"),
+    [
+        ([2.0], 3, None, "ray.gpus_per_peer=0.5"),
+        ([2.0], 3, 0.66, "ray.gpus_per_peer=0.5"),
+        ([1.0, 1.0], 7, 0.5, "ray.gpus_per_peer=0.25"),
+        ([0.0], 2, 1.0, "ray.gpus_per_peer=0,"),
+        ([3.0, 3.0], 3, 2.0, "ray.gpus_per_peer=1,"),
+        ([1.0, 1.0], 1, 2.0, "no node of the cluster has more than 1"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_what_would(
+    nodes: list[float], num_peers: int, asked: float | None, advice: str, cluster: list[float]
+) -> None:
+    cluster.extend(nodes)
+    with pytest.raises(PlacementError, match="GPU") as told:
+        shared(num_peers, asked)
+    assert advice in str(told.value)
+
+
+def test_the_advice_always_fits(cluster: list[float]) -> None:
+    cluster.extend([1.0, 2.0])
+    for num_peers in range(4, 60):
+        with pytest.raises(PlacementError) as told:
+            shared(num_peers)
+        advised = float(str(told.value).split("ray.gpus_per_peer=")[1].split(",")[0])
+        assert advised > 0 and shared(num_peers, advised) == advised

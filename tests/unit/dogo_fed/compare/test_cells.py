@@ -1,0 +1,195 @@
+"""The cells of a comparison: which there are, what each is, in which order, and how far each is."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.standing import Standing, finished_summary, standing_of
+from dogo_fed.errors import ConfigError
+from tests.support.comparison_cells import PEER, made_cells, made_experiment, write_summary
+
+BOTH = {"big": (0.5, 0.4), "small": (0.5, 0.4)}
+OUT = Path("/somewhere/out")
+
+
+def test_a_pair_has_a_solo_a_dogo_and_two_offline_cells_a_seed() -> None:
+    cells = made_cells(made_experiment(seeds=[3, 1]), OUT)
+    assert [cell.id for cell in cells] == [
+        "solo/pair/synthetic/3",
+        "offline-big/pair/synthetic/3",
+        "offline-small/pair/synthetic/3",
+        "dogo/pair/synthetic/3",
+        "solo/pair/synthetic/1",
+        "offline-big/pair/synthetic/1",
+        "offline-small/pair/synthetic/1",
+        "dogo/pair/synthetic/1",
+    ]
+    assert all(cell.folder == OUT / "cells" / cell.id for cell in cells)
+    assert [cell.config.seed for cell in cells] == [3] * 4 + [1] * 4
+
+
+def test_each_cell_comes_after_what_it_needs_and_needs_its_own_seed() -> None:
+    experiment = made_experiment(peers=["pair", "other"], data=["synthetic", "more"])
+    seen: set[str] = set()
+    for cell in made_cells(experiment, OUT):
+        assert seen.issuperset(cell.needs)
+        if cell.column.method is Method.OFFLINE:
+            assert cell.needs == (f"solo/{cell.peers}/{cell.data}/{cell.seed}",)
+        else:
+            assert cell.needs == ()
+        seen.add(cell.id)
+    assert len(seen) == 2 * 2 * 3 * 4
+
+
+def test_a_student_among_three_is_taught_by_the_two_others_as_they_were_alone() -> None:
+    cells = made_cells(made_experiment(seeds=[0]), OUT, names=("a", "b", "c"))
+    offline = {cell.student: cell for cell in cells if cell.column.method is Method.OFFLINE}
+    assert sorted(offline) == ["a", "b", "c"]
+    solo = str(OUT / "cells" / "solo" / "pair" / "synthetic" / "0")
+    for student, cell in offline.items():
+        sources = {name: peer.frozen_from for name, peer in cell.config.peers.items()}
+        assert sources == {name: None if name == student else solo for name in "abc"}
+        assert cell.config.exchanges
+        assert cell.learners == (student,)
+
+
+def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
+    methods = list(Method)
+    cells = {
+        cell.column.method: cell.config
+        for cell in made_cells(made_experiment(methods=methods), OUT)
+    }
+    solo = dataclasses.replace(cells[Method.SOLO], run_dir=None)
+    assert not solo.exchanges
+    dogo = dataclasses.replace(cells[Method.DOGO], run_dir=None)
+    assert dogo.exchanges
+    assert dataclasses.replace(dogo, exchange=solo.exchange) == solo
+    supervised = dataclasses.replace(cells[Method.SUPERVISED], run_dir=None)
+    assert {peer.objective.name for peer in supervised.peers.values()} == {"supervised"}
+    objective = solo.peers["big"].objective
+    restored = {
+        name: dataclasses.replace(peer, objective=objective)
+        for name, peer in supervised.peers.items()
+    }
+    assert dataclasses.replace(supervised, peers=restored) == solo
+
+
+def test_offline_brings_its_teachers_and_dogo_does_not() -> None:
+    def methods(*wanted: Method) -> set[str]:
+        cells = made_cells(made_experiment(methods=list(wanted), seeds=[0]), OUT)
+        return {cell.column.method.value for cell in cells}
+
+    assert methods(Method.OFFLINE) == {"solo", "offline"}
+    assert methods(Method.DOGO) == {"dogo"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": []}, ["methods", "empty"]),
+        ({"seeds": []}, ["seeds", "empty"]),
+        ({"seeds": [1, 2, 1]}, ["seeds", "twice", "1, 2, 1"]),
+        ({"methods": [Method.SOLO, Method.SOLO]}, ["methods", "twice", "solo"]),
+        ({"variants": {"a/b": ["exchange.every_steps=2"]}}, ["a/b", "folder"]),
+        ({"data": ["../up"]}, ["'../up'", "folder"]),
+        ({"peers": [""]}, ["''", "folder"]),
+    ],
+)
+def test_impossible_experiments_are_refused(changes, words) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        made_experiment(**changes)
+    assert all(word in str(refusal.value) for word in words), refusal.value
+
+
+def test_one_peer_has_nobody_to_learn_from() -> None:
+    with pytest.raises(ConfigError, match=r"need at least 2 peers.*only one"):
+        made_cells(made_experiment(), OUT, names=("one",))
+    assert len(made_cells(made_experiment(methods=[Method.SOLO]), OUT, names=("one",))) == 3
+
+
+def test_standing_from_nothing_to_finished(tmp_path: Path) -> None:
+    (cell, *_) = made_cells(made_experiment(), tmp_path)
+    assert standing_of(cell, {}) is Standing.NEW
+    cell.folder.mkdir(parents=True)
+    assert standing_of(cell, {}) is Standing.NEW
+    write_summary(cell, BOTH)
+    (cell.folder / "summary.json").rename(tmp_path / "summary.json")
+    assert standing_of(cell, {}) is Standing.INTERRUPTED
+    assert finished_summary(cell) is None
+    shutil.copy(tmp_path / "summary.json", cell.folder / "summary.json")
+    assert standing_of(cell, {}) is Standing.FINISHED
+    assert standing_of(cell, {"linear": {}}) is Standing.TRAINED
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"peers": {}}'])
+def test_a_summary_that_is_none_is_not_an_end(content: str, tmp_path: Path) -> None:
+    (cell, *_) = made_cells(made_experiment(), tmp_path)
+    write_summary(cell, BOTH)
+    (cell.folder / "summary.json").write_text(content)
+    assert standing_of(cell, {}) is Standing.INTERRUPTED
+
+
+def test_a_run_that_lost_a_peer_or_was_stopped_is_not_finished(tmp_path: Path) -> None:
+    first, second, *_ = made_cells(made_experiment(), tmp_path)
+    write_summary(first, {"big": (0.5, 0.4)})
+    assert standing_of(first, {}) is Standing.INTERRUPTED
+    write_summary(second, BOTH, events=[{"kind": "stopped", "message": "by the user"}])
+    assert standing_of(second, {}) is Standing.INTERRUPTED
+
+
+def test_other_settings_in_the_folder_are_an_error_that_names_them(tmp_path: Path) -> None:
+    (cell, *_) = made_cells(made_experiment(), tmp_path)
+    write_summary(cell, BOTH)
+    (longer, *_) = made_cells(made_experiment(), tmp_path, steps=20)
+    with pytest.raises(
+        ConfigError, match=r"solo/pair/synthetic/0.*steps is 10 there and 20 now.*out="
+    ):
+        standing_of(longer, {})
+    (other, *_) = made_cells(made_experiment(), tmp_path, names=("big", "tiny"))
+    with pytest.raises(ConfigError, match=r"peers\.small.*not set now|not set there"):
+        standing_of(other, {})
+
+
+def test_who_learns_alone_may_be_taught_otherwise(tmp_path: Path) -> None:
+    """Solo cells serve all settings of the teaching; the cells that were taught do not."""
+    for cell in made_cells(made_experiment(seeds=[0]), tmp_path):
+        write_summary(cell, BOTH)
+    changes = {
+        "exchange": {"every_steps": 3},
+        "peers": {name: {**PEER, "kl_temperature": 0.5} for name in ("big", "small")},
+    }
+    for key, value in changes.items():
+        for cell in made_cells(made_experiment(seeds=[0]), tmp_path, **{key: value}):
+            if cell.column.method is Method.SOLO:
+                assert standing_of(cell, {}) is Standing.FINISHED
+            else:
+                with pytest.raises(ConfigError, match="other settings"):
+                    standing_of(cell, {})
+
+
+def test_where_it_is_run_does_not_matter(tmp_path: Path) -> None:
+    cells = made_cells(made_experiment(seeds=[0]), tmp_path / "here")
+    for cell in cells:
+        write_summary(cell, BOTH)
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = made_cells(
+        made_experiment(seeds=[0]),
+        tmp_path / "there",
+        host="grpc",
+        checkpoint={"every_steps": 5},
+        ray={"address": "auto"},
+    )
+    assert {standing_of(cell, {}) for cell in moved} == {Standing.FINISHED}
+
+
+def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
+    (cell, *_) = made_cells(made_experiment(), tmp_path)
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="without a readable config"):
+        standing_of(cell, {})

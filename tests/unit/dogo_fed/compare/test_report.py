@@ -1,0 +1,263 @@
+"""The table, the sheet, the data and the picture of a comparison, from fixed summaries."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from dogo_fed.compare.comparison import CellReport, Comparison, compare
+from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column, Method
+from dogo_fed.compare.picture import draw_comparison
+from dogo_fed.compare.report import difference, to_csv, to_json, to_markdown, write_comparison
+from dogo_fed.compare.statistics import paired_difference
+from dogo_fed.compare.variants_picture import draw_variants
+from tests.support.command_line import REPOSITORY
+from tests.support.comparison_cells import made_cells, made_experiment, write_summary
+
+SOLO_SCORES = {0: (0.800, 0.600), 1: (0.810, 0.700), 2: (0.820, 0.650)}
+DOGO_SCORES = {0: (0.820, 0.590), 1: (0.832, 0.688), 2: (0.838, 0.639)}
+OFFLINE_SCORES = {0: (0.815, 0.600), 1: (0.834, 0.700), 2: (0.836, 0.650)}
+
+PAGE = REPOSITORY / "tests" / "golden" / "compare.md"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Comparison:
+    return comparison_in(tmp_path)
+
+
+def comparison_in(out: Path, without: tuple[str, ...] = (), **changes) -> Comparison:
+    experiment = made_experiment(**changes)
+    cells = made_cells(experiment, out)
+    by_method = {Method.SOLO: SOLO_SCORES, Method.DOGO: DOGO_SCORES, Method.OFFLINE: OFFLINE_SCORES}
+    reports = []
+    for cell in cells:
+        outcome = "finished"
+        if cell.id in without:
+            outcome = "failed"
+        else:
+            scores = by_method[cell.column.method][cell.seed]
+            write_summary(cell, {"big": scores, "small": scores})
+        reports.append(
+            CellReport(
+                id=cell.id,
+                folder=str(cell.folder),
+                outcome=outcome,
+                message="" if outcome == "finished" else "died of signal 9",
+            )
+        )
+    return compare(experiment, cells, reports)
+
+
+def test_the_page(made: Comparison, request: pytest.FixtureRequest) -> None:
+    page = to_markdown(made)
+    if request.config.getoption("--rewrite-golden"):
+        PAGE.write_text(page)
+    assert page == PAGE.read_text()
+    assert "## pair, synthetic: kNN (top-1, %)" in page
+    assert "hurts" in page.split("kNN", 1)[1]
+    assert "not finished" not in page
+    assert "256 KiB" in page and "nothing" in page and "1 min 00 s" in page
+    assert all(len(line) < 200 or not line.startswith("|") for line in page.splitlines())
+
+
+def test_columns_of_a_table_line_up(made: Comparison) -> None:
+    tables: list[list[str]] = [[]]
+    for line in to_markdown(made).splitlines():
+        if line.startswith("|"):
+            tables[-1].append(line)
+        elif tables[-1]:
+            tables.append([])
+    assert len(tables) == 4
+    for table in filter(None, tables):
+        assert len({len(line) for line in table}) == 1
+
+
+def test_what_hurts_is_said_as_plainly_as_what_helps(made: Comparison) -> None:
+    verdicts = {
+        (row.metric, row.peer): row.difference(DOGO, SOLO).verdict.value for row in made.rows
+    }
+    assert verdicts == {
+        ("linear_top1", "big"): "helps",
+        ("linear_top1", "small"): "helps",
+        ("knn_top1", "big"): "hurts",
+        ("knn_top1", "small"): "hurts",
+    }
+
+
+def test_a_student_is_judged_by_its_own_cell(tmp_path: Path) -> None:
+    experiment = made_experiment(seeds=[0])
+    cells = made_cells(experiment, tmp_path)
+    for cell in cells:
+        frozen = {"big": (0.1, 0.1), "small": (0.1, 0.1)}
+        if cell.student is not None:
+            frozen[cell.student] = (0.9, 0.9)
+        write_summary(cell, frozen)
+    rows = compare(experiment, cells, []).rows
+    assert {row.peer: row.scores[OFFLINE][0] for row in rows} == {"big": 0.9, "small": 0.9}
+
+
+def test_a_failed_cell_costs_a_pair_and_is_named(tmp_path: Path) -> None:
+    made = comparison_in(tmp_path, without=("dogo/pair/synthetic/1",))
+    page = to_markdown(made)
+    assert "## Cells that are not finished\n\n- dogo/pair/synthetic/1: failed: died of" in page
+    assert made.rows[0].difference(DOGO, SOLO).n == 2
+    assert made.rows[0].spread(SOLO).n == 3
+    assert "n=2" in page
+
+
+def test_one_seed_has_neither_deviation_nor_interval(tmp_path: Path) -> None:
+    page = to_markdown(comparison_in(tmp_path, seeds=[0]))
+    row = next(line for line in page.splitlines() if line.startswith("| big"))
+    assert [cell.strip() for cell in row.strip("|").split("|")][1:] == [
+        "80.0", "81.5", "82.0", "+2.0 n=1", "not shown", "+0.5 n=1",
+    ]  # fmt: skip
+
+
+def test_nothing_finished_is_said(tmp_path: Path) -> None:
+    experiment = made_experiment()
+    made = compare(experiment, made_cells(experiment, tmp_path), [])
+    assert "nothing to compare" in to_markdown(made)
+    assert to_csv(made).count("\n") == 1
+    draw_comparison(made, tmp_path / "compare.png")
+    assert (tmp_path / "compare.png").stat().st_size > 1000
+
+
+def test_a_metric_that_was_not_measured_has_no_table(tmp_path: Path) -> None:
+    experiment = made_experiment(methods=[Method.SOLO, Method.DOGO])
+    cells = made_cells(experiment, tmp_path)
+    for cell in cells:
+        write_summary(cell, {"big": (None, 0.5), "small": (None, 0.5)})
+    made = compare(experiment, cells, [])
+    assert {row.metric for row in made.rows} == {"knn_top1"}
+    assert "linear" not in to_markdown(made)
+    assert "verdict" in to_markdown(made) and "offline" not in to_markdown(made)
+
+
+def test_resumed_cells_do_not_count_as_time_and_missed_steps_are_marked(tmp_path: Path) -> None:
+    experiment = made_experiment(methods=[Method.SOLO, Method.DOGO], seeds=[0, 1])
+    cells = made_cells(experiment, tmp_path)
+    both = {"big": (0.5, 0.5), "small": (0.5, 0.5)}
+    resumed = [{"kind": "resumed", "message": "at step 5"}]
+    for cell in cells:
+        if cell.column.method is Method.DOGO:
+            write_summary(cell, both, wall_s=50.0, steps_trained=9)
+        else:
+            is_first = cell.seed == 0
+            write_summary(cell, both, wall_s=3.0 if is_first else 40.0, events=resumed[:is_first])
+    costs = {cost.column.method: cost for cost in compare(experiment, cells, []).costs}
+    assert costs[Method.SOLO].wall_s == 40.0 and not costs[Method.SOLO].is_short
+    assert costs[Method.DOGO].wall_s == 50.0 and costs[Method.DOGO].is_short
+    assert costs[Method.SOLO].images == costs[Method.DOGO].images == 2560
+    assert "10*" in to_markdown(compare(experiment, cells, []))
+
+
+def test_sheet_and_data_hold_the_numbers(made: Comparison, tmp_path: Path) -> None:
+    write_comparison(made, tmp_path)
+    assert {path.name for path in tmp_path.glob("compare.*")} == {
+        "compare.json", "compare.csv", "compare.md",
+    }  # fmt: skip
+    data = json.loads((tmp_path / "compare.json").read_text())
+    assert data == json.loads(json.dumps(to_json(made)))
+    first = data["rows"][0]
+    assert first["methods"]["solo"]["scores"] == {"0": 0.8, "1": 0.81, "2": 0.82}
+    expected = paired_difference(
+        {seed: score[0] for seed, score in DOGO_SCORES.items()},
+        {seed: score[0] for seed, score in SOLO_SCORES.items()},
+    )
+    assert first["dogo_minus"]["solo"]["low"] == pytest.approx(expected.low)
+    assert len(data["cells"]) == 12
+    (sheet, *_) = csv.DictReader(io.StringIO((tmp_path / "compare.csv").read_text()))
+    assert sheet["dogo_minus_solo_verdict"] == "helps"
+    assert float(sheet["dogo_minus_solo_high"]) == pytest.approx(expected.high)
+    assert float(sheet["solo_mean"]) == pytest.approx(0.81)
+
+
+def test_the_picture_is_drawn(made: Comparison, tmp_path: Path) -> None:
+    many = dataclasses.replace(
+        made,
+        rows=tuple(
+            dataclasses.replace(row, data=f"data{number}")
+            for number in range(8)
+            for row in made.rows
+        ),
+    )
+    for name, one in (("few", made), ("many", many)):
+        draw_comparison(one, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+VARIANTS = {
+    "weak": ["peers.big.distill_weight=0.1"],
+    "rare": ["exchange.every_steps=4"],
+    "both_ways": ["exchange.symmetric=true"],
+}
+BY_VARIANT = {None: 0.0, "weak": 0.01, "rare": -0.03, "both_ways": 0.0}
+
+
+@pytest.fixture
+def with_variants(tmp_path: Path) -> Comparison:
+    experiment = made_experiment(methods=[Method.SOLO, Method.DOGO], variants=VARIANTS)
+    cells = made_cells(experiment, tmp_path)
+    for cell in cells:
+        linear, knn = (SOLO_SCORES if cell.column.method is Method.SOLO else DOGO_SCORES)[cell.seed]
+        scores = (linear + BY_VARIANT[cell.column.variant], knn)
+        write_summary(cell, {"big": scores, "small": scores})
+    return compare(experiment, cells, [])
+
+
+def test_variants_are_compared_with_solo_and_with_dogo(with_variants: Comparison) -> None:
+    row = with_variants.rows[0]
+    weak, rare = Column(Method.DOGO, "weak"), Column(Method.DOGO, "rare")
+    assert row.metric == "linear_top1"
+    assert row.scores[DOGO] == {seed: one[0] for seed, one in DOGO_SCORES.items()}
+    own = row.difference(DOGO, SOLO).mean
+    assert row.difference(weak, SOLO).mean == pytest.approx(own + 0.01)
+    assert row.difference(rare, DOGO).mean == pytest.approx(-0.03)
+    assert row.difference(weak, SOLO).verdict.value == "helps"
+
+
+def test_variants_cost_what_they_send(with_variants: Comparison) -> None:
+    bytes_per_step = {cost.column.name: cost.bytes_per_step for cost in with_variants.costs}
+    assert bytes_per_step == {
+        "solo": 0,
+        "dogo": 4 * 256**2,
+        "dogo-weak": 4 * 256**2,
+        "dogo-rare": 256**2,
+        "dogo-both_ways": 8 * 256**2,
+    }
+
+
+def test_variants_have_a_table_fields_and_a_picture(
+    with_variants: Comparison, tmp_path: Path
+) -> None:
+    page = to_markdown(with_variants)
+    assert "- weak: `peers.big.distill_weight=0.1`" in page
+    table = page.split("variant of dogo", 1)[1].split("\n\n", 1)[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    named = {(row[0], row[1]): row for row in rows[2:]}
+    assert set(named) == {(peer, one) for peer in ("big", "small") for one in VARIANTS}
+    assert named["big", "weak"][2].startswith("84.0") and named["big", "weak"][4] == "helps"
+    data = to_json(with_variants)
+    assert data["variants"] == VARIANTS
+    assert data["rows"][0]["variants"]["rare"]["minus"]["dogo"]["mean"] == pytest.approx(-0.03)
+    (sheet, *_) = csv.DictReader(io.StringIO(to_csv(with_variants)))
+    assert float(sheet["dogo-weak_minus_dogo_mean"]) == pytest.approx(0.01)
+    assert sheet["dogo-weak_minus_solo_verdict"] == "helps"
+    for picture in (draw_variants, draw_comparison):
+        picture(with_variants, tmp_path / "one.png")
+        assert (tmp_path / "one.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    nothing = dataclasses.replace(with_variants, rows=())
+    draw_variants(nothing, tmp_path / "none.png")
+    assert (tmp_path / "none.png").stat().st_size > 1000
+
+
+def test_a_difference_reads_with_a_true_minus_sign() -> None:
+    assert difference(paired_difference({0: 0.5, 1: 0.5}, {0: 0.51, 1: 0.51})).startswith(
+        "\u22121.0 [\u22121.0, \u22121.0] n=2"
+    )

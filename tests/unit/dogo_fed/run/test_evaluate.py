@@ -1,0 +1,339 @@
+"""A run's encoders and weights files under protocols: what is read, what is written, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from configs.compose import compose_run
+from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
+from dogo_fed.contracts import Score
+from dogo_fed.data.synthetic import synthetic
+from dogo_fed.errors import CheckpointError, ConfigError
+from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options
+from dogo_fed.models.weights import load_weights, read_weights
+from dogo_fed.reporting.scores import CSV_COLUMNS, ScoreSheet, means, scores_table, write_sheet
+from dogo_fed.run.evaluate import (
+    WeightsFile,
+    check_split,
+    evaluate_run,
+    evaluate_subjects,
+    open_file,
+    open_run,
+    with_targets,
+)
+from dogo_fed.run.train import train
+from server.commands.evaluation_request import as_lists, compose_evaluation
+
+CNN = ComponentConfig(name="small_cnn", options={"width": 4})
+LIMITED = {"fractions": [0.1], "per_class": [3], "draws": 2}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]:
+    """A run of two peers, seconds long."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    config = compose_run(
+        [
+            "host=local", "data=synthetic", "data.options.size=120", "data.options.test_size=60",
+            "steps=2", "steps_per_round=2", "batch_size=16", "eval.knn_k=10", "eval.linear_epochs=3",
+            "peers.wide.backbone.options.width=1", f"run_dir={folder}",
+        ]
+    )  # fmt: skip
+    train(config)
+    return folder, config
+
+
+def test_linear_and_knn_are_the_numbers_of_the_summary(finished: tuple[Path, RunConfig]) -> None:
+    folder, config = finished
+    summary = json.loads((folder / "summary.json").read_text())["peers"]
+    linear = evaluate_run(folder, config, "linear", {"epochs": 3})
+    knn = evaluate_run(folder, config, "knn", {"k": 10}, peers=["wide"])
+    assert set(linear) == {"resnet", "wide"} and set(knn) == {"wide"}
+    for peer, (score,) in linear.items():
+        assert score.value == summary[peer]["linear_top1"]
+        assert score.low < score.value < score.high
+    assert knn["wide"][0].value == summary["wide"]["knn_top1"]
+
+
+def test_three_files_that_say_the_same(finished: tuple[Path, RunConfig]) -> None:
+    folder, config = finished
+    exported = (folder / "peers" / "wide" / "encoder.safetensors").read_bytes()
+    scores = evaluate_run(folder, config, "limited_labels", LIMITED)
+    stem = folder / "evaluation" / "limited_labels"
+    content = json.loads(stem.with_suffix(".json").read_text())
+    assert content["options"] == LIMITED and content["seed"] == config.seed
+    with stem.with_suffix(".csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == CSV_COLUMNS
+    for peer, its_scores in scores.items():
+        in_json = [Score(**one) for one in content["encoders"][peer]["scores"]]
+        assert in_json == its_scores
+        in_csv = [row for row in rows if row["encoder"] == peer]
+        assert [float(row["value"]) for row in in_csv] == [score.value for score in its_scores]
+        assert [(row["condition"], int(row["draw"])) for row in in_csv] == [
+            (score.condition, score.draw) for score in its_scores
+        ]
+    assert stem.with_suffix(".png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert not [path for path in stem.parent.iterdir() if path.name.startswith(".")]
+    assert (folder / "peers" / "wide" / "encoder.safetensors").read_bytes() == exported
+
+
+def test_nothing_global_changes(finished: tuple[Path, RunConfig]) -> None:
+    folder, config = finished
+    threads, random_before = torch.get_num_threads(), torch.get_rng_state()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    evaluate_run(folder, config, "knn", {"k": 10})
+    assert torch.get_num_threads() == threads
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+    assert torch.equal(torch.get_rng_state(), random_before)
+
+
+def test_features_are_extracted_once_for_all_draws(
+    finished: tuple[Path, RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dogo_fed.evaluation.subject as module
+
+    calls = []
+    original = module.extract_features
+
+    def counting(*args: object, **options: object) -> object:
+        calls.append(1)
+        return original(*args, **options)
+
+    monkeypatch.setattr(module, "extract_features", counting)
+    subjects = open_run(*finished, peers=["wide"])
+    evaluate_subjects(subjects, "limited_labels", {**LIMITED, "draws": 3}, source="x")
+    evaluate_subjects(subjects, "knn", {"k": 5}, source="x")
+    assert len(calls) == 2
+
+
+def test_what_is_missing_is_said(finished: tuple[Path, RunConfig], tmp_path: Path) -> None:
+    folder, config = finished
+    with pytest.raises(ConfigError, match="no peer 'tall' in finished; its peers are resnet, wide"):
+        evaluate_run(folder, config, "knn", {}, peers=["tall"])
+    with pytest.raises(ConfigError, match="did you mean 'linear'"):
+        evaluate_run(folder, config, "linea", {})
+    with pytest.raises(ConfigError, match="is what the encoder was trained on"):
+        evaluate_run(folder, config, "ood", {})
+    with pytest.raises(CheckpointError, match=r"peer 'resnet' has no encoder.*when the run ends"):
+        evaluate_run(tmp_path, config, "knn", {})
+    assert not (tmp_path / "evaluation").exists()
+    other = dataclasses.replace(
+        config,
+        peers={"wide": dataclasses.replace(config.peers["wide"], backbone=CNN)},
+    )
+    with pytest.raises(CheckpointError, match=r"does not fit the backbone SmallCNN: missing: "):
+        evaluate_run(folder, other, "knn", {})
+
+
+def test_a_failure_leaves_no_file(finished: tuple[Path, RunConfig], tmp_path: Path) -> None:
+    folder, config = finished
+    with pytest.raises(ConfigError, match="labelled images of class 0"):
+        evaluate_run(folder, config, "limited_labels", {"per_class": [1000]})
+    assert not [p for p in folder.rglob("*") if "partial" in p.name]
+
+
+def test_digits_m_transfers_to_digits_of_the_same_split() -> None:
+    home = DataConfig(name="digits_m", options={"seed": 7})
+    assert with_targets("ood", {}, home) == {
+        "targets": [{"name": "digits", "options": {"seed": 7}}]
+    }
+    assert with_targets("linear", {"epochs": 3}, home) == {"epochs": 3}
+    with pytest.raises(ConfigError, match="digits with seed 0 would test digits"):
+        with_targets("ood", {"targets": ["digits"]}, home)
+    check_split(home, "fashion_mnist", {})
+    check_split(home, "digits", {"seed": 7})
+
+
+# ---- weights files ----
+
+
+def small_cnn() -> nn.Module:
+    from dogo_fed.models.small_cnn import SmallCNN
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return SmallCNN(image_size=16, in_channels=3, width=4)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "wrapped", "parallel"])
+def test_a_weights_file_scores_as_the_encoder_in_memory(kind: str, tmp_path: Path) -> None:
+    state = small_cnn().state_dict()
+    classifier = {"fc.weight": torch.zeros(10, 3), "fc.bias": torch.zeros(10)}
+    path = tmp_path / ("mine.safetensors" if kind == "safetensors" else "mine.pt")
+    if kind == "safetensors":
+        save_file({**state, **classifier}, path)
+    elif kind == "parallel":
+        torch.save({f"module.{name}": tensor for name, tensor in state.items()}, path)
+    else:
+        content = {**state, **classifier}
+        torch.save({"state_dict": content, "epoch": 3} if kind == "wrapped" else content, path)
+    dataset = synthetic(size=80, test_size=40)
+    mine = open_file(WeightsFile(path=path, backbone=CNN), dataset)
+    for name, tensor in mine.encoder.backbone.state_dict().items():
+        assert torch.equal(tensor, state[name])
+    sheet = evaluate_subjects([mine], "knn", {"k": 5}, source=str(path))
+    assert list(sheet.scores) == ["mine"]
+
+
+def test_dropped_classifier_is_told() -> None:
+    net = small_cnn()
+    tensors = {**net.state_dict(), "fc.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}
+    (notice,) = load_weights(net, tensors, "file.pt")
+    assert "fc.weight, fc.bias" in notice
+
+
+def test_names_and_shapes_that_do_not_fit_are_named() -> None:
+    net = small_cnn()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    tensors = dict(before)
+    gone, bent = list(tensors)[:2]
+    del tensors[gone]
+    tensors[bent] = torch.zeros(1, 2, 3, 4)
+    tensors["extra.weight"] = torch.zeros(1)
+    with pytest.raises(CheckpointError) as refusal:
+        load_weights(net, tensors, "file.pt")
+    message = str(refusal.value)
+    assert f"missing: {gone}" in message and "unexpected: extra.weight" in message
+    assert f"{bent} (1, 2, 3, 4) instead of" in message
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_files_that_are_no_weights(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (print, ("executed",))
+
+    torch.save(Evil(), tmp_path / "evil.pt")
+    torch.save({"a": 3}, tmp_path / "numbers.pt")
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    (tmp_path / "text.pt").write_text("no weights")
+    for name, message in {
+        "evil.pt": "can't be read as weights",
+        "numbers.pt": "'?a'? is no tensor|a is no tensor",
+        "list.pt": "holds no state dict, but a list",
+        "cut.safetensors": "can't be read as weights",
+        "text.pt": "can't be read as weights",
+        "nowhere.pt": "there is no weights file",
+    }.items():
+        with pytest.raises(CheckpointError, match=message):
+            read_weights(tmp_path / name)
+
+
+def test_an_encoder_keeps_its_own_normalisation(tmp_path: Path) -> None:
+    save_file(small_cnn().state_dict(), tmp_path / "mine.safetensors")
+    file = WeightsFile(
+        path=tmp_path / "mine.safetensors", backbone=CNN, image_size=32,
+        mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3),
+    )  # fmt: skip
+    mine = open_file(file, synthetic(size=20, test_size=10))
+    assert mine.encoder.inputs.image_size == 32 and mine.encoder.inputs.mean == (0.4, 0.5, 0.6)
+    assert len(mine.test.labels_N) == 10
+    with pytest.raises(ConfigError, match="std above 0"):
+        open_file(dataclasses.replace(file, std=(0.1, 0.0, 0.1)), synthetic(size=20, test_size=10))
+
+
+# ---- sheets ----
+
+
+def sheet(num_conditions: int = 2) -> ScoreSheet:
+    scores = [
+        Score("p", f"condition {c}", draw, "top1", 0.5 + 0.1 * draw, 0.4, 0.7, f"group {c % 3}", c)
+        for c in range(num_conditions)
+        for draw in range(2)
+    ]
+    scores.append(Score("p", "alone", 0, "top1", 0.25, 0.2, 0.3))
+    scores.append(Score("p", "alone", 0, "uniformity", -1.5))
+    return ScoreSheet(
+        protocol="p", source="run", dataset="d", fingerprint="f", seed=0, options={},
+        scores={"first": scores, "second": scores[:-1]},
+    )  # fmt: skip
+
+
+def test_means_over_draws() -> None:
+    two, *_, one, other = means(sheet().scores["first"])
+    assert two.mean == pytest.approx(0.55) and two.std == pytest.approx(0.1 / math.sqrt(2))
+    assert math.isnan(two.low) and two.num_draws == 2
+    assert (one.mean, one.low, one.high) == (0.25, 0.2, 0.3) and math.isnan(one.std)
+    assert (other.metric, other.mean) == ("uniformity", -1.5)
+
+
+@pytest.mark.parametrize("num_conditions, rows", [(2, 4), (30, 5)])
+def test_table_and_picture_of_any_size(num_conditions: int, rows: int, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    console = Console(width=120, record=True, file=io.StringIO())
+    table = scores_table(sheet(num_conditions))
+    assert table.row_count == rows
+    console.print(table)
+    text = console.export_text()
+    assert "25.0 % [20.0, 30.0]" in text and "-1.500" in text
+    write_sheet(sheet(num_conditions), tmp_path / "new", "p")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"p.json", "p.csv", "p.png"}
+
+
+def test_a_number_that_is_not_finite_is_empty(tmp_path: Path) -> None:
+    _, table, _ = write_sheet(sheet(), tmp_path, "p")
+    last = table.read_text().splitlines()[2 * 2 + 2]
+    assert last == "first,p,alone,0,uniformity,-1.5,,,,"
+
+
+# ---- the request ----
+
+
+def test_the_protocol_files_are_the_defaults_of_the_functions() -> None:
+    for name in PROTOCOLS:
+        request = compose_evaluation(["run=x", f"protocol=[{name}]"])
+        assert list(request.protocol) == [name]
+        defaults = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in complete_options(name, {}).items()
+        }
+        assert dict(request.protocol[name]) == defaults
+
+
+def test_several_protocols_and_their_options() -> None:
+    arguments = as_lists(["run=x", "protocol=knn,limited_labels", "protocol.knn.k=7"])
+    request = compose_evaluation(arguments)
+    assert request.protocol["knn"]["k"] == 7 and set(request.protocol) == {"knn", "limited_labels"}
+    assert as_lists(["protocol=[knn,knn]", "peer=a,b"]) == ["protocol=[knn]", "peer_names=[a,b]"]
+
+
+WRONG = {
+    "nothing to evaluate": ([], "name what to evaluate"),
+    "two things": (["run=x", "checkpoint=y"], "name what to evaluate"),
+    "unknown option": (["run=x", "+protocol.linear.epoch=3"], "no option 'epoch'"),
+    "unknown key": (["run=x", "colour=red"], "colour"),
+    "file without backbone": (["checkpoint=x.pt", "data=digits"], "needs backbone"),
+    "file without a folder": (["checkpoint=x.pt", "data=digits", "backbone=resnet18"], "needs out"),
+    "backbone of a run": (["run=x", "backbone=resnet18"], "backbone=... goes with checkpoint="),
+    "peer of a file": (
+        ["checkpoint=x", "peer_names=[a]", "backbone=resnet18", "data=digits", "out=o"],
+        "peer=... goes with run=",
+    ),
+    "no thread": (["run=x", "threads=0"], "at least 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_requests_are_one_clear_sentence(what: str) -> None:
+    overrides, message = WRONG[what]
+    with pytest.raises(ConfigError, match=message) as refusal:
+        compose_evaluation(overrides)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_unknown_protocol_on_the_command_line() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'noisy_labels'"):
+        as_lists(["protocol=knn,noisy_label"])

@@ -1,0 +1,196 @@
+"""What processes must agree on: what counts, what does not, and how a difference is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from dogo_fed import agreement, packages
+from dogo_fed.agreement import differences, make_agreement
+from dogo_fed.config_text import from_mapping
+from dogo_fed.data.synthetic import synthetic
+from dogo_fed.errors import ConfigError
+from dogo_fed.packages import package_folder, source_digest
+
+COMPONENT = {"name": "x"}
+PEER = dict.fromkeys(("backbone", "objective", "augmentation", "optimizer"), COMPONENT)
+
+
+@pytest.fixture(autouse=True)
+def sources(tmp_path, monkeypatch):
+    """Packages of our own, so that they can be changed."""
+    for package in ("dogo_fed", "server", "clients", "configs"):
+        (tmp_path / package / "inner").mkdir(parents=True)
+        (tmp_path / package / "inner" / "code.py").write_text(f"# {package}")
+        (tmp_path / package / "run.yaml").write_text("seed: 0")
+    monkeypatch.setattr(packages, "package_folder", lambda package: tmp_path / package)
+    return tmp_path
+
+
+def config(**settings):
+    content = {
+        "peers": {"one": PEER, "two": PEER},
+        "data": {"name": "synthetic", "options": {"size": 16}},
+        **settings,
+    }
+    return from_mapping(content)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return synthetic(size=16, test_size=4)
+
+
+def told_apart(mine, theirs):
+    return differences(mine, theirs, my_name="the coordinator", their_name="peer 'one'")
+
+
+def test_equal_runs_agree(dataset):
+    mine, theirs = make_agreement(config(), dataset), make_agreement(config(), dataset)
+    assert mine == theirs
+    assert told_apart(mine, theirs) == []
+    assert all(isinstance(value, str) and value for value in mine.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "settings", "mine", "theirs"),
+    [
+        ("seed", {"seed": 3}, "0", "3"),
+        ("batch_size", {"batch_size": 8}, "256", "8"),
+        ("rounds", {"rounds": 2}, "None", "2"),
+        ("steps", {"steps": 2}, "None", "2"),
+        ("steps_per_round", {"steps_per_round": 5}, "None", "5"),
+        ("data.name", {"data": {"name": "digits_m"}}, "synthetic", "digits_m"),
+        ("data.default_rounds", {"data": {"name": "synthetic", "default_rounds": 3}}, "10", "3"),
+        ("exchange.enabled", {"exchange": {"enabled": False}}, "True", "False"),
+        ("exchange.deadline_s", {"exchange": {"deadline_s": 5}}, "120.0", "5.0"),
+        ("exchange.symmetric", {"exchange": {"symmetric": True}}, "False", "True"),
+        ("exchange.every_steps", {"exchange": {"every_steps": 3}}, "1", "3"),
+        (
+            "exchange.graph",
+            {"exchange": {"graph": {"two": {"one": 2}}}},
+            "None",
+            "two<-one:2.0",
+        ),
+        ("peers", {"peers": {"one": PEER, "three": PEER}}, "one,two", "one,three"),
+    ],
+)
+def test_a_shared_setting_that_differs_is_named_with_both_values(
+    dataset, key, settings, mine, theirs
+):
+    phrases = told_apart(
+        make_agreement(config(), dataset), make_agreement(config(**settings), dataset)
+    )
+    assert phrases == [f"{key} is {theirs} at peer 'one' and {mine} at the coordinator"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"peers": {"two": PEER, "one": PEER}},
+        {"peers": {"one": {**PEER, "backbone": {"name": "y"}, "distill_weight": 5}, "two": PEER}},
+        {"peers": {"one": {**PEER, "kl_temperature": 3, "distill_warmup_steps": 9}, "two": PEER}},
+        {"data": {"name": "synthetic", "options": {"folder": "elsewhere"}}},
+        {"host": "local"},
+        {"device": "cuda"},
+        {"eval": {"knn_k": 3}},
+        {"ray": {"cpus_per_peer": 2}},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_is_a_peers_own_business_does_not_count(dataset, settings):
+    mine, theirs = make_agreement(config(), dataset), make_agreement(config(**settings), dataset)
+    assert told_apart(mine, theirs) == []
+
+
+def test_the_order_in_which_a_graph_is_written_does_not_count(dataset):
+    def agreed(graph):
+        peers = dict.fromkeys(("one", "two", "three"), PEER)
+        return make_agreement(config(peers=peers, exchange={"graph": graph}), dataset)
+
+    mine = agreed({"one": {"two": 1, "three": 2}, "two": {"one": 1}})
+    assert told_apart(mine, agreed({"two": {"one": 1}, "one": {"three": 2, "two": 1}})) == []
+    (phrase,) = told_apart(mine, agreed({"one": {"two": 1, "three": 2.5}, "two": {"one": 1}}))
+    assert phrase == (
+        "exchange.graph is one<-three:2.5,one<-two:1.0,two<-one:1.0 at peer 'one' and "
+        "one<-three:2.0,one<-two:1.0,two<-one:1.0 at the coordinator"
+    )
+
+
+def test_other_images_are_told_apart(dataset):
+    mine = make_agreement(config(), dataset)
+    other = synthetic(size=16, test_size=4, seed=1)
+    phrases = told_apart(mine, make_agreement(config(), other))
+    assert [phrase.split()[0] for phrase in phrases] == ["data_fingerprint"]
+    fewer = synthetic(size=12, test_size=4)
+    phrases = told_apart(mine, make_agreement(config(), fewer))
+    assert {phrase.split()[0] for phrase in phrases} == {"data_fingerprint", "data_size"}
+
+
+def test_another_protocol_version_is_told_apart(dataset, monkeypatch):
+    mine = make_agreement(config(), dataset)
+    monkeypatch.setattr(agreement, "PROTOCOL_VERSION", 99)
+    (phrase,) = told_apart(mine, make_agreement(config(), dataset))
+    assert phrase.startswith("protocol_version is 99 at peer")
+
+
+def test_the_configuration_hash_is_told_only_where_nothing_else_tells(dataset):
+    mine = make_agreement(config(), dataset)
+    theirs = make_agreement(config(seed=3), dataset)
+    assert mine["configuration_hash"] != theirs["configuration_hash"]
+    assert not any("configuration_hash" in phrase for phrase in told_apart(mine, theirs))
+    (phrase,) = told_apart(mine, {**mine, "configuration_hash": "0"})
+    assert phrase.startswith("configuration_hash is 0 at peer 'one'")
+
+
+def test_a_value_that_only_one_side_has_is_missing_at_the_other():
+    assert told_apart({"a": "1"}, {}) == ["a is missing at peer 'one' and 1 at the coordinator"]
+    assert told_apart({}, {"a": "1"}) == ["a is 1 at peer 'one' and missing at the coordinator"]
+
+
+def test_many_and_long_differences_stay_readable():
+    theirs = {str(index): "x" * 500 for index in range(9)}
+    phrases = told_apart({}, theirs)
+    assert len(phrases) == 6
+    assert phrases[-1] == "and 4 more differ"
+    assert all(len(phrase) < 200 for phrase in phrases)
+
+
+@pytest.mark.parametrize("package", ["dogo_fed", "server", "clients", "configs"])
+def test_the_source_digest_covers_code_and_yaml_of_every_package(sources, package):
+    before = source_digest()
+    assert source_digest() == before
+    code, text = sources / package / "inner" / "code.py", sources / package / "run.yaml"
+    for path in (code, text):
+        original = path.read_text()
+        path.write_text(original + " ")
+        assert source_digest() != before
+        path.write_text(original)
+        assert source_digest() == before
+    code.rename(code.with_name("renamed.py"))
+    assert source_digest() != before
+
+
+def test_the_source_digest_ignores_what_is_no_source(sources):
+    before = source_digest()
+    cache = sources / "dogo_fed" / "__pycache__"
+    cache.mkdir()
+    (cache / "code.cpython-311.pyc").write_bytes(b"x")
+    (sources / "dogo_fed" / "notes.txt").write_text("x")
+    assert source_digest() == before
+
+
+def test_content_that_moves_between_files_changes_the_source_digest(sources):
+    first, second = sources / "configs" / "a.py", sources / "configs" / "b.py"
+    first.write_text("12")
+    second.write_text("3")
+    before = source_digest()
+    first.write_text("1")
+    second.write_text("23")
+    assert source_digest() != before
+
+
+def test_packages_are_found_without_importing_them():
+    assert (package_folder("dogo_fed") / "agreement.py").is_file()
+    assert (package_folder("configs") / "run.yaml").is_file()
+    with pytest.raises(ConfigError, match="no_such_package"):
+        package_folder("no_such_package")

@@ -1,0 +1,492 @@
+"""Configuration: everything composes, round-trips, and what is wrong is named in one ConfigError."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+import configs
+from configs.compose import compose_run
+from dogo_fed import components
+from dogo_fed.config import (
+    ComponentConfig,
+    DataConfig,
+    ExchangeConfig,
+    Host,
+    PeerConfig,
+    Placement,
+    RunConfig,
+)
+from dogo_fed.config_text import from_mapping, load_yaml, to_mapping, to_yaml
+from dogo_fed.data.augment import RECIPES, Recipe
+from dogo_fed.data.datasets import DATASETS
+from dogo_fed.engine.build import OPTIMIZERS
+from dogo_fed.errors import ConfigError
+from dogo_fed.models.catalog import BACKBONES
+from dogo_fed.objectives.catalog import OBJECTIVES
+from dogo_fed.objectives.mutual import Reduction
+
+FOLDER = Path(configs.__file__).parent
+PEER = {
+    "backbone": {"name": "small_cnn", "options": {"width": 4}},
+    "objective": {"name": "simclr", "options": {}},
+    "augmentation": {"name": "none", "options": {}},
+    "optimizer": {"name": "adam", "options": {"lr": 0.001}},
+}
+MINIMAL = {"peers": {"one": PEER, "two": PEER}, "data": {"name": "synthetic"}}
+
+
+def names_in(group: str) -> list[str]:
+    """Returns the group's files, but for "own", whose name the user fills in."""
+    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml") if path.stem != "own")
+
+
+def changed(key: str, value: object) -> dict:
+    """Returns a valid mapping with one thing changed or added; dots lead down."""
+    content = copy.deepcopy(MINIMAL)
+    *path, last = key.split(".")
+    inner = content
+    for part in path:
+        inner = inner.setdefault(part, {})
+    inner[last] = value
+    return content
+
+
+def the_error(act) -> str:
+    """Returns the message of the one ConfigError that `act` must raise; one line, nothing else."""
+    with pytest.raises(ConfigError) as caught:
+        act()
+    assert type(caught.value) is ConfigError
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+# ---------------------------------------------------------------------------------------------------
+# What is shipped
+
+
+@pytest.mark.parametrize("peers", names_in("peers"))
+def test_every_set_of_peers_composes_and_comes_back_from_its_mapping_and_text(peers, tmp_path):
+    config = compose_run([f"peers={peers}"])
+    assert len(config.peers) >= 1
+    assert from_mapping(to_mapping(config)) == config
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load_yaml(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("data", names_in("data"))
+def test_every_data_set_composes(data):
+    config = compose_run([f"data={data}"])
+    components.check_options(
+        "data set",
+        config.data.name,
+        components.resolve("data set", config.data.name, DATASETS),
+        config.data.options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "known", "reserved"),
+    [
+        ("backbone", BACKBONES, ("image_size", "in_channels")),
+        ("objective", OBJECTIVES, ("backbone", "feature_dim", "num_classes")),
+        ("optimizer", OPTIMIZERS, ("params",)),
+        ("augmentation", None, ()),
+    ],
+)
+def test_every_component_file_names_options_that_exist(group, known, reserved):
+    assert names_in(group)
+    for name in names_in(group):
+        content = yaml.safe_load((FOLDER / group / f"{name}.yaml").read_text())
+        component = ComponentConfig(**content)
+        if known is None:
+            assert component.name in RECIPES
+            factory = Recipe
+        else:
+            factory = components.resolve(group, component.name, known)
+        components.check_options(group, component.name, factory, component.options, reserved)
+
+
+@pytest.mark.parametrize("peer", names_in("peer"))
+def test_every_peer_file_can_be_used(peer):
+    config = compose_run(["peers=solo", f"+peer@peers.another={peer}"])
+    assert isinstance(config.peers["another"], PeerConfig)
+
+
+def test_every_backbone_and_objective_can_be_chosen_for_a_peer():
+    (name,) = compose_run(["peers=solo"]).peers
+    for kind in ("backbone", "objective", "optimizer", "augmentation"):
+        for choice in names_in(kind):
+            config = compose_run(["peers=solo", f"{kind}@peers.{name}.{kind}={choice}"])
+            content = yaml.safe_load((FOLDER / kind / f"{choice}.yaml").read_text())
+            assert getattr(config.peers[name], kind).name == content["name"]
+
+
+def test_yaml_and_dataclass_defaults_are_the_same():
+    """Somebody who builds a RunConfig directly gets the run that the command line gives."""
+    composed = compose_run([])
+    direct = RunConfig(peers=composed.peers, data=composed.data)
+    for field in dataclasses.fields(RunConfig):
+        assert getattr(composed, field.name) == getattr(direct, field.name), field.name
+
+
+def test_run_yaml_shows_every_setting():
+    shown = yaml.safe_load((FOLDER / "run.yaml").read_text())
+    shown["exchange"] = yaml.safe_load((FOLDER / "exchange" / "grpc.yaml").read_text())
+    for field in dataclasses.fields(RunConfig):
+        if field.name in ("peers", "data"):
+            continue
+        assert field.name in shown
+        default = field.default
+        if dataclasses.is_dataclass(default):
+            assert set(shown[field.name]) == {item.name for item in dataclasses.fields(default)}
+
+
+def test_overrides_reach_the_config():
+    config = compose_run(
+        ["host=local", "seed=7", "eval.knn_k=20", "exchange.deadline_s=5", "ray.placement=SPREAD"]
+    )
+    assert config.host is Host.LOCAL
+    assert config.seed == 7
+    assert config.eval.knn_k == 20
+    assert config.exchange.deadline_s == 5.0
+    assert isinstance(config.exchange.deadline_s, float)
+    assert config.ray.placement is Placement.SPREAD
+
+
+# ---------------------------------------------------------------------------------------------------
+# What is wrong
+
+
+def test_the_minimal_mapping_is_right():
+    """The errors below come from the one thing that each changes."""
+    assert from_mapping(MINIMAL).batch_size == 256
+
+
+UNKNOWN = ["foo", "eval.foo", "peers.one.foo", "peers.one.backbone.foo", "data.foo", "ray.foo"]
+
+
+@pytest.mark.parametrize("key", UNKNOWN)
+def test_an_unknown_key_is_named(key):
+    assert f"'{key}'" in the_error(lambda: from_mapping(changed(key, 1)))
+
+
+@pytest.mark.parametrize("override", ["foo=1", "+foo=1", "eval.foo=1", "+peers.{name}.foo=1"])
+def test_an_unknown_override_is_named(override):
+    (name,) = compose_run(["peers=solo"]).peers
+    assert "foo'" in the_error(lambda: compose_run(["peers=solo", override.format(name=name)]))
+
+
+@pytest.mark.parametrize("override", ["steps=1.5", "steps=true", "steps=abc", "rounds=[1]"])
+def test_a_wrong_type_on_the_command_line_is_named(override):
+    key = override.split("=")[0]
+    message = the_error(lambda: compose_run([override]))
+    assert key in message
+    assert "whole number" in message
+
+
+@pytest.mark.parametrize(
+    "override", ["peers=nope", "data=nope", "data=null", "a b c", "=", "batch_size="]
+)
+def test_an_override_that_makes_no_sense_is_a_config_error(override):
+    the_error(lambda: compose_run([override]))
+
+
+WRONG_TYPES = [
+    ("steps", 1.5),
+    ("steps", True),
+    ("steps", "abc"),
+    ("rounds", "3"),
+    ("batch_size", 2.0),
+    ("seed", True),
+    ("seed", None),
+    ("threads_per_peer", True),
+    ("device", 0),
+    ("run_dir", 5),
+    ("host", "mars"),
+    ("host", None),
+    ("ray.placement", "HERE"),
+    ("exchange.enabled", 1),
+    ("exchange.enabled", "no"),
+    ("exchange.deadline_s", "abc"),
+    ("exchange.deadline_s", True),
+    ("exchange.symmetric", 1),
+    ("exchange.every_steps", 1.5),
+    ("exchange.every_steps", True),
+    ("exchange.graph", "chain"),
+    ("exchange.graph", ["one", "two"]),
+    ("exchange.graph", {"one": "two"}),
+    ("exchange.graph", {"one": {"two": "much"}}),
+    ("exchange.graph", {"one": {"two": True}}),
+    ("peers.one.distill_warmup_steps", 0.5),
+    ("eval", "all"),
+    ("eval", None),
+    ("eval.knn_k", 1.0),
+    ("checkpoint.every_steps", 1.5),
+    ("data", None),
+    ("data.name", 5),
+    ("peers", None),
+    ("peers", []),
+    ("peers.one", "resnet"),
+    ("peers.one.backbone", "resnet18"),
+    ("peers.one.backbone.options", None),
+    ("peers.one.distill_weight", "heavy"),
+    ("peers.one.kl_temperature", True),
+    ("peers.one.distill_reduction", "sum"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG_TYPES, ids=[f"{k}={v}" for k, v in WRONG_TYPES])
+def test_a_wrong_type_is_named(key, value):
+    assert key.split(".")[-1] in the_error(lambda: from_mapping(changed(key, value)))
+
+
+NAN, INFINITY = float("nan"), float("inf")
+IMPOSSIBLE = [
+    ("batch_size", 1),
+    ("batch_size", -8),
+    ("seed", -1),
+    ("seed", 2**63),
+    ("rounds", 0),
+    ("steps", 0),
+    ("steps", -5),
+    ("steps_per_round", 0),
+    ("threads_per_peer", 0),
+    ("device", "tpu"),
+    ("peers", {}),
+    ("exchange.deadline_s", 0),
+    ("exchange.deadline_s", INFINITY),
+    ("exchange.join_deadline_s", -1),
+    ("exchange.reconnect_s", NAN),
+    ("exchange.every_steps", 0),
+    ("exchange.graph", {}),
+    ("exchange.graph", {"one": {}}),
+    ("exchange.graph", {"one": {"two": -1.0}}),
+    ("exchange.graph", {"one": {"two": NAN}}),
+    ("exchange.graph", {"one": {"two": INFINITY}}),
+    ("exchange.graph", {"one": {"two": 0.0}}),
+    ("exchange.graph", {"one": {"one": 1.0}}),
+    ("exchange.graph", {"three": {"two": 1.0}}),
+    ("exchange.graph", {"one": {"three": 1.0}}),
+    ("peers.one.distill_warmup_steps", -1),
+    ("eval.knn_every_rounds", 0),
+    ("eval.knn_k", 0),
+    ("eval.knn_temperature", 0),
+    ("eval.linear_epochs", 0),
+    ("eval.batch_size", 0),
+    ("checkpoint.every_steps", 0),
+    ("checkpoint.keep", 1),
+    ("recovery.max_restarts", -1),
+    ("recovery.silence_s", 0),
+    ("coordinator.port", -1),
+    ("coordinator.port", 65536),
+    ("ray.gpus_per_peer", 1.5),
+    ("ray.gpus_per_peer", -1),
+    ("ray.gpus_per_peer", INFINITY),
+    ("ray.cpus_per_peer", -1),
+    ("ray.cpus_per_peer", INFINITY),
+    ("ray.placement_timeout_s", 0),
+    ("data.default_rounds", 0),
+    ("data.name", ""),
+    ("peers.one.kl_temperature", 0),
+    ("peers.one.kl_temperature", -0.1),
+    ("peers.one.kl_temperature", INFINITY),
+    ("peers.one.distill_weight", -1),
+    ("peers.one.distill_weight", NAN),
+    ("peers.one.distill_weight", INFINITY),
+    ("peers.one.objective.name", " "),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), IMPOSSIBLE, ids=[f"{k}={v}" for k, v in IMPOSSIBLE])
+def test_an_impossible_value_is_named(key, value):
+    assert key.split(".")[-1] in the_error(lambda: from_mapping(changed(key, value)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch_size", 2),
+        ("seed", 2**63 - 1),
+        ("peers.one.distill_weight", 0),
+        ("ray.gpus_per_peer", 0.5),
+        ("ray.gpus_per_peer", 2),
+        ("ray.cpus_per_peer", 0),
+        ("recovery.max_restarts", 0),
+        ("coordinator.port", 65535),
+        ("checkpoint.keep", 2),
+        ("exchange.deadline_s", 1),
+        ("exchange.every_steps", 1),
+        ("exchange.graph", {"one": {"two": 1}}),
+        ("exchange.graph", {"one": {"two": 0.5}, "two": {}}),
+        ("peers.one.distill_warmup_steps", 0),
+    ],
+)
+def test_the_borders_of_what_is_possible_are_possible(key, value):
+    config = from_mapping(changed(key, value))
+    found = to_mapping(config)
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
+
+
+def test_rounds_and_steps_together_are_refused():
+    content = {**MINIMAL, "rounds": 1, "steps": 1}
+    assert "rounds=1, steps=1" in the_error(lambda: from_mapping(content))
+    assert "rounds=1, steps=1" in the_error(lambda: compose_run(["rounds=1", "steps=1"]))
+
+
+@pytest.mark.parametrize("names", [("cnn", "CNN"), ("a", "b", "A"), ("Straße", "STRASSE")])
+def test_names_that_share_a_folder_are_refused(names):
+    message = the_error(lambda: from_mapping(changed("peers", dict.fromkeys(names, PEER))))
+    assert names[0] in message
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "a b", "-x", "x" * 65, "é", "a\n"])
+def test_names_that_are_no_folder_names_are_refused(name):
+    assert repr(name) in the_error(lambda: from_mapping(changed("peers", {name: PEER})))
+
+
+@pytest.mark.parametrize("name", ["a", "resnet-18_v2.0", "0", "x" * 64])
+def test_names_that_are_folder_names_are_accepted(name):
+    assert list(from_mapping(changed("peers", {name: PEER})).peers) == [name]
+
+
+@pytest.mark.parametrize("key", ["peers", "data", "peers.one.backbone", "peers.one.backbone.name"])
+def test_what_is_missing_is_named(key):
+    content = copy.deepcopy(MINIMAL)
+    *path, last = key.split(".")
+    inner = content
+    for part in path:
+        inner = inner[part]
+    del inner[last]
+    assert last in the_error(lambda: from_mapping(content))
+
+
+@pytest.mark.parametrize("text", [None, "a: [", "- 1\n- 2\n", "just text", ""])
+def test_a_file_that_is_no_configuration_is_named(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        load_yaml(path)
+
+
+def test_whoever_builds_it_directly_is_checked_too():
+    component = ComponentConfig(name="x")
+    with pytest.raises(ConfigError, match="kl_temperature"):
+        PeerConfig(
+            backbone=component,
+            objective=component,
+            augmentation=component,
+            optimizer=component,
+            kl_temperature=0.0,
+        )
+    with pytest.raises(ConfigError, match="default_rounds"):
+        DataConfig(name="x", default_rounds=0)
+
+
+def test_a_config_can_not_be_changed():
+    config = from_mapping(MINIMAL)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        ComponentConfig(name="x").options["width"] = 1  # type: ignore[index]
+
+
+def test_whether_anything_is_exchanged():
+    assert from_mapping(MINIMAL).exchanges
+    assert not from_mapping(changed("exchange.enabled", False)).exchanges
+    assert not from_mapping(changed("peers", {"one": PEER})).exchanges
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [
+        ({"one": {"two": 1.0, "one": 1.0}}, "exchange.graph.one.one: a peer can't be its own"),
+        ({"one": {"two": -3.0}}, "exchange.graph.one.two must be a weight of 0 or more, not -3.0"),
+        ({"one": {"two": 0.0}}, "exchange.graph.one has only weights of 0"),
+        ({}, "no edge, so nobody would learn from anybody; say exchange.enabled=false"),
+        ({"one": {"zoe": 1.0}}, "names 'zoe', but the peers of the run are one, two"),
+        ({"zoe": {"one": 1.0}}, "names 'zoe', but the peers of the run are one, two"),
+    ],
+)
+def test_what_is_wrong_with_a_graph_is_said(graph, said):
+    assert said in the_error(lambda: from_mapping(changed("exchange.graph", graph)))
+
+
+GRAPHS = sorted(path.stem for path in (FOLDER / "exchange" / "graph").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("exchange", ["grpc", "flower"])
+def test_every_ready_made_graph_fits_its_peers(name, exchange):
+    overrides = [f"peers={name.split('_')[0]}", f"exchange={exchange}", f"+exchange/graph={name}"]
+    config = compose_run([*overrides, "host=flower"])
+    assert config.exchange.graph
+    assert from_mapping(to_mapping(config)) == config
+
+
+def test_a_graph_can_be_given_on_the_command_line():
+    config = compose_run(["peers=pair", "exchange.graph={wide: {resnet: 2}}"])
+    assert config.exchange.graph == {"wide": {"resnet": 2.0}}
+    assert "nobody" in the_error(
+        lambda: compose_run(["peers=pair", "exchange.graph={wide: {nobody: 2}}"])
+    )
+
+
+HARDLY_LISTENS = {
+    "pair": ("resnet",),
+    "trio": ("cnn", "resnet"),
+    "simclr_simsiam": ("simclr",),
+}
+"""Peers that learn well without their teachers: docs/results says what that was measured on."""
+
+
+@pytest.mark.parametrize("peers", sorted(path.stem for path in (FOLDER / "peers").glob("*.yaml")))
+def test_no_variant_is_on_by_default_but_some_weights(peers: str):
+    expected = {f"peers.{name}.distill_weight": 1 / 256 for name in HARDLY_LISTENS.get(peers, ())}
+    assert compose_run([f"peers={peers}"]).variants == expected
+
+
+def test_variants_are_named_as_the_settings_are():
+    config = compose_run(
+        [
+            "peers=pair",
+            "exchange.symmetric=true",
+            "exchange.every_steps=3",
+            "exchange.graph={wide: {resnet: 2}}",
+            "peers.wide.distill_warmup_steps=5",
+            "peers.resnet.kl_temperature=0.2",
+            "peers.resnet.distill_reduction=mean_over_elements",
+            "peers.resnet.distill_weight=0.390625",
+            "exchange.deadline_s=7",
+        ]
+    )
+    assert config.variants == {
+        "exchange.symmetric": True,
+        "exchange.every_steps": 3,
+        "exchange.graph": {"wide": {"resnet": 2.0}},
+        "peers.resnet.distill_reduction": "mean_over_elements",
+        "peers.resnet.kl_temperature": 0.2,
+        "peers.wide.distill_warmup_steps": 5,
+    }
+    assert dataclasses.replace(config, exchange=ExchangeConfig(enabled=False)).variants == {}
+
+
+def test_the_weight_of_the_published_code_by_default():
+    peer = from_mapping(MINIMAL).peers["one"]
+    assert peer.distill_weight == 100 / 256
+    assert peer.distill_reduction is Reduction.BATCHMEAN
+    assert peer.kl_temperature == 0.1
+
+
+def test_a_component_says_what_it_is():
+    assert str(ComponentConfig(name="cnn")) == "cnn"
+    assert str(ComponentConfig(name="cnn", options={"width": 4, "d": 1})) == "cnn(width=4, d=1)"

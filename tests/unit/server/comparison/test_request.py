@@ -1,0 +1,166 @@
+"""From a command line to a comparison: presets compose, what is typed wins, what can't be is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dogo_fed.compare.experiment import Method, Runner
+from dogo_fed.errors import ConfigError
+from server.comparison.request import preset_names, request_comparison
+
+PRESETS = (
+    "cifar10_paper",
+    "cifar10_small_pairs",
+    "digits_m_heterogeneous",
+    "digits_m_pair",
+    "limited_labels",
+    "noisy_labels",
+    "ood",
+)
+
+
+def test_the_presets_are_there() -> None:
+    assert set(preset_names()) >= set(PRESETS)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_composes(name: str) -> None:
+    request = request_comparison([f"experiment={name}"])
+    assert request.experiment.name == name
+    assert {Method.SOLO, Method.DOGO} <= set(request.experiment.methods)
+    assert Method.OFFLINE in request.experiment.methods or name not in PRESETS
+    assert len(request.experiment.seeds) >= 3
+    assert request.out == (Path("runs") / "compare" / name).resolve()
+    assert request.runner is Runner.PROCESSES
+    for cell in request.cells:
+        assert cell.config.host.value == "local"
+        assert cell.config.rounds is not None or cell.config.steps is not None
+
+
+def test_the_published_recipe() -> None:
+    (cell, *_) = request_comparison(["experiment=cifar10_paper", "seeds=3"]).cells
+    assert cell.config.batch_size == 256 and cell.config.seed == 3
+    assert {name: peer.backbone.name for name, peer in cell.config.peers.items()} == {
+        "resnet50": "resnet50",
+        "resnet18": "resnet18",
+    }
+    for peer in cell.config.peers.values():
+        assert peer.optimizer.name == "adam"
+        assert dict(peer.optimizer.options) == {"lr": 3e-4, "weight_decay": 1e-6}
+
+
+def test_what_is_typed_wins(tmp_path: Path) -> None:
+    request = request_comparison(
+        [
+            "methods=[solo,dogo]",
+            "seeds=[7]",
+            "rounds=5",
+            f"out={tmp_path}",
+            "jobs=3",
+            "peers=[pair,trio]",
+            "data=synthetic",
+            "peers.wide.distill_weight=1",
+            "silence_s=9",
+        ]
+    )
+    assert [cell.id for cell in request.cells] == [
+        f"{method}/{peers}/synthetic/7" for peers in ("pair", "trio") for method in ("solo", "dogo")
+    ]
+    assert all(cell.config.rounds == 5 for cell in request.cells)
+    assert all(cell.config.peers["wide"].distill_weight == 1 for cell in request.cells)
+    assert all(cell.folder.is_relative_to(tmp_path / "cells") for cell in request.cells)
+    assert (request.jobs, request.silence_s) == (3, 9.0)
+    assert "rounds=5" in request.experiment.overrides
+    assert "rounds=10" not in request.experiment.overrides
+
+
+def test_steps_take_the_place_of_the_presets_rounds() -> None:
+    request = request_comparison(["steps=8", "seeds=0"])
+    assert {(cell.config.rounds, cell.config.steps) for cell in request.cells} == {(None, 8)}
+
+
+def test_protocols_come_as_names_or_with_options() -> None:
+    def protocols(*arguments: str) -> dict:
+        return dict(request_comparison(["seeds=0", *arguments]).experiment.protocols)
+
+    assert protocols() == {}
+    assert protocols("protocols=knn") == {"knn": {}}
+    assert protocols("protocols=[knn,linear]", "protocols.linear.epochs=3") == {
+        "knn": {},
+        "linear": {"epochs": 3},
+    }
+    assert protocols("protocols={knn:{k:5}}") == {"knn": {"k": 5}}
+    assert protocols("experiment=ood", "protocols.ood.targets=[digits]") == {
+        "ood": {"targets": ["digits"]}
+    }
+
+
+def test_variants_are_dogo_with_other_settings() -> None:
+    request = request_comparison(
+        [
+            "methods=[solo,dogo]",
+            "seeds=[3]",
+            "variants={late:'exchange.every_steps=4'}",
+            "variants.soft=['peers.wide.kl_temperature=0.5','peers.resnet.kl_temperature=0.5']",
+        ]
+    )
+    solo, dogo, late, soft = request.cells
+    assert [cell.id for cell in (late, soft)] == [
+        "dogo-late/pair/digits_m/3",
+        "dogo-soft/pair/digits_m/3",
+    ]
+    assert late.config.exchanges and soft.config.exchanges and not solo.config.exchanges
+    assert (dogo.config.exchange.every_steps, late.config.exchange.every_steps) == (1, 4)
+    assert {peer.kl_temperature for peer in soft.config.peers.values()} == {0.5}
+    assert {peer.kl_temperature for peer in late.config.peers.values()} == {0.1}
+    assert late.config.seed == 3 and late.config.rounds == dogo.config.rounds
+
+
+def test_a_cluster_runs_cells_as_tasks() -> None:
+    assert request_comparison(["ray.address=auto", "seeds=0"]).runner is Runner.RAY
+    assert request_comparison(["ray.address=auto", "runner=processes"]).runner is Runner.PROCESSES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["experiment=nothing"], ["nothing", "digits_m_pair"]),
+        (["methods=[solo,magic]"], ["methods", "solo, offline, dogo, supervised", "magic"]),
+        (["seeds=[a]"], ["seeds", "a whole number"]),
+        (["seeds=[1.5]"], ["seeds", "a whole number"]),
+        (["seeds=[]"], ["seeds", "empty"]),
+        (["jobs=0"], ["jobs", "0"]),
+        (["jobs=many"], ["jobs", "many"]),
+        (["protocols.knn.k.l=3", "protocols.knn.k=2", "protocols.knn.k.l=3"], ["protocols.knn.k"]),
+        (["runner=moon"], ["runner", "moon"]),
+        (["colour=red"], ["colour"]),
+        (["peers=nobody"], ["nobody"]),
+        (["protocols=[tarot]"], ["tarot", "protocol"]),
+        (["protocols=[knn]", "protocols.knn.q=3"], ["knn", "'q'"]),
+        (["seed=3"], ["seed", "seeds=[...]"]),
+        (
+            ["variants={big:'batch_size=128'}"],
+            ["'big'", "batch_size", "no baseline", "second comparison"],
+        ),
+        (["variants={fast:'peers.wide.optimizer.options.lr=1'}"], ["'fast'", "no baseline"]),
+        (["variants={on:'exchange.enabled=true'}"], ["exchange.enabled", "methods"]),
+        (["variants={none:[]}"], ["'none'", "changes nothing"]),
+        (["variants={typo:'exchange.every_step=2'}"], ["every_step"]),
+        (["variants=3"], ["variants"]),
+        (["exchange.enabled=false"], ["exchange.enabled", "methods"]),
+        (["run_dir=x"], ["run_dir", "out="]),
+        (["resume=x"], ["resume", "same command"]),
+        (["host=ray"], ["host=ray", "runner=ray"]),
+        (["peers=solo"], ["at least 2 peers"]),
+        (["+seeds=[1]"], ["+seeds=[1]"]),
+        (["seeds=0,1"], ["seeds=0,1", "[value,value]"]),
+    ],
+)
+def test_what_can_not_be_is_named_in_one_line(arguments, words) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        request_comparison(arguments)
+    message = str(refusal.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message

@@ -1,0 +1,159 @@
+"""From Flower's run configuration to the run's settings."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from configs.compose import compose_run
+from dogo_fed.config import Host, Transport
+from dogo_fed.errors import ConfigError
+from dogo_fed.storage.run_folder import create
+from server.flower.app import configuration
+
+DEFAULTS = {
+    "peers": "",
+    "data": "",
+    "exchange": "",
+    "rounds": 0,
+    "steps": 0,
+    "steps-per-round": 0,
+    "seed": 0,
+    "run-dir": "",
+    "hydra-overrides": "",
+}
+"""What pyproject.toml has."""
+
+
+def configured(**changes):
+    return configuration({**DEFAULTS, **{key.replace("_", "-"): changes[key] for key in changes}})
+
+
+def test_the_defaults_are_those_of_every_run_under_flower():
+    assert configured() == compose_run(["host=flower"]) == configuration({})
+    assert configured().host is Host.FLOWER
+
+
+def test_plain_keys_are_settings():
+    config = configured(
+        peers="trio",
+        data="synthetic",
+        exchange="flower",
+        rounds=3,
+        steps_per_round=7,
+        seed=5,
+        run_dir="/somewhere/run",
+    )
+    assert sorted(config.peers) == ["cnn", "resnet", "wide"]
+    assert config.data.name == "synthetic"
+    assert config.exchange.transport is Transport.FLOWER
+    assert (config.rounds, config.steps_per_round, config.seed) == (3, 7, 5)
+    assert config.run_dir == "/somewhere/run"
+    assert configured(steps=9).steps == 9
+
+
+@pytest.mark.parametrize("nothing", [0, "", None])
+def test_nothing_leaves_every_setting_at_its_default(nothing):
+    keys = set(DEFAULTS) - {"hydra-overrides"}
+    assert configuration({**DEFAULTS, **dict.fromkeys(keys, nothing)}) == compose_run(
+        ["host=flower"]
+    )
+
+
+def test_flowers_own_keys_of_the_run_are_not_settings():
+    assert configured(publisher="dogo", num_clients=3) == configured()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/data/my runs/a,b", "/data/a=b", "/data/(1)/{x}/it's", "/1"],
+)
+def test_any_absolute_path_can_be_the_run_folder(path):
+    assert configured(run_dir=path).run_dir == path
+
+
+@pytest.mark.parametrize("path", ["runs/x", "x"])
+def test_a_relative_run_folder_is_refused(path):
+    with pytest.raises(ConfigError, match="must be an absolute path"):
+        configured(run_dir=path)
+    with pytest.raises(ConfigError, match="must be an absolute path"):
+        configured(hydra_overrides=f"run_dir={path}")
+
+
+def test_overrides_are_split_as_a_shell_does_it():
+    config = configured(
+        hydra_overrides="batch_size=32  exchange.deadline_s=60.5 'run_dir=/my data/x y' "
+        '"peers.resnet.distill_weight=0.25"'
+    )
+    assert config.batch_size == 32 and config.exchange.deadline_s == 60.5
+    assert config.run_dir == "/my data/x y"
+    assert config.peers["resnet"].distill_weight == 0.25
+
+
+def test_overrides_come_after_the_plain_keys():
+    assert configured(seed=3, hydra_overrides="seed=4").seed == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("'batch_size=32", "can't be split into settings"),
+        ("batch_sise=32", "batch_sise"),
+        ("batch_size=x", "batch_size must be a whole number"),
+        ("batch_size", "batch_size"),
+        ("exchange=smoke_signals", "smoke_signals"),
+    ],
+)
+def test_overrides_that_are_none_are_refused_with_their_name(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        configured(hydra_overrides=overrides)
+
+
+@pytest.mark.parametrize("key", ["rounds", "seed"])
+def test_a_plain_key_of_the_wrong_type_is_refused(key):
+    with pytest.raises(ConfigError, match=f"{key} must be"):
+        configuration({**DEFAULTS, key: "many"})
+
+
+# ---- going on with a run ----
+
+
+@pytest.fixture
+def saved(tmp_path):
+    run = compose_run(
+        ["data=synthetic", "peers=trio", "batch_size=16", "steps=6", "seed=3", "host=grpc"]
+    )
+    folder = create(dataclasses.replace(run, run_dir=str(tmp_path / "earlier")))
+    return str(folder.path)
+
+
+def test_a_run_that_goes_on_keeps_its_settings(saved):
+    config = configured(hydra_overrides=f"resume={saved}")
+    assert (config.batch_size, config.seed, config.steps) == (16, 3, 6)
+    assert sorted(config.peers) == ["cnn", "resnet", "wide"] and config.data.name == "synthetic"
+    assert config.host is Host.FLOWER and config.resume == saved
+
+
+def test_a_run_that_goes_on_may_become_longer(saved):
+    config = configured(hydra_overrides=f"resume={saved} steps=12 recovery.max_restarts=7")
+    assert config.steps == 12 and config.recovery.max_restarts == 7
+    assert configured(rounds=9, hydra_overrides=f"resume={saved}").steps is None
+
+
+@pytest.mark.parametrize("changes", [{"seed": 4}, {"data": "digits_m"}, {"peers": "pair"}])
+def test_a_run_that_goes_on_can_not_become_another(saved, changes):
+    with pytest.raises(ConfigError, match="can't be changed when a run goes on"):
+        configured(**changes, hydra_overrides=f"resume={saved}")
+
+
+def test_a_run_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="is no run folder"):
+        configured(hydra_overrides=f"resume={tmp_path}")
+
+
+def test_a_relative_folder_to_go_on_with_is_refused_as_such(saved, tmp_path, monkeypatch):
+    """Flower's server process works in another folder, where there may be another run of this name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="absolute"):
+        configured(hydra_overrides="resume=earlier")
