@@ -24,6 +24,7 @@ from clients.peer.grpc_link import Connection, GrpcLink
 from dogo_fed.contracts import FloatMatrix, PeerId, Record, SimilarityDistribution, Ticket
 from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
 from dogo_fed.process_setup import keep_freed_memory
+from dogo_fed.wire.format import WireFormat
 from server.coordinator.service import CoordinatorService, ServiceSettings
 
 RUN_ID = "round-trip"
@@ -69,7 +70,7 @@ def run_client(job: Job) -> None:
         Connection(
             address=job.address,
             secret=SECRET,
-            batch_size=job.batch_size,
+            wire=WireFormat(job.batch_size),
             answer_within_s=60,
             reconnect_s=10,
         ),
@@ -96,7 +97,6 @@ def measure(batch_size: int, num_peers: int, steps: int) -> dict[str, float]:
                 run_id=RUN_ID,
                 agreement={},
                 peers=peers,
-                batch_size=batch_size,
                 first_step=0,
                 batch_digest=lambda step: "",
                 deadline_s=60,
@@ -110,7 +110,7 @@ def measure(batch_size: int, num_peers: int, steps: int) -> dict[str, float]:
             port=0,
             run_id=RUN_ID,
             secret=SECRET,
-            batch_size=batch_size,
+            wire=WireFormat(batch_size),
             answer_within_s=120,
         ),
         _Nowhere(),

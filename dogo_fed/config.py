@@ -51,6 +51,15 @@ class Transport(enum.Enum):
     FLOWER = "flower"
 
 
+class Encoding(enum.Enum):
+    """How the numbers of a distribution travel; `wire.encodings` has a file for each.
+
+    FLOAT32: exact, 4 bytes a number.
+    """
+
+    FLOAT32 = "float32"
+
+
 class Placement(enum.Enum):
     """How Ray spreads the peers over nodes (Ray's placement group strategies)."""
 
@@ -159,6 +168,7 @@ class ExchangeConfig:
         graph: who teaches whom: learner to its teachers with their weights, which are taken
             relative to each other. A peer that is no learner here trains alone. Null: every peer
             learns from all others alike.
+        encoding: how the numbers of the distributions travel.
         transport: what carries the distributions; peers in one process need none.
         deadline_s: how long the others wait for a peer at a step; then it counts as lost.
         join_deadline_s: how long the run waits for its peers to appear.
@@ -169,6 +179,7 @@ class ExchangeConfig:
     symmetric: bool = False
     every_steps: int = 1
     graph: Mapping[str, Mapping[str, float]] | None = None
+    encoding: Encoding = Encoding.FLOAT32
     transport: Transport = Transport.GRPC
     deadline_s: float = 120.0
     join_deadline_s: float = 300.0

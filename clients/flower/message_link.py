@@ -24,6 +24,7 @@ from dogo_fed.errors import CoordinatorLost, ExchangeTimeout
 from dogo_fed.exchange.base import Traffic
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.format import WireFormat
 
 T = TypeVar("T")
 
@@ -38,25 +39,21 @@ class MessageLink:
         self,
         peer: PeerId,
         run_id: str,
-        batch_size: int,
+        wire: WireFormat,
         answer_within_s: float,
         changed: threading.Condition | None = None,
-        *,
-        is_symmetric: bool = False,
     ) -> None:
         """Makes a link that has nothing to say yet.
 
         Args:
             peer: whose.
             run_id: of the run that it enters.
-            batch_size: N; an answer of another size is refused.
+            wire: what distributions look like; an answer that looks otherwise is refused.
             answer_within_s: longest time in seconds that an exchange may be held back for others.
             changed: notified whenever there is something new, on either side.
-            is_symmetric: whether distributions have a reverse (exchange.symmetric).
         """
         self._run_id = run_id
-        self._batch_size = batch_size
-        self._is_symmetric = is_symmetric
+        self._wire = wire
         self._timeout_s = answer_within_s + _ANSWER_MARGIN_S
         self._sender = pb.Sender(peer=peer, incarnation=uuid.uuid4().hex)
         self._changed = threading.Condition() if changed is None else changed
@@ -91,7 +88,7 @@ class MessageLink:
 
     def publish(self, ticket: Ticket, distribution: SimilarityDistribution) -> None:
         """Lays my distribution out for the next message; see `Exchange.publish`."""
-        request = codec.encode_exchange(self._sender, ticket, distribution)
+        request = self._wire.encode_published(self._sender, ticket, distribution)
         with self._changed:
             self._offer, self._answer = request, None
             self._changed.notify_all()
@@ -106,7 +103,7 @@ class MessageLink:
             self._offer = None
         codec.raise_refusal(reply)
         self._traffic = Traffic(offer.ByteSize(), reply.ByteSize())
-        return codec.decode_signal(reply, self._batch_size, is_symmetric=self._is_symmetric)
+        return self._wire.decode_signal(reply)
 
     def report(
         self, steps: list[StepReport], rounds: list[RoundReport], result: PeerResult | None

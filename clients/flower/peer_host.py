@@ -28,6 +28,7 @@ from dogo_fed.config_text import from_mapping, to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.errors import ConfigError, CoordinatorLost, DogoError
 from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.format import WireFormat
 
 logger = logging.getLogger(__name__)
 
@@ -169,10 +170,9 @@ class _Job:
             link = MessageLink(
                 PeerId(assignment.peer),
                 assignment.run_id,
-                config.batch_size,
+                WireFormat.of(config),
                 config.exchange.answer_within_s,
                 self._changed,
-                is_symmetric=config.exchange.symmetric,
             )
             self._link = link
             open_link = lambda peer, config: link  # noqa: E731

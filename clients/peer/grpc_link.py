@@ -29,6 +29,7 @@ from dogo_fed.exchange.base import Traffic
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.dogo_pb2_grpc import CoordinationStub
+from dogo_fed.wire.format import WireFormat
 from dogo_fed.wire.secret import METADATA_KEY
 
 logger = logging.getLogger(__name__)
@@ -47,17 +48,16 @@ class Connection:
         address: host:port.
         secret: the run's.
         root_certificates: PEM, to check the coordinator's certificate by; None speaks without TLS.
-        is_symmetric: whether distributions have a reverse (exchange.symmetric).
+        wire: what distributions look like.
         answer_within_s: longest time that an exchange may be held back for other peers.
         reconnect_s: how long an unreachable coordinator is tried again.
     """
 
     address: str
     secret: str
-    batch_size: int
+    wire: WireFormat
     answer_within_s: float
     reconnect_s: float
-    is_symmetric: bool = False
     root_certificates: bytes | None = None
 
 
@@ -69,7 +69,7 @@ class GrpcLink:
         self._run_id = run_id
         self._connection = connection
         self._sender = pb.Sender(peer=peer, incarnation=uuid.uuid4().hex)
-        limit = codec.message_limit(connection.batch_size, is_symmetric=connection.is_symmetric)
+        limit = connection.wire.limit_bytes
         options = [
             ("grpc.max_send_message_length", limit),
             ("grpc.max_receive_message_length", limit),
@@ -108,7 +108,7 @@ class GrpcLink:
 
     def publish(self, ticket: Ticket, distribution: SimilarityDistribution) -> None:
         """Sends my distribution; see `Exchange.publish`. Refusals come with `collect`."""
-        request = codec.encode_exchange(self._sender, ticket, distribution)
+        request = self._connection.wire.encode_published(self._sender, ticket, distribution)
         call = self._stub.Exchange.future(
             request, timeout=self._answer_timeout_s, metadata=self._metadata
         )
@@ -121,9 +121,7 @@ class GrpcLink:
         assert request.ticket.step == ticket.step, "collect of another ticket than published"
         reply = self._call(self._stub.Exchange, request, self._answer_timeout_s, first=call.result)
         self._traffic = Traffic(request.ByteSize(), reply.ByteSize())
-        return codec.decode_signal(
-            reply, self._connection.batch_size, is_symmetric=self._connection.is_symmetric
-        )
+        return self._connection.wire.decode_signal(reply)
 
     def report(
         self,

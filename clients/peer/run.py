@@ -26,6 +26,7 @@ from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting import log_file
 from dogo_fed.run.prepare import load_run
 from dogo_fed.storage.peer_folder import PeerFolder
+from dogo_fed.wire.format import WireFormat
 
 logger = logging.getLogger(__name__)
 
@@ -136,8 +137,7 @@ def _grpc_link(
     connection = Connection(
         address=assignment.address,
         secret=assignment.secret,
-        batch_size=config.batch_size,
-        is_symmetric=config.exchange.symmetric,
+        wire=WireFormat.of(config),
         answer_within_s=config.exchange.answer_within_s,
         reconnect_s=config.exchange.reconnect_s,
         root_certificates=root_certificates if assignment.is_tls else None,

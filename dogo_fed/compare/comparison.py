@@ -12,6 +12,7 @@ from dogo_fed.compare.standing import finished_summary
 from dogo_fed.compare.statistics import PairedDifference, Spread, paired_difference, spread
 from dogo_fed.config import RunConfig
 from dogo_fed.reporting import PeerSummary, RunSummary
+from dogo_fed.wire.format import WireFormat
 
 RUN_METRICS = {"linear_top1": "linear probe", "knn_top1": "kNN"}
 """Scores of every run's summary, and how they are called; any other metric is "protocol/condition"."""
@@ -235,8 +236,7 @@ def _cost(mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
 def _bytes_per_step(config: RunConfig) -> float:
     if not config.exchanges:
         return 0.0
-    matrices = 2 if config.exchange.symmetric else 1
-    return matrices * 4 * config.batch_size**2 / config.exchange.every_steps
+    return WireFormat.of(config).payload_bytes / config.exchange.every_steps
 
 
 def _was_resumed(summary: RunSummary) -> bool:

@@ -27,7 +27,7 @@ from dogo_fed.agreement import differences
 from dogo_fed.contracts import Event, PeerId, SimilarityDistribution, TeacherSignal, Ticket
 from dogo_fed.coordination.membership import Member, Membership, Roster
 from dogo_fed.coordination.rendezvous import Rendezvous
-from dogo_fed.errors import MalformedDistribution, Refused, SchemaMismatch, StaleTicket
+from dogo_fed.errors import Refused, SchemaMismatch, StaleTicket
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,6 @@ class CoordinatorSettings:
         first_step: 0, or the step a resumed run goes on with.
         batch_digest: step to the digest of its ordered sample ids.
         next_exchange: step to the first one from it on that exchanges.
-        is_symmetric: whether distributions have a reverse.
         graph: learner to its teachers with their weights; None lets everybody learn from all
             others alike.
     """
@@ -55,13 +54,11 @@ class CoordinatorSettings:
     run_id: str
     agreement: Mapping[str, str]
     peers: tuple[PeerId, ...]
-    batch_size: int
     first_step: int
     batch_digest: Callable[[int], str]
     deadline_s: float
     join_deadline_s: float
     next_exchange: Callable[[int], int] = _every_step
-    is_symmetric: bool = False
     graph: Mapping[str, Mapping[str, float]] | None = None
 
     def teachers_of(self, learner: PeerId) -> Mapping[str, float] | None:
@@ -159,11 +156,9 @@ class Coordinator:
             StaleTicket: an older process of the peer speaks, or the step is not open yet.
             SchemaMismatch: another run, a step that does not exchange, or other images than the
                 schedule's.
-            MalformedDistribution: the matrix is not batch size x batch size, or there are not as
-                many view directions as agreed.
         """
         member = self._roster.check_incarnation(peer, incarnation)
-        self._check(peer, ticket, distribution)
+        self._check(peer, ticket)
         if member.standing is Membership.DONE:
             rendezvous = self._closed.get(ticket.step)
             if rendezvous is None or peer not in rendezvous.contributors:
@@ -297,7 +292,7 @@ class Coordinator:
                 missing.append((peer, since_s + self._settings.deadline_s))
         return missing
 
-    def _check(self, peer: PeerId, ticket: Ticket, distribution: SimilarityDistribution) -> None:
+    def _check(self, peer: PeerId, ticket: Ticket) -> None:
         if ticket.run_id != self._settings.run_id:
             raise SchemaMismatch(
                 f"peer {peer!r} speaks of run {ticket.run_id!r}, this is run {self._settings.run_id!r}"
@@ -314,19 +309,6 @@ class Coordinator:
                 f"{ticket.batch_digest[:64]!r}, the schedule's is {digest!r}; check that seed, data set "
                 "and batch size are the same"
             )
-        size, reverse = self._settings.batch_size, distribution.reverse
-        if (reverse is not None) != self._settings.is_symmetric:
-            sent, agreed = ("two", "one") if reverse is not None else ("one", "two")
-            raise MalformedDistribution(
-                f"peer {peer!r} published {sent} of the view directions at step {ticket.step}; the run "
-                f"exchanges {agreed} (exchange.symmetric)"
-            )
-        for one in (distribution, reverse):
-            if one is not None and one.p_NN.shape != (size, size):
-                raise MalformedDistribution(
-                    f"peer {peer!r} published a matrix of shape {one.p_NN.shape} at step "
-                    f"{ticket.step}; the batch size is {size}"
-                )
 
     def _offer_late(
         self,

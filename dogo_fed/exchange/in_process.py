@@ -9,7 +9,7 @@ from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal, Ti
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.errors import ExchangeTimeout
 from dogo_fed.exchange.base import Traffic
-from dogo_fed.wire.validation import check_distribution
+from dogo_fed.wire.format import WireFormat
 
 
 class InProcessExchange:
@@ -20,11 +20,13 @@ class InProcessExchange:
         coordinator: Coordinator,
         peer: PeerId,
         incarnation: str,
+        wire: WireFormat,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._coordinator = coordinator
         self._peer = peer
         self._incarnation = incarnation
+        self._wire = wire
         self._clock = clock
         self._is_closed = False
 
@@ -35,8 +37,9 @@ class InProcessExchange:
 
     def publish(self, ticket: Ticket, distribution: SimilarityDistribution) -> None:
         """Hands over my distribution; see `Exchange.publish`."""
-        check_distribution(distribution)
-        self._coordinator.offer(self._peer, self._incarnation, ticket, distribution, self._clock())
+        self._wire.check(distribution)
+        carried = self._wire.as_carried(distribution)
+        self._coordinator.offer(self._peer, self._incarnation, ticket, carried, self._clock())
 
     def collect(self, ticket: Ticket) -> TeacherSignal:
         """Returns the mean of the others'; see `Exchange.collect`.

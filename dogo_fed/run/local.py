@@ -39,7 +39,7 @@ def run_local(
         )
         incarnation = uuid.uuid4().hex
         coordinator.join(peer_id, incarnation, run.agreement, clock())
-        exchange = InProcessExchange(coordinator, peer_id, incarnation, clock)
+        exchange = InProcessExchange(coordinator, peer_id, incarnation, run.wire_format, clock)
         exchanges.append(exchange)
         return build_session(
             peer,

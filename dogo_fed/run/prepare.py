@@ -19,6 +19,7 @@ from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.plan import Plan, make_plan, make_schedule
 from dogo_fed.engine.session import RunFrame
 from dogo_fed.errors import ConfigError
+from dogo_fed.wire.format import WireFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,11 @@ class LoadedRun:
     def peer_ids(self) -> tuple[PeerId, ...]:
         """The peers, in name order."""
         return tuple(PeerId(name) for name in sorted(self.config.peers))
+
+    @property
+    def wire_format(self) -> WireFormat:
+        """What the run's distributions look like in messages."""
+        return WireFormat.of(self.config)
 
     def frame(self, run_id: str) -> RunFrame:
         """Returns what sessions in this process share."""
@@ -54,11 +60,9 @@ class LoadedRun:
             run_id=run_id,
             agreement=self.agreement,
             peers=self.peer_ids,
-            batch_size=self.config.batch_size,
             first_step=first_step,
             batch_digest=self.schedule.digest,
             next_exchange=self.plan.next_exchange,
-            is_symmetric=exchange.symmetric,
             graph=exchange.graph,
             deadline_s=exchange.deadline_s,
             join_deadline_s=exchange.join_deadline_s,

@@ -11,22 +11,23 @@ import numpy as np
 from dogo_fed.contracts import SimilarityDistribution
 from dogo_fed.errors import MalformedDistribution
 
-ROW_SUM_TOLERANCE = 1e-3
-"""How far a row's sum may be from 1. Honest float32 rows of 2,048 entries are within 1e-5."""
-
 ENTROPY_TOLERANCE = 1e-3
 """How far, in nats, a negative entropy may lie outside [-log N, 0] through rounding."""
 
 
-def check_distribution(distribution: SimilarityDistribution) -> None:
+def check_distribution(distribution: SimilarityDistribution, row_sum_tolerance: float) -> None:
     """Checks that the matrix is a similarity distribution, and its reverse too where it has one.
+
+    Args:
+        distribution: as it was received.
+        row_sum_tolerance: how far the sum of a row may be from 1, which depends on the encoding.
 
     Raises:
         MalformedDistribution: it is not a square float32 matrix, has entries that are not finite or
-            negative, rows that do not sum to 1 within `ROW_SUM_TOLERANCE`, or its negative entropy
-            is outside [-log N, 0]. The message names the rule, and the first row that breaks it.
+            negative, rows that do not sum to 1 within the tolerance, or its negative entropy is
+            outside [-log N, 0]. The message names the rule, and the first row that breaks it.
     """
-    _check_one(distribution)
+    _check_one(distribution, row_sum_tolerance)
     reverse = distribution.reverse
     if reverse is None:
         return
@@ -35,12 +36,12 @@ def check_distribution(distribution: SimilarityDistribution) -> None:
             "the reverse of a distribution must be one matrix of the same size, without a reverse"
         )
     try:
-        _check_one(reverse)
+        _check_one(reverse, row_sum_tolerance)
     except MalformedDistribution as error:
         raise MalformedDistribution(f"in the reverse direction, {error}") from error
 
 
-def _check_one(distribution: SimilarityDistribution) -> None:
+def _check_one(distribution: SimilarityDistribution, row_sum_tolerance: float) -> None:
     p_NN = distribution.p_NN
     if p_NN.dtype != np.float32 or p_NN.ndim != 2 or p_NN.shape[0] != p_NN.shape[1]:
         raise MalformedDistribution(
@@ -61,10 +62,10 @@ def _check_one(distribution: SimilarityDistribution) -> None:
             )
     deviation_N = np.abs(row_sums_N - 1.0)
     worst = int(deviation_N.argmax())
-    if deviation_N[worst] > ROW_SUM_TOLERANCE:
+    if deviation_N[worst] > row_sum_tolerance:
         raise MalformedDistribution(
             f"row {worst} sums to {row_sums_N[worst]:.6g}; rows must sum to 1 within "
-            f"{ROW_SUM_TOLERANCE:g}"
+            f"{row_sum_tolerance:g}"
         )
     lowest = -math.log(size) - ENTROPY_TOLERANCE
     if not lowest <= distribution.negative_entropy <= ENTROPY_TOLERANCE:

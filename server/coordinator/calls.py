@@ -15,6 +15,7 @@ from dogo_fed.errors import SchemaMismatch
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.format import WireFormat
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +27,13 @@ class CoordinatorCalls:
         self,
         coordinator: Coordinator,
         run_id: str,
-        batch_size: int,
+        wire: WireFormat,
         sink: Sink,
         clock: Callable[[], float],
     ) -> None:
         self._coordinator = coordinator
         self._run_id = run_id
-        self._batch_size = batch_size
+        self._wire = wire
         self._sink = sink
         self._clock = clock
         self._reported_step: dict[tuple[str, str], int] = {}
@@ -70,7 +71,7 @@ class CoordinatorCalls:
                 peer,
                 request.sender.incarnation,
                 codec.decode_ticket(request.ticket),
-                codec.decode_published(request, self._batch_size),
+                self._wire.decode_published(request),
                 self._clock(),
             )
         except codec.REFUSALS as error:
@@ -81,7 +82,7 @@ class CoordinatorCalls:
     def answer(self, sender: pb.Sender, step: int) -> pb.ExchangeReply | None:
         """Returns what the sender of an offer learns from, or None while the step is open."""
         signal = self._coordinator.answer(PeerId(sender.peer), step)
-        return None if signal is None else codec.encode_signal(signal)
+        return None if signal is None else self._wire.encode_signal(signal)
 
     def report(self, request: pb.ReportRequest) -> pb.ReportReply:
         """Takes reports; a repeated one is counted once."""

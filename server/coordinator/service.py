@@ -24,12 +24,12 @@ from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.errors import ConfigError
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.sink import Sink
-from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.dogo_pb2_grpc import (
     CoordinationServicer,
     add_CoordinationServicer_to_server,
 )
+from dogo_fed.wire.format import WireFormat
 from dogo_fed.wire.secret import METADATA_KEY, is_same_secret
 from server.coordinator.calls import CoordinatorCalls
 
@@ -59,7 +59,7 @@ class ServiceSettings:
         port: 0 takes a free one.
         answer_within_s: longest time an exchange is held back; the state machine's deadlines are
             shorter.
-        is_symmetric: whether distributions have a reverse (exchange.symmetric).
+        wire: what distributions look like.
         tls: certificate chain and private key, both PEM; None speaks without TLS.
     """
 
@@ -67,9 +67,8 @@ class ServiceSettings:
     port: int
     run_id: str
     secret: str
-    batch_size: int
+    wire: WireFormat
     answer_within_s: float
-    is_symmetric: bool = False
     tls: ServerCertificate | None = None
 
 
@@ -176,7 +175,7 @@ class CoordinatorService:
     ) -> None:
         self._coordinator = coordinator
         self._settings = settings
-        calls = CoordinatorCalls(coordinator, settings.run_id, settings.batch_size, sink, clock)
+        calls = CoordinatorCalls(coordinator, settings.run_id, settings.wire, sink, clock)
         self._servicer = _Servicer(calls, settings.answer_within_s)
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -225,9 +224,7 @@ class CoordinatorService:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        limit = codec.message_limit(
-            self._settings.batch_size, is_symmetric=self._settings.is_symmetric
-        )
+        limit = self._settings.wire.limit_bytes
         server = grpc.aio.server(
             interceptors=[_SecretCheck(self._settings.secret)],
             options=[

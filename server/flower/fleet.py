@@ -164,7 +164,7 @@ class FlowerFleet:
         tapped = TeeSink(sink, _Tap(self._known_step))
         if self._run.config.exchange.transport is Transport.FLOWER:
             self._calls = CoordinatorCalls(
-                coordinator, settings.run_id, settings.batch_size, tapped, time.monotonic
+                coordinator, settings.run_id, settings.wire, tapped, time.monotonic
             )
             self._coordination = _InThisThread(coordinator)
         else:

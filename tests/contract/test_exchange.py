@@ -21,6 +21,7 @@ from dogo_fed.errors import ExchangeError, MalformedDistribution, SchemaMismatch
 from dogo_fed.exchange.base import Exchange
 from dogo_fed.exchange.in_process import InProcessExchange
 from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.format import WireFormat
 from server.coordinator.calls import CoordinatorCalls
 from server.coordinator.service import CoordinatorService, ServiceSettings
 from tests.support.distributions import (
@@ -80,7 +81,10 @@ class World:
 
 
 @contextmanager
-def in_process(peers: tuple[PeerId, ...], **variants: Any) -> Iterator[World]:
+def in_process(
+    peers: tuple[PeerId, ...], *, is_symmetric: bool = False, **variants: Any
+) -> Iterator[World]:
+    wire = WireFormat(SIZE, is_symmetric)
     clock = Clock()
     coordinator = Coordinator(
         settings(peers, deadline_s=DEADLINE_S, **variants), clock(), lambda event: None
@@ -91,13 +95,16 @@ def in_process(peers: tuple[PeerId, ...], **variants: Any) -> Iterator[World]:
         starts.append(peer)
         incarnation = f"{peer}-{len(starts)}"
         coordinator.join(peer, incarnation, AGREEMENT, clock())
-        return InProcessExchange(coordinator, peer, incarnation, clock)
+        return InProcessExchange(coordinator, peer, incarnation, wire, clock)
 
     yield World(clock, lambda action: action(coordinator), enter)
 
 
 @contextmanager
-def over_grpc(peers: tuple[PeerId, ...], **variants: Any) -> Iterator[World]:
+def over_grpc(
+    peers: tuple[PeerId, ...], *, is_symmetric: bool = False, **variants: Any
+) -> Iterator[World]:
+    wire = WireFormat(SIZE, is_symmetric)
     clock, sink = Clock(), KeepingSink()
     given = settings(peers, deadline_s=DEADLINE_S, **variants)
     coordinator = Coordinator(given, clock(), sink.emit)
@@ -108,9 +115,8 @@ def over_grpc(peers: tuple[PeerId, ...], **variants: Any) -> Iterator[World]:
             port=0,
             run_id=RUN_ID,
             secret="s3cret",
-            batch_size=SIZE,
+            wire=wire,
             answer_within_s=20.0,
-            is_symmetric=given.is_symmetric,
         ),
         sink,
         clock,
@@ -123,10 +129,9 @@ def over_grpc(peers: tuple[PeerId, ...], **variants: Any) -> Iterator[World]:
             connection = Connection(
                 address=address,
                 secret="s3cret",
-                batch_size=SIZE,
+                wire=wire,
                 answer_within_s=5.0,
                 reconnect_s=1.0,
-                is_symmetric=given.is_symmetric,
             )
             client = GrpcLink(peer, RUN_ID, connection)
             leaving.callback(client.close)
@@ -193,14 +198,17 @@ class Carrier:
 
 
 @contextmanager
-def in_messages(peers: tuple[PeerId, ...], **variants: Any) -> Iterator[World]:
+def in_messages(
+    peers: tuple[PeerId, ...], *, is_symmetric: bool = False, **variants: Any
+) -> Iterator[World]:
+    wire = WireFormat(SIZE, is_symmetric)
     clock, sink = Clock(), KeepingSink()
     given = settings(peers, deadline_s=DEADLINE_S, **variants)
     coordinator = Coordinator(given, clock(), sink.emit)
-    carrier = Carrier(CoordinatorCalls(coordinator, RUN_ID, SIZE, sink, clock))
+    carrier = Carrier(CoordinatorCalls(coordinator, RUN_ID, wire, sink, clock))
 
     def enter(peer: PeerId) -> Exchange:
-        link = MessageLink(peer, RUN_ID, SIZE, answer_within_s=5.0, is_symmetric=given.is_symmetric)
+        link = MessageLink(peer, RUN_ID, wire, answer_within_s=5.0)
         carrier.add(link)
         link.join(AGREEMENT)
         return link

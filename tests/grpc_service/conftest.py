@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import ExitStack
 
 import pytest
 
 from clients.peer.grpc_link import Connection, GrpcLink
 from dogo_fed.coordination.coordinator import Coordinator
+from dogo_fed.wire.format import WireFormat
 from server.coordinator.service import CoordinatorService, ServiceSettings
 from tests.support.distributions import ADA, BOB, RUN_ID, SIZE, Clock, KeepingSink, settings
 
@@ -21,14 +23,11 @@ class Site:
         self, leaving, peers=(ADA, BOB), size=SIZE, answer_within_s=20.0, is_symmetric=False
     ):
         self._leaving = leaving
-        self.size = size
-        self.is_symmetric = is_symmetric
+        self.wire = WireFormat(size, is_symmetric)
         self.answer_within_s = answer_within_s
         self.sink = KeepingSink()
         self.clock = Clock()
-        self.coordinator = Coordinator(
-            settings(peers, size=size, is_symmetric=is_symmetric), self.clock(), self.sink.emit
-        )
+        self.coordinator = Coordinator(settings(peers), self.clock(), self.sink.emit)
         self.address = self.start()
 
     def start(self, port=0):
@@ -40,8 +39,7 @@ class Site:
                 port=port,
                 run_id=RUN_ID,
                 secret=SECRET,
-                batch_size=self.size,
-                is_symmetric=self.is_symmetric,
+                wire=self.wire,
                 answer_within_s=self.answer_within_s,
             ),
             self.sink,
@@ -59,8 +57,7 @@ class Site:
         connection = Connection(
             address=address or self.address,
             secret=secret,
-            batch_size=size or self.size,
-            is_symmetric=self.is_symmetric,
+            wire=self.wire if size is None else dataclasses.replace(self.wire, batch_size=size),
             answer_within_s=5.0,
             reconnect_s=reconnect_s,
         )

@@ -13,7 +13,7 @@ from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.dogo_pb2_grpc import CoordinationStub
 from dogo_fed.wire.secret import METADATA_KEY, is_same_secret, new_secret
-from tests.support.distributions import ADA, AGREEMENT, BOB, RUN_ID, distribution, ticket
+from tests.support.distributions import ADA, AGREEMENT, BOB, RUN_ID, WIRE, distribution, ticket
 
 RIGHT = ((METADATA_KEY, "s3cret"),)
 SENDER = pb.Sender(peer="ada", incarnation="ada-9")
@@ -22,7 +22,7 @@ REQUESTS = {
     "Exchange": pb.ExchangeRequest(
         sender=SENDER,
         ticket=codec.encode_ticket(ticket(0)),
-        distribution=codec.encode_distribution(distribution(0)),
+        distribution=WIRE.encode(distribution(0)),
     ),
     "Report": pb.ReportRequest(sender=SENDER, steps=[pb.StepReport(step=1)]),
     "Leave": pb.LeaveRequest(sender=SENDER),

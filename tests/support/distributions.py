@@ -12,6 +12,7 @@ import numpy as np
 
 from dogo_fed.contracts import Event, PeerId, Record, SimilarityDistribution, Ticket
 from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
+from dogo_fed.wire.format import WireFormat
 
 SIZE = 6
 RUN_ID = "run-1"
@@ -25,6 +26,7 @@ AGREEMENT = {
     "config.deadline_s": "10",
     "config.peers": "ada,bob,cat",
 }
+WIRE = WireFormat(SIZE)
 ADA, BOB, CAT = PeerId("ada"), PeerId("bob"), PeerId("cat")
 
 
@@ -93,25 +95,21 @@ def settings(
     peers: Iterable[PeerId] = (ADA, BOB, CAT),
     *,
     agreement: Mapping[str, str] = AGREEMENT,
-    size: int = SIZE,
     first_step: int = 0,
     deadline_s: float = 10.0,
     join_deadline_s: float = 100.0,
     every_steps: int = 1,
-    is_symmetric: bool = False,
     graph: Mapping[str, Mapping[str, float]] | None = None,
 ) -> CoordinatorSettings:
     return CoordinatorSettings(
         run_id=RUN_ID,
         agreement=agreement,
         peers=tuple(peers),
-        batch_size=size,
         first_step=first_step,
         batch_digest=batch_digest,
         deadline_s=deadline_s,
         join_deadline_s=join_deadline_s,
         next_exchange=every(every_steps),
-        is_symmetric=is_symmetric,
         graph=graph,
     )
 
@@ -119,11 +117,15 @@ def settings(
 class Meeting:
     """A coordinator, its events, and who speaks as which process."""
 
-    def __init__(self, given: CoordinatorSettings | None = None, now_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        given: CoordinatorSettings | None = None,
+        now_s: float = 0.0,
+        make: Callable[[int], SimilarityDistribution] = distribution,
+    ) -> None:
         self.events: list[Event] = []
-        given = given or settings()
-        self.coordinator = Coordinator(given, now_s, self.events.append)
-        self.make = both_ways if given.is_symmetric else distribution
+        self.coordinator = Coordinator(given or settings(), now_s, self.events.append)
+        self.make = make
 
     def join(self, peer: PeerId, now_s: float = 0.0, incarnation: str | None = None) -> int:
         return self.coordinator.join(peer, incarnation or f"{peer}-1", AGREEMENT, now_s)

@@ -1,4 +1,4 @@
-"""What tests need to make Flower messages outside of a run: Flower loaded without its warnings, an identity."""
+"""What tests need to make Flower messages outside of a run: Flower without its warnings, an identity."""
 
 from __future__ import annotations
 

@@ -20,7 +20,16 @@ from dogo_fed.errors import (
 )
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
-from tests.support.distributions import ADA, AGREEMENT, BOB, RUN_ID, SIZE, distribution, ticket
+from tests.support.distributions import (
+    ADA,
+    AGREEMENT,
+    BOB,
+    RUN_ID,
+    SIZE,
+    WIRE,
+    distribution,
+    ticket,
+)
 from tests.support.fake_flower import comes_true, eventually
 
 pytestmark = pytest.mark.timeout(30)
@@ -30,7 +39,7 @@ class Pair:
     """A link, its peer in a thread, and what its host does."""
 
     def __init__(self, pool):
-        self.link = MessageLink(ADA, RUN_ID, SIZE, 5.0)
+        self.link = MessageLink(ADA, RUN_ID, WIRE, 5.0)
         self._pool = pool
 
     def peer(self, action, *arguments):
@@ -63,7 +72,7 @@ def pair():
 
 def signal(step, teachers=(BOB,), **fields):
     mean = distribution(step)
-    return codec.encode_signal(
+    return WIRE.encode_signal(
         TeacherSignal(
             mean_NN=mean.p_NN if teachers else None,
             negative_entropy=mean.negative_entropy,
@@ -100,7 +109,7 @@ def test_a_peer_joins_by_two_messages(pair):
 
 
 def test_two_links_of_a_peer_are_two_processes():
-    senders = [MessageLink(ADA, RUN_ID, SIZE, 5.0)._sender for _ in range(2)]
+    senders = [MessageLink(ADA, RUN_ID, WIRE, 5.0)._sender for _ in range(2)]
     assert senders[0].incarnation != senders[1].incarnation
 
 
@@ -127,7 +136,7 @@ def test_what_is_published_is_told_until_it_is_answered(pair):
     collecting = published(pair, 3)
     told = pair.asked()
     assert codec.decode_ticket(told.offer.ticket) == ticket(3)
-    given = codec.decode_distribution(told.offer.distribution, SIZE)
+    given = WIRE.decode(told.offer.distribution)
     assert given.p_NN.tobytes() == distribution(103).p_NN.tobytes()
     assert pair.told() == told
     pair.bring(answer=signal(3, waited_s=1.5), answer_step=3)
@@ -190,7 +199,7 @@ def test_an_answer_to_a_question_that_was_never_asked_is_dropped(pair):
     "fields",
     [
         {"teachers": ["bob"]},
-        {"mean": codec.encode_distribution(distribution(0, SIZE + 1)), "teachers": ["bob"]},
+        {"mean": WIRE.encode(distribution(0, SIZE + 1)), "teachers": ["bob"]},
         {"mean": pb.Distribution(size=SIZE, dtype=pb.FLOAT32, rows=b"xx"), "teachers": ["bob"]},
     ],
 )
@@ -283,7 +292,7 @@ def test_an_answer_that_came_before_the_cut_counts(pair):
 @pytest.mark.parametrize("waits_for", ["join", "collect"])
 def test_a_peer_that_nobody_asks_gives_up(monkeypatch, waits_for):
     monkeypatch.setattr(message_link, "_ANSWER_MARGIN_S", 0.1)
-    link = MessageLink(ADA, RUN_ID, SIZE, 0.1)
+    link = MessageLink(ADA, RUN_ID, WIRE, 0.1)
     with pytest.raises(ExchangeTimeout, match=r"within 0\.2 s; is the coordinator's app still"):
         if waits_for == "join":
             link.join(AGREEMENT)

@@ -161,7 +161,9 @@ class Apart:
                 peer,
                 run.config,
                 run.frame(folder.run_id),
-                exchange=InProcessExchange(self.coordinator, peer_id, f"{peer_id}-1", lambda: 0.0),
+                exchange=InProcessExchange(
+                    self.coordinator, peer_id, f"{peer_id}-1", run.wire_format, lambda: 0.0
+                ),
                 sink=sink,
                 folder=peer_folder,
                 progress=progress,

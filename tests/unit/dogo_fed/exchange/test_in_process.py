@@ -11,7 +11,16 @@ from dogo_fed.coordination.membership import Membership
 from dogo_fed.errors import ExchangeTimeout, MalformedDistribution, StaleTicket
 from dogo_fed.exchange.base import Traffic
 from dogo_fed.exchange.in_process import InProcessExchange
-from tests.support.distributions import ADA, BOB, Clock, Meeting, distribution, settings, ticket
+from tests.support.distributions import (
+    ADA,
+    BOB,
+    WIRE,
+    Clock,
+    Meeting,
+    distribution,
+    settings,
+    ticket,
+)
 
 
 @pytest.fixture
@@ -26,7 +35,10 @@ def meeting():
 
 @pytest.fixture
 def ends(meeting, clock):
-    return [InProcessExchange(meeting.coordinator, peer, f"{peer}-1", clock) for peer in (ADA, BOB)]
+    return [
+        InProcessExchange(meeting.coordinator, peer, f"{peer}-1", WIRE, clock)
+        for peer in (ADA, BOB)
+    ]
 
 
 def test_who_collects_before_the_others_published_is_told_what_to_do(ends):

@@ -26,17 +26,20 @@ from dogo_fed.contracts import (
 from dogo_fed.errors import DogoError, MalformedDistribution, Refused
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.format import WireFormat
 from tests.support.distributions import (
     ADA,
     AGREEMENT,
     BOB,
     CAT,
     SIZE,
+    WIRE,
     both_ways,
     distribution,
     ticket,
 )
 
+BOTH = WireFormat(SIZE, is_symmetric=True)
 ANY_FLOAT = st.floats(allow_nan=False)
 SMALL, LARGE = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 NAME = st.text(max_size=20)
@@ -53,9 +56,8 @@ def over_the_wire(message):
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20))
 def test_a_distribution_arrives_bit_for_bit(seed, size):
     sent = distribution(seed, size)
-    received = codec.decode_distribution(
-        over_the_wire(codec.encode_distribution(sent)), batch_size=size
-    )
+    wire = WireFormat(size)
+    received = wire.decode(over_the_wire(wire.encode(sent)))
     assert received.p_NN.tobytes() == sent.p_NN.tobytes()
     assert received.p_NN.dtype == np.float32 and received.p_NN.shape == (size, size)
     assert received.negative_entropy == sent.negative_entropy
@@ -64,17 +66,17 @@ def test_a_distribution_arrives_bit_for_bit(seed, size):
 @pytest.mark.parametrize("view", [np.asfortranarray, lambda p: p.repeat(2, 1)[:, ::2]])
 def test_the_memory_order_does_not_matter(view):
     sent = distribution(1)
-    message = codec.encode_distribution(dataclasses.replace(sent, p_NN=view(sent.p_NN)))
+    message = WIRE.encode(dataclasses.replace(sent, p_NN=view(sent.p_NN)))
     assert message.rows == sent.p_NN.tobytes()
 
 
 def test_rows_travel_as_little_endian_float32():
-    message = codec.encode_distribution(SimilarityDistribution(np.ones((1, 1), np.float32), 0.0))
+    message = WIRE.encode(SimilarityDistribution(np.ones((1, 1), np.float32), 0.0))
     assert (message.dtype, message.size, message.rows) == (pb.FLOAT32, 1, b"\x00\x00\x80\x3f")
 
 
 def test_what_was_decoded_can_not_be_changed_by_accident():
-    received = codec.decode_distribution(codec.encode_distribution(distribution(0)), SIZE)
+    received = WIRE.decode(WIRE.encode(distribution(0)))
     with pytest.raises(ValueError, match="read-only"):
         received.p_NN[0, 0] = 1.0
 
@@ -167,16 +169,14 @@ def signal(**changes):
 
 def test_a_signal_arrives_bit_for_bit():
     sent = signal()
-    received = codec.decode_signal(over_the_wire(codec.encode_signal(sent)), SIZE)
+    received = WIRE.decode_signal(over_the_wire(WIRE.encode_signal(sent)))
     assert received.mean_NN.tobytes() == sent.mean_NN.tobytes()
     assert dataclasses.replace(received, mean_NN=None) == dataclasses.replace(sent, mean_NN=None)
 
 
 def test_a_signal_of_both_directions_arrives_bit_for_bit():
     sent = signal(reverse=distribution(4))
-    received = codec.decode_signal(
-        over_the_wire(codec.encode_signal(sent)), SIZE, is_symmetric=True
-    )
+    received = BOTH.decode_signal(over_the_wire(WIRE.encode_signal(sent)))
     assert received.mean_NN.tobytes() == sent.mean_NN.tobytes()
     assert received.reverse.p_NN.tobytes() == sent.reverse.p_NN.tobytes()
     assert received.reverse.negative_entropy == sent.reverse.negative_entropy
@@ -186,17 +186,17 @@ def test_a_signal_of_both_directions_arrives_bit_for_bit():
 @pytest.mark.parametrize("is_symmetric", [False, True])
 def test_a_signal_without_teachers_arrives_without_a_mean(is_symmetric):
     sent = signal(mean_NN=None, negative_entropy=0.0, teachers=())
-    message = over_the_wire(codec.encode_signal(sent))
+    message = over_the_wire(WIRE.encode_signal(sent))
     assert not message.HasField("mean") and not message.HasField("reverse_mean")
-    assert codec.decode_signal(message, SIZE, is_symmetric=is_symmetric) == sent
+    assert WireFormat(SIZE, is_symmetric).decode_signal(message) == sent
 
 
 @pytest.mark.parametrize("make", [distribution, both_ways])
 def test_what_is_published_arrives_with_as_many_directions_as_it_had(make):
     sent = make(7)
-    request = over_the_wire(codec.encode_exchange(SENDER, ticket(3), sent))
+    request = over_the_wire(WIRE.encode_published(SENDER, ticket(3), sent))
     assert request.HasField("reverse") == (sent.reverse is not None)
-    received = codec.decode_published(request, SIZE)
+    received = WireFormat(SIZE, sent.reverse is not None).decode_published(request)
     assert received.p_NN.tobytes() == sent.p_NN.tobytes()
     if sent.reverse is None:
         assert received.reverse is None
@@ -234,7 +234,7 @@ def test_a_reply_without_refusal_raises_nothing():
 
 # ---- malformed ----
 
-GOOD = codec.encode_distribution(distribution(0))
+GOOD = WIRE.encode(distribution(0))
 
 
 def rows_with(value):
@@ -270,74 +270,78 @@ def test_every_malformed_distribution_is_refused_by_name(changes, said):
     for key, value in changes.items():
         setattr(message, key, value)
     with pytest.raises(MalformedDistribution) as caught:
-        codec.decode_distribution(over_the_wire(message), SIZE)
+        WIRE.decode(over_the_wire(message))
     assert said in str(caught.value)
 
 
 def test_the_empty_message_is_no_distribution():
     with pytest.raises(MalformedDistribution, match="dtype code 0"):
-        codec.decode_distribution(pb.Distribution(), SIZE)
+        WIRE.decode(pb.Distribution())
 
 
 def test_a_mean_without_teachers_is_refused():
-    message = codec.encode_signal(signal())
+    message = WIRE.encode_signal(signal())
     del message.teachers[:]
     with pytest.raises(MalformedDistribution, match="names 0 teachers but has a mean"):
-        codec.decode_signal(message, SIZE)
+        WIRE.decode_signal(message)
 
 
 def test_teachers_without_a_mean_are_refused():
-    message = codec.encode_signal(signal())
+    message = WIRE.encode_signal(signal())
     message.ClearField("mean")
     with pytest.raises(MalformedDistribution, match="names 2 teachers but has no mean"):
-        codec.decode_signal(message, SIZE)
+        WIRE.decode_signal(message)
 
 
 def test_the_mean_in_a_signal_is_checked_like_any_distribution():
-    message = codec.encode_signal(signal())
+    message = WIRE.encode_signal(signal())
     message.mean.rows = rows_with(math.nan)
     with pytest.raises(MalformedDistribution, match="row 2"):
-        codec.decode_signal(message, SIZE)
+        WIRE.decode_signal(message)
 
 
 @pytest.mark.parametrize(
     ("reverse", "is_symmetric", "said"),
     [
-        (None, True, "has no mean of the reverse direction; this run exchanges both directions"),
+        (
+            None,
+            True,
+            "has no mean of the reverse direction; this run exchanges both view directions",
+        ),
         (distribution(4), False, "has a mean of the reverse direction; this run exchanges one"),
     ],
 )
 def test_another_number_of_directions_than_agreed_is_refused(reverse, is_symmetric, said):
-    message = over_the_wire(codec.encode_signal(signal(reverse=reverse)))
+    message = over_the_wire(WIRE.encode_signal(signal(reverse=reverse)))
     with pytest.raises(MalformedDistribution, match=said):
-        codec.decode_signal(message, SIZE, is_symmetric=is_symmetric)
+        WireFormat(SIZE, is_symmetric).decode_signal(message)
 
 
 def test_a_reverse_mean_without_teachers_is_refused():
-    message = codec.encode_signal(signal(mean_NN=None, teachers=(), reverse=distribution(4)))
+    message = WIRE.encode_signal(signal(mean_NN=None, teachers=(), reverse=distribution(4)))
     with pytest.raises(MalformedDistribution, match="has a mean of the reverse direction"):
-        codec.decode_signal(message, SIZE, is_symmetric=True)
+        BOTH.decode_signal(message)
 
 
 def test_the_reverse_is_checked_like_the_first_direction_on_both_ways():
-    request = codec.encode_exchange(SENDER, ticket(0), both_ways(0))
+    request = WIRE.encode_published(SENDER, ticket(0), both_ways(0))
     request.reverse.rows = rows_with(math.nan)
     with pytest.raises(MalformedDistribution, match="in the reverse direction, row 2"):
-        codec.decode_published(request, SIZE)
-    request.reverse.CopyFrom(codec.encode_distribution(distribution(0, SIZE + 1)))
+        BOTH.decode_published(request)
+    request.reverse.CopyFrom(WIRE.encode(distribution(0, SIZE + 1)))
     with pytest.raises(MalformedDistribution, match=f"in the reverse direction.*{SIZE + 1} images"):
-        codec.decode_published(request, SIZE)
-    reply = codec.encode_signal(signal(reverse=distribution(4)))
+        BOTH.decode_published(request)
+    reply = WIRE.encode_signal(signal(reverse=distribution(4)))
     reply.reverse_mean.negative_entropy = 3.0
     with pytest.raises(MalformedDistribution, match="in the reverse direction, the negative"):
-        codec.decode_signal(reply, SIZE, is_symmetric=True)
+        BOTH.decode_signal(reply)
 
 
 def test_an_empty_reverse_is_no_distribution_and_not_none():
-    request = codec.encode_exchange(SENDER, ticket(0), distribution(0))
+    request = WIRE.encode_published(SENDER, ticket(0), distribution(0))
     request.reverse.SetInParent()
     with pytest.raises(MalformedDistribution, match=r"in the reverse direction.*dtype code 0"):
-        codec.decode_published(over_the_wire(request), SIZE)
+        BOTH.decode_published(over_the_wire(request))
 
 
 # ---- whatever arrives ----
@@ -347,10 +351,10 @@ def decode(message):
     """Runs every decoder that the two sides would run on this message."""
     if isinstance(message, pb.ExchangeRequest):
         codec.decode_ticket(message.ticket)
-        codec.decode_published(message, SIZE)
+        WireFormat(SIZE, message.HasField("reverse")).decode_published(message)
     elif isinstance(message, pb.ExchangeReply):
         codec.raise_refusal(message)
-        codec.decode_signal(message, SIZE, is_symmetric=message.HasField("reverse_mean"))
+        WireFormat(SIZE, message.HasField("reverse_mean")).decode_signal(message)
     elif isinstance(message, pb.ReportRequest):
         for step in message.steps:
             codec.decode_report(StepReport, step, ADA)
@@ -368,9 +372,9 @@ VALID = (
     pb.JoinRequest(sender=SENDER, run_id="run-1", agreement=AGREEMENT),
     pb.JoinReply(refusal=pb.Refusal(code=pb.REFUSED, message="no"), next_step=3),
     pb.ExchangeRequest(sender=SENDER, ticket=codec.encode_ticket(ticket(3)), distribution=GOOD),
-    codec.encode_exchange(SENDER, ticket(3), both_ways(0)),
-    codec.encode_signal(signal()),
-    codec.encode_signal(signal(reverse=distribution(4))),
+    WIRE.encode_published(SENDER, ticket(3), both_ways(0)),
+    WIRE.encode_signal(signal()),
+    WIRE.encode_signal(signal(reverse=distribution(4))),
     pb.ReportRequest(
         sender=SENDER,
         steps=[pb.StepReport(step=1, ssl_loss=2.0), pb.StepReport(step=2)],
@@ -417,7 +421,7 @@ def test_a_mutated_message_raises_nothing_but_our_errors(valid, data):
 def test_random_numbers_are_refused_or_are_a_distribution(rows, entropy):
     message = pb.Distribution(dtype=pb.FLOAT32, size=SIZE, rows=rows, negative_entropy=entropy)
     with pytest.raises(MalformedDistribution):
-        codec.decode_distribution(message, SIZE)
+        WIRE.decode(message)
 
 
 # ---- sizes ----
@@ -429,31 +433,31 @@ def largest_request(size):
     return pb.ExchangeRequest(
         sender=pb.Sender(peer="p" * 64, incarnation="f" * 32),
         ticket=pb.Ticket(run_id="r" * 255, round=2**32 - 1, step=2**64 - 1, batch_digest="d" * 64),
-        distribution=codec.encode_distribution(SimilarityDistribution(p_NN, -math.log(size))),
+        distribution=WIRE.encode(SimilarityDistribution(p_NN, -math.log(size))),
     )
 
 
 @pytest.mark.parametrize("size", [1, 2, 256, 2048])
 def test_the_limit_suffices_for_one_matrix_with_all_its_names(size):
-    assert largest_request(size).ByteSize() <= codec.message_limit(size)
+    assert largest_request(size).ByteSize() <= WireFormat(size).limit_bytes
     peers = tuple(PeerId(f"{number:064d}") for number in range(256))
     reply = pb.ExchangeReply(
         mean=largest_request(size).distribution, teachers=peers, next_step=2**64 - 1, waited_s=1.0
     )
-    assert reply.ByteSize() <= codec.message_limit(size)
+    assert reply.ByteSize() <= WireFormat(size).limit_bytes
 
 
 @pytest.mark.parametrize("size", [1, 256, 2048])
 def test_with_both_directions_the_limit_suffices_for_two_matrices(size):
     request = largest_request(size)
     request.reverse.CopyFrom(request.distribution)
-    assert request.ByteSize() <= codec.message_limit(size, is_symmetric=True)
+    assert request.ByteSize() <= WireFormat(size, True).limit_bytes
 
 
 def test_the_limit_leaves_no_room_for_a_matrix_more_than_agreed():
     for size in (256, 2048):
-        assert codec.message_limit(size) < 2 * 4 * size**2
-        assert codec.message_limit(size, is_symmetric=True) < 3 * 4 * size**2
+        assert WireFormat(size).limit_bytes < 2 * 4 * size**2
+        assert WireFormat(size, True).limit_bytes < 3 * 4 * size**2
 
 
 def test_the_error_tree_is_drawn_as_it_is():

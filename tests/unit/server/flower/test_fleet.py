@@ -20,8 +20,8 @@ from dogo_fed.errors import ExchangeError
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.storage.run_folder import create
-from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.format import WireFormat
 from server.coordinator.service import ServiceSettings
 from server.flower import fleet as flower_fleet
 from server.flower import grid_client
@@ -737,7 +737,7 @@ def _settings(scene):
         port=0,
         run_id=scene.folder.run_id,
         secret="",
-        batch_size=16,
+        wire=WireFormat(16),
         answer_within_s=1.0,
     )
 
@@ -766,7 +766,7 @@ def whole_reply(run_id):
         where="w",
         next_step=1,
         join=pb.JoinRequest(sender=sender, run_id=run_id, agreement={"a": "b"}),
-        offer=codec.encode_exchange(sender, ticket, distribution(0, 16)),
+        offer=WireFormat(16).encode_published(sender, ticket, distribution(0, 16)),
         reports=[
             pb.ReportRequest(
                 sender=sender,

@@ -16,6 +16,7 @@ from dogo_fed.contracts import Ending, Outcome, PeerId, StepReport
 from dogo_fed.errors import ExchangeError, PlacementError
 from dogo_fed.run.prepare import prepare
 from dogo_fed.storage.run_folder import create
+from dogo_fed.wire.format import WireFormat
 from server.hosts import supervisor as supervise
 from server.hosts.supervisor import Supervisor
 from tests.support.distributions import KeepingSink
@@ -271,7 +272,7 @@ def test_a_run_is_not_silent_while_one_peer_reports(scene):
                 connection = Connection(
                     address=assignment.address,
                     secret=assignment.secret,
-                    batch_size=16,
+                    wire=WireFormat(16),
                     answer_within_s=5.0,
                     reconnect_s=1.0,
                 )

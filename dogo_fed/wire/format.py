@@ -1,0 +1,215 @@
+"""What the distributions of one run look like in messages: one value, made once, that owns sizes and bytes.
+
+Both sides of a run make the same `WireFormat` from the settings that they have agreed on. Everything that
+sends, receives, limits or counts distributions takes it whole.
+"""
+
+# N = images in the step's batch
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from dogo_fed.config import Encoding, RunConfig
+from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal, Ticket
+from dogo_fed.errors import MalformedDistribution
+from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.codec import encode_ticket, non_negative
+from dogo_fed.wire.encodings import ENCODINGS
+from dogo_fed.wire.encodings.base import MatrixEncoding
+from dogo_fed.wire.validation import check_distribution
+
+_ENVELOPE_BYTES = 64 * 1024
+"""Room for everything in a message that is no matrix: names, ticket, teachers."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireFormat:
+    """The form of a run's distributions.
+
+    Attributes:
+        batch_size: N; a distribution is N x N.
+        is_symmetric: whether each distribution has a reverse (exchange.symmetric).
+        encoding: how numbers become bytes (exchange.encoding).
+    """
+
+    batch_size: int
+    is_symmetric: bool = False
+    encoding: Encoding = Encoding.FLOAT32
+
+    @classmethod
+    def of(cls, config: RunConfig) -> WireFormat:
+        """Returns the format that a run has agreed on."""
+        return cls(config.batch_size, config.exchange.symmetric, config.exchange.encoding)
+
+    @property
+    def payload_bytes(self) -> int:
+        """The bytes of all matrices of one exchange, in each direction."""
+        num_matrices = 2 if self.is_symmetric else 1
+        return num_matrices * self._matrix.num_bytes(self.batch_size)
+
+    @property
+    def limit_bytes(self) -> int:
+        """The largest message of an exchange: its matrices and its envelope."""
+        return self.payload_bytes + _ENVELOPE_BYTES
+
+    def check(self, distribution: SimilarityDistribution) -> None:
+        """Checks that this is a distribution of the run.
+
+        Raises:
+            MalformedDistribution: its size or its number of view directions is another one, or it is no
+                similarity distribution.
+        """
+        has_reverse = distribution.reverse is not None
+        if has_reverse != self.is_symmetric:
+            raise MalformedDistribution(
+                f"the distribution has {_directions(has_reverse)}; this run exchanges "
+                f"{_directions(self.is_symmetric)} (exchange.symmetric)"
+            )
+        wanted = (self.batch_size, self.batch_size)
+        if distribution.p_NN.shape != wanted:
+            raise MalformedDistribution(
+                f"the distribution is a matrix of shape {distribution.p_NN.shape}; the batch size is "
+                f"{self.batch_size}"
+            )
+        check_distribution(distribution, self._matrix.row_sum_tolerance)
+
+    def as_carried(self, distribution: SimilarityDistribution) -> SimilarityDistribution:
+        """Returns the distribution as a message would deliver it; the very same where that is exact."""
+        if self._matrix.is_exact:
+            return distribution
+        reverse = distribution.reverse
+        return SimilarityDistribution(
+            self._matrix.decode(self._matrix.encode(distribution.p_NN), self.batch_size),
+            distribution.negative_entropy,
+            None if reverse is None else self.as_carried(reverse),
+        )
+
+    def encode(self, distribution: SimilarityDistribution) -> pb.Distribution:
+        """Returns the message of one direction."""
+        return pb.Distribution(
+            dtype=self._matrix.code,
+            size=len(distribution.p_NN),
+            rows=self._matrix.encode(distribution.p_NN),
+            negative_entropy=distribution.negative_entropy,
+        )
+
+    def decode(self, message: pb.Distribution) -> SimilarityDistribution:
+        """Returns one direction, checked; its matrix is read-only.
+
+        Raises:
+            MalformedDistribution: wrong type, size or number of bytes, or not row-stochastic.
+        """
+        if message.dtype != self._matrix.code:
+            raise MalformedDistribution(
+                f"the distribution has dtype code {message.dtype}; this run exchanges "
+                f"{self.encoding.value}"
+            )
+        if message.size != self.batch_size:
+            raise MalformedDistribution(
+                f"the distribution is over {message.size} images; the batch size is {self.batch_size}"
+            )
+        expected = self._matrix.num_bytes(self.batch_size)
+        if len(message.rows) != expected:
+            raise MalformedDistribution(
+                f"the distribution has {len(message.rows)} bytes instead of {expected}"
+            )
+        distribution = SimilarityDistribution(
+            self._matrix.decode(message.rows, self.batch_size), message.negative_entropy
+        )
+        check_distribution(distribution, self._matrix.row_sum_tolerance)
+        return distribution
+
+    def encode_published(
+        self, sender: pb.Sender, ticket: Ticket, distribution: SimilarityDistribution
+    ) -> pb.ExchangeRequest:
+        """Returns the request by which a peer publishes."""
+        return pb.ExchangeRequest(
+            sender=sender,
+            ticket=encode_ticket(ticket),
+            distribution=self.encode(distribution),
+            reverse=self._encode_if_any(distribution.reverse),
+        )
+
+    def decode_published(self, request: pb.ExchangeRequest) -> SimilarityDistribution:
+        """Returns what a peer has published, checked.
+
+        Raises:
+            MalformedDistribution: see `decode`, or there are not as many view directions as agreed.
+        """
+        given = self.decode(request.distribution)
+        has_reverse = request.HasField("reverse")
+        if has_reverse != self.is_symmetric:
+            raise MalformedDistribution(
+                f"the distribution has {_directions(has_reverse)}; this run exchanges "
+                f"{_directions(self.is_symmetric)} (exchange.symmetric)"
+            )
+        if not has_reverse:
+            return given
+        return dataclasses.replace(given, reverse=self._decode_reverse(request.reverse))
+
+    def encode_signal(self, signal: TeacherSignal) -> pb.ExchangeReply:
+        """Returns the reply by which a peer is taught."""
+        mean = None
+        if signal.mean_NN is not None:
+            mean = self.encode(SimilarityDistribution(signal.mean_NN, signal.negative_entropy))
+        return pb.ExchangeReply(
+            mean=mean,
+            reverse_mean=self._encode_if_any(signal.reverse),
+            teachers=signal.teachers,
+            next_step=signal.next_step,
+            stop=signal.stop,
+            waited_s=signal.waited_s,
+        )
+
+    def decode_signal(self, message: pb.ExchangeReply) -> TeacherSignal:
+        """Returns the signal, its matrices checked.
+
+        Raises:
+            MalformedDistribution: a mean is no distribution, or it comes without teachers or they
+                without it, or there are not as many view directions as agreed.
+        """
+        teachers = tuple(PeerId(name) for name in message.teachers)
+        if message.HasField("mean") != bool(teachers):
+            raise MalformedDistribution(
+                f"the coordinator's answer names {len(teachers)} teachers but "
+                f"{'has a' if message.HasField('mean') else 'has no'} mean distribution"
+            )
+        if message.HasField("reverse_mean") != (self.is_symmetric and bool(teachers)):
+            has = "has a" if message.HasField("reverse_mean") else "has no"
+            raise MalformedDistribution(
+                f"the coordinator's answer {has} mean of the reverse direction; this run exchanges "
+                f"{_directions(self.is_symmetric)}"
+            )
+        mean_NN, negative_entropy, reverse = None, 0.0, None
+        if teachers:
+            mean = self.decode(message.mean)
+            mean_NN, negative_entropy = mean.p_NN, mean.negative_entropy
+            reverse = self._decode_reverse(message.reverse_mean) if self.is_symmetric else None
+        return TeacherSignal(
+            mean_NN=mean_NN,
+            negative_entropy=negative_entropy,
+            teachers=teachers,
+            next_step=message.next_step,
+            stop=message.stop,
+            waited_s=non_negative(message.waited_s),
+            reverse=reverse,
+        )
+
+    @property
+    def _matrix(self) -> MatrixEncoding:
+        return ENCODINGS[self.encoding]
+
+    def _encode_if_any(self, distribution: SimilarityDistribution | None) -> pb.Distribution | None:
+        return None if distribution is None else self.encode(distribution)
+
+    def _decode_reverse(self, message: pb.Distribution) -> SimilarityDistribution:
+        try:
+            return self.decode(message)
+        except MalformedDistribution as error:
+            raise MalformedDistribution(f"in the reverse direction, {error}") from error
+
+
+def _directions(both: bool) -> str:
+    return "both view directions" if both else "one view direction"
