@@ -1,19 +1,16 @@
-"""What may change when a run goes on."""
+"""What may change when a run goes on: every setting that decides no trained number."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping, load_run_config, to_mapping
 from dogo_fed.errors import ConfigError
-
-CHANGEABLE = (
-    "host", "rounds", "steps", "eval", "checkpoint", "recovery", "coordinator", "ray", "device",
-)  # fmt: skip
-"""Settings that may change when a run goes on; the rest decides the numbers."""
+from dogo_fed.scope import Scope, paths_of, scopes_below
 
 
 def resumed(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
@@ -27,38 +24,80 @@ def resumed(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
         ConfigError: there is no run in this folder, or an override would make it another run.
     """
     assert config.resume is not None, "only for a run that goes on"
-    saved = to_mapping(load_run_config(Path(config.resume)))
-    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    try:
+        saved = to_mapping(load_run_config(Path(config.resume)))
+    except ConfigError as error:
+        raise ConfigError(f"resume={config.resume}: {error}") from error
+    keys = [override.lstrip("+~").partition("=")[0].rpartition("@")[2] for override in overrides]
     merged = merge_resumed(saved, to_mapping(config), keys)
     return dataclasses.replace(from_mapping(merged), resume=config.resume)
 
 
 def merge_resumed(
-    saved: Mapping[str, object], wanted: Mapping[str, object], overridden: Iterable[str]
-) -> dict[str, object]:
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], overridden: Iterable[str]
+) -> dict[str, Any]:
     """Returns the saved configuration with the overrides that a resumed run may have.
 
     Args:
         saved: of the run folder, as plain nested dicts.
         wanted: what the command line composes to.
-        overridden: the keys that the command line sets, e.g. "ray.address".
+        overridden: the settings that the command line sets, e.g. "ray.address", or groups of them.
 
     Raises:
         ConfigError: an override would make it another run.
     """
-    merged = dict(saved)
+    merged: dict[str, Any] = dict(saved)
+    overridden = [key for key in overridden if key != "resume"]
     for key in overridden:
-        top = key.split(".")[0]
-        if top == "resume":
-            continue
-        if top not in CHANGEABLE:
-            raise ConfigError(
-                f"{key} can't be changed when a run goes on; only {', '.join(CHANGEABLE)} can. Start a "
-                "new run for anything else"
-            )
-        merged[top] = wanted[top]
+        scopes = {} if key == "run_dir" else scopes_below(RunConfig, key)
+        if not scopes:
+            raise _refusal(key)
+        for path, scope in scopes.items():
+            _take(merged, wanted, path.split("."), scope, key)
     if "steps" in overridden and "rounds" not in overridden:
         merged["rounds"] = None
     if "rounds" in overridden and "steps" not in overridden:
         merged["steps"] = None
     return merged
+
+
+def resumable_settings() -> list[str]:
+    """Returns what may change, as paths: "eval.*" where that is all of them."""
+    found: dict[str, list[tuple[str, bool]]] = {}
+    for path, scope in paths_of(RunConfig):
+        may_change = scope is not None and scope.is_resumable and path not in ("run_dir", "resume")
+        found.setdefault(path.partition(".")[0], []).append((path, may_change))
+    listed = []
+    for top, settings in found.items():
+        paths = [path for path, may_change in settings if may_change]
+        is_whole = len(paths) == len(settings) > 1
+        listed += [f"{top}.*"] if is_whole else paths
+    return listed
+
+
+def _take(
+    merged: dict[str, Any], wanted: Mapping[str, Any], path: list[str], scope: Scope, key: str
+) -> None:
+    """Puts the wanted value at this path, if it may change.
+
+    Raises:
+        ConfigError: it differs, and may not.
+    """
+    name, *rest = path
+    if name == "*":  # a group whose names are the user's own: all of it, or nothing
+        if merged != wanted:
+            raise _refusal(key)
+    elif rest and isinstance(merged.get(name), Mapping) and isinstance(wanted.get(name), Mapping):
+        merged[name] = dict(merged[name])
+        _take(merged[name], wanted[name], rest, scope, key)
+    elif scope.is_resumable:
+        merged[name] = wanted.get(name)
+    elif merged.get(name) != wanted.get(name):
+        raise _refusal(key)
+
+
+def _refusal(key: str) -> ConfigError:
+    return ConfigError(
+        f"{key} can't be changed when a run goes on; only {', '.join(resumable_settings())} can. "
+        "Start a new run for anything else"
+    )

@@ -1,48 +1,33 @@
 """What every process of a run must agree on, as named values that can be compared and told apart.
 
-A peer sends its agreement when it joins; the coordinator compares it with its own and refuses with
-the names and both values of what differs. Each peer's own settings (backbone, objective,
-augmentation, optimizer, weights) are not part of it: they are the peer's business.
+A peer sends its agreement when it joins. The coordinator compares it with its own, and refuses with the
+names and both values of what differs. Which settings are agreed on is declared with them (`config`). Each
+peer's own settings (backbone, objective, augmentation, optimizer, weights) are not: they are the peer's
+business. Nor are a data set's options, since its folder may be anywhere: its fingerprint is.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from dogo_fed.contracts import PROTOCOL_VERSION
 from dogo_fed.packages import source_digest
+from dogo_fed.plain import to_plain
+from dogo_fed.scope import settings_of
 
 if TYPE_CHECKING:
     from dogo_fed.config import RunConfig
     from dogo_fed.data.source import DataSet
-
-_SHARED_SETTINGS = (
-    "data.name",
-    "data.default_rounds",
-    "batch_size",
-    "seed",
-    "rounds",
-    "steps",
-    "steps_per_round",
-    "exchange.enabled",
-    "exchange.symmetric",
-    "exchange.every_steps",
-    "exchange.deadline_s",
-)
-"""Settings that must be equal. A data set's options are not among them (its folder may be anywhere):
-its fingerprint is."""
 
 _MAX_NAMED_DIFFERENCES = 5
 
 
 def make_agreement(config: RunConfig, dataset: DataSet) -> dict[str, str]:
     """Returns the named values that all processes of a run must share."""
-    settings = {key: str(attrgetter(key)(config)) for key in _SHARED_SETTINGS}
+    settings = {one.path: _text(one.value) for one in settings_of(config) if one.scope.is_agreed}
     settings["peers"] = ",".join(sorted(config.peers))
-    settings["exchange.graph"] = _graph_text(config.exchange.graph)
     joined = "\n".join(f"{key}={settings[key]}" for key in sorted(settings))
     return {
         "protocol_version": str(PROTOCOL_VERSION),
@@ -72,11 +57,11 @@ def differences(
     return phrases
 
 
-def _graph_text(graph: Mapping[str, Mapping[str, float]] | None) -> str:
-    """Returns the same text for the same graph, whatever the order it was written in."""
-    if graph is None:
-        return "None"
-    edges = [(learner, *edge) for learner in graph for edge in graph[learner].items()]
+def _text(value: object) -> str:
+    """Returns the same text for the same value: of a graph, whatever the order it was written in."""
+    if not isinstance(value, Mapping):
+        return str(to_plain(value))
+    edges = [(learner, *edge) for learner in value for edge in value[learner].items()]
     return ",".join(
         f"{learner}<-{teacher}:{weight!r}" for learner, teacher, weight in sorted(edges)
     )

@@ -1,7 +1,7 @@
 """Everything a run can be told, as frozen dataclasses that check themselves.
 
-YAML and command line compose these (see `configs`); a library user builds them directly. Nothing
-below the constructors that read them sees a config object.
+YAML and command line compose these (see `configs`). A library user builds them directly. Each setting
+declares its scope as the metadata of its field: who decides it and what it decides (see `scope`).
 """
 
 from __future__ import annotations
@@ -10,16 +10,28 @@ import enum
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.mutual import Reduction
 from dogo_fed.plain import to_plain
+from dogo_fed.scope import DecidedBy, Decides, scope, settings_of
 
 PUBLISHED_DISTILL_WEIGHT = 100 / 256
 """The published code's weight of 100 over N * N elements at N = 256, in batchmean units."""
+
+_OWN = scope(DecidedBy.SITE, Decides.TRAINING)
+_OWN_TEACHING = scope(DecidedBy.SITE, Decides.TRAINING, teaching=True)
+_AGREED = scope(DecidedBy.RUN, Decides.TRAINING, agreed=True)
+_AGREED_TEACHING = scope(DecidedBy.RUN, Decides.TRAINING, agreed=True, teaching=True)
+_CONVERSATION = scope(DecidedBy.RUN, Decides.NOTHING, teaching=True)
+_AGREED_CONVERSATION = scope(DecidedBy.RUN, Decides.NOTHING, agreed=True, teaching=True)
+_LENGTH = scope(DecidedBy.RUN, Decides.LENGTH, agreed=True)
+_SCORES = scope(DecidedBy.RUN, Decides.SCORES)
+_SAFETY = scope(DecidedBy.RUN, Decides.NOTHING)
+_PLACE = scope(DecidedBy.PLACE, Decides.NOTHING)
 
 _PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST_PORT = re.compile(r"\S+:[0-9]{1,5}")
@@ -115,15 +127,17 @@ class PeerConfig:
             of its newest checkpoint there, and never learns. On a cluster: absolute.
     """
 
-    backbone: ComponentConfig
-    objective: ComponentConfig
-    augmentation: ComponentConfig
-    optimizer: ComponentConfig
-    distill_weight: float = PUBLISHED_DISTILL_WEIGHT
-    distill_reduction: Reduction = Reduction.BATCHMEAN
-    distill_warmup_steps: int = 0
-    kl_temperature: float = 0.1
-    frozen_from: str | None = None
+    backbone: ComponentConfig = field(metadata=_OWN)
+    objective: ComponentConfig = field(
+        metadata=scope(DecidedBy.SITE, Decides.TRAINING, teaching_options=("publish",))
+    )
+    augmentation: ComponentConfig = field(metadata=_OWN)
+    optimizer: ComponentConfig = field(metadata=_OWN)
+    distill_weight: float = field(default=PUBLISHED_DISTILL_WEIGHT, metadata=_OWN_TEACHING)
+    distill_reduction: Reduction = field(default=Reduction.BATCHMEAN, metadata=_OWN_TEACHING)
+    distill_warmup_steps: int = field(default=0, metadata=_OWN_TEACHING)
+    kl_temperature: float = field(default=0.1, metadata=_OWN_TEACHING)
+    frozen_from: str | None = field(default=None, metadata=_OWN)
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
@@ -147,7 +161,11 @@ class DataConfig(ComponentConfig):
         default_rounds: length of a run that names neither `rounds` nor `steps`.
     """
 
-    default_rounds: int = 10
+    name: str = field(metadata=scope(DecidedBy.SITE, Decides.TRAINING, agreed=True))
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), metadata=_OWN)
+    default_rounds: int = field(
+        default=10, metadata=scope(DecidedBy.SITE, Decides.LENGTH, agreed=True)
+    )
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
@@ -175,15 +193,15 @@ class ExchangeConfig:
         reconnect_s: how long a peer tries to reach a coordinator that does not answer.
     """
 
-    enabled: bool = True
-    symmetric: bool = False
-    every_steps: int = 1
-    graph: Mapping[str, Mapping[str, float]] | None = None
-    encoding: Encoding = Encoding.FLOAT32
-    transport: Transport = Transport.GRPC
-    deadline_s: float = 120.0
-    join_deadline_s: float = 300.0
-    reconnect_s: float = 30.0
+    enabled: bool = field(default=True, metadata=_AGREED)
+    symmetric: bool = field(default=False, metadata=_AGREED_TEACHING)
+    every_steps: int = field(default=1, metadata=_AGREED_TEACHING)
+    graph: Mapping[str, Mapping[str, float]] | None = field(default=None, metadata=_AGREED_TEACHING)
+    encoding: Encoding = field(default=Encoding.FLOAT32, metadata=_AGREED_TEACHING)
+    transport: Transport = field(default=Transport.GRPC, metadata=_CONVERSATION)
+    deadline_s: float = field(default=120.0, metadata=_AGREED_CONVERSATION)
+    join_deadline_s: float = field(default=300.0, metadata=_CONVERSATION)
+    reconnect_s: float = field(default=30.0, metadata=_CONVERSATION)
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
@@ -215,12 +233,12 @@ class EvalConfig:
         batch_size: images per forward pass of feature extraction.
     """
 
-    knn_every_rounds: int = 1
-    knn_k: int = 200
-    knn_temperature: float = 0.07
-    linear: bool = True
-    linear_epochs: int = 50
-    batch_size: int = 500
+    knn_every_rounds: int = field(default=1, metadata=_SCORES)
+    knn_k: int = field(default=200, metadata=_SCORES)
+    knn_temperature: float = field(default=0.07, metadata=_SCORES)
+    linear: bool = field(default=True, metadata=_SCORES)
+    linear_epochs: int = field(default=50, metadata=_SCORES)
+    batch_size: int = field(default=500, metadata=_SCORES)
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
@@ -244,8 +262,8 @@ class CheckpointConfig:
             step in common to resume from.
     """
 
-    every_steps: int | None = None
-    keep: int = 2
+    every_steps: int | None = field(default=None, metadata=_SAFETY)
+    keep: int = field(default=2, metadata=_SAFETY)
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
@@ -262,8 +280,8 @@ class RecoveryConfig:
         silence_s: a run in which no peer says anything for so long is ended with an error.
     """
 
-    max_restarts: int = 2
-    silence_s: float = 900.0
+    max_restarts: int = field(default=2, metadata=_PLACE)
+    silence_s: float = field(default=900.0, metadata=_PLACE)
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
@@ -288,11 +306,11 @@ class CoordinatorConfig:
         private_key: PEM file with its key.
     """
 
-    address: str | None = None
-    port: int = 0
-    public_address: str | None = None
-    certificate: str | None = None
-    private_key: str | None = None
+    address: str | None = field(default=None, metadata=_PLACE)
+    port: int = field(default=0, metadata=_PLACE)
+    public_address: str | None = field(default=None, metadata=_PLACE)
+    certificate: str | None = field(default=None, metadata=_PLACE)
+    private_key: str | None = field(default=None, metadata=_PLACE)
 
     def __post_init__(self) -> None:
         """Checks the port, and that a certificate has its key."""
@@ -320,11 +338,11 @@ class RayConfig:
         placement_timeout_s: how long to wait for room.
     """
 
-    address: str | None = None
-    gpus_per_peer: float | None = None
-    cpus_per_peer: float = 1.0
-    placement: Placement = Placement.PACK
-    placement_timeout_s: float = 120.0
+    address: str | None = field(default=None, metadata=_PLACE)
+    gpus_per_peer: float | None = field(default=None, metadata=_PLACE)
+    cpus_per_peer: float = field(default=1.0, metadata=_PLACE)
+    placement: Placement = field(default=Placement.PACK, metadata=_PLACE)
+    placement_timeout_s: float = field(default=120.0, metadata=_PLACE)
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
@@ -365,16 +383,16 @@ class RunConfig:
 
     peers: Mapping[str, PeerConfig]
     data: DataConfig
-    host: Host = Host.RAY
-    batch_size: int = 256
-    seed: int = 0
-    rounds: int | None = None
-    steps: int | None = None
-    steps_per_round: int | None = None
-    threads_per_peer: int = 1
-    device: str = "auto"
-    run_dir: str | None = None
-    resume: str | None = None
+    host: Host = field(default=Host.RAY, metadata=_SAFETY)
+    batch_size: int = field(default=256, metadata=_AGREED)
+    seed: int = field(default=0, metadata=_AGREED)
+    rounds: int | None = field(default=None, metadata=_LENGTH)
+    steps: int | None = field(default=None, metadata=_LENGTH)
+    steps_per_round: int | None = field(default=None, metadata=_AGREED)
+    threads_per_peer: int = field(default=1, metadata=_OWN)
+    device: str = field(default="auto", metadata=scope(DecidedBy.SITE, Decides.ROUNDING))
+    run_dir: str | None = field(default=None, metadata=_PLACE)
+    resume: str | None = field(default=None, metadata=_PLACE)
     exchange: ExchangeConfig = ExchangeConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -432,26 +450,16 @@ class RunConfig:
 
     @property
     def variants(self) -> dict[str, object]:
-        """What of the exchange is not as in the publication, by the names of the settings."""
+        """The settings of the teaching that differ from the paper's, by their paths."""
         if not self.exchanges:
             return {}
-        found = _changed(self.exchange, "exchange.", ("symmetric", "every_steps", "graph"))
-        for name in sorted(self.peers):
-            found |= _changed(
-                self.peers[name],
-                f"peers.{name}.",
-                ("distill_weight", "distill_reduction", "distill_warmup_steps", "kl_temperature"),
-            )
-        return found
-
-
-def _changed(settings: Any, prefix: str, names: tuple[str, ...]) -> dict[str, object]:
-    """Returns those of the named settings that do not have their default, as plain values."""
-    defaults = {one.name: one.default for one in fields(settings)}
-    found = {name: getattr(settings, name) for name in names}
-    return {
-        prefix + name: to_plain(value) for name, value in found.items() if value != defaults[name]
-    }
+        return {
+            one.path: to_plain(one.value)
+            for one in sorted(settings_of(self), key=lambda one: one.path.startswith("peers."))
+            if one.scope.is_of_teaching
+            and one.scope.decides is Decides.TRAINING
+            and one.value != one.default
+        }
 
 
 def _check_graph(graph: Mapping[str, Mapping[str, float]]) -> None:

@@ -27,6 +27,7 @@ from dogo_fed.config import RunConfig, Transport
 from dogo_fed.config_text import from_mapping, to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.errors import ConfigError, CoordinatorLost, DogoError
+from dogo_fed.scope import DecidedBy, with_settings_of
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.format import WireFormat
 
@@ -41,17 +42,6 @@ _LONGEST_HOLD_S = 20.0
 _TURN_MARGIN_S = 300.0
 _ASK_EVERY_S = 2.0
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
-_SHARED = (
-    "batch_size",
-    "seed",
-    "rounds",
-    "steps",
-    "steps_per_round",
-    "exchange",
-    "eval",
-    "checkpoint",
-)
-"""What a site takes from the coordinator: numbers. Whatever names code, data or devices is its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,11 +291,12 @@ def _as_site(assignment: Assignment, site: SiteSettings) -> Assignment:
             f"this site has no settings for peer {assignment.peer!r}, only for {', '.join(own.peers)}; "
             "start `dogo-fed peer` with the peers= that the run uses"
         )
-    merged = dataclasses.replace(
-        own,
-        host=wanted.host,
-        peers={**wanted.peers, assignment.peer: own.peers[assignment.peer]},
-        **{name: getattr(wanted, name) for name in _SHARED},
+    merged = with_settings_of(
+        dataclasses.replace(
+            own, peers={**wanted.peers, assignment.peer: own.peers[assignment.peer]}
+        ),
+        wanted,
+        lambda scope: scope.decided_by is DecidedBy.RUN,
     )
     return dataclasses.replace(
         assignment,

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dogo_fed.compare.settings import TEACHING_SETTINGS, differing, flat, is_of_teaching
+from dogo_fed.compare.settings import differing, flat, is_of_teaching, teaching_settings
 from dogo_fed.config import ComponentConfig, PeerConfig, RunConfig
-from dogo_fed.config_text import to_mapping
 from dogo_fed.errors import ConfigError
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -254,12 +253,12 @@ def _variant_cell(
         ConfigError: the variant changes more than the teaching, so that solo would be no baseline for it.
     """
     _check(config, [Method.DOGO])
-    changed = differing(flat(to_mapping(shared)), flat(to_mapping(config)))
+    changed = differing(flat(shared), flat(config))
     others = [key for key in changed if not is_of_teaching(key)]
     if others:
         raise ConfigError(
             f"variant {name!r} changes {', '.join(others)}, which a peer alone has too, so the solo cells "
-            f"are no baseline for it. A variant may set {TEACHING_SETTINGS}; for anything else run a "
+            f"are no baseline for it. A variant may set {teaching_settings()}; for anything else run a "
             "second comparison with its own out="
         )
     column = Column(Method.DOGO, name)

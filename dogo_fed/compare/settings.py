@@ -2,50 +2,57 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-_NOT_OF_NUMBERS = ("host", "run_dir", "resume", "checkpoint", "recovery", "coordinator", "ray")
-"""Settings that say where and how safely a run happens."""
-
-_OF_TEACHING = re.compile(
-    r"exchange\.(?!enabled$).+"
-    r"|peers\.[^.]+\.(distill_weight|distill_reduction|distill_warmup_steps|kl_temperature"
-    r"|objective\.options\.publish)"
-)
-"""Settings, as paths, without effect on a peer that learns alone."""
-
-TEACHING_SETTINGS = (
-    "exchange.*, and of a peer distill_weight, distill_reduction, distill_warmup_steps, kl_temperature "
-    "and objective.options.publish"
-)
-"""What `is_of_teaching` says yes to, for people."""
+from dogo_fed import scope
+from dogo_fed.config import RunConfig
+from dogo_fed.plain import to_plain
+from dogo_fed.scope import Decides
 
 
 def is_of_teaching(path: str) -> bool:
     """Whether the setting at this path has no effect on a peer that learns alone."""
-    return _OF_TEACHING.fullmatch(path) is not None
+    return scope.is_of_teaching(RunConfig, path)
 
 
-def flat(settings: Mapping[str, Any], path: str = "") -> dict[str, object]:
+def teaching_settings() -> str:
+    """Returns what `is_of_teaching` says yes to, for people."""
+    found = [(path, one) for path, one in scope.paths_of(RunConfig) if one is not None]
+    run = [path for path, one in found if one.is_of_teaching and "*" not in path]
+    peer = [path.rpartition(".")[2] for path, one in found if one.is_of_teaching and "*" in path]
+    peer += [
+        f"{path.rpartition('.')[2]}.options.{name}"
+        for path, one in found
+        for name in one.teaching_options
+    ]
+    return f"{', '.join(run)}, and of a peer {', '.join(peer)}"
+
+
+def flat(config: RunConfig) -> dict[str, object]:
     """Returns the settings that decide a cell's numbers, one level deep, by their path.
 
     Where teachers come from is reduced to their place within the comparison, so that its folder can be
     moved.
     """
     found: dict[str, object] = {}
-    for key, value in settings.items():
-        if not path and key in _NOT_OF_NUMBERS:
+    for setting in scope.settings_of(config):
+        if setting.scope.decides is Decides.NOTHING:
             continue
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{path}{key}.")
-        elif key == "frozen_from" and isinstance(value, str):
-            found[path + key] = "/".join(Path(value).parts[-4:])
+        if setting.path.endswith(".frozen_from") and isinstance(setting.value, str):
+            found[setting.path] = "/".join(Path(setting.value).parts[-4:])
         else:
-            found[path + key] = value
+            found |= dict(_levelled(setting.path, to_plain(setting.value)))
     return found
+
+
+def _levelled(path: str, value: object) -> Iterator[tuple[str, object]]:
+    """Yields the value with its path, or those in it with theirs."""
+    if not isinstance(value, Mapping) or not value:
+        yield path, value
+        return
+    for key, item in value.items():
+        yield from _levelled(f"{path}.{key}", item)
 
 
 def differing(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:

@@ -7,12 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-import yaml
-
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.compare.protocols import has_protocol
 from dogo_fed.compare.settings import differing, flat, is_of_teaching
-from dogo_fed.config_text import to_mapping
+from dogo_fed.config_text import load_yaml
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting import RunSummary, was_stopped
 
@@ -75,14 +73,13 @@ def finished_summary(cell: Cell) -> RunSummary | None:
 def _check_settings(cell: Cell) -> None:
     path = cell.folder / "config.yaml"
     try:
-        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        saved = load_yaml(path)
+    except ConfigError as error:
         raise ConfigError(
-            f"the cell {cell.id} has a folder without a readable config.yaml ({path}: "
-            f"{type(error).__name__}); choose another out=, or move {cell.folder} away"
+            f"the cell {cell.id} has a folder without a readable config.yaml ({error}); choose another "
+            f"out=, or move {cell.folder} away"
         ) from error
-    theirs = flat(saved) if isinstance(saved, dict) else {}
-    mine = flat(to_mapping(cell.config))
+    theirs, mine = flat(saved), flat(cell.config)
     keys = differing(mine, theirs)
     if not cell.config.exchange.enabled:
         keys = [key for key in keys if not is_of_teaching(key)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import threading
@@ -17,8 +16,10 @@ from hypothesis import strategies as st
 from clients.flower import peer_host
 from clients.flower.peer_host import PeerHost, SiteSettings
 from configs.compose import compose_run
+from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping, to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
+from dogo_fed.scope import DecidedBy, paths_of
 from dogo_fed.wire import dogo_pb2 as pb
 from tests.support.fake_flower import ToyPeers, assignment_of, eventually
 
@@ -506,12 +507,18 @@ def test_a_site_keeps_what_is_its_own_and_takes_the_shared_numbers(site, seen, t
         assert getattr(got, name) == getattr(wanted, name), name
 
 
-def test_every_setting_is_either_the_sites_or_the_coordinators(site):
-    """A new setting must be put on one side; those that name code, data or devices are the site's."""
-    names = {field.name for field in dataclasses.fields(site.config)}
-    own = {"data", "device", "threads_per_peer", "run_dir", "resume", "ray", "coordinator"}
-    assert names - own - set(peer_host._SHARED) == {"host", "peers", "recovery"}
-    assert own.isdisjoint(peer_host._SHARED)
+def test_what_the_coordinator_decides_names_no_code_no_data_and_no_device():
+    """A site takes these values over, so a new one among them has to be looked at."""
+    decided = {
+        path
+        for path, scope in paths_of(RunConfig)
+        if scope is not None and scope.decided_by is DecidedBy.RUN
+    }
+    tops = {path.partition(".")[0] for path in decided}
+    assert tops == {
+        *("host", "batch_size", "seed", "rounds", "steps", "steps_per_round"),
+        *("exchange", "eval", "checkpoint"),
+    }
 
 
 @pytest.mark.parametrize(

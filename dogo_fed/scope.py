@@ -1,0 +1,171 @@
+"""What a setting is about: who decides it, what it decides, and what follows from that.
+
+Every setting declares its scope where it is declared, as the metadata of its field (see `config`).
+Handshake, sites, resumed runs, comparisons and summaries ask the scope and keep no list of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
+
+T = TypeVar("T")
+
+_KEY = "scope"
+
+
+class DecidedBy(enum.Enum):
+    """Whose setting it is.
+
+    RUN: the coordinator's; a site takes its value over.
+    SITE: each site's own, and each peer's. Whatever names code, data or devices is one of these.
+    PLACE: of the process that starts the run: where its files and its machines are.
+    """
+
+    RUN = "run"
+    SITE = "site"
+    PLACE = "place"
+
+
+class Decides(enum.Enum):
+    """What depends on it.
+
+    TRAINING: the trained numbers; it is fixed for the life of a run.
+    ROUNDING: their last bits.
+    LENGTH: how many steps there are.
+    SCORES: what is measured, not what is trained.
+    NOTHING: no number; it says where, when or how safely.
+    """
+
+    TRAINING = "training"
+    ROUNDING = "rounding"
+    LENGTH = "length"
+    SCORES = "scores"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What one setting is about.
+
+    Attributes:
+        is_agreed: whether it must be equal at every process of the run; the handshake compares it.
+        is_of_teaching: whether it has no effect on a peer that learns alone.
+        teaching_options: of a component, the options that are of the teaching.
+    """
+
+    decided_by: DecidedBy
+    decides: Decides
+    is_agreed: bool = False
+    is_of_teaching: bool = False
+    teaching_options: tuple[str, ...] = ()
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether it may change when a run goes on."""
+        return self.decides is not Decides.TRAINING
+
+
+def scope(
+    decided_by: DecidedBy,
+    decides: Decides,
+    *,
+    agreed: bool = False,
+    teaching: bool = False,
+    teaching_options: tuple[str, ...] = (),
+) -> dict[str, Scope]:
+    """Returns the metadata of a setting's field; see `Scope`."""
+    return {_KEY: Scope(decided_by, decides, agreed, teaching, teaching_options)}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of a configuration.
+
+    Attributes:
+        path: e.g. "exchange.every_steps" or "peers.wide.distill_weight".
+        default: `dataclasses.MISSING` where it has none.
+    """
+
+    path: str
+    scope: Scope
+    value: object
+    default: object
+
+
+def settings_of(config: Any, path: str = "") -> Iterator[Setting]:
+    """Yields the settings of a configuration that have a scope, in the order of their declaration."""
+    for field in dataclasses.fields(config):
+        value, here = getattr(config, field.name), path + field.name
+        if _KEY in field.metadata:
+            yield Setting(here, field.metadata[_KEY], value, field.default)
+        elif dataclasses.is_dataclass(value):
+            yield from settings_of(value, f"{here}.")
+        elif isinstance(value, Mapping):
+            for name, item in sorted(value.items()):
+                yield from settings_of(item, f"{here}.{name}.")
+
+
+def paths_of(kind: type[Any], path: str = "") -> Iterator[tuple[str, Scope | None]]:
+    """Yields path and scope of every setting that a configuration may have; None where it declares none.
+
+    What stands for a name of the user's own is "*", e.g. "peers.*.backbone".
+    """
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        here, hint = path + field.name, hints[field.name]
+        if _KEY in field.metadata:
+            yield here, field.metadata[_KEY]
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield from paths_of(hint, f"{here}.")
+        elif isinstance(hint, type) or not any(map(dataclasses.is_dataclass, get_args(hint))):
+            yield here, None
+        else:
+            yield from paths_of(get_args(hint)[1], f"{here}.*.")
+
+
+def scopes_below(kind: type[Any], path: str) -> dict[str, Scope]:
+    """Returns the settings at or below a path, or the one that the path lies in; empty if it is none.
+
+    Args:
+        kind: the configuration.
+        path: of a setting ("eval.knn_k"), of several ("eval"), or in one ("data.options.root").
+    """
+    wanted = path.split(".")
+    found = {}
+    for known, its_scope in paths_of(kind):
+        parts = known.split(".")
+        if its_scope is not None and all(
+            part in ("*", given) for part, given in zip(parts, wanted, strict=False)
+        ):
+            named = [given for part, given in zip(parts, wanted, strict=False)]
+            found[".".join(named + parts[len(wanted) :])] = its_scope
+    return found
+
+
+def is_of_teaching(kind: type[Any], path: str) -> bool:
+    """Whether the setting at this path has no effect on a peer that learns alone."""
+    scopes = scopes_below(kind, path)
+    return bool(scopes) and all(
+        one.is_of_teaching or path in {f"{at}.options.{name}" for name in one.teaching_options}
+        for at, one in scopes.items()
+    )
+
+
+def with_settings_of(own: T, other: T, is_wanted: Callable[[Scope], bool]) -> T:
+    """Returns `own` with the values that `other` has for the wanted settings.
+
+    Settings below names of the user's own (peers) stay as they are.
+    """
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(own):  # type: ignore[arg-type]
+        mine, theirs = getattr(own, field.name), getattr(other, field.name)
+        if _KEY in field.metadata:
+            if is_wanted(field.metadata[_KEY]):
+                changes[field.name] = theirs
+        elif dataclasses.is_dataclass(mine):
+            changes[field.name] = with_settings_of(mine, theirs, is_wanted)
+    return dataclasses.replace(own, **changes)  # type: ignore[type-var]
