@@ -21,7 +21,8 @@ class Assignment:
         address, secret: of the coordinator; no address where messages carry the exchange.
         is_tls: whether the coordinator shows a certificate.
         number: which start of this peer this is, from 0.
-        checkpoint_step: the checkpoint to go on from; None takes the newest, or starts afresh.
+        checkpoint_step: the checkpoint that the whole run goes on from; None is the beginning.
+        takes_newest: go on from the peer's own newest checkpoint instead: it has been in the run before.
     """
 
     peer: str
@@ -33,6 +34,7 @@ class Assignment:
     config: Mapping[str, Any]
     number: int = 0
     is_tls: bool = False
+    takes_newest: bool = False
 
     def to_json(self) -> str:
         """Returns the assignment as text."""

@@ -13,6 +13,7 @@ import torch
 from dogo_fed import ComponentConfig, PeerConfig
 from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal
 from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.roles import StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.engine.build import build_peer, fix_numerics
 from dogo_fed.engine.step import absorb, propose, show
@@ -49,7 +50,10 @@ def main() -> None:
         images = dataset.train.images(schedule.sample_ids(step))
 
         # 1. Each peer draws its own views of the same images and looks at them.
-        mine, yours = propose(first, images, step), propose(second, images, step)
+        mine, yours = (
+            propose(first, StepImages(images), step),
+            propose(second, StepImages(images), step),
+        )
 
         # 2. Each shows one row-stochastic matrix: how similar the images look to it. Nothing else leaves.
         my_p, your_p = show(first, mine), show(second, yours)

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 from dogo_fed.contracts import PeerResult, Record, RoundReport, StepReport
-from dogo_fed.exchange.base import Exchange
+from dogo_fed.exchange.base import Link
 
 _REPORT_EVERY_S = 1.0
 
 
-class CoordinatorLink(Exchange, Protocol):
-    """An `Exchange` that also enters the run and delivers reports."""
-
-    def join(self, agreement: Mapping[str, str]) -> int:
-        """Enters the run and returns the step to go on with.
-
-        Raises:
-            SchemaMismatch: this process does not run the same thing as the coordinator.
-            Refused: there is no such peer in the run.
-            ExchangeError: nobody answers.
-        """
-        ...
+class CoordinatorLink(Link, Protocol):
+    """A `Link` that also delivers reports."""
 
     def report(
         self, steps: list[StepReport], rounds: list[RoundReport], result: PeerResult | None

@@ -13,7 +13,9 @@ from dogo_fed.assignment import Assignment
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
-from dogo_fed.engine.build import build_peer, build_session, fix_numerics, resolve_device
+from dogo_fed.engine.build import fix_numerics
+from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.engine.open import open_session
 from dogo_fed.engine.session import PeerSession, run_peer
 from dogo_fed.errors import (
     ConfigError,
@@ -24,8 +26,6 @@ from dogo_fed.errors import (
 )
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting import log_file
-from dogo_fed.run.prepare import load_run
-from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.wire.format import WireFormat
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None
     folder = Path(assignment.run_dir) / "peers" / assignment.peer
     with log_file(folder / "peer.log", ("dogo_fed", "clients")):
         try:
-            session, link, sink = _prepare(assignment, around)
+            session, link, sink = _open(assignment, around)
         except (CoordinatorLost, ExchangeTimeout) as error:
             logger.error("peer=%s %s", assignment.peer, error)
             return Ending(Outcome.CUT_OFF, str(error))
@@ -75,7 +75,7 @@ def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None
         return Ending(Outcome.STOPPED if result is None else Outcome.FINISHED)
 
 
-def _prepare(
+def _open(
     assignment: Assignment, around: PeerEnvironment
 ) -> tuple[PeerSession, CoordinatorLink, ReportSink]:
     config = from_mapping(assignment.config)
@@ -83,45 +83,19 @@ def _prepare(
     fix_numerics(config.threads_per_peer)
     peer_id = PeerId(assignment.peer)
     run = load_run(config)
-    peer = build_peer(
-        peer_id,
-        config.peers[peer_id],
-        dataset=run.dataset,
-        run_seed=config.seed,
-        device=resolve_device(config.device),
-        is_symmetric=config.exchange.symmetric,
-    )
-    folder = PeerFolder(
-        Path(assignment.run_dir),
-        peer_id,
-        keep_checkpoints=config.checkpoint.keep,
-        lag_steps=run.plan.exchange_every_steps,
-    )
-    progress = folder.checkpoints.restore(
-        assignment.checkpoint_step, peer.objective, peer.optimizer, peer.device
-    )
     if around.open_link is not None:
         link = around.open_link(peer_id, config)
     else:
         link = _grpc_link(peer_id, config, assignment, around.root_certificates)
-    next_step = link.join(run.agreement)
-    if config.exchanges and next_step > progress.step:
-        logger.warning(
-            "peer=%s goes on at step %d; its checkpoint is of step %d",
-            peer_id,
-            next_step,
-            progress.step,
-        )
-        progress.step = next_step
     sink = ReportSink(link)
-    session = build_session(
-        peer,
-        config,
-        run.frame(assignment.run_id),
-        exchange=link if config.exchanges else None,
-        sink=sink,
-        folder=folder,
-        progress=progress,
+    session = open_session(
+        run,
+        Path(assignment.run_dir),
+        peer_id,
+        link,
+        sink,
+        checkpoint_step=assignment.checkpoint_step,
+        takes_newest=assignment.takes_newest,
     )
     return session, link, sink
 

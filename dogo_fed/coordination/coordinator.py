@@ -101,6 +101,10 @@ class Coordinator:
         """Returns a peer's standing."""
         return self._roster[peer].standing
 
+    def has_joined(self, peer: PeerId) -> bool:
+        """Whether any process of this peer has joined the run."""
+        return bool(self._roster[peer].incarnation)
+
     def join(
         self, peer: PeerId, incarnation: str, agreement: Mapping[str, str], now_s: float
     ) -> int:

@@ -1,4 +1,4 @@
-"""From settings to a peer and its session. Everything random here is drawn from named streams."""
+"""From settings to a peer. Everything random here is drawn from named streams."""
 
 # N = images, C, H, W = channels and pixels, F = feature dimension
 
@@ -12,21 +12,16 @@ import torch
 from torch import nn
 
 from dogo_fed import components, seeding
-from dogo_fed.config import ComponentConfig, PeerConfig, RunConfig
+from dogo_fed.config import ComponentConfig, PeerConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.augment import build_augmentation
 from dogo_fed.data.source import DataSet
-from dogo_fed.engine.evaluator import Evaluator
 from dogo_fed.engine.peer import Peer
-from dogo_fed.engine.session import PeerLabels, PeerSession, RunFrame
 from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.evaluation import evaluation_mode
-from dogo_fed.exchange.base import Exchange
 from dogo_fed.models.catalog import BACKBONES
 from dogo_fed.objectives.base import Objective
 from dogo_fed.objectives.catalog import OBJECTIVES
-from dogo_fed.reporting.sink import Sink
-from dogo_fed.storage.checkpoint import Progress
 from dogo_fed.storage.peer_folder import PeerFolder
 
 OPTIMIZERS = {
@@ -122,38 +117,6 @@ def build_peer(
         run_seed=run_seed,
         device=device,
         is_frozen=settings.frozen_from is not None,
-    )
-
-
-def build_session(
-    peer: Peer,
-    config: RunConfig,
-    frame: RunFrame,
-    *,
-    exchange: Exchange | None,
-    sink: Sink,
-    folder: PeerFolder,
-    progress: Progress,
-) -> PeerSession:
-    """Returns the session of a peer whose weights are those of `progress`."""
-    settings = config.peers[peer.id]
-    objective = f"{settings.objective.name}{' (frozen)' if peer.is_frozen else ''}"
-    evaluator = Evaluator(
-        dataset=frame.dataset,
-        settings=config.eval,
-        device=peer.device,
-        run_seed=config.seed,
-        peer=peer.id,
-    )
-    return PeerSession(
-        peer,
-        frame,
-        labels=PeerLabels(backbone=str(settings.backbone), objective=objective),
-        evaluator=evaluator,
-        exchange=exchange,
-        sink=sink,
-        folder=folder,
-        progress=progress,
     )
 
 

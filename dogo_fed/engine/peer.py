@@ -12,6 +12,7 @@ import torch
 
 from dogo_fed import seeding
 from dogo_fed.contracts import PeerId, SimilarityDistribution
+from dogo_fed.data.roles import StepImages
 from dogo_fed.errors import TrainingError
 from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
 from dogo_fed.objectives.mutual import Reduction
@@ -55,20 +56,30 @@ class Peer:
     def encode(
         self,
         views_NCHW: tuple[torch.Tensor, torch.Tensor],
+        images: StepImages,
         step: int,
-        labels_N: torch.Tensor | None = None,
     ) -> ObjectiveOutput:
         """Returns one train-mode forward pass; layers that draw (dropout) use this step's stream.
 
-        A frozen peer's pass is in eval mode and has no graph. Labels are for objectives that use them.
+        A frozen peer's pass is in eval mode and has no graph.
+
+        Args:
+            views_NCHW: two views of all images of the pass.
+            images: which of them the loss sees, with their classes, and which are shared.
+            step: of the run.
         """
         self.objective.train(not self.is_frozen)
-        labels = () if labels_N is None else (labels_N.to(self.device, non_blocking=True),)
+        labels = () if images.labels_P is None else (images.labels_P.to(self.device),)
+        rows = {
+            role: chosen
+            for role, chosen in (("own", images.own), ("shared", images.shared))
+            if chosen is not None
+        }
         with (
             seeding.stream(self.run_seed, self.id, step, "forward", device=self.device),
             torch.no_grad() if self.is_frozen else nullcontext(),
         ):
-            output: ObjectiveOutput = self.objective(*views_NCHW, *labels)
+            output: ObjectiveOutput = self.objective(*views_NCHW, *labels, **rows)
         return output
 
     def log_distribution(self, pair: ViewPair) -> torch.Tensor:

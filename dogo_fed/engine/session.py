@@ -21,45 +21,20 @@ from dogo_fed.contracts import (
     TeacherSignal,
     Ticket,
 )
-from dogo_fed.data.schedule import Schedule
-from dogo_fed.data.source import DataSet
-from dogo_fed.engine.evaluator import Evaluator
+from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
-from dogo_fed.engine.plan import Plan
 from dogo_fed.engine.step import Proposal, StepLosses, absorb, propose, show
 from dogo_fed.errors import TrainingError
-from dogo_fed.evaluation import state_digest
+from dogo_fed.evaluation import frozen, state_digest
+from dogo_fed.evaluation.protocols.knn import knn
+from dogo_fed.evaluation.protocols.linear import linear
+from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
 from dogo_fed.exchange.base import Exchange, Traffic
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.storage.checkpoint import Progress
 from dogo_fed.storage.peer_folder import PeerFolder
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFrame:
-    """What all peers of a run share.
-
-    Attributes:
-        checkpoint_every_steps: None saves at the end of rounds only.
-        knn_every_rounds: evaluates at the end of every so many rounds, and of the last.
-    """
-
-    run_id: str
-    dataset: DataSet
-    schedule: Schedule
-    plan: Plan
-    checkpoint_every_steps: int | None
-    knn_every_rounds: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerLabels:
-    """How a peer is called in reports."""
-
-    backbone: str
-    objective: str
 
 
 @dataclass(slots=True)
@@ -79,10 +54,9 @@ class PeerSession:
     def __init__(
         self,
         peer: Peer,
-        frame: RunFrame,
+        run: LoadedRun,
+        run_id: str,
         *,
-        labels: PeerLabels,
-        evaluator: Evaluator,
         exchange: Exchange | None,
         sink: Sink,
         folder: PeerFolder,
@@ -92,18 +66,16 @@ class PeerSession:
 
         Args:
             peer: the learner.
-            frame: what all peers share.
-            labels: names for the reports.
-            evaluator: for kNN and linear probe.
+            run: its settings and data.
+            run_id: the run's name.
             exchange: None trains alone.
             sink: gets a report for every step and round, and the result.
             folder: where checkpoints and the exported encoder go.
             progress: where to go on.
         """
         self.peer = peer
-        self._frame = frame
-        self._labels = labels
-        self._evaluator = evaluator
+        self._run = run
+        self._run_id = run_id
         self._exchange = exchange
         self._sink = sink
         self._folder = folder
@@ -116,7 +88,7 @@ class PeerSession:
     @property
     def is_finished(self) -> bool:
         """Whether all steps are done, or the run was stopped."""
-        return self._is_stopped or self._progress.step >= self._frame.plan.total_steps
+        return self._is_stopped or self._progress.step >= self._run.plan.total_steps
 
     @property
     def next_step(self) -> int:
@@ -141,13 +113,12 @@ class PeerSession:
         step = self._progress.step
         self._is_between_halves = True
         started_s = time.perf_counter()
-        source, ids = self._frame.dataset.train, self._frame.schedule.sample_ids(step)
-        labels_N = source.labels[ids] if self.peer.objective.uses_labels else None
-        proposal = propose(self.peer, source.images(ids), step, labels_N)
+        images = self._run.images_of(step, with_labels=self.peer.objective.uses_labels)
+        proposal = propose(self.peer, images, step)
         ticket = self._ticket(step)
         self.peer.synchronise()
         computed_s = time.perf_counter()
-        exchange = self._exchange if self._frame.plan.exchanges_at(step) else None
+        exchange = self._exchange if self._run.plan.exchanges_at(step) else None
         if exchange is not None:
             exchange.publish(ticket, show(self.peer, proposal))
         published_s = time.perf_counter()
@@ -199,10 +170,10 @@ class PeerSession:
 
     def _ticket(self, step: int) -> Ticket:
         return Ticket(
-            run_id=self._frame.run_id,
-            round=self._frame.plan.round_of(step),
+            run_id=self._run_id,
+            round=self._run.plan.round_of(step),
             step=step,
-            batch_digest=self._frame.schedule.digest(step),
+            batch_digest=self._run.schedule.digest(step),
         )
 
     def _count(self, ticket: Ticket, losses: StepLosses, signal: TeacherSignal | None) -> None:
@@ -218,7 +189,7 @@ class PeerSession:
         if signal is not None:
             progress.round_exchanges += 1
             progress.step = max(signal.next_step, ticket.step + 1)
-            self._is_stopped = signal.stop and progress.step < self._frame.plan.total_steps
+            self._is_stopped = signal.stop and progress.step < self._run.plan.total_steps
 
     def _report(
         self, open_step: _OpenStep, losses: StepLosses, signal: TeacherSignal | None
@@ -241,28 +212,55 @@ class PeerSession:
         )
 
     def _after_step(self, step: int) -> None:
-        plan = self._frame.plan
+        plan = self._run.plan
         if plan.ends_round(step):
             number = plan.round_of(step)
             is_last = step + 1 == plan.total_steps
             # The last round is evaluated by `finish`, together with the linear probe.
-            if number % self._frame.knn_every_rounds == 0 and not is_last:
+            if number % self._run.config.eval.knn_every_rounds == 0 and not is_last:
                 self._progress.knn_top1 = self._evaluate(number)
-        every = self._frame.checkpoint_every_steps
+        every = self._run.config.checkpoint.every_steps
         due = plan.ends_round(step) if every is None else (step + 1) % every == 0
         if due or self.is_finished:
             self.save()
 
     def _evaluate(self, round_number: int) -> float:
         started_s = time.perf_counter()
-        knn_top1 = self._evaluator.knn(self.peer.objective.backbone)
+        knn_top1, _ = self._measure(linear_probe=False)
         self._emit_round(round_number, knn_top1, time.perf_counter() - started_s)
         return knn_top1
+
+    def _measure(self, *, linear_probe: bool) -> tuple[float, float]:
+        """Returns the accuracies of kNN and linear probe, 0 to 1; NaN where there is no probe.
+
+        Raises:
+            EvaluationError: the backbone is not the same afterwards.
+        """
+        settings, data, backbone = (
+            self._run.config.eval,
+            self._run.data,
+            self.peer.objective.backbone,
+        )
+        encoder = Encoder(
+            name=self.peer.id,
+            backbone=backbone,
+            inputs=Inputs.of(data.own),
+            linear_stream=(self.peer.id, "linear probe"),
+            device=self.peer.device,
+            batch_size=settings.batch_size,
+        )
+        subject = Subject(encoder, data.evaluated, self._run.config.seed)
+        with frozen(backbone):
+            (knn_score,) = knn(subject, k=settings.knn_k, temperature=settings.knn_temperature)
+            if not linear_probe:
+                return knn_score.value, float("nan")
+            (linear_score,) = linear(subject, epochs=settings.linear_epochs)
+        return knn_score.value, linear_score.value
 
     def _emit_round(self, round_number: int, knn_top1: float, seconds: float) -> None:
         logger.info(
             "run=%s round=%d step=%d peer=%s knn_top1=%.4f",
-            self._frame.run_id,
+            self._run_id,
             round_number,
             self._progress.step,
             self.peer.id,
@@ -281,15 +279,15 @@ class PeerSession:
     def _result(self) -> PeerResult:
         started_s = time.perf_counter()
         backbone = self.peer.objective.backbone
-        knn_top1, linear_top1 = self._evaluator.knn_and_linear(backbone)
+        knn_top1, linear_top1 = self._measure(linear_probe=self._run.config.eval.linear)
         self._progress.knn_top1 = knn_top1
-        self._emit_round(self._frame.plan.num_rounds, knn_top1, time.perf_counter() - started_s)
-        progress = self._progress
+        self._emit_round(self._run.plan.num_rounds, knn_top1, time.perf_counter() - started_s)
+        progress, settings = self._progress, self._run.config.peers[self.peer.id]
         num_steps = max(progress.round_steps, 1)
         return PeerResult(
             peer=self.peer.id,
-            backbone=self._labels.backbone,
-            objective=self._labels.objective,
+            backbone=str(settings.backbone),
+            objective=f"{settings.objective.name}{' (frozen)' if self.peer.is_frozen else ''}",
             parameters=sum(p.numel() for p in backbone.parameters() if p.requires_grad),
             knn_top1=knn_top1,
             linear_top1=linear_top1,
@@ -318,10 +316,10 @@ class PeerSession:
         self._folder.export_encoder(
             self.peer.objective.backbone,
             {
-                "run_id": self._frame.run_id,
+                "run_id": self._run_id,
                 "peer": self.peer.id,
                 "backbone": result.backbone,
-                "data": self._frame.dataset.name,
+                "data": self._run.data.own.name,
                 "state_digest": result.state_digest,
             },
         )

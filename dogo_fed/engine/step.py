@@ -5,11 +5,11 @@ is pulled towards what the other peers see as similar: L = L_ssl + weight * mean
 What the others see is same-step, from before the update and in train mode, and no gradient flows to
 them.
 
-`propose` and `absorb` know no network. Between them lies the only moment when anything leaves a
-peer.
+Every session runs these three functions at every step, in this order. They know no network. Between
+`show` and `absorb` lies the only moment when anything leaves a peer.
 """
 
-# N = images in the step's batch, C, H, W = channels and pixels
+# N = images whose similarities are exchanged
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import torch
 
-from dogo_fed.contracts import FloatMatrix, SimilarityDistribution, TeacherSignal, Ticket
+from dogo_fed.contracts import FloatMatrix, SimilarityDistribution, TeacherSignal
+from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.peer import Peer
-from dogo_fed.exchange.base import Exchange
 from dogo_fed.objectives.base import ObjectiveOutput, ViewPair
 from dogo_fed.objectives.mutual import distillation_loss, mutual_kl
 
@@ -40,12 +40,10 @@ class StepLosses:
     mutual_kl: float
 
 
-def propose(
-    peer: Peer, images_NCHW: torch.Tensor, step: int, labels_N: torch.Tensor | None = None
-) -> Proposal:
+def propose(peer: Peer, images: StepImages, step: int) -> Proposal:
     """Looks at the images, and changes nothing but the running statistics of the normalisation."""
-    views = peer.views(images_NCHW, step)
-    return Proposal(step, peer.encode(views, step, labels_N))
+    views = peer.views(images.images_NCHW, step)
+    return Proposal(step, peer.encode(views, images, step))
 
 
 def show(peer: Peer, proposal: Proposal) -> SimilarityDistribution:
@@ -74,12 +72,3 @@ def divergence(
     """Returns the mean KL(theirs || mine) over the teachers, mean over rows, in nats."""
     mean_q_NN = torch.tensor(mean_NN, device=peer.device)
     return mutual_kl(peer.log_distribution(pair), mean_q_NN, negative_entropy)
-
-
-def dogo_step(
-    peer: Peer, images_NCHW: torch.Tensor, ticket: Ticket, exchange: Exchange
-) -> StepLosses:
-    """Does one whole step of a peer that has a process of its own."""
-    proposal = propose(peer, images_NCHW, ticket.step)
-    exchange.publish(ticket, show(peer, proposal))
-    return absorb(peer, proposal, exchange.collect(ticket))

@@ -1,23 +1,23 @@
-"""The one seam of a run. Whoever implements these three verbs can host peers.
+"""The one seam of a run: publish, collect, close. What implements it can carry distributions.
 
 What a peer may rely on:
-    * `publish` returns without waiting for other peers. The same call again changes nothing;
-        another
+    * `publish` returns without waiting for other peers. The same call again changes nothing. Another
       distribution for the same ticket is an error.
-    * `collect` returns the mean of the distributions of the others that took part (of this peer's
-        teachers among them, where the run has a teaching graph), summed in peer-name order, so it
-        does not depend on who came first. It returns at the run's deadline with those present, or
-        raises; it never waits longer.
+    * `collect` returns the mean of the distributions of the other peers that took part; where the run
+      has a teaching graph, of this peer's teachers among them. The mean is summed in peer-name order, so
+      it does not depend on who came first. It returns at the run's deadline with those present, or
+      raises; it never waits longer.
     * Only steps that exchange have a ticket (exchange.every_steps); at others nobody calls.
     * A peer that was late learns so from the signal's `next_step`.
     * `close` leaves the run; a second call does nothing.
 
-Two verbs rather than one blocking swap, because several peers in one process would wait for each
-other, and because a message-driven host must return between the two.
+Publishing and collecting are two calls, not one blocking swap: several peers in one process would wait
+for each other, and a host that is driven by messages must return between the two.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,4 +62,18 @@ class Exchange(Protocol):
 
     def close(self) -> None:
         """Leaves the run."""
+        ...
+
+
+class Link(Exchange, Protocol):
+    """An `Exchange` by which a peer also enters the run."""
+
+    def join(self, agreement: Mapping[str, str]) -> int:
+        """Enters the run and returns the step to go on with.
+
+        Raises:
+            SchemaMismatch: this process does not run the same thing as the coordinator.
+            Refused: there is no such peer in the run.
+            ExchangeError: nobody answers.
+        """
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal, Ticket
 from dogo_fed.coordination.coordinator import Coordinator
@@ -34,6 +34,10 @@ class InProcessExchange:
     def last_traffic(self) -> Traffic:
         """Nothing travels."""
         return Traffic()
+
+    def join(self, agreement: Mapping[str, str]) -> int:
+        """Enters the run; see `Link.join`."""
+        return self._coordinator.join(self._peer, self._incarnation, agreement, self._clock())
 
     def publish(self, ticket: Ticket, distribution: SimilarityDistribution) -> None:
         """Hands over my distribution; see `Exchange.publish`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.base import Embeddings, Objective
 from dogo_fed.objectives.checks import check_publish, check_sizes
 from dogo_fed.objectives.heads import byol_head
 from dogo_fed.objectives.momentum import MomentumEncoder
@@ -61,21 +61,29 @@ class BYOL(Objective):
         check_sizes(hidden_dim=hidden_dim, output_dim=output_dim)
         check_publish(publish, ("projector", "predictor", "target"))
         super().__init__(backbone)
-        self.publish = publish
+        self.learn_with, self.publish = "predictor", publish
         self.projector = byol_head(feature_dim, hidden_dim, output_dim)
         self.predictor = byol_head(output_dim, hidden_dim, output_dim)
         self.target = MomentumEncoder(backbone, self.projector, momentum, momentum_steps)
 
-    def forward(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ObjectiveOutput:
-        """Returns the loss of both directions, in 0..8, and the pairs of embeddings."""
-        z = ViewPair(
-            self.projector(self.backbone(view_a_NCHW)), self.projector(self.backbone(view_b_NCHW))
-        )
-        p = ViewPair(self.predictor(z.a_ND), self.predictor(z.b_ND))
-        target = ViewPair(self.target(view_a_NCHW), self.target(view_b_NCHW))
-        ssl_loss = byol_regression(p.a_ND, target.b_ND) + byol_regression(p.b_ND, target.a_ND)
-        published = {"projector": z, "predictor": p, "target": target}[self.publish]
-        return ObjectiveOutput(ssl_loss, learn_with=p, publish=published)
+    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
+        """Returns projections, predictions, and what the target sees."""
+        z_a_ND = self.projector(self.backbone(view_a_NCHW))
+        z_b_ND = self.projector(self.backbone(view_b_NCHW))
+        return {
+            "projector_a": z_a_ND,
+            "projector_b": z_b_ND,
+            "predictor_a": self.predictor(z_a_ND),
+            "predictor_b": self.predictor(z_b_ND),
+            "target_a": self.target(view_a_NCHW),
+            "target_b": self.target(view_b_NCHW),
+        }
+
+    def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the sum of both directions' losses, in 0..8."""
+        a_to_b = byol_regression(seen["predictor_a"], seen["target_b"])
+        b_to_a = byol_regression(seen["predictor_b"], seen["target_a"])
+        return a_to_b + b_to_a
 
     def after_update(self) -> None:
         """Moves the target network (equation 1)."""

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.base import Embeddings, Objective
 from dogo_fed.objectives.checks import (
     check_positive,
     check_publish,
@@ -114,18 +114,22 @@ class MoCoV2(Objective):
         self.register_buffer("queue_position", torch.zeros((), dtype=torch.int64))
         self._new_keys: torch.Tensor | None = None
 
-    def forward(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ObjectiveOutput:
-        """Returns the loss and the pairs of embeddings; the queue is left as it is."""
-        z = ViewPair(
-            self.projector(self.backbone(view_a_NCHW)), self.projector(self.backbone(view_b_NCHW))
-        )
-        key_b_ND = self.target(view_b_NCHW)
-        ssl_loss = queue_contrast(z.a_ND, key_b_ND, self.queue_KD, self.temperature)
-        self._new_keys = key_b_ND if self.training else None
-        published = z
+    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
+        """Returns projections, and the keys: the second view's, both where they are published."""
+        seen = {
+            "projector_a": self.projector(self.backbone(view_a_NCHW)),
+            "projector_b": self.projector(self.backbone(view_b_NCHW)),
+            "target_b": self.target(view_b_NCHW),
+        }
         if self.publish == "target":
-            published = ViewPair(self.target(view_a_NCHW), key_b_ND)
-        return ObjectiveOutput(ssl_loss, learn_with=z, publish=published)
+            seen["target_a"] = self.target(view_a_NCHW)
+        return seen
+
+    def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the loss of the first view's queries; the queue is left as it is."""
+        key_b_ND = seen["target_b"]
+        self._new_keys = key_b_ND if self.training else None
+        return queue_contrast(seen["projector_a"], key_b_ND, self.queue_KD, self.temperature)
 
     def after_update(self) -> None:
         """Moves the momentum encoder (equation 2) and puts the keys of the last step into the queue."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.base import Embeddings, Objective
 from dogo_fed.objectives.checks import check_positive, check_publish, check_sizes, check_views
 from dogo_fed.objectives.heads import moco_v3_predictor, moco_v3_projector
 from dogo_fed.objectives.momentum import MomentumEncoder
@@ -78,23 +78,29 @@ class MoCoV3(Objective):
         check_publish(publish, ("projector", "predictor", "target"))
         super().__init__(backbone)
         self.temperature = temperature
-        self.publish = publish
+        self.learn_with, self.publish = "predictor", publish
         self.projector = moco_v3_projector(feature_dim, hidden_dim, output_dim)
         self.predictor = moco_v3_predictor(output_dim, hidden_dim)
         self.target = MomentumEncoder(backbone, self.projector, momentum, momentum_steps)
 
-    def forward(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ObjectiveOutput:
-        """Returns the sum of both directions' losses (algorithm 1) and the pairs of embeddings."""
-        z = ViewPair(
-            self.projector(self.backbone(view_a_NCHW)), self.projector(self.backbone(view_b_NCHW))
-        )
-        p = ViewPair(self.predictor(z.a_ND), self.predictor(z.b_ND))
-        target = ViewPair(self.target(view_a_NCHW), self.target(view_b_NCHW))
-        ssl_loss = batch_contrast(p.a_ND, target.b_ND, self.temperature) + batch_contrast(
-            p.b_ND, target.a_ND, self.temperature
-        )
-        published = {"projector": z, "predictor": p, "target": target}[self.publish]
-        return ObjectiveOutput(ssl_loss, learn_with=p, publish=published)
+    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
+        """Returns projections, predictions, and what the momentum encoder sees."""
+        z_a_ND = self.projector(self.backbone(view_a_NCHW))
+        z_b_ND = self.projector(self.backbone(view_b_NCHW))
+        return {
+            "projector_a": z_a_ND,
+            "projector_b": z_b_ND,
+            "predictor_a": self.predictor(z_a_ND),
+            "predictor_b": self.predictor(z_b_ND),
+            "target_a": self.target(view_a_NCHW),
+            "target_b": self.target(view_b_NCHW),
+        }
+
+    def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the sum of both directions' losses (algorithm 1)."""
+        a_to_b = batch_contrast(seen["predictor_a"], seen["target_b"], self.temperature)
+        b_to_a = batch_contrast(seen["predictor_b"], seen["target_a"], self.temperature)
+        return a_to_b + b_to_a
 
     def after_update(self) -> None:
         """Moves the momentum encoder."""

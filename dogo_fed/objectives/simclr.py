@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.base import Embeddings, Objective
 from dogo_fed.objectives.checks import check_positive, check_sizes, check_views
 from dogo_fed.objectives.heads import simclr_projector
 from dogo_fed.objectives.similarity import cosine_similarity
@@ -72,9 +72,13 @@ class SimCLR(Objective):
         self.temperature = temperature
         self.projector = simclr_projector(feature_dim, hidden_dim, output_dim)
 
-    def forward(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ObjectiveOutput:
-        """Returns the NT-Xent loss and the projections; each view is a batch of its own to BN."""
-        z_a_ND = self.projector(self.backbone(view_a_NCHW))
-        z_b_ND = self.projector(self.backbone(view_b_NCHW))
-        z = ViewPair(z_a_ND, z_b_ND)
-        return ObjectiveOutput(nt_xent(z_a_ND, z_b_ND, self.temperature), learn_with=z, publish=z)
+    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
+        """Returns the projections."""
+        return {
+            "projector_a": self.projector(self.backbone(view_a_NCHW)),
+            "projector_b": self.projector(self.backbone(view_b_NCHW)),
+        }
+
+    def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the NT-Xent loss."""
+        return nt_xent(seen["projector_a"], seen["projector_b"], self.temperature)

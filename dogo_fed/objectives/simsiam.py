@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.base import Embeddings, Objective
 from dogo_fed.objectives.checks import check_publish, check_sizes, check_views, widened
 from dogo_fed.objectives.heads import simsiam_predictor, simsiam_projector
 
@@ -68,15 +68,23 @@ class SimSiam(Objective):
         )
         check_publish(publish, ("projector", "predictor"))
         super().__init__(backbone)
-        self.publish = publish
+        self.learn_with, self.publish = "predictor", publish
         self.projector = simsiam_projector(feature_dim, hidden_dim, output_dim, num_layers)
         self.predictor = simsiam_predictor(output_dim, bottleneck_dim)
 
-    def forward(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ObjectiveOutput:
-        """Returns the symmetric loss (equation 4) and both pairs; each view is a batch of its own to BN."""
+    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
+        """Returns projections and predictions."""
         z_a_ND = self.projector(self.backbone(view_a_NCHW))
         z_b_ND = self.projector(self.backbone(view_b_NCHW))
-        p = ViewPair(self.predictor(z_a_ND), self.predictor(z_b_ND))
-        ssl_loss = (negative_cosine(p.a_ND, z_b_ND) + negative_cosine(p.b_ND, z_a_ND)) / 2
-        published = p if self.publish == "predictor" else ViewPair(z_a_ND, z_b_ND)
-        return ObjectiveOutput(ssl_loss, learn_with=p, publish=published)
+        return {
+            "projector_a": z_a_ND,
+            "projector_b": z_b_ND,
+            "predictor_a": self.predictor(z_a_ND),
+            "predictor_b": self.predictor(z_b_ND),
+        }
+
+    def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the symmetric loss (equation 4)."""
+        a_to_b = negative_cosine(seen["predictor_a"], seen["projector_b"])
+        b_to_a = negative_cosine(seen["predictor_b"], seen["projector_a"])
+        return (a_to_b + b_to_a) / 2

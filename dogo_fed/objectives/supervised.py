@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.base import Embeddings, Objective
 
 
 class Supervised(Objective):
@@ -36,24 +36,20 @@ class Supervised(Objective):
         if num_classes < 2:
             raise ValueError(f"a classifier needs at least 2 classes, not {num_classes}")
         super().__init__(backbone)
+        self.learn_with = self.publish = "features"
         self.classifier = nn.Linear(feature_dim, num_classes)
 
-    def forward(
-        self,
-        view_a_NCHW: torch.Tensor,
-        view_b_NCHW: torch.Tensor,
-        labels_N: torch.Tensor | None = None,
-    ) -> ObjectiveOutput:
-        """Returns the mean cross entropy over both views, in nats; each is a batch of its own to BN.
+    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
+        """Returns the features."""
+        return {"features_a": self.backbone(view_a_NCHW), "features_b": self.backbone(view_b_NCHW)}
+
+    def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the mean cross entropy over both views, in nats.
 
         Raises:
             ValueError: there are no labels.
         """
         if labels_N is None:
             raise ValueError("the objective supervised needs the labels of the batch")
-        features_a_NF = self.backbone(view_a_NCHW)
-        features_b_NF = self.backbone(view_b_NCHW)
-        logits_2NK = self.classifier(torch.cat([features_a_NF, features_b_NF]))
-        loss = F.cross_entropy(logits_2NK, labels_N.repeat(2))
-        features = ViewPair(features_a_NF, features_b_NF)
-        return ObjectiveOutput(loss, learn_with=features, publish=features)
+        logits_2NK = self.classifier(torch.cat([seen["features_a"], seen["features_b"]]))
+        return F.cross_entropy(logits_2NK, labels_N.repeat(2))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
+from dogo_fed.objectives.base import Embeddings, Objective
 from dogo_fed.objectives.checks import check_not_negative, check_sizes, check_views, widened
 from dogo_fed.objectives.heads import vicreg_expander
 
@@ -118,9 +118,13 @@ class VICReg(Objective):
         self.weights = weights
         self.projector = vicreg_expander(feature_dim, hidden_dim, output_dim)
 
-    def forward(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ObjectiveOutput:
-        """Returns the loss and the embeddings; each view is a batch of its own to BN."""
-        z_a_ND = self.projector(self.backbone(view_a_NCHW))
-        z_b_ND = self.projector(self.backbone(view_b_NCHW))
-        z = ViewPair(z_a_ND, z_b_ND)
-        return ObjectiveOutput(vicreg_loss(z_a_ND, z_b_ND, **self.weights), learn_with=z, publish=z)
+    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
+        """Returns the expander's output."""
+        return {
+            "projector_a": self.projector(self.backbone(view_a_NCHW)),
+            "projector_b": self.projector(self.backbone(view_b_NCHW)),
+        }
+
+    def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the sum of the three terms."""
+        return vicreg_loss(seen["projector_a"], seen["projector_b"], **self.weights)

@@ -14,6 +14,7 @@ from dogo_fed.atomic import write_json_atomic
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import Event
 from dogo_fed.data.source import DataSet
+from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.reporting import (
     LiveView,
     MetricsLog,
@@ -28,11 +29,11 @@ from dogo_fed.reporting import (
     read_records,
 )
 from dogo_fed.run.local import run_local
-from dogo_fed.run.prepare import PreparedRun, prepare
+from dogo_fed.run.prepare import prepare
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.storage.run_folder import RunFolder, create, reopen
 
-RunHost: TypeAlias = Callable[[PreparedRun, RunFolder, Sink, Callable[[], bool]], None]
+RunHost: TypeAlias = Callable[[LoadedRun, RunFolder, Sink, Callable[[], bool]], None]
 """Runs all peers to their end, reports to the sink, and ends early when the function says so."""
 
 
@@ -61,7 +62,7 @@ def train(
     return conduct(prepare(config, dataset=dataset, backbones=backbones), run_local)
 
 
-def conduct(run: PreparedRun, host: RunHost) -> RunSummary:
+def conduct(run: LoadedRun, host: RunHost) -> RunSummary:
     """Carries a prepared run through with this host, and leaves everything in the run folder."""
     config = run.config
     folder = create(config) if config.resume is None else reopen(config.resume, config)
@@ -91,10 +92,10 @@ def conduct(run: PreparedRun, host: RunHost) -> RunSummary:
 
 
 @contextmanager
-def _reporting(run: PreparedRun, folder: RunFolder, totals: RunTotals) -> Iterator[Sink]:
+def _reporting(run: LoadedRun, folder: RunFolder, totals: RunTotals) -> Iterator[Sink]:
     """Yields the sink that every record of the run goes to."""
     metrics = MetricsLog(folder.metrics)
-    title = f"run={folder.run_id}  {run.config.host.value}  {run.dataset.name}"
+    title = f"run={folder.run_id}  {run.config.host.value}  {run.data.shared.name}"
     view = LiveView(
         [str(peer) for peer in run.peer_ids],
         run.plan.total_steps,

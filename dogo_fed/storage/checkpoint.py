@@ -172,28 +172,6 @@ class CheckpointStore:
             raise last_error
         return None
 
-    def restore(
-        self,
-        step: int | None,
-        objective: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        device: torch.device,
-    ) -> Progress:
-        """Returns where to go on: at exactly `step`, or at the newest checkpoint, or at the beginning.
-
-        Args:
-            step: of the checkpoint that the whole run goes on from; None takes the newest, if any.
-            objective: gets the weights.
-            optimizer: gets its state.
-            device: where the tensors go.
-
-        Raises:
-            CheckpointError: the checkpoint of `step`, or every one that is there, can't be used.
-        """
-        if step is not None:
-            return self.load(step, objective, optimizer, device)
-        return self.load_latest(objective, optimizer, device) or Progress()
-
     def is_readable(self, step: int) -> bool:
         """Whether the checkpoint of `step` can be read whole; says in the log what is wrong if not."""
         try:

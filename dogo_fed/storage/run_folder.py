@@ -43,12 +43,6 @@ class RunFolder:
         """Every record, a JSON object a line."""
         return self.path / "metrics.jsonl"
 
-    def peer(self, peer_id: PeerId, *, keep_checkpoints: int = 2, lag_steps: int = 1) -> PeerFolder:
-        """Returns the peer's part."""
-        return PeerFolder(
-            self.path, peer_id, keep_checkpoints=keep_checkpoints, lag_steps=lag_steps
-        )
-
 
 def create(config: RunConfig) -> RunFolder:
     """Makes the folder of a new run and writes its config.yaml.
@@ -80,7 +74,10 @@ def make_empty(config: RunConfig) -> Path:
 
 
 def reopen(folder: str, config: RunConfig) -> RunFolder:
-    """Finds the latest step that all peers have saved, and removes what was saved after it.
+    """Finds the latest step that all peers have saved. Nothing is removed.
+
+    What was saved after that step belongs to the peers, and each removes it when it has loaded its own
+    checkpoint (`engine.open`): a start that fails before that loses nothing.
 
     Raises:
         CheckpointError: some peers have checkpoints, but no step in common.
@@ -94,8 +91,6 @@ def reopen(folder: str, config: RunConfig) -> RunFolder:
             f"the peers in {path} have no readable checkpoint of the same step ({found}); raise "
             "checkpoint.keep in a new run"
         )
-    for store in stores.values():
-        store.remove_after(-1 if common is None else common)
     write_atomic(path / "config.yaml", to_yaml(config))
     return RunFolder(path=path, run_id=path.name, checkpoint_step=common, is_resumed=True)
 

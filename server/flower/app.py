@@ -22,9 +22,10 @@ from flwr.serverapp import Grid, ServerApp
 from configs.compose import compose_run
 from configs.resume import resumed
 from dogo_fed.config import RunConfig
+from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.reporting import RunSummary, Sink, print_summary
-from dogo_fed.run.prepare import PreparedRun, prepare
+from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
 from dogo_fed.storage.run_folder import RunFolder
 from server.flower.fleet import FlowerFleet
@@ -64,7 +65,7 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
     with _stop_before_exit() as stop_asked:
 
         def host(
-            prepared: PreparedRun,
+            prepared: LoadedRun,
             folder: RunFolder,
             sink: Sink,
             stop_requested: Callable[[], bool],

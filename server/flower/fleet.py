@@ -21,9 +21,9 @@ from dogo_fed.config import CoordinatorConfig, Transport
 from dogo_fed.contracts import Ending, Outcome, PeerId, Record, StepReport
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.coordination.membership import Membership
+from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError, ExchangeError
 from dogo_fed.reporting.sink import Sink, TeeSink
-from dogo_fed.run.prepare import PreparedRun
 from dogo_fed.wire import dogo_pb2 as pb
 from server.coordinator.calls import CoordinatorCalls
 from server.coordinator.service import CoordinatorService, ServiceSettings
@@ -78,9 +78,7 @@ class FlowerHandle:
 class FlowerFleet:
     """All peers of a run, each behind its node. One thread only."""
 
-    def __init__(
-        self, grid: Grid, run: PreparedRun, run_id: str, nodes: dict[PeerId, Node]
-    ) -> None:
+    def __init__(self, grid: Grid, run: LoadedRun, run_id: str, nodes: dict[PeerId, Node]) -> None:
         """Makes a fleet to which nothing has been said yet.
 
         Args:

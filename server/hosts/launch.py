@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dogo_fed.config import Host, RunConfig
+from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.reporting import RunSummary, Sink
 from dogo_fed.run.local import run_local
-from dogo_fed.run.prepare import PreparedRun, prepare
+from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import RunHost, conduct
 from dogo_fed.storage.run_folder import RunFolder
 from server.hosts.supervisor import Supervisor
@@ -24,7 +25,7 @@ def launch(config: RunConfig) -> RunSummary:
 
 
 def _run_processes(
-    run: PreparedRun, folder: RunFolder, sink: Sink, stop_requested: Callable[[], bool]
+    run: LoadedRun, folder: RunFolder, sink: Sink, stop_requested: Callable[[], bool]
 ) -> None:
     from server.hosts.processes import ProcessLauncher
 
@@ -33,7 +34,7 @@ def _run_processes(
 
 
 def _run_ray(
-    run: PreparedRun, folder: RunFolder, sink: Sink, stop_requested: Callable[[], bool]
+    run: LoadedRun, folder: RunFolder, sink: Sink, stop_requested: Callable[[], bool]
 ) -> None:
     # Ray is imported only where it is used: that takes a second, and the other hosts do without it.
     from server.hosts.ray_actors import RayLauncher, ray_cluster

@@ -19,9 +19,9 @@ from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId, Record
 from dogo_fed.coordination.coordinator import Coordinator
+from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import DogoError, ExchangeError
 from dogo_fed.reporting.sink import Sink, TeeSink
-from dogo_fed.run.prepare import PreparedRun
 from dogo_fed.storage.run_folder import RunFolder
 from dogo_fed.wire.secret import new_secret
 from server.coordinator.service import CoordinatorService, ServiceSettings, read_certificate
@@ -124,7 +124,7 @@ class Supervisor:
 
     def __init__(
         self,
-        run: PreparedRun,
+        run: LoadedRun,
         folder: RunFolder,
         sink: Sink,
         launcher: PeerLauncher,
@@ -218,7 +218,8 @@ class Supervisor:
             secret=self._secret,
             is_tls=self._run.config.coordinator.certificate is not None,
             number=number,
-            checkpoint_step=self._folder.checkpoint_step if number == 0 else None,
+            checkpoint_step=self._folder.checkpoint_step,
+            takes_newest=self._service.call(lambda coordinator: coordinator.has_joined(peer)),
             config=to_mapping(self._run.config),
         )
         handle = self._launcher.start(peer, number, assignment)

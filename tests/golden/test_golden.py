@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from dogo_fed.data.roles import StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.peer import Peer
@@ -60,7 +61,7 @@ def numbers_of(
     }
     for step in range(num_steps):
         images = dataset.train.images(schedule.sample_ids(step))
-        proposals = [propose(peer, images, step) for peer in peers]
+        proposals = [propose(peer, StepImages(images), step) for peer in peers]
         shown = [show(*pair) for pair in zip(peers, proposals, strict=True)]
         for peer, proposal, other in zip(peers, proposals, reversed(shown), strict=True):
             losses = absorb(peer, proposal, signal_of(other))

@@ -13,8 +13,8 @@ from clients.peer.run import PeerEnvironment
 from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId, Ticket
+from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import CoordinatorLost, DogoError, ExchangeTimeout
-from dogo_fed.run.prepare import PreparedRun
 from dogo_fed.wire import dogo_pb2 as pb
 from tests.support.distributions import distribution
 
@@ -214,7 +214,7 @@ class ToyPeers:
         return Ending(Outcome.STOPPED if is_stopped else Outcome.FINISHED)
 
 
-def assignment_of(run: PreparedRun, peer: PeerId, run_id: str, **changes: object) -> Assignment:
+def assignment_of(run: LoadedRun, peer: PeerId, run_id: str, **changes: object) -> Assignment:
     """Returns what the supervisor would send to this peer."""
     from dogo_fed.config_text import to_mapping
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dogo_fed.config import RunConfig
-from dogo_fed.objectives.base import ObjectiveOutput
+from dogo_fed.objectives.base import Embeddings
 from dogo_fed.objectives.simclr import SimCLR
 from dogo_fed.reporting import RunSummary
 from dogo_fed.run.local import run_local
@@ -41,6 +41,6 @@ class Restless(SimCLR):
         super().__init__(backbone, feature_dim, hidden_dim=8, output_dim=4)
         self.register_buffer("count", torch.zeros(()))
 
-    def forward(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ObjectiveOutput:
+    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
         self.count += 1
-        return super().forward(view_a_NCHW, view_b_NCHW)
+        return super().embed(view_a_NCHW, view_b_NCHW)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dogo_fed.config_text import from_mapping
+from dogo_fed.data.roles import StepImages
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.build import build_peer, resolve_device
 from dogo_fed.engine.plan import Plan, make_plan, make_schedule
@@ -98,7 +99,7 @@ def test_weight_decay_leaves_a_momentum_encoder_alone(dataset):
     )
     before = state_of(peer)
     images = dataset.train.images(range(8))
-    absorb(peer, propose(peer, images, 0), None)
+    absorb(peer, propose(peer, StepImages(images), 0), None)
     after = state_of(peer)
     parameters = [name for name, _ in peer.objective.named_parameters()]
     moved = {name for name in parameters if not torch.equal(before[name], after[name])}

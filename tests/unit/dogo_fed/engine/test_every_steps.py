@@ -10,7 +10,8 @@ import pytest
 from configs.compose import compose_run
 from dogo_fed.contracts import PeerId, PeerResult, StepReport
 from dogo_fed.coordination.coordinator import Coordinator
-from dogo_fed.engine.build import build_session, fix_numerics
+from dogo_fed.engine.build import fix_numerics
+from dogo_fed.engine.open import open_session
 from dogo_fed.engine.session import run_lockstep
 from dogo_fed.exchange.base import Traffic
 from dogo_fed.exchange.in_process import InProcessExchange
@@ -149,24 +150,11 @@ class Apart:
         self.sessions = {}
         self.is_open = dict.fromkeys(run.peer_ids, False)
         for peer_id in run.peer_ids:
-            peer = run.build_peer(peer_id)
-            peer_folder = folder.peer(
-                peer_id, keep_checkpoints=2, lag_steps=run.plan.exchange_every_steps
+            link = InProcessExchange(
+                self.coordinator, peer_id, f"{peer_id}-1", run.wire_format, lambda: 0.0
             )
-            progress = peer_folder.checkpoints.restore(
-                folder.checkpoint_step, peer.objective, peer.optimizer, peer.device
-            )
-            self.coordinator.join(peer_id, f"{peer_id}-1", run.agreement, 0.0)
-            self.sessions[peer_id] = build_session(
-                peer,
-                run.config,
-                run.frame(folder.run_id),
-                exchange=InProcessExchange(
-                    self.coordinator, peer_id, f"{peer_id}-1", run.wire_format, lambda: 0.0
-                ),
-                sink=sink,
-                folder=peer_folder,
-                progress=progress,
+            self.sessions[peer_id] = open_session(
+                run, folder.path, peer_id, link, sink, checkpoint_step=folder.checkpoint_step
             )
             self.sessions[peer_id].start()
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from configs.compose import compose_run
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import load_yaml
+from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import ConfigError, TrainingError
 from dogo_fed.reporting import RunSummary, read_records
@@ -81,7 +82,7 @@ def test_a_step_of_it_has_no_graph_no_gradient_and_no_update() -> None:
     images = toy_images()
     outputs = []
     for step in (0, 0, 1):
-        output = peer.encode(peer.views(images, step), step)
+        output = peer.encode(peer.views(images, step), StepImages(images), step)
         assert not output.ssl_loss.requires_grad
         assert not output.learn_with.a_ND.requires_grad
         peer.update(output.ssl_loss, step)
@@ -94,7 +95,7 @@ def test_a_step_of_it_has_no_graph_no_gradient_and_no_update() -> None:
 
 def test_what_it_publishes_is_of_eval_mode() -> None:
     def published(peer: Peer) -> torch.Tensor:
-        output = peer.encode(peer.views(toy_images(), 0), 0)
+        output = peer.encode(peer.views(toy_images(), 0), StepImages(toy_images()), 0)
         return torch.tensor(peer.distribution(output.publish).p_NN)
 
     learner = toy_peer("simclr")

@@ -14,7 +14,8 @@ from torch import nn
 from dogo_fed import seeding
 from dogo_fed.contracts import SimilarityDistribution, TeacherSignal, Ticket
 from dogo_fed.coordination.rendezvous import Rendezvous
-from dogo_fed.engine.step import StepLosses, absorb, dogo_step, propose, show
+from dogo_fed.data.roles import StepImages
+from dogo_fed.engine.step import StepLosses, absorb, propose, show
 from dogo_fed.errors import TrainingError
 from dogo_fed.exchange.base import Traffic
 from dogo_fed.objectives.base import ObjectiveOutput, ViewPair
@@ -125,7 +126,7 @@ def two_peers(publish: str = "projector"):
 
 def jacobi(peers, images, step):
     """All propose, all show, all absorb: how every host runs the two halves."""
-    proposals = [propose(peer, images, step) for peer in peers]
+    proposals = [propose(peer, StepImages(images), step) for peer in peers]
     shown = [show(*pair) for pair in zip(peers, proposals, strict=True)]
     return [
         absorb(peer, proposal, signal_of(*(one for j, one in enumerate(shown) if j != i)))
@@ -167,11 +168,11 @@ def test_learning_one_after_the_other_would_be_told_apart():
     images = toy_images(NUM_IMAGES)
     together, (first, second) = two_peers(), two_peers()
     jacobi(together, images, 0)
-    proposal = propose(first, images, 0)
-    absorb(first, proposal, signal_of(show(second, propose(second, images, 0))))
+    proposal = propose(first, StepImages(images), 0)
+    absorb(first, proposal, signal_of(show(second, propose(second, StepImages(images), 0))))
     second = two_peers()[1]
-    proposal = propose(second, images, 0)
-    absorb(second, proposal, signal_of(show(first, propose(first, images, 0))))
+    proposal = propose(second, StepImages(images), 0)
+    absorb(second, proposal, signal_of(show(first, propose(first, StepImages(images), 0))))
     difference = max(
         (a - b).abs().max().item()
         for a, b in zip(
@@ -186,7 +187,7 @@ def test_running_statistics_are_updated_by_each_view_in_turn():
     images = toy_images(NUM_IMAGES)
     bn, before = peer.objective.backbone.bn, copy.deepcopy(peer.objective.backbone.bn)
     convolved = [peer.objective.backbone.conv(view).detach() for view in peer.views(images, 0)]
-    propose(peer, images, 0)
+    propose(peer, StepImages(images), 0)
     assert bn.num_batches_tracked.item() == 2
     mean, variance = before.running_mean, before.running_var
     for x in convolved:
@@ -208,7 +209,7 @@ def test_each_view_is_normalised_by_its_own_statistics():
     view_a, view_b = peer.views(toy_images(NUM_IMAGES), 0)
     view_b = view_b * 3 + 1
     twin = copy.deepcopy(peer.objective).train()
-    output = peer.encode((view_a, view_b), 0)
+    output = peer.encode((view_a, view_b), StepImages(toy_images()), 0)
     torch.testing.assert_close(output.publish.a_ND, twin.projector(twin.backbone(view_a)))
     torch.testing.assert_close(output.publish.b_ND, twin.projector(twin.backbone(view_b)))
     at_once = twin.projector(twin.backbone(torch.cat([view_a, view_b])))
@@ -224,13 +225,13 @@ def test_gradient_reaches_the_encoder_through_learn_with(publish):
     peer = toy_peer("simsiam", publish=publish)
     with_signal, without = copy.deepcopy(peer.objective), copy.deepcopy(peer.objective)
     teacher = toy_peer("simclr")
-    signal = signal_of(show(teacher, propose(teacher, toy_images(), 0)))
+    signal = signal_of(show(teacher, propose(teacher, StepImages(toy_images()), 0)))
     gradients = []
     for objective, given in ((with_signal, signal), (without, None)):
         twin = dataclasses.replace(
             peer, objective=objective, optimizer=torch.optim.SGD(objective.parameters(), lr=0.0)
         )
-        absorb(twin, propose(twin, toy_images(), 0), given)
+        absorb(twin, propose(twin, StepImages(toy_images()), 0), given)
         gradients.append(objective.backbone.conv.weight.grad)
     assert (gradients[0] - gradients[1]).abs().max() > 1e-4
 
@@ -267,9 +268,9 @@ def test_the_kl_teaches_only_what_is_learned_with(reduction):
         optimizer=torch.optim.SGD(objective.parameters(), lr=0.1),
     )
     teacher = toy_peer("simclr")
-    signal = signal_of(show(teacher, propose(teacher, toy_images(NUM_IMAGES), 0)))
+    signal = signal_of(show(teacher, propose(teacher, StepImages(toy_images(NUM_IMAGES)), 0)))
     mean_before = signal.mean_NN.copy()
-    proposal = propose(peer, toy_images(NUM_IMAGES), 0)
+    proposal = propose(peer, StepImages(toy_images(NUM_IMAGES)), 0)
     shown = show(peer, proposal)
     absorb(peer, proposal, signal)
 
@@ -306,7 +307,7 @@ def taught_by(*kinds: str, reverse: bool = False, temperature: float = 0.1):
     for number, kind in enumerate(kinds):
         peer = toy_peer(kind, name=f"{kind}{number}")
         peer = dataclasses.replace(peer, is_symmetric=reverse, temperature=temperature)
-        shown.append(show(peer, propose(peer, toy_images(NUM_IMAGES), 0)))
+        shown.append(show(peer, propose(peer, StepImages(toy_images(NUM_IMAGES)), 0)))
     return shown
 
 
@@ -348,7 +349,7 @@ def combined(*terms):
 
 def test_both_directions_are_published_only_if_asked_for():
     peer = toy_peer("simsiam")
-    proposal = propose(peer, toy_images(), 0)
+    proposal = propose(peer, StepImages(toy_images()), 0)
     assert show(peer, proposal).reverse is None
     shown = show(dataclasses.replace(peer, is_symmetric=True), proposal)
     pair = proposal.output.publish
@@ -365,7 +366,7 @@ def test_the_kl_of_both_directions_is_their_mean_and_so_is_its_gradient():
     (shown,) = taught_by("simsiam", reverse=True)
     peer = fixed_learner()
     signal = dataclasses.replace(signal_of(shown), reverse=shown.reverse)
-    losses = absorb(peer, propose(peer, toy_images(NUM_IMAGES), 0), signal)
+    losses = absorb(peer, propose(peer, StepImages(toy_images(NUM_IMAGES)), 0), signal)
     a, b = (
         loops.rows(one) for one in (peer.objective.learn_with.a_ND, peer.objective.learn_with.b_ND)
     )
@@ -394,7 +395,7 @@ def test_weighted_teachers_pull_by_the_weighted_mean_of_their_kls():
     rendezvous.close(0.0, stop=False)
     signal = rendezvous.signal_for("simclr", 1, {"first": 1.0, "second": 4.0})
     peer = fixed_learner()
-    losses = absorb(peer, propose(peer, toy_images(NUM_IMAGES), 0), signal)
+    losses = absorb(peer, propose(peer, StepImages(toy_images(NUM_IMAGES)), 0), signal)
     a, b = (
         loops.rows(one) for one in (peer.objective.learn_with.a_ND, peer.objective.learn_with.b_ND)
     )
@@ -414,7 +415,7 @@ def test_each_peer_has_a_temperature_of_its_own():
     (colder,) = taught_by("simsiam", temperature=0.1)
     assert shown.negative_entropy < colder.negative_entropy - 0.1
     peer = fixed_learner(temperature=0.2)
-    losses = absorb(peer, propose(peer, toy_images(NUM_IMAGES), 0), signal_of(shown))
+    losses = absorb(peer, propose(peer, StepImages(toy_images(NUM_IMAGES)), 0), signal_of(shown))
     a, b = (
         loops.rows(one) for one in (peer.objective.learn_with.a_ND, peer.objective.learn_with.b_ND)
     )
@@ -430,7 +431,7 @@ def test_a_weight_of_ones_own_scales_the_pull_of_this_peer_only():
     gradients = []
     for weight in (0.5, 2.0):
         peer = fixed_learner(weight)
-        absorb(peer, propose(peer, toy_images(NUM_IMAGES), 0), signal_of(shown))
+        absorb(peer, propose(peer, StepImages(toy_images(NUM_IMAGES)), 0), signal_of(shown))
         gradients.append(peer.objective.learn_with.a_ND.grad)
     torch.testing.assert_close(gradients[1], 4.0 * gradients[0])
 
@@ -443,9 +444,11 @@ def test_the_weight_rises_linearly_with_the_runs_step(warmup_steps, step, share)
     (shown,) = taught_by("simsiam")
     peer = dataclasses.replace(fixed_learner(3.0), distill_warmup_steps=warmup_steps)
     assert peer.distill_weight_at(step) == share * 3.0
-    losses = absorb(peer, propose(peer, toy_images(NUM_IMAGES), step), signal_of(shown))
+    losses = absorb(peer, propose(peer, StepImages(toy_images(NUM_IMAGES)), step), signal_of(shown))
     full = fixed_learner(3.0)
-    expected = absorb(full, propose(full, toy_images(NUM_IMAGES), step), signal_of(shown))
+    expected = absorb(
+        full, propose(full, StepImages(toy_images(NUM_IMAGES)), step), signal_of(shown)
+    )
     assert losses == expected, "losses are reported without the weight"
     torch.testing.assert_close(
         peer.objective.learn_with.a_ND.grad, share * full.objective.learn_with.a_ND.grad
@@ -476,14 +479,14 @@ class FakeExchange:
         self.calls.append(("close",))
 
 
+def whole_step(peer, exchange: FakeExchange) -> StepLosses:
+    """Does one step of a peer, as a session does it."""
+    proposal = propose(peer, StepImages(toy_images()), TICKET.step)
+    exchange.publish(TICKET, show(peer, proposal))
+    return absorb(peer, proposal, exchange.collect(TICKET))
+
+
 NOBODY = TeacherSignal(mean_NN=None, negative_entropy=0.0, teachers=(), next_step=1)
-
-
-def test_a_step_publishes_then_collects_with_its_ticket():
-    exchange = FakeExchange(NOBODY)
-    dogo_step(toy_peer("simclr"), toy_images(), TICKET, exchange)
-    assert [call[0] for call in exchange.calls] == ["publish", "collect"]
-    assert all(call[1] == TICKET for call in exchange.calls)
 
 
 @pytest.mark.parametrize("kind", ["simclr", "simsiam"])
@@ -492,7 +495,7 @@ def test_what_is_published_is_the_pre_update_distribution_in_float32(kind, dtype
     peer = toy_peer(kind, dtype=dtype)
     twin = copy.deepcopy(peer.objective).train()
     exchange = FakeExchange(NOBODY)
-    dogo_step(peer, toy_images(), TICKET, exchange)
+    whole_step(peer, exchange)
     published = exchange.calls[0][2]
 
     output = twin(*peer.views(toy_images(), 0))
@@ -511,23 +514,13 @@ def test_what_is_published_is_the_pre_update_distribution_in_float32(kind, dtype
     assert -math.log(6) <= published.negative_entropy <= 0
 
 
-def test_dogo_step_is_propose_show_absorb():
-    teacher = toy_peer("simsiam")
-    signal = signal_of(show(teacher, propose(teacher, toy_images(), 0)))
-    whole, halves = toy_peer("simclr"), toy_peer("simclr")
-    losses = dogo_step(whole, toy_images(), TICKET, FakeExchange(signal))
-    assert losses == absorb(halves, propose(halves, toy_images(), 0), signal)
-    assert losses.mutual_kl > 0
-    assert same_bits(state_of(whole), state_of(halves))
-
-
 def test_the_mutual_kl_is_reported_without_its_weight():
     teacher = toy_peer("simsiam")
-    signal = signal_of(show(teacher, propose(teacher, toy_images(), 0)))
+    signal = signal_of(show(teacher, propose(teacher, StepImages(toy_images()), 0)))
     losses = []
     for weight in (0.1, 10.0):
         peer = toy_peer("simclr", weight=weight)
-        losses.append(absorb(peer, propose(peer, toy_images(), 0), signal))
+        losses.append(absorb(peer, propose(peer, StepImages(toy_images()), 0), signal))
     assert losses[0] == losses[1]
 
 
@@ -543,7 +536,7 @@ def test_alone_it_is_the_plain_objective(kind, signal):
         optimizer.zero_grad()
         output.ssl_loss.backward()
         optimizer.step()
-        losses = absorb(peer, propose(peer, images, step), signal)
+        losses = absorb(peer, propose(peer, StepImages(images), step), signal)
         assert losses == StepLosses(ssl_loss=output.ssl_loss.item(), mutual_kl=0.0)
     assert same_bits(state_of(peer), dict(twin.state_dict()))
 
@@ -551,9 +544,9 @@ def test_alone_it_is_the_plain_objective(kind, signal):
 def test_weight_zero_learns_like_alone_and_still_reports_the_kl():
     taught, alone = toy_peer("simclr", weight=0.0), toy_peer("simclr", weight=0.0)
     teacher = toy_peer("simsiam")
-    signal = signal_of(show(teacher, propose(teacher, toy_images(), 0)))
-    losses = absorb(taught, propose(taught, toy_images(), 0), signal)
-    absorb(alone, propose(alone, toy_images(), 0), None)
+    signal = signal_of(show(teacher, propose(teacher, StepImages(toy_images()), 0)))
+    losses = absorb(taught, propose(taught, StepImages(toy_images()), 0), signal)
+    absorb(alone, propose(alone, StepImages(toy_images()), 0), None)
     assert losses.mutual_kl > 0
     assert same_bits(state_of(taught), state_of(alone))
 
@@ -561,7 +554,7 @@ def test_weight_zero_learns_like_alone_and_still_reports_the_kl():
 def test_proposing_and_showing_change_no_parameter_and_leave_no_gradient():
     peer = toy_peer("simsiam")
     before = copy.deepcopy(list(peer.objective.parameters()))
-    show(peer, propose(peer, toy_images(), 0))
+    show(peer, propose(peer, StepImages(toy_images()), 0))
     for mine, old in zip(peer.objective.parameters(), before, strict=True):
         assert torch.equal(mine, old)
         assert mine.grad is None
@@ -570,7 +563,9 @@ def test_proposing_and_showing_change_no_parameter_and_leave_no_gradient():
 @pytest.mark.parametrize("broken", ["images", "signal"])
 def test_a_loss_that_is_not_finite_changes_no_parameter(broken):
     peer = toy_peer("simclr")
-    absorb(peer, propose(peer, toy_images(), 0), None)  # so that the optimizer has a state
+    absorb(
+        peer, propose(peer, StepImages(toy_images()), 0), None
+    )  # so that the optimizer has a state
     parameters = copy.deepcopy(list(peer.objective.parameters()))
     optimizer = copy.deepcopy(peer.optimizer.state_dict()["state"])
     signal = NOBODY
@@ -584,7 +579,7 @@ def test_a_loss_that_is_not_finite_changes_no_parameter(broken):
             NOBODY, mean_NN=uniform_NN, negative_entropy=float("inf"), teachers=("other",)
         )
     with pytest.raises(TrainingError, match=r"peer 'simclr' is (nan|inf) at step 7"):
-        absorb(peer, propose(peer, toy_images(), 7), signal)
+        absorb(peer, propose(peer, StepImages(toy_images()), 7), signal)
     for mine, old in zip(peer.objective.parameters(), parameters, strict=True):
         assert torch.equal(mine, old)
     for key, entry in peer.optimizer.state_dict()["state"].items():
@@ -593,8 +588,8 @@ def test_a_loss_that_is_not_finite_changes_no_parameter(broken):
 
 def test_another_batch_size_is_refused_before_anything_changes():
     peer, teacher = toy_peer("simclr"), toy_peer("simsiam")
-    signal = signal_of(show(teacher, propose(teacher, toy_images(4), 0)))
-    proposal = propose(peer, toy_images(6), 0)
+    signal = signal_of(show(teacher, propose(teacher, StepImages(toy_images(4)), 0)))
+    proposal = propose(peer, StepImages(toy_images(6)), 0)
     before = state_of(peer)
     with pytest.raises(ValueError, match=r"\(6, 6\).*\(4, 4\)"):
         absorb(peer, proposal, signal)
@@ -608,7 +603,7 @@ def test_after_update_is_called_once_after_the_optimizer():
     peer.objective.after_update = lambda: moved.append(
         not torch.equal(before, peer.objective.backbone.conv.weight)
     )
-    absorb(peer, propose(peer, toy_images(), 0), None)
+    absorb(peer, propose(peer, StepImages(toy_images()), 0), None)
     assert moved == [True]
 
 
@@ -621,9 +616,9 @@ def three_steps(peer, disturb=lambda: None):
     losses = []
     for step in range(3):
         disturb()
-        signal = signal_of(show(teacher, propose(teacher, toy_images(), step)))
+        signal = signal_of(show(teacher, propose(teacher, StepImages(toy_images()), step)))
         disturb()
-        proposal = propose(peer, toy_images(seed=step), step)
+        proposal = propose(peer, StepImages(toy_images(seed=step)), step)
         disturb()
         losses.append(absorb(peer, proposal, signal))
     return losses, state_of(peer)
@@ -638,7 +633,7 @@ def test_the_same_steps_give_the_same_bits_whatever_ran_before(kind, dropout):
         torch.randn(int(torch.randint(1, 50, ())))
         torch.nn.functional.dropout(torch.ones(7))
         other = toy_peer("simclr", name="other", dropout=0.5)
-        propose(other, toy_images(4), 1)
+        propose(other, StepImages(toy_images(4)), 1)
 
     torch.manual_seed(999)
     again, state_again = three_steps(toy_peer(kind, dropout=dropout), disturb)
@@ -652,7 +647,7 @@ def test_dropout_draws_from_the_steps_own_stream():
 
     def embedding(step, name="simclr"):
         twin = dataclasses.replace(peer, id=name)
-        return twin.encode(views, step).publish.a_ND
+        return twin.encode(views, StepImages(toy_images()), step).publish.a_ND
 
     assert torch.equal(embedding(0), embedding(0))
     assert not torch.equal(embedding(0), embedding(1))
@@ -677,7 +672,7 @@ def test_a_step_leaves_the_global_random_state_as_it_was():
     peer = toy_peer("simclr", dropout=0.3)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    dogo_step(peer, toy_images(), TICKET, FakeExchange(NOBODY))
+    whole_step(peer, FakeExchange(NOBODY))
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.step import absorb, propose
 from dogo_fed.evaluation import state_digest
 from dogo_fed.objectives.moco_v2 import MoCoV2
@@ -96,7 +97,7 @@ def test_the_digest_covers_queue_and_position():
 def test_a_step_of_a_peer_puts_its_images_into_the_queue():
     peer = toy_peer("moco_v2")
     old = peer.objective.queue_KD.clone()
-    absorb(peer, propose(peer, toy_images(6), 0), None)
+    absorb(peer, propose(peer, StepImages(toy_images(6)), 0), None)
     is_old = [
         torch.equal(mine, other) for mine, other in zip(peer.objective.queue_KD, old, strict=True)
     ]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.step import absorb, propose
 from dogo_fed.evaluation import state_digest
 from dogo_fed.objectives.momentum import MomentumEncoder, momentum_at
@@ -126,7 +127,7 @@ def test_the_schedule_counts_updates_and_comes_back_with_the_state(kind):
 def test_an_update_moves_the_target_after_the_weights(kind):
     peer = toy_peer(kind)
     old = peer.objective.target.backbone.conv.weight.clone()
-    absorb(peer, propose(peer, toy_images(), 0), None)
+    absorb(peer, propose(peer, StepImages(toy_images()), 0), None)
     new = peer.objective.backbone.conv.weight
     expected = 0.9 * old + 0.1 * new
     torch.testing.assert_close(

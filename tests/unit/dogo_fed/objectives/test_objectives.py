@@ -10,6 +10,7 @@ import yaml
 from torch import nn
 
 from dogo_fed import components
+from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.objectives.catalog import OBJECTIVES
 from tests.support.command_line import REPOSITORY
@@ -171,12 +172,12 @@ def test_no_gradient_flows_through_what_is_published(kind, publish):
     """A peer's update is the same whether it shows its distribution or not, and whatever it shows."""
     images = toy_images()
     teacher = toy_peer("simclr", seed=3)
-    signal = signal_of(show(teacher, propose(teacher, images, 0)))
+    signal = signal_of(show(teacher, propose(teacher, StepImages(images), 0)))
     shows, silent = toy_peer(kind, publish=publish), toy_peer(kind)
-    proposal = propose(shows, images, 0)
+    proposal = propose(shows, StepImages(images), 0)
     shown = show(shows, proposal)
     absorb(shows, proposal, signal)
-    absorb(silent, propose(silent, images, 0), signal)
+    absorb(silent, propose(silent, StepImages(images), 0), signal)
     mine, other = state_of(shows), state_of(silent)
     assert mine.keys() == other.keys()
     # MoCo v2 shows its target both views, so the target's statistics have seen more
@@ -188,7 +189,7 @@ def test_no_gradient_flows_through_what_is_published(kind, publish):
 @pytest.mark.parametrize("kind", TOY_OBJECTIVES)
 def test_the_mutual_kl_reaches_the_backbone_by_itself(kind):
     peer = toy_peer(kind, dtype=torch.float64)
-    output = propose(peer, toy_images(), 0).output
+    output = propose(peer, StepImages(toy_images()), 0).output
     log_p_NN = peer.log_distribution(output.learn_with)
     log_p_NN[0, 1].backward()
     assert peer.objective.backbone.conv.weight.grad.abs().max() > 1e-8
@@ -205,7 +206,7 @@ def test_the_mutual_kl_reaches_the_backbone_by_itself(kind):
 def test_a_proposal_changes_running_statistics_only(kind, publish):
     peer = toy_peer(kind, publish=publish)
     before = state_of(peer)
-    show(peer, propose(peer, toy_images(), 0))
+    show(peer, propose(peer, StepImages(toy_images()), 0))
     after = state_of(peer)
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == statistics(before)
@@ -225,7 +226,7 @@ def test_weight_decay_does_not_touch_what_is_not_trained(kind):
     }
     assert bool(frozen) == (kind in WITH_TARGET)
     peer.objective.after_update = lambda: None
-    absorb(peer, propose(peer, toy_images(), 0), None)
+    absorb(peer, propose(peer, StepImages(toy_images()), 0), None)
     for name, parameter in peer.objective.named_parameters():
         if name in frozen:
             assert torch.equal(parameter, frozen[name]), name
@@ -235,10 +236,10 @@ def test_weight_decay_does_not_touch_what_is_not_trained(kind):
 def test_a_copy_in_the_middle_of_a_run_goes_on_alike(kind):
     peer = toy_peer(kind, dropout=0.2)
     for step in range(2):
-        absorb(peer, propose(peer, toy_images(seed=step), step), None)
+        absorb(peer, propose(peer, StepImages(toy_images(seed=step)), step), None)
     twin = copy.deepcopy(peer)
     for one in (peer, twin):
-        absorb(one, propose(one, toy_images(seed=2), 2), None)
+        absorb(one, propose(one, StepImages(toy_images(seed=2)), 2), None)
     assert same_bits(state_of(peer), state_of(twin))
 
 

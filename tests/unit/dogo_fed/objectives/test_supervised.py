@@ -11,11 +11,12 @@ import torch
 from configs.compose import compose_run
 from dogo_fed.data.source import DataSet, TensorImages
 from dogo_fed.data.synthetic import synthetic
+from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.base import Objective
 from dogo_fed.objectives.simclr import SimCLR
 from dogo_fed.objectives.supervised import Supervised
-from dogo_fed.run.prepare import load_run, prepare
+from dogo_fed.run.prepare import prepare
 from tests.support.tiny_run import TINY, run_here
 from tests.support.toy_peers import FEATURES, ToyBackbone, toy_images
 
@@ -56,18 +57,18 @@ def test_it_is_given_the_labels_of_the_very_images_of_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[torch.Tensor] = []
-    original = Supervised.forward
+    original = Supervised.loss
 
-    def forward(self, a, b, labels_N=None):
+    def loss(self, seen, labels_N=None):
         given.append(labels_N)
-        return original(self, a, b, labels_N)
+        return original(self, seen, labels_N)
 
-    monkeypatch.setattr(Supervised, "forward", forward)
+    monkeypatch.setattr(Supervised, "loss", loss)
     config = compose_run([*RUN, f"run_dir={tmp_path / 'run'}"])
     summary, run = run_here(config), load_run(config)
     assert len(given) == 3
     for step, labels in enumerate(given):
-        assert torch.equal(labels, run.dataset.train.labels[run.schedule.sample_ids(step)])
+        assert torch.equal(labels, run.data.own.train.labels[run.schedule.sample_ids(step)])
     assert summary["peers"]["wide"]["objective"] == "supervised"
     assert summary["peers"]["resnet"]["mutual_kl"] > 0, "it may take part in an exchange"
 

@@ -1,0 +1,114 @@
+"""A run's settings with its data: what every process of a run derives from them by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import torch
+from torch import nn
+
+from dogo_fed.agreement import make_agreement
+from dogo_fed.config import RunConfig
+from dogo_fed.contracts import PeerId
+from dogo_fed.coordination.coordinator import CoordinatorSettings
+from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.roles import DataRoles, StepImages
+from dogo_fed.data.schedule import Schedule
+from dogo_fed.data.source import DataSet
+from dogo_fed.engine.build import build_peer, resolve_device
+from dogo_fed.engine.peer import Peer
+from dogo_fed.engine.plan import Plan, make_plan, make_schedule
+from dogo_fed.wire.format import WireFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedRun:
+    """One run as a process of it knows it.
+
+    Attributes:
+        data: the data sets by their roles.
+        schedule: which images a step uses.
+        plan: how many steps there are, and which of them exchange.
+        agreement: what all processes of the run must share.
+        backbones: modules of the user's own, by peer, in place of those that the settings name.
+    """
+
+    config: RunConfig
+    data: DataRoles
+    schedule: Schedule
+    plan: Plan
+    agreement: dict[str, str]
+    backbones: Mapping[str, nn.Module] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def peer_ids(self) -> tuple[PeerId, ...]:
+        """The peers, in name order."""
+        return tuple(PeerId(name) for name in sorted(self.config.peers))
+
+    @property
+    def wire_format(self) -> WireFormat:
+        """What the run's distributions look like in messages."""
+        return WireFormat.of(self.config)
+
+    def build_peer(self, peer_id: PeerId, device: torch.device | None = None) -> Peer:
+        """Returns the peer with its initial weights, on the device that the settings name unless told.
+
+        Raises:
+            ConfigError: see `build.build_peer`.
+        """
+        return build_peer(
+            peer_id,
+            self.config.peers[peer_id],
+            dataset=self.data.own,
+            run_seed=self.config.seed,
+            device=resolve_device(self.config.device) if device is None else device,
+            backbone=self.backbones.get(peer_id),
+            is_symmetric=self.wire_format.is_symmetric,
+        )
+
+    def images_of(self, step: int, *, with_labels: bool) -> StepImages:
+        """Returns the images that a peer looks at in this step; loss and distribution see the same ones."""
+        source, ids = self.data.shared.train, self.schedule.sample_ids(step)
+        return StepImages(source.images(ids), source.labels[ids] if with_labels else None)
+
+    def coordinator_settings(self, run_id: str, first_step: int) -> CoordinatorSettings:
+        """Returns what the coordinator needs to know."""
+        exchange = self.config.exchange
+        return CoordinatorSettings(
+            run_id=run_id,
+            agreement=self.agreement,
+            peers=self.peer_ids,
+            first_step=first_step,
+            batch_digest=self.schedule.digest,
+            next_exchange=self.plan.next_exchange,
+            graph=exchange.graph,
+            deadline_s=exchange.deadline_s,
+            join_deadline_s=exchange.join_deadline_s,
+        )
+
+
+def load_run(
+    config: RunConfig,
+    dataset: DataSet | None = None,
+    backbones: Mapping[str, nn.Module] = MappingProxyType({}),
+) -> LoadedRun:
+    """Loads the data set that `config` names, unless one is given.
+
+    Raises:
+        ConfigError: a setting is impossible with this data set.
+        DataError: the data set is missing or broken.
+    """
+    if dataset is None:
+        dataset = build_dataset(config.data.name, config.data.options)
+    data = DataRoles.all_of(dataset)
+    schedule = make_schedule(config, len(data.shared.train))
+    return LoadedRun(
+        config=config,
+        data=data,
+        schedule=schedule,
+        plan=make_plan(config, schedule),
+        agreement=make_agreement(config, data.shared),
+        backbones=backbones,
+    )

@@ -1,0 +1,79 @@
+"""The one way to make a peer and open its session, in every host."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from dogo_fed.contracts import PeerId
+from dogo_fed.engine.loaded_run import LoadedRun
+from dogo_fed.engine.peer import Peer
+from dogo_fed.engine.session import PeerSession
+from dogo_fed.exchange.base import Link
+from dogo_fed.reporting.sink import Sink
+from dogo_fed.storage.checkpoint import Progress
+from dogo_fed.storage.peer_folder import PeerFolder
+
+logger = logging.getLogger(__name__)
+
+
+def open_session(
+    run: LoadedRun,
+    run_dir: Path,
+    peer_id: PeerId,
+    link: Link,
+    sink: Sink,
+    *,
+    checkpoint_step: int | None,
+    takes_newest: bool = False,
+) -> PeerSession:
+    """Builds a peer, puts it where the run goes on, and lets it join.
+
+    Args:
+        run: its settings and data.
+        run_dir: the run folder; its name is the run's id.
+        peer_id: which peer.
+        link: its way to the coordinator.
+        sink: gets its reports.
+        checkpoint_step: the step whose checkpoint the whole run goes on from; None is the beginning. Later
+            checkpoints of this peer are removed, since it will write them again.
+        takes_newest: go on from this peer's own newest checkpoint instead: it died in a run that goes on.
+
+    Raises:
+        ConfigError: the peer can't be built.
+        CheckpointError: the checkpoint can't be used.
+        ExchangeError: the coordinator does not let it in, or does not answer.
+    """
+    peer = run.build_peer(peer_id)
+    folder = PeerFolder(
+        run_dir,
+        peer_id,
+        keep_checkpoints=run.config.checkpoint.keep,
+        lag_steps=run.plan.exchange_every_steps,
+    )
+    progress = _restore(peer, folder, checkpoint_step, takes_newest)
+    next_step = link.join(run.agreement)
+    if run.config.exchanges and next_step > progress.step:
+        logger.warning(
+            "peer=%s goes on at step %d; its checkpoint is of step %d",
+            peer_id,
+            next_step,
+            progress.step,
+        )
+        progress.step = next_step
+    exchange = link if run.config.exchanges else None
+    return PeerSession(
+        peer, run, run_dir.name, exchange=exchange, sink=sink, folder=folder, progress=progress
+    )
+
+
+def _restore(
+    peer: Peer, folder: PeerFolder, checkpoint_step: int | None, takes_newest: bool
+) -> Progress:
+    """Puts the weights into the peer and returns how far it is."""
+    store, parts = folder.checkpoints, (peer.objective, peer.optimizer, peer.device)
+    if takes_newest:
+        return store.load_latest(*parts) or Progress()
+    progress = Progress() if checkpoint_step is None else store.load(checkpoint_step, *parts)
+    store.remove_after(-1 if checkpoint_step is None else checkpoint_step)
+    return progress

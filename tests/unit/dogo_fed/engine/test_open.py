@@ -1,0 +1,187 @@
+"""Opening a session: where a peer goes on, what it removes and when, and that every session runs the step."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+from pathlib import Path
+
+import pytest
+
+from configs.compose import compose_run
+from dogo_fed.contracts import PeerId, TeacherSignal
+from dogo_fed.engine import session as session_module
+from dogo_fed.engine import step as step_module
+from dogo_fed.engine.loaded_run import LoadedRun, load_run
+from dogo_fed.engine.open import open_session
+from dogo_fed.engine.session import PeerSession
+from dogo_fed.errors import CheckpointError, Refused
+from dogo_fed.exchange.base import Traffic
+from dogo_fed.storage.peer_folder import PeerFolder
+from dogo_fed.storage.run_folder import create, reopen
+from tests.support.command_line import REPOSITORY
+from tests.support.distributions import KeepingSink
+from tests.support.tiny_run import TINY, run_here
+
+ADA = PeerId("wide")
+
+
+class FakeLink:
+    """Lets everybody in at one step, teaches nothing, and remembers the calls."""
+
+    last_traffic = Traffic()
+
+    def __init__(self, next_step: int = 0, refusal: Exception | None = None) -> None:
+        self.calls: list[str] = []
+        self._next_step = next_step
+        self._refusal = refusal
+
+    def join(self, agreement):
+        self.calls.append("join")
+        if self._refusal is not None:
+            raise self._refusal
+        return self._next_step
+
+    def publish(self, ticket, distribution):
+        self.calls.append(f"publish {ticket.step}")
+
+    def collect(self, ticket):
+        self.calls.append(f"collect {ticket.step}")
+        return TeacherSignal(None, 0.0, (), ticket.step + 1)
+
+    def close(self):
+        self.calls.append("close")
+
+
+@pytest.fixture
+def run() -> LoadedRun:
+    return load_run(compose_run([*TINY, "peers=pair", "checkpoint.keep=9"]))
+
+
+def opened(run: LoadedRun, folder: Path, link: FakeLink | None = None, **where) -> PeerSession:
+    where = {"checkpoint_step": None, **where}
+    return open_session(run, folder, ADA, link or FakeLink(), KeepingSink(), **where)
+
+
+@pytest.fixture
+def folder(run: LoadedRun, tmp_path: Path) -> Path:
+    """A run folder with checkpoints of the steps 0, 1, 2."""
+    session = opened(run, tmp_path / "run")
+    session.start()
+    for _ in range(2):
+        session.begin_step()
+        session.end_step()
+        session.save()
+    assert steps(tmp_path / "run") == [0, 1, 2]
+    return tmp_path / "run"
+
+
+def steps(folder: Path) -> list[int]:
+    return PeerFolder(folder, ADA).checkpoints.steps()
+
+
+@pytest.mark.parametrize(
+    ("where", "next_step", "left"),
+    [
+        ({"checkpoint_step": 1}, 1, [0, 1]),
+        ({"checkpoint_step": None}, 0, []),
+        ({"checkpoint_step": 1, "takes_newest": True}, 2, [0, 1, 2]),
+    ],
+)
+def test_a_peer_goes_on_where_the_run_does_and_removes_what_it_will_write_again(
+    run, folder, where, next_step, left
+):
+    assert opened(run, folder, **where).next_step == next_step
+    assert steps(folder) == left
+
+
+def test_a_checkpoint_that_is_not_there_costs_nothing(run, folder):
+    with pytest.raises(CheckpointError, match="step-000000007"):
+        opened(run, folder, checkpoint_step=7)
+    assert steps(folder) == [0, 1, 2]
+
+
+def test_going_on_with_a_run_removes_nothing_by_itself(tmp_path):
+    config = compose_run(
+        [*TINY, "peers=pair", "checkpoint.every_steps=1", f"run_dir={tmp_path}/run"]
+    )
+    run_here(config)
+    ahead = PeerFolder(tmp_path / "run", ADA).checkpoints
+    behind = PeerFolder(tmp_path / "run", PeerId("resnet")).checkpoints
+    before = ahead.steps()
+    behind.remove_after(before[0])
+    found = reopen(str(tmp_path / "run"), config)
+    assert found.checkpoint_step == before[0] < before[-1]
+    assert ahead.steps() == before
+
+
+def test_a_new_run_has_nothing_to_go_on_from(tmp_path):
+    found = create(compose_run([*TINY, "peers=pair", f"run_dir={tmp_path}/run"]))
+    assert found.checkpoint_step is None and not found.is_resumed
+
+
+def test_a_peer_that_was_away_goes_on_at_the_runs_step(run, folder, caplog):
+    with caplog.at_level(logging.WARNING):
+        session = opened(run, folder, FakeLink(next_step=3), checkpoint_step=1)
+    assert session.next_step == 3
+    assert "goes on at step 3; its checkpoint is of step 1" in caplog.text
+
+
+def test_a_peer_that_is_not_let_in_has_no_session(run, folder):
+    with pytest.raises(Refused, match="no such peer"):
+        opened(run, folder, FakeLink(refusal=Refused("no such peer")), checkpoint_step=1)
+
+
+# ---- the step that every session runs ----
+
+
+def test_the_step_is_what_a_session_runs_in_this_order(run, tmp_path, monkeypatch):
+    seen: list[str] = []
+    for name in ("propose", "show", "absorb"):
+        original = getattr(step_module, name)
+        assert getattr(session_module, name) is original, "the session runs the function of step.py"
+
+        def spy(*arguments, name=name, original=original):
+            seen.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(session_module, name, spy)
+    link = FakeLink()
+    session = opened(run, tmp_path / "run", link)
+    session.begin_step()
+    assert seen == ["propose", "show"] and link.calls == ["join", "publish 0"]
+    session.end_step()
+    assert seen == ["propose", "show", "absorb"]
+    assert link.calls == ["join", "publish 0", "collect 0"]
+
+
+def test_the_step_is_short_enough_to_be_read_at_once():
+    lines = inspect.getsource(step_module).splitlines()
+    assert len(lines) <= 100
+
+
+def test_only_sessions_and_the_example_that_shows_it_run_the_step():
+    """One home: no host has a step of its own."""
+    users = {
+        path.relative_to(REPOSITORY).as_posix()
+        for package in ("dogo_fed", "server", "clients", "examples")
+        for path in (REPOSITORY / package).rglob("*.py")
+        if "from dogo_fed.engine.step import" in path.read_text(encoding="utf-8")
+    }
+    assert users == {"dogo_fed/engine/session.py", "examples/two_peers.py"}
+
+
+def test_a_run_without_exchange_has_no_exchange_but_still_joins(tmp_path):
+    config = compose_run([*TINY, "peers=pair", "exchange.enabled=false"])
+    link = FakeLink()
+    session = opened(load_run(config), tmp_path / "run", link)
+    session.begin_step()
+    session.end_step()
+    assert link.calls == ["join"] and not session.exchanges
+
+
+def test_a_process_knows_what_its_settings_say(run):
+    twin = load_run(dataclasses.replace(run.config, batch_size=8))
+    assert twin.wire_format.batch_size == 8 and run.wire_format.batch_size == 16
+    assert twin.agreement != run.agreement
