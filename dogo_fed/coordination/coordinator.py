@@ -25,9 +25,10 @@ from dataclasses import dataclass
 
 from dogo_fed.agreement import differences
 from dogo_fed.contracts import Event, PeerId, SimilarityDistribution, TeacherSignal, Ticket
-from dogo_fed.coordination.membership import Member, Membership, Roster
+from dogo_fed.coordination.membership import Member, Roster
 from dogo_fed.coordination.rendezvous import Rendezvous
-from dogo_fed.errors import Refused, SchemaMismatch, StaleTicket
+from dogo_fed.coordination.state import CoordinatorState, Membership
+from dogo_fed.errors import CheckpointError, Refused, SchemaMismatch, StaleTicket
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,50 @@ class Coordinator:
         self._next_step = settings.first_step
         self._next_open_step = settings.next_exchange(settings.first_step)
         self._stopping = False
+
+    @classmethod
+    def restored(
+        cls,
+        settings: CoordinatorSettings,
+        state: CoordinatorState,
+        now_s: float,
+        on_event: Callable[[Event], None],
+    ) -> Coordinator:
+        """Returns a coordinator that goes on where the one of the snapshot was.
+
+        Raises:
+            CheckpointError: the state is of another run or of other peers.
+        """
+        if state.run_id != settings.run_id or set(state.members) != set(settings.peers):
+            raise CheckpointError(
+                f"this is the state of run {state.run_id!r} with peers "
+                f"{', '.join(sorted(state.members))}, not of run {settings.run_id!r} with peers "
+                f"{', '.join(sorted(settings.peers))}"
+            )
+        made = cls(settings, now_s - state.elapsed_s, on_event)
+        made._roster.restore(state.members, made._started_at_s)
+        made._next_step = state.next_step
+        made._next_open_step = settings.next_exchange(state.next_step)
+        made._stopping = state.is_stopping
+        for one in state.meetings:
+            meeting = Rendezvous.restored(one, made._started_at_s)
+            if meeting.closed_at_s is None:
+                made._open = meeting
+            else:
+                made._closed[meeting.step] = meeting
+        return made
+
+    def snapshot(self, now_s: float) -> CoordinatorState:
+        """Returns what this coordinator knows, for `restored`; the matrices are not copied."""
+        meetings = [*self._closed.values(), *([] if self._open is None else [self._open])]
+        return CoordinatorState(
+            run_id=self._settings.run_id,
+            elapsed_s=now_s - self._started_at_s,
+            next_step=self._next_step,
+            is_stopping=self._stopping,
+            members=self._roster.snapshot(self._started_at_s),
+            meetings=tuple(one.snapshot(self._started_at_s) for one in meetings),
+        )
 
     @property
     def stop_requested(self) -> bool:

@@ -8,21 +8,12 @@ EXPECTED --join--> PRESENT --leave--> DONE
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dogo_fed.contracts import PeerId
+from dogo_fed.coordination.state import Membership, MemberState
 from dogo_fed.errors import Refused, StaleTicket
-
-
-class Membership(enum.Enum):
-    """A peer's standing with the coordinator."""
-
-    EXPECTED = "expected"
-    PRESENT = "present"
-    LOST = "lost"
-    DONE = "done"
 
 
 @dataclass(slots=True)
@@ -48,6 +39,28 @@ class Roster:
         self._members = {
             peer: Member(Membership.EXPECTED, "", first_step) for peer in sorted(peers)
         }
+
+    def snapshot(self, started_at_s: float) -> dict[PeerId, MemberState]:
+        """Returns what is known of each peer."""
+        return {
+            peer: MemberState(
+                standing=member.standing,
+                incarnation=member.incarnation,
+                next_step=member.next_step,
+                first_joined_s=member.first_joined_at_s - started_at_s,
+            )
+            for peer, member in self._members.items()
+        }
+
+    def restore(self, members: Mapping[PeerId, MemberState], started_at_s: float) -> None:
+        """Takes over what an earlier coordinator knew of each peer."""
+        for peer, state in members.items():
+            self._members[peer] = Member(
+                state.standing,
+                state.incarnation,
+                state.next_step,
+                state.first_joined_s + started_at_s,
+            )
 
     def __getitem__(self, peer: PeerId) -> Member:
         """Returns the member.

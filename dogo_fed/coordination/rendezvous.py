@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dogo_fed.contracts import FloatMatrix, PeerId, SimilarityDistribution, TeacherSignal
+from dogo_fed.coordination.state import RendezvousState
 from dogo_fed.errors import StaleTicket
 
 
@@ -26,6 +27,28 @@ class Rendezvous:
         self.stop = False
         self._contributions: dict[PeerId, SimilarityDistribution] = {}
         self._arrived_at_s: dict[PeerId, float] = {}
+
+    @classmethod
+    def restored(cls, state: RendezvousState, started_at_s: float) -> Rendezvous:
+        """Returns the meeting point of a snapshot."""
+        made = cls(state.step, state.opened_s + started_at_s)
+        if state.closed_s is not None:
+            made.close(state.closed_s + started_at_s, stop=state.stop)
+        made._contributions = dict(state.contributions)
+        made._arrived_at_s = {peer: at_s + started_at_s for peer, at_s in state.arrived_s.items()}
+        return made
+
+    def snapshot(self, started_at_s: float) -> RendezvousState:
+        """Returns what has come, and when."""
+        closed_at_s = self.closed_at_s
+        return RendezvousState(
+            step=self.step,
+            opened_s=self.opened_at_s - started_at_s,
+            closed_s=None if closed_at_s is None else closed_at_s - started_at_s,
+            stop=self.stop,
+            contributions=dict(self._contributions),
+            arrived_s={peer: at_s - started_at_s for peer, at_s in self._arrived_at_s.items()},
+        )
 
     @property
     def contributors(self) -> tuple[PeerId, ...]:

@@ -16,6 +16,7 @@ from dogo_fed.reporting.sink import Sink
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.format import WireFormat
+from server.coordinator.reported import Reported
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +31,29 @@ class CoordinatorCalls:
         wire: WireFormat,
         sink: Sink,
         clock: Callable[[], float],
+        reported: Reported | None = None,
     ) -> None:
-        self._coordinator = coordinator
+        """Answers for a coordinator.
+
+        Args:
+            coordinator: the state machine.
+            run_id: of the run.
+            wire: what distributions look like.
+            sink: gets the reports.
+            clock: the time in seconds.
+            reported: which reports have been taken before; None is none.
+        """
+        self.coordinator = coordinator
+        self.wire = wire
+        self.reported = Reported() if reported is None else reported
         self._run_id = run_id
-        self._wire = wire
         self._sink = sink
         self._clock = clock
-        self._reported_step: dict[tuple[str, str], int] = {}
-        self._reported: set[tuple[str, str, int]] = set()
 
     @property
     def next_open_step(self) -> int:
         """The first step that has not closed."""
-        return self._coordinator.next_open_step
+        return self.coordinator.next_open_step
 
     def join(self, request: pb.JoinRequest) -> pb.JoinReply:
         """Lets a peer in, or says what differs."""
@@ -52,7 +63,7 @@ class CoordinatorCalls:
                     f"peer {request.sender.peer!r} wants run {request.run_id!r}, this is run "
                     f"{self._run_id!r}"
                 )
-            next_step = self._coordinator.join(
+            next_step = self.coordinator.join(
                 PeerId(request.sender.peer),
                 request.sender.incarnation,
                 dict(request.agreement),
@@ -67,11 +78,11 @@ class CoordinatorCalls:
         """Takes a distribution; returns a refusal, or None if it was taken."""
         peer, step = PeerId(request.sender.peer), request.ticket.step
         try:
-            self._coordinator.offer(
+            self.coordinator.offer(
                 peer,
                 request.sender.incarnation,
                 codec.decode_ticket(request.ticket),
-                self._wire.decode_published(request),
+                self.wire.decode_published(request),
                 self._clock(),
             )
         except codec.REFUSALS as error:
@@ -81,40 +92,33 @@ class CoordinatorCalls:
 
     def answer(self, sender: pb.Sender, step: int) -> pb.ExchangeReply | None:
         """Returns what the sender of an offer learns from, or None while the step is open."""
-        signal = self._coordinator.answer(PeerId(sender.peer), step)
-        return None if signal is None else self._wire.encode_signal(signal)
+        signal = self.coordinator.answer(PeerId(sender.peer), step)
+        return None if signal is None else self.wire.encode_signal(signal)
 
     def report(self, request: pb.ReportRequest) -> pb.ReportReply:
         """Takes reports; a repeated one is counted once."""
         peer = PeerId(request.sender.peer)
         try:
-            self._coordinator.check_sender(peer, request.sender.incarnation)
+            self.coordinator.check_sender(peer, request.sender.incarnation)
         except codec.REFUSALS as error:
             return pb.ReportReply(refusal=codec.encode_refusal(error))
         sender = (request.sender.peer, request.sender.incarnation)
         for step in request.steps:
-            if step.step > self._reported_step.get(sender, -1):
-                self._reported_step[sender] = step.step
+            if self.reported.is_new_step(*sender, step.step):
                 self._sink.emit(codec.decode_report(StepReport, step, peer))
         for one in request.rounds:
-            if self._is_new(*sender, one.round):
+            if self.reported.is_new_round(*sender, one.round):
                 self._sink.emit(codec.decode_report(RoundReport, one, peer))
-        if request.HasField("result") and self._is_new(*sender, -1):
+        if request.HasField("result") and self.reported.is_new_result(*sender):
             self._sink.emit(codec.decode_report(PeerResult, request.result, peer))
-        return pb.ReportReply(stop=self._coordinator.stop_requested)
+        return pb.ReportReply(stop=self.coordinator.stop_requested)
 
     def leave(self, request: pb.LeaveRequest) -> pb.LeaveReply:
         """Lets a peer go."""
         try:
-            self._coordinator.leave(
+            self.coordinator.leave(
                 PeerId(request.sender.peer), request.sender.incarnation, self._clock()
             )
         except codec.REFUSALS as error:
             return pb.LeaveReply(refusal=codec.encode_refusal(error))
         return pb.LeaveReply()
-
-    def _is_new(self, peer: str, incarnation: str, number: int) -> bool:
-        """Notes a round (-1: the result) of a process; returns whether it is the first time."""
-        is_new = (peer, incarnation, number) not in self._reported
-        self._reported.add((peer, incarnation, number))
-        return is_new

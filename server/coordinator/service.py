@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,17 +20,14 @@ import grpc
 import grpc.aio
 
 from dogo_fed.config import CoordinatorConfig
-from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.errors import ConfigError
 from dogo_fed.process_setup import keep_freed_memory
-from dogo_fed.reporting.sink import Sink
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.dogo_pb2_grpc import (
     CoordinationServicer,
     add_CoordinationServicer_to_server,
 )
-from dogo_fed.wire.format import WireFormat
-from dogo_fed.wire.secret import METADATA_KEY, is_same_secret
+from dogo_fed.wire.secret import METADATA_KEY, is_same_secret, new_secret
 from server.coordinator.calls import CoordinatorCalls
 
 logger = logging.getLogger(__name__)
@@ -59,16 +56,14 @@ class ServiceSettings:
         port: 0 takes a free one.
         answer_within_s: longest time an exchange is held back; the state machine's deadlines are
             shorter.
-        wire: what distributions look like.
+        secret: what every call must carry; a new one unless told.
         tls: certificate chain and private key, both PEM; None speaks without TLS.
     """
 
     address: str
     port: int
-    run_id: str
-    secret: str
-    wire: WireFormat
     answer_within_s: float
+    secret: str = field(default_factory=new_secret)
     tls: ServerCertificate | None = None
 
 
@@ -168,14 +163,19 @@ class CoordinatorService:
 
     def __init__(
         self,
-        coordinator: Coordinator,
+        calls: CoordinatorCalls,
         settings: ServiceSettings,
-        sink: Sink,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._coordinator = coordinator
+        """Listens nowhere yet.
+
+        Args:
+            calls: what the four calls do.
+            settings: where to listen, and what callers must know.
+            clock: the time in seconds, as the state machine is told it.
+        """
+        self._calls = calls
         self._settings = settings
-        calls = CoordinatorCalls(coordinator, settings.run_id, settings.wire, sink, clock)
         self._servicer = _Servicer(calls, settings.answer_within_s)
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -201,12 +201,12 @@ class CoordinatorService:
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(timeout=_CALL_TIMEOUT_S)
 
-    def call(self, action: Callable[[Coordinator], T]) -> T:
-        """Runs `action` on the state machine in the service's thread and returns its result."""
+    def call(self, action: Callable[[CoordinatorCalls], T]) -> T:
+        """Runs `action` in the service's thread, the only one that may, and returns its result."""
         assert self._loop is not None, "the service has been started"
 
         async def run() -> T:
-            result = action(self._coordinator)
+            result = action(self._calls)
             self._servicer.wake()
             return result
 
@@ -224,7 +224,7 @@ class CoordinatorService:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        limit = self._settings.wire.limit_bytes
+        limit = self._calls.wire.limit_bytes
         server = grpc.aio.server(
             interceptors=[_SecretCheck(self._settings.secret)],
             options=[
@@ -259,13 +259,13 @@ class CoordinatorService:
     async def _tick(self) -> None:
         """Lets the state machine see time pass: at its deadlines, and once a second."""
         while True:
-            deadline_s = self._coordinator.next_deadline_s()
+            deadline_s = self._calls.coordinator.next_deadline_s()
             sleep_s = _LONGEST_SLEEP_S
             if deadline_s is not None:
                 sleep_s = min(sleep_s, max(deadline_s - self._clock(), 0.0))
             await asyncio.sleep(sleep_s + 0.001)
             try:
-                self._coordinator.tick(self._clock())
+                self._calls.coordinator.tick(self._clock())
             except Exception:
                 logger.exception("a look at the clock failed")
             self._servicer.wake()

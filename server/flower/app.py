@@ -24,10 +24,11 @@ from configs.resume import resumed
 from dogo_fed.config import RunConfig
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError, DogoError
-from dogo_fed.reporting import RunSummary, Sink, print_summary
+from dogo_fed.reporting import RunSummary, Sink, TeeSink, print_summary
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
 from dogo_fed.storage.run_folder import RunFolder
+from server.coordinator.host import CoordinatorHost
 from server.flower.fleet import FlowerFleet
 from server.flower.nodes import find_nodes
 from server.hosts.supervisor import Supervisor
@@ -76,8 +77,12 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
             logger.warning("the run's folder is %s", folder.path)
             nodes = find_nodes(grid, prepared.peer_ids, config.exchange.join_deadline_s, stop)
             fleet = FlowerFleet(grid, prepared, folder.run_id, nodes)
+            heard = TeeSink(sink, fleet.steps)
             try:
-                Supervisor(prepared, folder, sink, fleet, stop, fleet.serve).run()
+                with CoordinatorHost.of(
+                    prepared, folder, heard, fleet.listen_address(), fleet.serve
+                ) as coordinator:
+                    Supervisor(prepared, folder, fleet, coordinator, stop).run()
             finally:
                 fleet.release()
 

@@ -1,4 +1,4 @@
-"""Chooses the host of a run. The only module that knows both sides."""
+"""Runs a configuration in the host that it names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import RunHost, conduct
 from dogo_fed.storage.run_folder import RunFolder
-from server.hosts.supervisor import Supervisor
+from server.coordinator.host import CoordinatorHost
+from server.hosts.supervisor import PeerLauncher, Supervisor
 
 
 def launch(config: RunConfig) -> RunSummary:
@@ -30,7 +31,7 @@ def _run_processes(
     from server.hosts.processes import ProcessLauncher
 
     launcher = ProcessLauncher(run.config.threads_per_peer)
-    Supervisor(run, folder, sink, launcher, stop_requested).run()
+    _supervise(run, folder, sink, launcher, stop_requested)
 
 
 def _run_ray(
@@ -43,9 +44,20 @@ def _run_ray(
     with ray_cluster(config.ray, len(run.peer_ids)):
         launcher = RayLauncher(config.ray, run.peer_ids, folder.run_id, config.threads_per_peer)
         try:
-            Supervisor(run, folder, sink, launcher, stop_requested).run()
+            _supervise(run, folder, sink, launcher, stop_requested)
         finally:
             launcher.release()
+
+
+def _supervise(
+    run: LoadedRun,
+    folder: RunFolder,
+    sink: Sink,
+    launcher: PeerLauncher,
+    stop_requested: Callable[[], bool],
+) -> None:
+    with CoordinatorHost.of(run, folder, sink, launcher.listen_address()) as coordinator:
+        Supervisor(run, folder, launcher, coordinator, stop_requested).run()
 
 
 _HOSTS: dict[Host, RunHost] = {

@@ -16,7 +16,7 @@ from clients.flower.message_link import MessageLink
 from clients.peer.grpc_link import Connection, GrpcLink
 from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal, Ticket
 from dogo_fed.coordination.coordinator import Coordinator
-from dogo_fed.coordination.membership import Membership
+from dogo_fed.coordination.state import Membership
 from dogo_fed.errors import ExchangeError, MalformedDistribution, SchemaMismatch, StaleTicket
 from dogo_fed.exchange.base import Exchange
 from dogo_fed.exchange.in_process import InProcessExchange

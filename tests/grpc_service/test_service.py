@@ -25,7 +25,7 @@ from dogo_fed.contracts import (
     StepReport,
 )
 from dogo_fed.coordination.coordinator import Coordinator
-from dogo_fed.coordination.membership import Membership
+from dogo_fed.coordination.state import Membership
 from dogo_fed.errors import (
     ConfigError,
     CoordinatorLost,

@@ -7,7 +7,7 @@ import socket
 import grpc
 import pytest
 
-from dogo_fed.coordination.membership import Membership
+from dogo_fed.coordination.state import Membership
 from dogo_fed.errors import Refused
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb

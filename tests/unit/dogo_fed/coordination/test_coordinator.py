@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from dogo_fed.contracts import PeerId
 from dogo_fed.coordination.coordinator import Coordinator
-from dogo_fed.coordination.membership import Membership
+from dogo_fed.coordination.state import Membership
 from dogo_fed.errors import Refused, SchemaMismatch, StaleTicket
 from tests.support.distributions import (
     ADA,

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dogo_fed.coordination.membership import Membership
+from dogo_fed.coordination.state import Membership
 from dogo_fed.errors import ExchangeTimeout, MalformedDistribution, StaleTicket
 from dogo_fed.exchange.base import Traffic
 from dogo_fed.exchange.in_process import InProcessExchange

@@ -1,0 +1,240 @@
+"""The coordinator of one run, from its start to its end: state machine, secret, address and service.
+
+A supervisor, or whoever else starts peers, is a client of it. It can be started by itself, and what it knows
+can be written to a file and read back: a coordinator that takes the place of an earlier one answers at the
+same address, with the same secret, and gives the same answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, TypeAlias, TypeVar
+
+from dogo_fed.contracts import PeerId, Record
+from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
+from dogo_fed.engine.loaded_run import LoadedRun
+from dogo_fed.reporting.sink import Sink, TeeSink
+from dogo_fed.storage.run_folder import RunFolder
+from dogo_fed.wire.format import WireFormat
+from server.coordinator.calls import CoordinatorCalls
+from server.coordinator.service import (
+    CoordinatorService,
+    ServerCertificate,
+    ServiceSettings,
+    read_certificate,
+)
+from server.coordinator.state_file import HostState, read_state, write_state
+
+T = TypeVar("T")
+
+
+class Endpoint(Protocol):
+    """Makes the coordinator reachable for peers."""
+
+    def start(self) -> str:
+        """Returns the address for peers, host:port; empty where messages of a framework reach it.
+
+        Raises:
+            ConfigError: it can't listen there.
+        """
+        ...
+
+    def call(self, action: Callable[[CoordinatorCalls], T]) -> T:
+        """Runs `action` in the one thread that may touch the state machine."""
+        ...
+
+    def stop(self) -> None:
+        """Is not reachable any more; a second call does nothing."""
+        ...
+
+
+Serve: TypeAlias = Callable[[CoordinatorCalls, ServiceSettings], Endpoint]
+
+
+class CoordinatorHost:
+    """Owns a coordinator. A context: inside it, the coordinator can be reached."""
+
+    def __init__(
+        self,
+        settings: CoordinatorSettings,
+        wire: WireFormat,
+        service: ServiceSettings,
+        sink: Sink,
+        serve: Serve = CoordinatorService,
+        state: HostState | None = None,
+    ) -> None:
+        """Prepares a coordinator that cannot be reached yet.
+
+        Args:
+            settings: of the run.
+            wire: what distributions look like.
+            service: where to listen, and the secret.
+            sink: gets what peers report and what the coordinator notes.
+            serve: what makes it reachable.
+            state: what an earlier coordinator of this run knew.
+
+        Raises:
+            CheckpointError: the state is of another run.
+        """
+        self._activity = _ActivitySink()
+        heard = TeeSink(sink, self._activity)
+        now_s = time.monotonic()
+        if state is None:
+            coordinator = Coordinator(settings, now_s, heard.emit)
+        else:
+            coordinator = Coordinator.restored(settings, state.coordinator, now_s, heard.emit)
+        self._calls = CoordinatorCalls(
+            coordinator,
+            settings.run_id,
+            wire,
+            heard,
+            time.monotonic,
+            reported=None if state is None else state.reported,
+        )
+        self._service = service
+        self._endpoint = serve(self._calls, service)
+        self._address = ""
+
+    @classmethod
+    def of(
+        cls,
+        run: LoadedRun,
+        folder: RunFolder,
+        sink: Sink,
+        listen_address: str,
+        serve: Serve = CoordinatorService,
+    ) -> CoordinatorHost:
+        """Returns the coordinator of a run that starts, or goes on at the folder's step.
+
+        Args:
+            run: its settings and data.
+            folder: where it is.
+            sink: gets the reports.
+            listen_address: where to listen unless the settings say so.
+            serve: what makes it reachable.
+
+        Raises:
+            ConfigError: the coordinator's certificate can't be read.
+        """
+        config = run.config
+        service = ServiceSettings(
+            address=config.coordinator.address or listen_address,
+            port=config.coordinator.port,
+            answer_within_s=config.exchange.answer_within_s,
+            tls=read_certificate(config.coordinator),
+        )
+        settings = run.coordinator_settings(folder.run_id, folder.first_step)
+        return cls(settings, run.wire_format, service, sink, serve)
+
+    def __enter__(self) -> CoordinatorHost:
+        """Makes the coordinator reachable.
+
+        Raises:
+            ConfigError: it can't listen at its address.
+        """
+        self._address = self._endpoint.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends the service; what the coordinator knows stays."""
+        self._endpoint.stop()
+
+    @property
+    def address(self) -> str:
+        """Where peers reach it, host:port; empty where messages of a framework do."""
+        return self._address
+
+    @property
+    def secret(self) -> str:
+        """What every call must carry."""
+        return self._service.secret
+
+    @property
+    def last_report_s(self) -> float:
+        """When something was last reported, by `time.monotonic`."""
+        return self._activity.at_s
+
+    def has_joined(self, peer: PeerId) -> bool:
+        """Whether any process of this peer has joined the run."""
+        return self.ask(lambda coordinator: coordinator.has_joined(peer))
+
+    def lose(self, peer: PeerId, reason: str) -> None:
+        """Marks a peer as lost: nobody waits for it any more."""
+        self.ask(lambda coordinator: coordinator.lose(peer, reason, time.monotonic()))
+
+    def request_stop(self, reason: str) -> None:
+        """Asks for an early end: the step that closes next is the last one."""
+        self.ask(lambda coordinator: coordinator.stop(reason, time.monotonic()))
+
+    def note(self, kind: str, message: str, peer: PeerId | None) -> None:
+        """Reports something as an event of the run's present step."""
+        self.ask(lambda coordinator: coordinator.note(kind, message, peer, time.monotonic()))
+
+    def ask(self, action: Callable[[Coordinator], T]) -> T:
+        """Runs `action` on the state machine, in the one thread that may touch it."""
+        return self._endpoint.call(lambda calls: action(calls.coordinator))
+
+    def write(self, path: Path) -> None:
+        """Writes what the coordinator knows now, for its owner's eyes only: the secret is in it."""
+
+        def look(calls: CoordinatorCalls) -> HostState:
+            return HostState(
+                coordinator=calls.coordinator.snapshot(time.monotonic()),
+                reported=calls.reported,
+                secret=self.secret,
+                address=self._address,
+            )
+
+        write_state(path, self._endpoint.call(look))
+
+    @classmethod
+    def read(
+        cls,
+        path: Path,
+        settings: CoordinatorSettings,
+        wire: WireFormat,
+        sink: Sink,
+        **service: float,
+    ) -> CoordinatorHost:
+        """Returns a coordinator that goes on where the one that wrote the file was.
+
+        Args:
+            path: of the file.
+            settings: of the run.
+            wire: what distributions look like.
+            sink: gets the reports.
+            answer_within_s: longest time that an exchange is held back.
+            tls: see `ServiceSettings`; address, port and secret are in the file.
+
+        Raises:
+            CheckpointError: the file can't be used, or is of another run.
+        """
+        state = read_state(path)
+        host, _, port = state.address.rpartition(":")
+        again = ServiceSettings(
+            address=host,
+            port=int(port or 0),
+            answer_within_s=answer_within_s,
+            secret=state.secret,
+            tls=tls,
+        )
+        return cls(settings, wire, again, sink, state=state)
+
+
+class _ActivitySink(Sink):
+    """Remembers when something was last reported."""
+
+    def __init__(self) -> None:
+        self.at_s = time.monotonic()
+
+    def emit(self, record: Record) -> None:
+        """Notes the time."""
+        self.at_s = time.monotonic()

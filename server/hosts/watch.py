@@ -1,0 +1,119 @@
+"""Watches over processes: sees how they end, ends those that are silent or do not stop, loses none.
+
+What a process is, and what its end means, is the business of whoever started it: the supervisor of a run's
+peers, and the loop over the cells of a comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+Key = TypeVar("Key")
+End = TypeVar("End")
+End_co = TypeVar("End_co", covariant=True)
+
+
+class Watchable(Protocol[End_co]):
+    """A process that runs somewhere."""
+
+    def ending(self) -> End_co | None:
+        """Returns how it ended, or None while it runs. Does not wait."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it at once; a second call does nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The end of a process that was ended because it took too long, with the reason for people."""
+
+    reason: str
+
+
+class Watch(Generic[Key, End]):
+    """The processes under way, by key."""
+
+    def __init__(
+        self,
+        *,
+        silence_s: float,
+        silence_setting: str,
+        stop_within_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """Watches nobody yet.
+
+        Args:
+            silence_s: seconds after which a process that says nothing is ended.
+            silence_setting: the setting that says so, for the message.
+            stop_within_s: seconds that a stop may take.
+            clock: the time in seconds, of the kind that last words are given in.
+        """
+        self._silence_s = silence_s
+        self._silence_setting = silence_setting
+        self._stop_within_s = stop_within_s
+        self._clock = clock
+        self._all: dict[Key, Watchable[End]] = {}
+        self._running: dict[Key, Watchable[End]] = {}
+        self._stopping_since_s: float | None = None
+
+    @property
+    def running(self) -> Mapping[Key, Watchable[End]]:
+        """The processes that have not ended."""
+        return self._running
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether they have been asked to end."""
+        return self._stopping_since_s is not None
+
+    def add(self, key: Key, process: Watchable[End]) -> None:
+        """Watches a process, in place of an earlier one of the same key."""
+        self._all[key] = self._running[key] = process
+
+    def begin_stop(self) -> bool:
+        """Lets the time for a stop run from now; returns whether this is the first call."""
+        if self._stopping_since_s is not None:
+            return False
+        self._stopping_since_s = self._clock()
+        return True
+
+    def look(self, last_word_s: Callable[[Key], float]) -> Iterator[tuple[Key, End | Overdue]]:
+        """Looks at every process once, and yields those that have ended, with how they did.
+
+        Args:
+            last_word_s: the time at which a process was last heard of.
+        """
+        for key, process in list(self._running.items()):
+            ending: End | Overdue | None = process.ending()
+            if ending is None:
+                ending = self._overdue(last_word_s(key))
+                if ending is not None:
+                    process.kill()
+            if ending is not None:
+                del self._running[key]
+                yield key, ending
+
+    def kill(self, key: Key) -> None:
+        """Ends a process at once, or what is left of one that has ended."""
+        self._all[key].kill()
+        self._running.pop(key, None)
+
+    def kill_all(self) -> None:
+        """Ends all of them at once; one that can't be ended does not save the others."""
+        with ExitStack() as ending:
+            for process in self._all.values():
+                ending.callback(process.kill)
+
+    def _overdue(self, last_word_s: float) -> Overdue | None:
+        now_s, since_s = self._clock(), self._stopping_since_s
+        if since_s is not None and now_s - since_s > self._stop_within_s:
+            return Overdue(f"did not stop within {self._stop_within_s:g} s")
+        if now_s - last_word_s > self._silence_s:
+            return Overdue(f"said nothing for {self._silence_s:g} s ({self._silence_setting})")
+        return None
