@@ -21,9 +21,10 @@ import numpy as np
 
 from benchmarks.machine import write_result
 from clients.peer.grpc_link import Connection, GrpcLink
-from dogo_fed.contracts import FloatMatrix, PeerId, Record, SimilarityDistribution, Ticket
+from dogo_fed.contracts import FloatMatrix, PeerId, SimilarityDistribution, Ticket
 from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
 from dogo_fed.process_setup import keep_freed_memory
+from dogo_fed.reporting import TeeSink
 from server.coordinator.service import CoordinatorService, ServiceSettings
 
 RUN_ID = "round-trip"
@@ -39,17 +40,6 @@ class Job:
     address: str
     batch_size: int
     steps: int
-
-
-class _Nowhere:
-    def emit(self, record: Record) -> None:
-        """Nothing is kept."""
-
-    def flush(self) -> None:
-        """Nothing is kept."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def distribution(batch_size: int, seed: int) -> SimilarityDistribution:
@@ -113,7 +103,7 @@ def measure(batch_size: int, num_peers: int, steps: int) -> dict[str, float]:
             batch_size=batch_size,
             answer_within_s=120,
         ),
-        _Nowhere(),
+        TeeSink(),
     )
     address = service.start()
     try:

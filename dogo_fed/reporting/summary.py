@@ -17,6 +17,7 @@ from rich.text import Text
 
 from dogo_fed.atomic import without_nan
 from dogo_fed.contracts import Event, PeerResult, Record, StepReport
+from dogo_fed.reporting.sink import Sink
 from dogo_fed.reporting.units import human_bytes, human_seconds, number, percent
 
 _KNN = "kNN untrained -> trained"
@@ -62,7 +63,7 @@ class RunSummary(TypedDict):
     events: list[dict[str, object]]
 
 
-class RunTotals:
+class RunTotals(Sink):
     """A sink that adds up what the summary needs; its memory does not grow with the steps.
 
     After a resume, feed it the records of the truncated metrics.jsonl first. Records may come from
@@ -98,12 +99,6 @@ class RunTotals:
         self.wait_s += report.wait_s
         self.exchange_s += report.exchange_s
 
-    def flush(self) -> None:
-        """Does nothing; the totals are up to date."""
-
-    def close(self) -> None:
-        """Does nothing; the totals stay readable."""
-
     def exchange(self, enabled: bool) -> ExchangeSummary:
         """Returns the means and shares over all peers' steps; 0 if there was no step."""
         num_reports = max(self.num_reports, 1)
@@ -132,7 +127,7 @@ def build_summary(
     Args:
         run_id: the run.
         seed: the run's seed.
-        host: what ran it, e.g. "in_process", "ray", "grpc", "flower".
+        host: what ran it, e.g. "local", "ray", "grpc", "flower".
         steps: steps of the run.
         wall_s: from start to end, in seconds.
         exchange_enabled: False for a run in which the peers learn alone.
