@@ -5,7 +5,8 @@ from dogo_fed.reporting.live import LiveView
 from dogo_fed.reporting.log_file import log_file
 from dogo_fed.reporting.metrics import MetricsLog, read_metrics, read_records
 from dogo_fed.reporting.records import record_from_json, record_to_json
-from dogo_fed.reporting.scores import ScoreSheet, scores_table, write_sheet
+from dogo_fed.reporting.score_sheet import ScoreSheet
+from dogo_fed.reporting.scores import scores_table, write_sheet
 from dogo_fed.reporting.sink import Sink, TeeSink
 from dogo_fed.reporting.summary import (
     ExchangeSummary,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dogo_fed.reporting.canvas import INK, MUTED, Colours, dress, name_colours, say_empty, tint
-from dogo_fed.reporting.scores import ScoreMean, ScoreSheet, is_share, means
+from dogo_fed.reporting.score_sheet import ScoreMean, ScoreSheet, is_share, means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ import torch
 from dogo_fed.contracts import Score
 from dogo_fed.data.source import ImageSource, Subset
 from dogo_fed.errors import ConfigError
-from dogo_fed.evaluation.corruptions import CORRUPTIONS, SEVERITIES, CorruptedImages
+from dogo_fed.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from dogo_fed.evaluation.corruptions.source import check_corruption
 from dogo_fed.evaluation.protocols.probing import TOP1, accuracy, check_listed
 from dogo_fed.evaluation.softmax_probe import SoftmaxClassifier, fit_probe
@@ -51,9 +51,9 @@ def corruptions(
     scores = [_score(subject, probe, images, "clean", "", 0)]
     for name in names:
         for severity in severities:
-            corrupted = CorruptedImages(images, name, severity, subject.seed)
+            changed = corrupted(images, name, severity, subject.seed)
             condition = f"{name}, severity {severity}"
-            scores.append(_score(subject, probe, corrupted, condition, name, severity))
+            scores.append(_score(subject, probe, changed, condition, name, severity))
     mean = sum(one.value for one in scores[1:]) / len(scores[1:])
     return [*scores, Score(_NAME, "mean over all corrupted", 0, TOP1, mean)]
 
