@@ -21,7 +21,7 @@ TEACHING_SETTINGS = (
     "exchange.*, and of a peer distill_weight, distill_reduction, distill_warmup_steps, kl_temperature "
     "and objective.options.publish"
 )
-"""What `is_of_teaching` says yes to, for people."""
+"""What `is_of_teaching` accepts, in words."""
 
 
 def is_of_teaching(path: str) -> bool:
@@ -32,7 +32,7 @@ def is_of_teaching(path: str) -> bool:
 def flat(settings: Mapping[str, Any], path: str = "") -> dict[str, object]:
     """Returns the settings that decide a cell's numbers, one level deep, by their path.
 
-    Where teachers come from is reduced to their place within the comparison, so that its folder can be
+    The path of frozen teachers is cut to their place within the comparison, so that its folder can be
     moved.
     """
     found: dict[str, object] = {}
@@ -49,5 +49,5 @@ def flat(settings: Mapping[str, Any], path: str = "") -> dict[str, object]:
 
 
 def differing(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
-    """Returns the paths of the settings that two flat sets do not share, in order; null is as not set."""
+    """Returns the paths of the settings that two flat sets do not share, in order; null counts as not set."""
     return [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]

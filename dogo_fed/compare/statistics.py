@@ -71,7 +71,7 @@ class PairedDifference:
 
     @property
     def verdict(self) -> Verdict:
-        """What it shows."""
+        """What the interval shows."""
         if self.low is None or self.high is None or self.std < _NO_SPREAD:
             return Verdict.NOT_SHOWN
         if self.low > 0:

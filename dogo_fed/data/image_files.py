@@ -112,7 +112,7 @@ def dataset_from_files(
 
 
 def check_image_size(name: str, image_size: int) -> None:
-    """Raises ConfigError if images of this size can't be."""
+    """Raises ConfigError if the size is below 1."""
     if image_size < 1:
         raise ConfigError(f"{name}: image_size must be at least 1, not {image_size}")
 
@@ -213,7 +213,7 @@ def _check_room(folder: Path, num_images: int, image_size: int) -> None:
 
 
 def _check_memory(entry: Path, num_images: int, image_size: int) -> None:
-    """Raises DataError if decoded images are too many to be kept in memory, for want of a cache."""
+    """Raises DataError if there is no cache and decoded images are too many for memory."""
     needed = _num_bytes(num_images, image_size)
     if needed > MOST_BYTES_WITHOUT_CACHE:
         raise DataError(

@@ -19,9 +19,7 @@ class ImageSource(Protocol):
         """Class of every image: int64, shape N."""
         ...
 
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
+    def __len__(self) -> int: ...
 
     def images(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the images with these ids, in this order: uint8, B x C x H x W, on the CPU."""
@@ -70,7 +68,6 @@ class TensorImages:
         return self._labels_N
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self._images_NCHW)
 
     def images(self, ids: torch.Tensor) -> torch.Tensor:
@@ -91,7 +88,6 @@ class Subset:
         return self._source.labels[self._ids_N]
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self._ids_N)
 
     def images(self, ids: torch.Tensor) -> torch.Tensor:
@@ -120,7 +116,6 @@ class MappedImages:
         return self._source.labels
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self._source)
 
     def images(self, ids: torch.Tensor) -> torch.Tensor:

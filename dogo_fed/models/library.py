@@ -25,7 +25,7 @@ from dogo_fed.errors import ConfigError
 from dogo_fed.models.stem import is_small
 
 FACTOR_TAKEN_OUT = 4
-"""Small images are made smaller by this factor less than ImageNet's, stem_stride apart."""
+"""Small images are halved less often than ImageNet's, by this factor in all (stem_stride apart)."""
 LARGEST_SMALL_KERNEL = 3
 NOT_OPTIONS = {
     "pretrained": "backbones start untrained, and nothing is downloaded",
@@ -41,7 +41,7 @@ NEEDS_OPTIONS: dict[str, dict[str, object]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
-"""torchvision's models with classifiers half-way, which would train on nothing here."""
+"""Options of torchvision's models that leave out auxiliary classifiers, which nothing trains here."""
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten)
 
 
@@ -195,7 +195,7 @@ def _is_for_one_size(timm_settings: object) -> bool:
 
 
 def _size_option(model: str, image_size: int) -> dict[str, object]:
-    """Returns the option by which a torchvision model for one image size is told which, if any."""
+    """Returns the option that tells a torchvision model its image size; most models have none."""
     if model.startswith("vit_"):
         return {"image_size": image_size}
     if model.startswith("maxvit_"):
@@ -235,7 +235,7 @@ def _before_classifier(head: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True, slots=True)
 class _Reduction:
-    """A module that makes the map smaller: its name, its stride, and the side of what it gets."""
+    """A module that makes the map smaller: its name, its stride, and the side of its input."""
 
     name: str
     module: nn.Module

@@ -1,4 +1,4 @@
-"""The classifier that the published code left in its backbones, for whoever wants its behaviour.
+"""The classifier that the published code left in its backbones, for those who want its behaviour.
 
 There, ResNets from 100 pixels on, and wide ResNets, MobileNets and ShuffleNets always, end in an
 untrained ImageNet classifier, so that the "features" are its 1000 outputs. Here features are pooled

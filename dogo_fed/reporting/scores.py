@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from dogo_fed.atomic import atomic_path, write_atomic, write_json_atomic
+from dogo_fed.atomic import write_atomic, write_json_atomic
 from dogo_fed.contracts import Score
 from dogo_fed.reporting.score_plot import draw_scores
 from dogo_fed.reporting.score_sheet import ScoreMean, ScoreSheet, is_share, means
@@ -36,8 +36,7 @@ def write_sheet(sheet: ScoreSheet, folder: Path, stem: str) -> list[Path]:
     paths = [folder / f"{stem}.{suffix}" for suffix in ("json", "csv", "png")]
     write_json_atomic(paths[0], to_json(sheet))
     write_atomic(paths[1], to_csv(sheet))
-    with atomic_path(paths[2]) as partial:
-        draw_scores(sheet, partial)
+    draw_scores(sheet, paths[2])
     return paths
 
 

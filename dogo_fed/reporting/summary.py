@@ -21,7 +21,7 @@ from dogo_fed.reporting.sink import Sink
 from dogo_fed.reporting.units import human_bytes, human_seconds, number, percent
 
 _KNN = "kNN untrained -> trained"
-"""Heading of the column for which people come."""
+"""Heading of the most important column."""
 
 
 class PeerSummary(TypedDict):
