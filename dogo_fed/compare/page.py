@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dogo_fed.reporting.canvas import INK, MUTED
+from dogo_fed.reporting.pictures.canvas import INK, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

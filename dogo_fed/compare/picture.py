@@ -13,7 +13,14 @@ from dogo_fed.compare.comparison import Comparison, Row
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column, Method
 from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, write_heading
 from dogo_fed.compare.report import points
-from dogo_fed.reporting.canvas import INK, dress, name_colours, save_picture, say_empty, tint
+from dogo_fed.reporting.pictures.canvas import (
+    INK,
+    dress,
+    name_colours,
+    save_picture,
+    say_empty,
+    tint,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

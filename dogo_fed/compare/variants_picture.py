@@ -13,7 +13,7 @@ from dogo_fed.compare.comparison import Comparison, Row
 from dogo_fed.compare.experiment import DOGO, SOLO, Column
 from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, write_heading
 from dogo_fed.compare.statistics import LEVEL, PairedDifference
-from dogo_fed.reporting.canvas import MUTED, dress, name_colours, save_picture, say_empty
+from dogo_fed.reporting.pictures.canvas import MUTED, dress, name_colours, save_picture, say_empty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from dogo_fed.atomic import write_atomic, write_json_atomic
 from dogo_fed.contracts import Score
-from dogo_fed.reporting.score_plot import draw_scores
+from dogo_fed.reporting.pictures.score_plot import draw_scores
 from dogo_fed.reporting.score_sheet import ScoreMean, ScoreSheet, is_share, means
 from dogo_fed.reporting.units import UNKNOWN, number, percent
 

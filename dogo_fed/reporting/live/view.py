@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.live import Live
 
 from dogo_fed.contracts import Record
-from dogo_fed.reporting.live_table import render
-from dogo_fed.reporting.progress import RunProgress
-from dogo_fed.reporting.round_log import RoundLog
+from dogo_fed.reporting.live.progress import RunProgress
+from dogo_fed.reporting.live.round_log import RoundLog
+from dogo_fed.reporting.live.table import render
 from dogo_fed.reporting.sink import Sink
 
 _REFRESHES_PER_S = 4

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dogo_fed.reporting.canvas import (
+from dogo_fed.reporting.pictures.canvas import (
     INK,
     MUTED,
     Colours,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from dogo_fed.atomic import atomic_path
-from dogo_fed.reporting.series import FloatArray, PeerSeries, smoothed, thinned
+from dogo_fed.reporting.pictures.series import FloatArray, PeerSeries, smoothed, thinned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dogo_fed.contracts import Event, Record
-from dogo_fed.reporting import panels
-from dogo_fed.reporting.canvas import INK, MUTED, peer_colours, save_picture, scale_steps
-from dogo_fed.reporting.event_marks import mark_events
-from dogo_fed.reporting.series import PeerSeries, collect_series
-from dogo_fed.reporting.time_panel import draw_time
+from dogo_fed.reporting.pictures import panels
+from dogo_fed.reporting.pictures.canvas import INK, MUTED, peer_colours, save_picture, scale_steps
+from dogo_fed.reporting.pictures.event_marks import mark_events
+from dogo_fed.reporting.pictures.series import PeerSeries, collect_series
+from dogo_fed.reporting.pictures.time_panel import draw_time
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,8 +12,8 @@ from typing import TextIO
 from dogo_fed.atomic import write_atomic
 from dogo_fed.contracts import Record
 from dogo_fed.errors import CheckpointError
-from dogo_fed.reporting.records import record_from_json, record_to_json
 from dogo_fed.reporting.sink import Sink
+from dogo_fed.reporting.sinks.records import record_from_json, record_to_json
 
 
 class MetricsLog(Sink):

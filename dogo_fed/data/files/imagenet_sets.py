@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dogo_fed.data.file_lists import Row, label_below, list_images, read_rows
-from dogo_fed.data.image_files import (
+from dogo_fed.data.files.file_lists import Row, label_below, list_images, read_rows
+from dogo_fed.data.files.image_files import (
     Listing,
     Splits,
     check_image_size,
@@ -20,7 +20,7 @@ from dogo_fed.data.image_files import (
     dataset_from_files,
     images_in,
 )
-from dogo_fed.data.image_folder import list_classes
+from dogo_fed.data.files.image_folder import list_classes
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import DataError
 
