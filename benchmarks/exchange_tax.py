@@ -8,14 +8,14 @@ in processes of their own, one torch thread each. Further arguments are override
 
 How a step is timed. The peers' augmentation is wrapped, and the wrapper notes the clock at the beginning of
 every step, so a step is all that lies between two notes: computing, waiting, exchanging, reporting. It also
-lets all peers begin their first step together. Counted are the steps within the window in which every peer
-trains: from the end of everybody's warm-up to the beginning of the first peer's last step. Evaluations and
-checkpoints lie outside of it, and a peer that has no slower peer to wait for does not finish early and leave
-the others a quieter machine. What a step is made of comes from the step reports of the same steps.
+lets all peers begin their first step together. Only steps count that lie within the window in which every
+peer trains: from the end of the last warm-up to the beginning of the first peer's last step. Evaluations and
+checkpoints lie outside of it. Nor does it hold the time in which a faster peer is done and leaves the others
+a quieter machine. The parts of a step are taken from the step reports of the same steps.
 
 A ratio near or above 1 does not mean that an exchange is free: a faster peer that waits leaves its cache
 and memory bandwidth to the slower one, which then computes faster than beside a peer that never waits. So
-computing time with and without exchange is told as well, and the exchange's own time apart from waiting.
+the computing time with and without exchange is printed as well, and the exchange's own time without waiting.
 
 On a machine with other work to do, the ratios are noise: look at their spread, and at how far the processor
 time of a step is below its wall-clock time without exchange.
@@ -226,7 +226,7 @@ def print_pair(number: int, pair: Pair) -> None:
 
 
 def print_summary(pairs: Sequence[Pair]) -> None:
-    """Prints the four findings apart."""
+    """Prints the ratio, the waiting, the exchange itself and the bytes."""
     print("\n1. steps/s of the slowest peer, on / off")
     for name, ratios in (
         ("mean steps", [pair.ratio for pair in pairs]),

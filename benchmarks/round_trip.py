@@ -21,11 +21,13 @@ import numpy as np
 
 from benchmarks.machine import write_result
 from clients.peer.grpc_link import Connection, GrpcLink
-from dogo_fed.contracts import FloatMatrix, PeerId, Record, SimilarityDistribution, Ticket
-from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
+from dogo_fed.contracts import FloatMatrix, PeerId, SimilarityDistribution, Ticket
+from dogo_fed.coordination.coordinator import CoordinatorSettings
 from dogo_fed.process_setup import keep_freed_memory
+from dogo_fed.reporting import TeeSink
 from dogo_fed.wire.format import WireFormat
-from server.coordinator.service import CoordinatorService, ServiceSettings
+from server.coordinator.host import CoordinatorHost
+from server.coordinator.service import ServiceSettings
 
 RUN_ID = "round-trip"
 SECRET = "benchmark"
@@ -40,17 +42,6 @@ class Job:
     address: str
     batch_size: int
     steps: int
-
-
-class _Nowhere:
-    def emit(self, record: Record) -> None:
-        """Nothing is kept."""
-
-    def flush(self) -> None:
-        """Nothing is kept."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def distribution(batch_size: int, seed: int) -> SimilarityDistribution:
@@ -91,32 +82,22 @@ def run_client(job: Job) -> None:
 def measure(batch_size: int, num_peers: int, steps: int) -> dict[str, float]:
     """Returns percentiles of the round trip over all peers, in milliseconds."""
     peers = tuple(PeerId(f"peer{index}") for index in range(num_peers))
-    service = CoordinatorService(
-        Coordinator(
-            CoordinatorSettings(
-                run_id=RUN_ID,
-                agreement={},
-                peers=peers,
-                first_step=0,
-                batch_digest=lambda step: "",
-                deadline_s=60,
-                join_deadline_s=60,
-            ),
-            time.monotonic(),
-            lambda event: None,
-        ),
-        ServiceSettings(
-            address="127.0.0.1",
-            port=0,
+    host = CoordinatorHost(
+        CoordinatorSettings(
             run_id=RUN_ID,
-            secret=SECRET,
-            wire=WireFormat(batch_size),
-            answer_within_s=120,
+            agreement={},
+            peers=peers,
+            first_step=0,
+            batch_digest=lambda step: "",
+            deadline_s=60,
+            join_deadline_s=60,
         ),
-        _Nowhere(),
+        WireFormat(batch_size),
+        ServiceSettings(address="127.0.0.1", port=0, secret=SECRET, answer_within_s=120),
+        TeeSink(),
     )
-    address = service.start()
-    try:
+    times_ms: list[float] = []
+    with host:
         processes = [
             subprocess.Popen(
                 [
@@ -124,19 +105,16 @@ def measure(batch_size: int, num_peers: int, steps: int) -> dict[str, float]:
                     "-m",
                     "benchmarks.round_trip",
                     "--client",
-                    json.dumps(asdict(Job(peer, address, batch_size, steps))),
+                    json.dumps(asdict(Job(peer, host.address, batch_size, steps))),
                 ],
                 stdout=subprocess.PIPE,
                 text=True,
             )
             for peer in peers
         ]
-        times_ms = []
         for process in processes:
             output, _ = process.communicate(timeout=600)
             times_ms += json.loads(output)
-    finally:
-        service.stop()
     deciles = statistics.quantiles(times_ms, n=10)
     return {
         "batch_size": batch_size,
@@ -144,7 +122,7 @@ def measure(batch_size: int, num_peers: int, steps: int) -> dict[str, float]:
         "median_ms": round(statistics.median(times_ms), 2),
         "p10_ms": round(deciles[0], 2),
         "p90_ms": round(deciles[-1], 2),
-        "bytes_up": batch_size * batch_size * 4,
+        "bytes_up": WireFormat(batch_size).payload_bytes,
     }
 
 

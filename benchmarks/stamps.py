@@ -12,7 +12,7 @@ from typing import TextIO
 import torch
 
 from dogo_fed.config import ComponentConfig, RunConfig
-from dogo_fed.data.augment import ViewMaker, build_augmentation
+from dogo_fed.data.augment import Augmentation, build_augmentation
 
 START_TOGETHER_WITHIN_S = 300.0
 
@@ -20,7 +20,7 @@ START_TOGETHER_WITHIN_S = 300.0
 class StampedViews:
     """An augmentation that notes the clock at the beginning of every step."""
 
-    def __init__(self, inner: ViewMaker, path: Path, num_peers: int) -> None:
+    def __init__(self, inner: Augmentation, path: Path, num_peers: int) -> None:
         self._inner = inner
         self._path = path
         self._num_peers = num_peers

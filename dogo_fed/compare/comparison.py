@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Cell, Column, Experiment, Method
 from dogo_fed.compare.protocols import read_protocol
@@ -56,8 +57,8 @@ class Cost:
             there is none.
         steps: of a cell; every learner has made so many updates unless `is_short`.
         images: that a learner has seen, with repetition.
-        bytes_per_step: the payload that a peer sends, and gets as much of, as a mean over all steps: 4 N^2
-            for each matrix; 0 without exchange.
+        bytes_per_step: the payload that a peer sends, as a mean over all steps: 4 N^2 for each matrix; 0
+            without exchange. It gets as much.
         is_short: whether some learner has missed steps.
     """
 
@@ -113,6 +114,15 @@ class Comparison:
         else:
             wanted = ()
         return tuple(one for one in wanted if one in self.methods)
+
+    def tables(self) -> list[tuple[str, list[Row]]]:
+        """Returns title and rows of each pair of peers and data set and each metric."""
+        return [
+            (f"{peers}, {data}: {RUN_METRICS.get(metric, metric)}", list(rows))
+            for (peers, data, metric), rows in groupby(
+                self.rows, lambda row: (row.peers, row.data, row.metric)
+            )
+        ]
 
 
 def compare(

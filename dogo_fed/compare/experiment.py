@@ -7,6 +7,7 @@ import enum
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +23,7 @@ class Method(enum.Enum):
     """How the peers of a cell learn, all by the same session.
 
     SOLO: each alone, exchange off.
-    OFFLINE: one from the others, who are its solo-trained teachers and stay frozen: two-stage distillation.
+    OFFLINE: one from the others, which were trained alone and stay frozen: two-stage distillation.
     DOGO: all from each other.
     SUPERVISED: each alone, from labels.
     """
@@ -86,9 +87,9 @@ class Experiment:
     """One comparison.
 
     Attributes:
-        name: how it is called.
+        name: of the experiment.
         methods: columns of the table.
-        seeds: pairs; every method is run with each of them.
+        seeds: every method is run with each of them, which makes the pairs.
         peers: configurations of the group `peers`; rows of the table.
         data: configurations of the group `data`.
         overrides: settings that all cells share, as on the command line.
@@ -153,7 +154,7 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Names the cell; also its folder below cells/."""
+        """The cell's name, and its folder below cells/."""
         return _cell_id(self.column, self.student, self.peers, self.data, self.seed)
 
     @property
@@ -164,7 +165,7 @@ class Cell:
 
     @property
     def learners(self) -> tuple[str, ...]:
-        """The peers that the cell says something about."""
+        """The peers whose scores the cell gives."""
         if self.student is not None:
             return (self.student,)
         return tuple(sorted(self.config.peers))
@@ -213,33 +214,20 @@ def _with_teachers(methods: Iterable[Method]) -> set[Method]:
 
 
 def _cells_of(method: Method, peers: str, data: str, config: RunConfig, out: Path) -> list[Cell]:
-    column = Column(method)
-
-    def cell(student: str | None, settings: RunConfig, *needs: str) -> Cell:
-        folder = out / "cells" / _cell_id(column, student, peers, data, config.seed)
-        return Cell(
-            column=column,
-            peers=peers,
-            data=data,
-            seed=config.seed,
-            student=student,
-            config=dataclasses.replace(settings, run_dir=str(folder)),
-            needs=needs,
-        )
-
+    cell = partial(_cell, Column(method), peers, data, out)
     if method is Method.SOLO:
-        return [cell(None, _exchanging(config, False))]
+        return [cell(_exchanging(config, False))]
     if method is Method.DOGO:
-        return [cell(None, _exchanging(config, True))]
+        return [cell(_exchanging(config, True))]
     if method is Method.SUPERVISED:
         labels = ComponentConfig(name="supervised")
         changed = {
             name: dataclasses.replace(peer, objective=labels) for name, peer in config.peers.items()
         }
-        return [cell(None, _exchanging(dataclasses.replace(config, peers=changed), False))]
+        return [cell(_exchanging(dataclasses.replace(config, peers=changed), False))]
     teachers = _cell_id(SOLO, None, peers, data, config.seed)
     return [
-        cell(student, _taught_by(config, student, str(out / "cells" / teachers)), teachers)
+        cell(_taught_by(config, student, str(out / "cells" / teachers)), student, (teachers,))
         for student in sorted(config.peers)
     ]
 
@@ -261,15 +249,28 @@ def _variant_cell(
             f"are no baseline for it. A variant may set {teaching_settings()}; for anything else run a "
             "second comparison with its own out="
         )
-    column = Column(Method.DOGO, name)
-    folder = out / "cells" / _cell_id(column, None, peers, data, config.seed)
+    return _cell(Column(Method.DOGO, name), peers, data, out, _exchanging(config, True))
+
+
+def _cell(
+    column: Column,
+    peers: str,
+    data: str,
+    out: Path,
+    settings: RunConfig,
+    student: str | None = None,
+    needs: tuple[str, ...] = (),
+) -> Cell:
+    """Returns a cell whose run has these settings, in its own folder."""
+    folder = out / "cells" / _cell_id(column, student, peers, data, settings.seed)
     return Cell(
         column=column,
         peers=peers,
         data=data,
-        seed=config.seed,
-        student=None,
-        config=dataclasses.replace(_exchanging(config, True), run_dir=str(folder)),
+        seed=settings.seed,
+        student=student,
+        config=dataclasses.replace(settings, run_dir=str(folder)),
+        needs=needs,
     )
 
 

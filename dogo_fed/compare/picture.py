@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING
 
 from dogo_fed.compare.comparison import Comparison, Row
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column, Method
-from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, panels_of, save_figure, write_heading
+from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, write_heading
 from dogo_fed.compare.report import points
-from dogo_fed.reporting.canvas import INK, dress, name_colours, say_empty, tint
+from dogo_fed.reporting.pictures.canvas import (
+    INK,
+    dress,
+    name_colours,
+    save_picture,
+    say_empty,
+    tint,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,14 +44,14 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Non
         comparison: what is drawn.
         path: ends in .png.
     """
-    save_figure(_figure(comparison), path)
+    save_picture(_figure(comparison), path)
 
 
 def _figure(comparison: Comparison) -> Figure:
     """Returns the figure; made without pyplot, so no global state and no display is involved."""
     from matplotlib.figure import Figure
 
-    panels = panels_of(comparison)
+    panels = comparison.tables()
     drawn = panels[:MOST_PANELS]
     columns = max(1, min(_COLUMNS, len(drawn)))
     num_rows = max(1, -(-len(drawn) // columns))

@@ -1,7 +1,4 @@
-"""Evaluations after training, as a comparison sees them: run one on a cell's folder, read its scores back.
-
-The only module of the comparison that knows how protocols are run and stored.
-"""
+"""Evaluations after training, as a comparison reads them from a cell's folder."""
 
 from __future__ import annotations
 
@@ -12,21 +9,11 @@ from typing import Any
 
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import CheckpointError
-from dogo_fed.evaluation.protocols import check_protocol, complete_options, protocol_title
-from dogo_fed.run.evaluate import FOLDER, evaluate_run, with_targets
+from dogo_fed.evaluation.protocols import complete_options, protocol_title
+from dogo_fed.run.evaluate import FOLDER, with_targets
 
 METRIC = "top1"
 """The one metric of a protocol that is compared: a share, of which more is better."""
-
-
-def check_protocols(protocols: Mapping[str, Mapping[str, Any]]) -> None:
-    """Checks names and options.
-
-    Raises:
-        ConfigError: there is no such protocol, or it has no such option.
-    """
-    for name, options in protocols.items():
-        check_protocol(name, options)
 
 
 def has_protocol(
@@ -41,22 +28,11 @@ def has_protocol(
     return is_same and set(peers) <= set(sheet["encoders"])
 
 
-def run_protocol(
-    folder: Path, config: RunConfig, name: str, options: Mapping[str, Any], peers: Iterable[str]
-) -> None:
-    """Evaluates peers of a finished run; writes <folder>/evaluation/<name>.json and what goes with it.
-
-    Raises:
-        DogoError: see `evaluate_run`.
-    """
-    evaluate_run(folder, config, name, options, peers=peers)
-
-
 def read_protocol(folder: Path, name: str) -> dict[str, dict[str, float]]:
     """Returns peer to "protocol/condition" to score, the mean over draws: see docs/design/evidence.md.
 
     Raises:
-        CheckpointError: the protocol's file is not what `run_protocol` writes.
+        CheckpointError: the protocol's file is not what `evaluate_run` writes.
     """
     sheet = _sheet(folder, name)
     if sheet is None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from dogo_fed.atomic import write_atomic, write_json_atomic
-from dogo_fed.compare.comparison import RUN_METRICS, CellReport, Comparison, Cost, Row
+from dogo_fed.compare.comparison import CellReport, Comparison, Cost, Row
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column
 from dogo_fed.compare.statistics import LEVEL, PairedDifference, Spread
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds
@@ -39,10 +39,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "level": LEVEL,
         "rows": [_row_to_json(row, comparison) for row in comparison.rows],
         "costs": [_cost_to_json(cost) for cost in comparison.costs],
-        "cells": [
-            {"id": cell.id, "folder": cell.folder, "outcome": cell.outcome, "message": cell.message}
-            for cell in comparison.cells
-        ],
+        "cells": [dataclasses.asdict(cell) for cell in comparison.cells],
     }
 
 
@@ -67,11 +64,8 @@ def _row_to_json(row: Row, comparison: Comparison) -> dict[str, Any]:
 
 
 def _scores_to_json(row: Row, column: Column) -> dict[str, Any]:
-    found = row.spread(column)
     return {
-        "n": found.n,
-        "mean": found.mean,
-        "std": found.std,
+        **dataclasses.asdict(row.spread(column)),
         "scores": {str(seed): score for seed, score in row.scores.get(column, {}).items()},
     }
 
@@ -84,14 +78,7 @@ def _differences_to_json(row: Row, column: Column, comparison: Comparison) -> di
 
 
 def _difference_to_json(one: PairedDifference) -> dict[str, Any]:
-    return {
-        "n": one.n,
-        "mean": one.mean,
-        "std": one.std,
-        "low": one.low,
-        "high": one.high,
-        "verdict": one.verdict.value,
-    }
+    return {**dataclasses.asdict(one), "verdict": one.verdict.value}
 
 
 def _cost_to_json(cost: Cost) -> dict[str, Any]:
@@ -145,14 +132,10 @@ def _field(value: float | None) -> str:
 def to_markdown(comparison: Comparison) -> str:
     """Returns the page: a table for each pair of peers and data set and each metric, costs, failures."""
     blocks = [f"# {comparison.experiment.name}", _what_was_run(comparison)]
-    for (peers, data, metric), rows in groupby(
-        comparison.rows, lambda row: (row.peers, row.data, row.metric)
-    ):
-        title = f"## {peers}, {data}: {RUN_METRICS.get(metric, metric)} (top-1, %)"
-        of_metric = list(rows)
-        blocks += [title, _table(of_metric, comparison)]
+    for title, rows in comparison.tables():
+        blocks += [f"## {title} (top-1, %)", _table(rows, comparison)]
         if comparison.variants:
-            blocks.append(_variants_table(of_metric, comparison))
+            blocks.append(_variants_table(rows, comparison))
     if not comparison.rows:
         blocks.append("No cell is finished, so there is nothing to compare.")
     else:

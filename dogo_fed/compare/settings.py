@@ -32,7 +32,7 @@ def teaching_settings() -> str:
 def flat(config: RunConfig) -> dict[str, object]:
     """Returns the settings that decide a cell's numbers, one level deep, by their path.
 
-    Where teachers come from is reduced to their place within the comparison, so that its folder can be
+    The path of frozen teachers is cut to their place within the comparison, so that its folder can be
     moved.
     """
     found: dict[str, object] = {}
@@ -56,5 +56,5 @@ def _levelled(path: str, value: object) -> Iterator[tuple[str, object]]:
 
 
 def differing(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
-    """Returns the paths of the settings that two flat sets do not share, in order; null is as not set."""
+    """Returns the paths of the settings that two flat sets do not share, in order; null counts as not set."""
     return [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import enum
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from scipy.special import stdtrit
 
 LEVEL = 0.95
 """Of the intervals."""
@@ -68,7 +71,7 @@ class PairedDifference:
 
     @property
     def verdict(self) -> Verdict:
-        """What it shows."""
+        """What the interval shows."""
         if self.low is None or self.high is None or self.std < _NO_SPREAD:
             return Verdict.NOT_SHOWN
         if self.low > 0:
@@ -79,13 +82,8 @@ class PairedDifference:
 def spread(values_n: Sequence[float]) -> Spread:
     """Returns mean and sample standard deviation."""
     n = len(values_n)
-    if n == 0:
-        return Spread(0, math.nan, math.nan)
-    mean = math.fsum(values_n) / n
-    if n == 1:
-        return Spread(1, mean, math.nan)
-    variance = math.fsum((value - mean) ** 2 for value in values_n) / (n - 1)
-    return Spread(n, mean, math.sqrt(variance))
+    mean = statistics.fmean(values_n) if n > 0 else math.nan
+    return Spread(n, mean, statistics.stdev(values_n) if n > 1 else math.nan)
 
 
 def paired_difference(
@@ -107,12 +105,6 @@ def paired_difference(
     n, mean, std = differences.n, differences.mean, differences.std
     if n < 2:
         return PairedDifference(n, mean, std, None, None)
-    half = student_t(n - 1, level) * std / math.sqrt(n)
+    # ttest_rel of scipy.stats would warn, and give NaN, where all differences are equal
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * std / math.sqrt(n)
     return PairedDifference(n, mean, std, mean - half, mean + half)
-
-
-def student_t(degrees: int, level: float) -> float:
-    """Returns t such that a Student variable of so many degrees of freedom is in [-t, t] with `level`."""
-    from scipy.special import stdtrit  # here, since most of the library does without scipy
-
-    return float(stdtrit(degrees, (1 + level) / 2))

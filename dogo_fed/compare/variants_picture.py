@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from dogo_fed.compare.comparison import Comparison, Row
 from dogo_fed.compare.experiment import DOGO, SOLO, Column
-from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, panels_of, save_figure, write_heading
+from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, write_heading
 from dogo_fed.compare.statistics import LEVEL, PairedDifference
-from dogo_fed.reporting.canvas import MUTED, dress, name_colours, say_empty
+from dogo_fed.reporting.pictures.canvas import MUTED, dress, name_colours, save_picture, say_empty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,14 +37,14 @@ def draw_variants(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         comparison: one with variants.
         path: ends in .png.
     """
-    save_figure(_figure(comparison), path)
+    save_picture(_figure(comparison), path)
 
 
 def _figure(comparison: Comparison) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    panels = panels_of(comparison)[:MOST_PANELS]
+    panels = comparison.tables()[:MOST_PANELS]
     columns = max(1, min(_COLUMNS, len(panels)))
     num_rows = max(1, -(-len(panels) // columns))
     lines = (1 + len(comparison.variants)) * max([1, *(len(rows) for _, rows in panels)])

@@ -31,7 +31,7 @@ LARGEST: Mapping[str, float] = {"jitter_strength": 2.5, "max_rotation_degrees": 
 """Upper limits of the options that are not probabilities or shares."""
 
 
-class ViewMaker(Protocol):
+class Augmentation(Protocol):
     """Makes two views of every image; what `build_augmentation` returns."""
 
     def __call__(self, images_BCHW: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,7 +99,6 @@ RECIPES: Mapping[str, Recipe] = {
     "digits": Recipe(min_scale=0.8, jitter_strength=0.5, grey_probability=0.5),
     "none": Recipe(),
 }
-AUGMENTATIONS: Mapping[str, str] = dict.fromkeys(RECIPES, "dogo_fed.data.augment:Recipe")
 
 
 class TwoViews:
@@ -140,12 +139,12 @@ def build_augmentation(
     image_size: int,
     mean: Sequence[float],
     std: Sequence[float],
-) -> ViewMaker:
+) -> Augmentation:
     """Returns the augmentation called `name`.
 
     Args:
         name: a key of `RECIPES`, or the import path "package.module:callable" of a function that
-            gets image_size, mean, std and the options as keywords and returns a `ViewMaker`.
+            gets image_size, mean, std and the options as keywords and returns an `Augmentation`.
         options: changes to the recipe: fields of `Recipe`.
         image_size: side of the views in pixels.
         mean: per channel, of pixel values scaled to 0..1.
@@ -159,11 +158,17 @@ def build_augmentation(
         recipe = dataclasses.replace(_published(name, image_size), **cast(Any, options))
         return TwoViews(recipe, image_size, mean, std)
     made = components.build(
-        "augmentation", name, AUGMENTATIONS, options, image_size=image_size, mean=mean, std=std
+        "augmentation",
+        name,
+        dict.fromkeys(RECIPES, ""),
+        options,
+        image_size=image_size,
+        mean=mean,
+        std=std,
     )
     if not callable(made):
         raise ConfigError(f"augmentation {name!r} returned a {type(made).__name__}, not a callable")
-    return cast(ViewMaker, made)
+    return cast(Augmentation, made)
 
 
 def normalise(

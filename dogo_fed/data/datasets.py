@@ -1,4 +1,4 @@
-"""The one registry of data sets: `build_dataset` by short name or import path."""
+"""Data sets by short name or import path."""
 
 from __future__ import annotations
 
@@ -6,24 +6,10 @@ from collections.abc import Mapping
 from typing import cast
 
 from dogo_fed import components
+from dogo_fed.data.catalog import DATASETS
 from dogo_fed.data.map_style import MapStyle, dataset_from_map_style
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError
-
-DATASETS: Mapping[str, str] = {
-    "digits_m": "dogo_fed.data.digits_m:digits_m",
-    "digits": "dogo_fed.data.digits:digits",
-    "cifar10": "dogo_fed.data.torchvision_sets:cifar10",
-    "cifar100": "dogo_fed.data.torchvision_sets:cifar100",
-    "stl10": "dogo_fed.data.torchvision_sets:stl10",
-    "fashion_mnist": "dogo_fed.data.torchvision_sets:fashion_mnist",
-    "image_folder": "dogo_fed.data.image_folder:image_folder",
-    "tiny_imagenet": "dogo_fed.data.imagenet_sets:tiny_imagenet",
-    "imagenet": "dogo_fed.data.imagenet_sets:imagenet",
-    "domainnet": "dogo_fed.data.domainnet:domainnet",
-    "imbalanced": "dogo_fed.data.imbalanced:imbalanced",
-    "synthetic": "dogo_fed.data.synthetic:synthetic",
-}
 
 
 def build_dataset(name: str, options: Mapping[str, object]) -> DataSet:

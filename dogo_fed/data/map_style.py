@@ -26,13 +26,9 @@ CHUNK_IMAGES = 4096
 class MapStyle(Protocol):
     """A torch map-style data set of pairs: a PIL image, array or tensor, and its class."""
 
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[object, int]:
-        """Returns image and class."""
-        ...
+    def __getitem__(self, index: int) -> tuple[object, int]: ...
 
 
 def dataset_from_arrays(

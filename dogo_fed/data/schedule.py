@@ -1,7 +1,7 @@
 """Which images a step uses, in which order: the same at every peer, from (seed, epoch) alone.
 
 Row i of a similarity distribution is image i of the step's batch, so alignment is part of the
-mathematics. The digest of a batch travels with every contribution; the coordinator, who computes
+mathematics. The digest of a batch travels with every contribution; the coordinator, which computes
 the same schedule, refuses one that differs.
 """
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,9 +19,7 @@ class ImageSource(Protocol):
         """Class of every image: int64, shape N."""
         ...
 
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
+    def __len__(self) -> int: ...
 
     def images(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the images with these ids, in this order: uint8, B x C x H x W, on the CPU."""
@@ -69,7 +68,6 @@ class TensorImages:
         return self._labels_N
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self._images_NCHW)
 
     def images(self, ids: torch.Tensor) -> torch.Tensor:
@@ -90,9 +88,36 @@ class Subset:
         return self._source.labels[self._ids_N]
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self._ids_N)
 
     def images(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the images with these ids, in this order: uint8, B x C x H x W."""
         return self._source.images(self._ids_N[ids])
+
+
+class MappedImages:
+    """The images of a source, changed whenever they are asked for; ids and labels stay."""
+
+    def __init__(
+        self, source: ImageSource, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> None:
+        """Wraps a source.
+
+        Args:
+            source: the images.
+            change: from uint8 images B x C x H x W and their ids to other such images.
+        """
+        self._source = source
+        self._change = change
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """Class of every image: int64, shape N."""
+        return self._source.labels
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def images(self, ids: torch.Tensor) -> torch.Tensor:
+        """Returns the changed images with these ids, in this order: uint8, B x C x H x W."""
+        return self._change(self._source.images(ids), ids)

@@ -54,7 +54,11 @@ class FrozenFeatures(NamedTuple):
                 f"{purpose}: labels must be classes from 0, or {UNLABELLED} for an unlabelled "
                 f"image; found {int(self.labels_N.min())}"
             )
-        return FrozenFeatures(self.features_NF[known_N], self.labels_N[known_N])
+        return self.rows(known_N)
+
+    def rows(self, chosen: torch.Tensor) -> FrozenFeatures:
+        """Returns some of the images, by their ids or by a mask."""
+        return FrozenFeatures(self.features_NF[chosen], self.labels_N[chosen])
 
 
 @contextmanager

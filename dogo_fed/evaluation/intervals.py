@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from scipy.stats import binomtest
 
-Z_95 = 1.959963984540054
-"""Quantile of the normal distribution that leaves 2.5 % on each side."""
+LEVEL = 0.95
+"""Of the intervals."""
 
 
-def wilson(num_correct: int, num_test: int, z: float = Z_95) -> tuple[float, float]:
+def wilson(num_correct: int, num_test: int) -> tuple[float, float]:
     """Returns the Wilson score interval of a proportion, both ends from 0 to 1.
 
     The test images are taken as independent draws. Unlike the textbook interval it stays within
@@ -17,13 +17,9 @@ def wilson(num_correct: int, num_test: int, z: float = Z_95) -> tuple[float, flo
     Args:
         num_correct: successes, 0 to num_test.
         num_test: trials, at least 1.
-        z: normal quantile; the default gives 95 %.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA
     1927; Brown, Cai, DasGupta, "Interval estimation for a binomial proportion", Statist. Sci. 2001.
     """
-    share = num_correct / num_test
-    spread = z * z / num_test
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    interval = binomtest(num_correct, num_test).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -4,9 +4,8 @@ The k training images with the highest cosine similarity s vote for their class 
 exp(s / temperature); the class with most votes wins.
 
 Source: Wu, Xiong, Yu, Lin, "Unsupervised feature learning via non-parametric instance
-discrimination", CVPR 2018, section 3.4 (k = 200, temperature 0.07). Caron et al., "Emerging
-properties in self-supervised vision transformers", ICCV 2021, use k = 20 with the same temperature,
-which is the default here.
+discrimination", CVPR 2018, section 3.4, with k = 200 and temperature 0.07. Caron et al., "Emerging
+properties in self-supervised vision transformers", ICCV 2021, use k = 20 with the same temperature.
 """
 
 # M = bank (training) images, N = query (test) images, Q = queries in a chunk, F = features,
@@ -24,7 +23,7 @@ from dogo_fed.evaluation.features import FrozenFeatures
 def knn_top1(
     bank: FrozenFeatures,
     queries: FrozenFeatures,
-    k: int = 20,
+    k: int,
     temperature: float = 0.07,
     queries_per_chunk: int = 256,
 ) -> float:
@@ -54,7 +53,7 @@ def knn_top1(
 def knn_predictions(
     bank: FrozenFeatures,
     queries_NF: torch.Tensor,
-    k: int = 20,
+    k: int,
     temperature: float = 0.07,
     queries_per_chunk: int = 256,
 ) -> torch.Tensor:

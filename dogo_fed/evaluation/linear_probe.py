@@ -1,6 +1,6 @@
 """Linear probe: a linear classifier on frozen features, its accuracy counted on every test image.
 
-Features are extracted once, so the backbone isn't even in reach here. They are shifted and scaled
+Features are extracted before, so the backbone can't be changed here. They are shifted and scaled
 by the training images' mean and standard deviation: the classifier stays linear in the features,
 and one learning rate fits backbones whose features differ in scale. No epoch is chosen as the best,
 so no validation split is needed: the test images are looked at once, after the last epoch.
@@ -82,7 +82,7 @@ def linear_probe(
 
 @dataclass(frozen=True, slots=True)
 class Standardiser:
-    """Takes mean and standard deviation of some training images' features out of features.
+    """Shifts and scales features by mean and standard deviation of some training images' features.
 
     Attributes:
         mean_F, scale_F: a feature that is constant up to rounding has the scale 1.

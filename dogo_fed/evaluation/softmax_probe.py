@@ -1,10 +1,10 @@
 """Softmax regression on frozen features, for few, wrong or uneven labels as well as for all of them.
 
-A fixed number of updates, so that 50 labels get as much training as 50,000, and an L2 penalty chosen
-on held-out labelled training images (Kornblith, Shlens, Le, "Do better ImageNet models transfer
-better?", CVPR 2019, choose it like this). What is held out has whatever labels the probe is given:
-no clean label is seen when they are noisy, and the test images are never looked at. The problem is
-convex and starts at zero; `docs/design/evaluation.md` says why these settings.
+The number of updates is fixed, so that 50 labels get as much training as 50,000. The L2 penalty is
+chosen on held-out labelled training images, as in Kornblith, Shlens, Le, "Do better ImageNet models
+transfer better?", CVPR 2019. The held-out images have the labels that the probe is given, so noisy
+labels stay noisy. The test images are never looked at. The problem is convex and starts at zero;
+`docs/design/evaluation.md` says why these settings.
 """
 
 # M = labelled images, B = images in an update, F = features, C = classes, G = penalties, K = G x C
@@ -94,8 +94,9 @@ def fit_probe(
     penalty = recipe.fallback_penalty
     kept, held = hold_out(train.labels_N, num_classes, recipe.held_out, generator)
     if len(held):
-        part = FrozenFeatures(train.features_NF[kept], train.labels_N[kept])
-        weight_GFC, bias_GC = fit(part, num_classes, recipe.penalties, generator, recipe)
+        weight_GFC, bias_GC = fit(
+            train.rows(kept), num_classes, recipe.penalties, generator, recipe
+        )
         logits_GMC = train.features_NF[held] @ weight_GFC + bias_GC[:, None]
         losses = [
             float(F.cross_entropy(logits_MC, train.labels_N[held])) for logits_MC in logits_GMC

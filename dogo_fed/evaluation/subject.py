@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dogo_fed import seeding
-from dogo_fed.data.adapt import AdaptedImages
+from dogo_fed.data.adapt import adapted
 from dogo_fed.data.augment import normalise
 from dogo_fed.data.source import DataSet, ImageSource
 from dogo_fed.evaluation.features import FrozenFeatures, extract_features
@@ -69,7 +69,7 @@ class Encoder:
         inputs = self.inputs
         return extract_features(
             self.backbone,
-            AdaptedImages(source, inputs.image_size, len(inputs.mean)),
+            adapted(source, inputs.image_size, len(inputs.mean)),
             lambda images: normalise(images, inputs.mean, inputs.std),
             batch_size=self.batch_size,
             device=self.device,

@@ -25,7 +25,7 @@ from dogo_fed.errors import ConfigError
 from dogo_fed.models.stem import is_small
 
 FACTOR_TAKEN_OUT = 4
-"""Small images are made smaller by this factor less than ImageNet's, stem_stride apart."""
+"""Small images are halved less often than ImageNet's, by this factor in all (stem_stride apart)."""
 LARGEST_SMALL_KERNEL = 3
 NOT_OPTIONS = {
     "pretrained": "backbones start untrained, and nothing is downloaded",
@@ -41,7 +41,7 @@ NEEDS_OPTIONS: dict[str, dict[str, object]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
-"""torchvision's models with classifiers half-way, which would train on nothing here."""
+"""Options of torchvision's models that leave out auxiliary classifiers, which nothing trains here."""
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten)
 
 
@@ -83,9 +83,8 @@ def timm_model(
     network: nn.Module = timm.create_model(
         model, pretrained=False, num_classes=0, in_chans=in_channels, **options
     )
-    if is_small(image_size, imagenet_stem) and not fixed_size:
-        _keep_resolution(network, torch.zeros(1, in_channels, image_size, image_size), stem_stride)
-    return network
+    is_fixed = imagenet_stem or fixed_size
+    return keep_resolution(network, image_size, in_channels, stem_stride, is_fixed)
 
 
 def torchvision_model(
@@ -122,13 +121,56 @@ def torchvision_model(
     merged = {**NEEDS_OPTIONS.get(model, {}), **size_option, **options}
     network: nn.Module = torchvision.models.get_model(model, weights=None, **merged)
     _take_classifier_off(model, network)
-    if in_channels != 3:
-        name, first = next(
-            (name, one) for name, one in network.named_modules() if isinstance(one, nn.Conv2d)
-        )
+    take_channels(network, in_channels)
+    is_fixed = imagenet_stem or bool(size_option)
+    return keep_resolution(network, image_size, in_channels, stem_stride, is_fixed)
+
+
+def take_channels(network: nn.Module, in_channels: int) -> None:
+    """Replaces the first convolution of a torchvision model if images do not have 3 channels."""
+    name, first = next(
+        (name, one) for name, one in network.named_modules() if isinstance(one, nn.Conv2d)
+    )
+    if first.in_channels != in_channels:
         network.set_submodule(name, _convolution_like(first, in_channels=in_channels))
-    if is_small(image_size, imagenet_stem) and not size_option:
-        _keep_resolution(network, torch.zeros(1, in_channels, image_size, image_size), stem_stride)
+
+
+def keep_resolution(
+    network: nn.Module, image_size: int, in_channels: int, stem_stride: int, imagenet_stem: bool
+) -> nn.Module:
+    """Takes the first halvings out of a network for small images, all branches of one together.
+
+    The first becomes stem_stride, the next 1, until FACTOR_TAKEN_OUT is reached. A first
+    convolution that is larger than 3 x 3 becomes 3 x 3, and a pooling without a stride goes.
+
+    Args:
+        network: changed in place.
+        image_size: side of the images in pixels; from 100 on nothing is changed.
+        in_channels: C.
+        stem_stride: stride in place of the first halving.
+        imagenet_stem: change nothing, whatever the image size.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: stem_stride < 1.
+    """
+    if stem_stride < 1:
+        raise ValueError(f"stem_stride must be at least 1, not {stem_stride}")
+    if imagenet_stem or not is_small(image_size):
+        return network
+    found = _reductions(network, torch.zeros(1, in_channels, image_size, image_size))
+    left = FACTOR_TAKEN_OUT
+    for level, side in enumerate(dict.fromkeys(one.side for one in found)):
+        if left == 1:
+            break
+        group = [one for one in found if one.side == side]
+        factor = max(one.stride for one in group)
+        stride = stem_stride if level == 0 else max(1, factor // left)
+        for one in group:
+            network.set_submodule(one.name, _with_stride(one.module, stride, is_stem=level == 0))
+        left = max(1, left // factor)
     return network
 
 
@@ -153,7 +195,7 @@ def _is_for_one_size(timm_settings: object) -> bool:
 
 
 def _size_option(model: str, image_size: int) -> dict[str, object]:
-    """Returns the option by which a torchvision model for one image size is told which, if any."""
+    """Returns the option that tells a torchvision model its image size; most models have none."""
     if model.startswith("vit_"):
         return {"image_size": image_size}
     if model.startswith("maxvit_"):
@@ -193,36 +235,12 @@ def _before_classifier(head: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True, slots=True)
 class _Reduction:
-    """A module that makes the map smaller: its name, its stride, and the side of what it gets."""
+    """A module that makes the map smaller: its name, its stride, and the side of its input."""
 
     name: str
     module: nn.Module
     stride: int
     side: int
-
-
-def _keep_resolution(network: nn.Module, image_1CHW: torch.Tensor, stem_stride: int) -> None:
-    """Takes the first halvings out of a network, all branches of a halving together.
-
-    The first becomes stem_stride, the next 1, until FACTOR_TAKEN_OUT is reached. A first
-    convolution that is larger than 3 x 3 becomes 3 x 3, and a pooling without a stride goes.
-
-    Raises:
-        ValueError: stem_stride < 1.
-    """
-    if stem_stride < 1:
-        raise ValueError(f"stem_stride must be at least 1, not {stem_stride}")
-    found = _reductions(network, image_1CHW)
-    left = FACTOR_TAKEN_OUT
-    for level, side in enumerate(dict.fromkeys(one.side for one in found)):
-        if left == 1:
-            return
-        group = [one for one in found if one.side == side]
-        factor = max(one.stride for one in group)
-        stride = stem_stride if level == 0 else max(1, factor // left)
-        for one in group:
-            network.set_submodule(one.name, _with_stride(one.module, stride, is_stem=level == 0))
-        left = max(1, left // factor)
 
 
 def _reductions(network: nn.Module, image_1CHW: torch.Tensor) -> list[_Reduction]:

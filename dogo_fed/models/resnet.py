@@ -8,6 +8,8 @@ Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, ta
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -57,7 +59,7 @@ class ResNet(nn.Module):
             stages.append(_stage(block, channels_in, planes, num_blocks, 1 if index == 0 else 2))
             channels_in = planes * block.expansion
         self.stages = nn.Sequential(*stages)
-        self.head, self.feature_dim = make_head(channels_in, keep_classifier)
+        self.head = make_head(channels_in, keep_classifier)
 
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         """Returns the globally average-pooled features, N x F."""
@@ -94,81 +96,11 @@ def _stage(
     return nn.Sequential(*blocks)
 
 
-def resnet10(
-    *,
-    image_size: int,
-    in_channels: int = 3,
-    width: int = 64,
-    stem_stride: int = 1,
-    keep_classifier: bool = False,
-) -> ResNet:
-    """Returns a ResNet-10; F = 8 * width."""
-    return ResNet(
-        BasicBlock,
-        (1, 1, 1, 1),
-        image_size=image_size,
-        in_channels=in_channels,
-        width=width,
-        stem_stride=stem_stride,
-        keep_classifier=keep_classifier,
-    )
-
-
-def resnet18(
-    *,
-    image_size: int,
-    in_channels: int = 3,
-    width: int = 64,
-    stem_stride: int = 1,
-    keep_classifier: bool = False,
-) -> ResNet:
-    """Returns a ResNet-18; F = 8 * width."""
-    return ResNet(
-        BasicBlock,
-        (2, 2, 2, 2),
-        image_size=image_size,
-        in_channels=in_channels,
-        width=width,
-        stem_stride=stem_stride,
-        keep_classifier=keep_classifier,
-    )
-
-
-def resnet34(
-    *,
-    image_size: int,
-    in_channels: int = 3,
-    width: int = 64,
-    stem_stride: int = 1,
-    keep_classifier: bool = False,
-) -> ResNet:
-    """Returns a ResNet-34; F = 8 * width."""
-    return ResNet(
-        BasicBlock,
-        (3, 4, 6, 3),
-        image_size=image_size,
-        in_channels=in_channels,
-        width=width,
-        stem_stride=stem_stride,
-        keep_classifier=keep_classifier,
-    )
-
-
-def resnet50(
-    *,
-    image_size: int,
-    in_channels: int = 3,
-    width: int = 64,
-    stem_stride: int = 1,
-    keep_classifier: bool = False,
-) -> ResNet:
-    """Returns a ResNet-50; F = 32 * width."""
-    return ResNet(
-        Bottleneck,
-        (3, 4, 6, 3),
-        image_size=image_size,
-        in_channels=in_channels,
-        width=width,
-        stem_stride=stem_stride,
-        keep_classifier=keep_classifier,
-    )
+resnet10 = partial(ResNet, BasicBlock, (1, 1, 1, 1))
+"""F = 8 * width."""
+resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))
+"""F = 8 * width."""
+resnet34 = partial(ResNet, BasicBlock, (3, 4, 6, 3))
+"""F = 8 * width."""
+resnet50 = partial(ResNet, Bottleneck, (3, 4, 6, 3))
+"""F = 32 * width."""

@@ -38,7 +38,6 @@ class SmallCNN(nn.Module):
                 nn.ReLU(inplace=True),
             ]
         self.layers = nn.Sequential(*layers)
-        self.feature_dim = widths[-1]
 
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         """Returns the globally average-pooled features, N x F."""

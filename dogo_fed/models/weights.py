@@ -14,7 +14,7 @@ from torch import nn
 from dogo_fed.errors import CheckpointError
 
 CLASSIFIERS = ("fc.", "classifier.", "head.", "heads.", "last_linear.")
-"""Beginnings of the names that torchvision and timm give to the layer after the features."""
+"""How the names of the layer after the features begin in torchvision and timm."""
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _PARALLEL = "module."
 _MOST_NAMED = 5
@@ -24,7 +24,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Returns the named tensors of a .safetensors file, or of a .pt, .pth or .bin file.
 
     The latter are read by torch with `weights_only=True`, which builds tensors and plain containers
-    and nothing else. A state dict may lie under "state_dict", "model" or "model_state_dict".
+    and nothing else. A state dict may be nested under "state_dict", "model" or "model_state_dict".
 
     Raises:
         CheckpointError: the file is missing, damaged, of another kind, or holds no state dict.

@@ -83,7 +83,7 @@ class WideResNet(nn.Module):
                 channels_in = channels_out
         self.blocks = nn.Sequential(*blocks)
         self.bn = nn.BatchNorm2d(channels_in)
-        self.head, self.feature_dim = make_head(channels_in, keep_classifier)
+        self.head = make_head(channels_in, keep_classifier)
 
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         """Returns the globally average-pooled features, N x F."""

@@ -1,4 +1,4 @@
-"""The log files of a run folder: what our packages log, while it is open."""
+"""The log files of a run folder: what our packages log during the run."""
 
 from __future__ import annotations
 

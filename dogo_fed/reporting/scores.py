@@ -7,76 +7,23 @@ import dataclasses
 import io
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from dogo_fed.atomic import atomic_path, write_atomic, write_json_atomic
+from dogo_fed.atomic import write_atomic, write_json_atomic
 from dogo_fed.contracts import Score
+from dogo_fed.reporting.pictures.score_plot import draw_scores
+from dogo_fed.reporting.score_sheet import ScoreMean, ScoreSheet, is_share, means
 from dogo_fed.reporting.units import UNKNOWN, number, percent
 
-_SHARES = ("top1", "rankme_share")
-"""Metrics that people read as percentages."""
 _MOST_ROWS = 24
 """A table with more conditions shows their groups."""
 
 CSV_COLUMNS = ("encoder", *(one.name for one in dataclasses.fields(Score)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreSheet:
-    """What one protocol found, for one or more encoders.
-
-    Attributes:
-        protocol: by name.
-        source: the run's name, or the weights file.
-        dataset: what it was measured on.
-        fingerprint: of that data set.
-        seed: of subsets and noise.
-        options: of the protocol, defaults included; plain values.
-        scores: by encoder, in the order of the protocol.
-    """
-
-    protocol: str
-    source: str
-    dataset: str
-    fingerprint: str
-    seed: int
-    options: Mapping[str, object]
-    scores: Mapping[str, Sequence[Score]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreMean:
-    """One condition over its draws.
-
-    Attributes:
-        mean: over the draws.
-        std: sample deviation over the draws; NaN for one draw.
-        low, high: the interval of the measurement if there is one draw, otherwise NaN.
-    """
-
-    condition: str
-    metric: str
-    group: str
-    level: float
-    num_draws: int
-    mean: float
-    std: float
-    low: float
-    high: float
-
-
-def means(scores: Sequence[Score]) -> list[ScoreMean]:
-    """Returns a mean per condition and metric, in the order of their first score."""
-    cells: dict[tuple[str, str], list[Score]] = {}
-    for score in scores:
-        cells.setdefault((score.condition, score.metric), []).append(score)
-    return [_mean(members) for members in cells.values()]
 
 
 def write_sheet(sheet: ScoreSheet, folder: Path, stem: str) -> list[Path]:
@@ -85,14 +32,11 @@ def write_sheet(sheet: ScoreSheet, folder: Path, stem: str) -> list[Path]:
     Returns:
         The three paths.
     """
-    from dogo_fed.reporting.score_plot import draw_scores
-
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{stem}.{suffix}" for suffix in ("json", "csv", "png")]
     write_json_atomic(paths[0], to_json(sheet))
     write_atomic(paths[1], to_csv(sheet))
-    with atomic_path(paths[2]) as partial:
-        draw_scores(sheet, partial)
+    draw_scores(sheet, paths[2])
     return paths
 
 
@@ -138,27 +82,6 @@ def scores_table(sheet: ScoreSheet) -> Table:
     for label in labels:
         table.add_row(Text(label), *(rows.get(label, UNKNOWN) for rows in columns.values()))
     return table
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is a share from 0 to 1."""
-    return metric in _SHARES
-
-
-def _mean(members: Sequence[Score]) -> ScoreMean:
-    first, values = members[0], [score.value for score in members]
-    is_one = len(members) == 1
-    return ScoreMean(
-        condition=first.condition,
-        metric=first.metric,
-        group=first.group,
-        level=first.level,
-        num_draws=len(members),
-        mean=statistics.fmean(values),
-        std=math.nan if is_one else statistics.stdev(values),
-        low=first.low if is_one else math.nan,
-        high=first.high if is_one else math.nan,
-    )
 
 
 def _rows(cells: Sequence[ScoreMean], name_metrics: bool) -> dict[str, str]:

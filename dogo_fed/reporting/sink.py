@@ -1,7 +1,8 @@
-"""Where records go: one verb, and a fan-out."""
+"""Where records go: what a sink is, and a fan-out."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -9,22 +10,25 @@ from dogo_fed.contracts import Record
 
 
 class Sink(Protocol):
-    """Takes what peers and coordinator report; `emit` may be called from any thread."""
+    """Takes what peers and coordinator report; `emit` may be called from any thread.
 
+    A subclass needs `emit` only. A class with the same three methods is a sink without being one.
+    """
+
+    @abstractmethod
     def emit(self, record: Record) -> None:
         """Takes one record; records of one peer arrive in order."""
-        ...
 
     def flush(self) -> None:
         """Delivers what was emitted; called before a checkpoint, so that the two belong together."""
-        ...
+        return  # said, since an empty body makes a protocol's method abstract
 
     def close(self) -> None:
         """Finishes writing; a second call does nothing."""
-        ...
+        return
 
 
-class TeeSink:
+class TeeSink(Sink):
     """Passes every record on to several sinks, in the order given."""
 
     def __init__(self, *sinks: Sink) -> None:

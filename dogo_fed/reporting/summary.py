@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import threading
 from collections.abc import Mapping
 from typing import TypedDict, cast
 
@@ -16,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dogo_fed.atomic import without_nan
-from dogo_fed.contracts import Event, PeerResult, Record, StepReport
+from dogo_fed.reporting.sinks.totals import ExchangeSummary, RunTotals
 from dogo_fed.reporting.units import human_bytes, human_seconds, number, percent
 
 _KNN = "kNN untrained -> trained"
-"""Heading of the column for which people come."""
+"""Heading of the most important column."""
 
 
 class PeerSummary(TypedDict):
@@ -38,16 +37,6 @@ class PeerSummary(TypedDict):
     steps_trained: int
 
 
-class ExchangeSummary(TypedDict):
-    """What the exchange cost: bytes are means per peer and step, fractions are of the step time."""
-
-    enabled: bool
-    bytes_up_per_step: float
-    bytes_down_per_step: float
-    wait_fraction: float
-    exchange_fraction: float
-
-
 class RunSummary(TypedDict):
     """The content of summary.json."""
 
@@ -60,61 +49,6 @@ class RunSummary(TypedDict):
     exchange: ExchangeSummary
     variants: dict[str, object]
     events: list[dict[str, object]]
-
-
-class RunTotals:
-    """A sink that adds up what the summary needs; its memory does not grow with the steps.
-
-    After a resume, feed it the records of the truncated metrics.jsonl first. Records may come from
-    several threads; read the attributes when they have stopped.
-    """
-
-    def __init__(self) -> None:
-        self.results: dict[str, PeerResult] = {}
-        self.events: list[Event] = []
-        self.num_reports = 0
-        self.bytes_up = 0
-        self.bytes_down = 0
-        self.compute_s = 0.0
-        self.wait_s = 0.0
-        self.exchange_s = 0.0
-        self._lock = threading.Lock()
-
-    def emit(self, record: Record) -> None:
-        """Takes one record; a later result of a peer replaces the earlier one."""
-        with self._lock:
-            if isinstance(record, StepReport):
-                self._add(record)
-            elif isinstance(record, PeerResult):
-                self.results[record.peer] = record
-            elif isinstance(record, Event):
-                self.events.append(record)
-
-    def _add(self, report: StepReport) -> None:
-        self.num_reports += 1
-        self.bytes_up += report.bytes_up
-        self.bytes_down += report.bytes_down
-        self.compute_s += report.compute_s
-        self.wait_s += report.wait_s
-        self.exchange_s += report.exchange_s
-
-    def flush(self) -> None:
-        """Does nothing; the totals are up to date."""
-
-    def close(self) -> None:
-        """Does nothing; the totals stay readable."""
-
-    def exchange(self, enabled: bool) -> ExchangeSummary:
-        """Returns the means and shares over all peers' steps; 0 if there was no step."""
-        num_reports = max(self.num_reports, 1)
-        step_s = self.compute_s + self.wait_s + self.exchange_s
-        return ExchangeSummary(
-            enabled=enabled,
-            bytes_up_per_step=self.bytes_up / num_reports,
-            bytes_down_per_step=self.bytes_down / num_reports,
-            wait_fraction=self.wait_s / step_s if step_s > 0.0 else 0.0,
-            exchange_fraction=self.exchange_s / step_s if step_s > 0.0 else 0.0,
-        )
 
 
 def build_summary(
@@ -132,7 +66,7 @@ def build_summary(
     Args:
         run_id: the run.
         seed: the run's seed.
-        host: what ran it, e.g. "in_process", "ray", "grpc", "flower".
+        host: what ran it, e.g. "local", "ray", "grpc", "flower".
         steps: steps of the run.
         wall_s: from start to end, in seconds.
         exchange_enabled: False for a run in which the peers learn alone.

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dogo_fed.compare.protocols import run_protocol
 from dogo_fed.config_text import from_mapping
 from dogo_fed.engine.build import fix_numerics
 from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting import was_stopped
+from dogo_fed.run.evaluate import evaluate_run
 from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE
 from server.hosts.launch import launch
 from server.terminal_log import log_to_terminal
@@ -66,7 +66,7 @@ def run_cell(text: str) -> tuple[int, str]:
         if not job.is_trained and was_stopped(launch(config)):
             return EXIT_STOPPED, "stopped by the user"
         for name, options in job.protocols.items():
-            run_protocol(Path(job.folder), config, name, options, job.learners)
+            evaluate_run(Path(job.folder), config, name, options, peers=job.learners)
     except (ConfigError, DataError, PlacementError) as error:
         return EXIT_UNUSABLE, str(error)
     except DogoError as error:

@@ -20,8 +20,9 @@ from dogo_fed.config_text import to_mapping
 from dogo_fed.reporting.units import human_seconds
 from server.comparison.cell import CellJob
 from server.exit_status import EXIT_STOPPED
+from server.hosts.watch import Overdue, Watch, Watchable
 
-_POLL_EVERY_S = 0.2
+_POLL_S = 0.2
 _STOP_WITHIN_S = 150.0
 
 
@@ -33,12 +34,8 @@ class CellEnding:
     message: str = ""
 
 
-class CellHandle(Protocol):
+class CellHandle(Watchable[CellEnding], Protocol):
     """A cell that runs."""
-
-    def ending(self) -> CellEnding | None:
-        """Returns how it ended, or None while it runs. Does not wait."""
-        ...
 
     def last_word_s(self) -> float:
         """Returns the time (of `time.time`) at which it was seen to be alive; 0 if that is not known."""
@@ -46,10 +43,6 @@ class CellHandle(Protocol):
 
     def stop(self) -> None:
         """Asks it to save itself and end."""
-        ...
-
-    def kill(self) -> None:
-        """Ends it at once; a second call does nothing."""
         ...
 
 
@@ -61,12 +54,17 @@ class CellRunner(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Running:
-    """A cell under way."""
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A cell that has been started."""
 
+    cell: Cell
     handle: CellHandle
     started_s: float
+
+    def last_word_s(self) -> float:
+        """Returns when it was seen to be alive, or was started."""
+        return max(self.handle.last_word_s(), self.started_s)
 
 
 @dataclass(slots=True)
@@ -91,8 +89,17 @@ class CellLoop:
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     _reports: dict[str, CellReport] = field(default_factory=dict)
-    _running: dict[str, _Running] = field(default_factory=dict)
-    _stopping_since_s: float | None = None
+    _under_way: dict[str, _UnderWay] = field(default_factory=dict)
+    _watch: Watch[str, CellEnding] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Watches no cell yet."""
+        self._watch = Watch(
+            silence_s=self.silence_s,
+            silence_setting="silence_s",
+            stop_within_s=_STOP_WITHIN_S,
+            clock=self.clock,
+        )
 
     def run(self, stop_requested: Callable[[], bool]) -> list[CellReport]:
         """Runs what is not finished; returns how each cell ended, in the order of the cells."""
@@ -107,16 +114,15 @@ class CellLoop:
                 f"{len(self.cells) - len(waiting)} of {len(self.cells)} cells are finished already"
             )
         try:
-            while waiting or self._running:
+            while waiting or self._watch.running:
                 if stop_requested():
                     self._stop()
                 waiting = self._start_what_can_be(waiting)
                 self._look()
-                if self._running:
-                    self.sleep(_POLL_EVERY_S)
+                if self._watch.running:
+                    self.sleep(_POLL_S)
         finally:
-            for running in self._running.values():
-                running.handle.kill()
+            self._watch.kill_all()
         return [self._reports[cell.id] for cell in self.cells]
 
     def _start_what_can_be(self, waiting: Sequence[Cell]) -> list[Cell]:
@@ -124,50 +130,36 @@ class CellLoop:
         left = []
         for cell in waiting:
             outcomes = [self._outcome(other) for other in cell.needs]
-            if self._stopping_since_s is not None:
+            if self._watch.is_stopping:
                 self._note(cell, "stopped", "not started")
             elif any(outcome not in (None, "finished") for outcome in outcomes):
                 self._note(cell, "blocked", f"it needs {', '.join(cell.needs)}")
                 self.tell(f"{cell.id}: blocked, it needs {', '.join(cell.needs)}")
-            elif None in outcomes or len(self._running) >= self.jobs:
+            elif None in outcomes or len(self._watch.running) >= self.jobs:
                 left.append(cell)
             else:
                 self._start(cell)
         return left
 
     def _start(self, cell: Cell) -> None:
-        verbs = {
+        phrases = {
             Standing.NEW: "starts",
             Standing.INTERRUPTED: "goes on",
             Standing.TRAINED: "is evaluated",
         }
         standing = standing_of(cell, self.protocols)
         handle = self.runner.start(cell, job_of(cell, standing, self.protocols))
-        self._running[cell.id] = _Running(handle, self.clock())
-        self.tell(f"{cell.id}: {verbs[standing]}")
+        self._under_way[cell.id] = _UnderWay(cell, handle, self.clock())
+        self._watch.add(cell.id, handle)
+        self.tell(f"{cell.id}: {phrases[standing]}")
 
     def _look(self) -> None:
-        """One look at every cell that runs."""
-        for cell in self.cells:
-            running = self._running.get(cell.id)
-            if running is None:
-                continue
-            ending = running.handle.ending() or self._too_long(running)
-            if ending is not None:
-                del self._running[cell.id]
-                self._ended(cell, ending, self.clock() - running.started_s)
-
-    def _too_long(self, running: _Running) -> CellEnding | None:
-        now_s = self.clock()
-        last_word_s = max(running.handle.last_word_s(), running.started_s)
-        if self._stopping_since_s is not None and now_s - self._stopping_since_s > _STOP_WITHIN_S:
-            why = f"did not stop within {_STOP_WITHIN_S:g} s, and was ended"
-        elif now_s - last_word_s > self.silence_s:
-            why = f"wrote nothing for {self.silence_s:g} s (silence_s), and was ended"
-        else:
-            return None
-        running.handle.kill()
-        return CellEnding(-1, why)
+        """Looks at every cell that runs once."""
+        for cell_id, ending in self._watch.look(lambda key: self._under_way[key].last_word_s()):
+            one = self._under_way[cell_id]
+            if isinstance(ending, Overdue):
+                ending = CellEnding(-1, f"{ending.reason}, and was ended")
+            self._ended(one.cell, ending, self.clock() - one.started_s)
 
     def _ended(self, cell: Cell, ending: CellEnding, seconds: float) -> None:
         if ending.status == 0 and finished_summary(cell) is not None:
@@ -183,11 +175,10 @@ class CellLoop:
         self.tell(f"{cell.id}: {outcome}, {message}")
 
     def _stop(self) -> None:
-        if self._stopping_since_s is None:
-            self._stopping_since_s = self.clock()
+        if self._watch.begin_stop():
             self.tell("stopping: the cells that run save themselves")
-            for running in self._running.values():
-                running.handle.stop()
+            for cell_id in self._watch.running:
+                self._under_way[cell_id].handle.stop()
 
     def _outcome(self, cell_id: str) -> str | None:
         report = self._reports.get(cell_id)

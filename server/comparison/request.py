@@ -17,9 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from configs.compose import compose_run
 from dogo_fed.compare.experiment import Cell, Expected, Experiment, Method, Runner, plan_cells
-from dogo_fed.compare.protocols import check_protocols
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation.protocols import check_protocol
 from dogo_fed.packages import package_folder
 from dogo_fed.plain import from_plain
 
@@ -102,7 +102,8 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
     """
     name, content, overrides = _read(arguments)
     settings = from_plain(CompareConfig, content)
-    check_protocols(settings.protocols)
+    for protocol, options in settings.protocols.items():
+        check_protocol(protocol, options)
     experiment = Experiment(
         name=name,
         methods=settings.methods,

@@ -202,7 +202,9 @@ class CoordinatorHost:
         settings: CoordinatorSettings,
         wire: WireFormat,
         sink: Sink,
-        **service: float,
+        *,
+        answer_within_s: float,
+        tls: ServerCertificate | None = None,
     ) -> CoordinatorHost:
         """Returns a coordinator that goes on where the one that wrote the file was.
 

@@ -6,7 +6,7 @@ peers, and the loop over the cells of a comparison.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -83,12 +83,15 @@ class Watch(Generic[Key, End]):
         self._stopping_since_s = self._clock()
         return True
 
-    def look(self, last_word_s: Callable[[Key], float]) -> Iterator[tuple[Key, End | Overdue]]:
-        """Looks at every process once, and yields those that have ended, with how they did.
+    def look(self, last_word_s: Callable[[Key], float]) -> list[tuple[Key, End | Overdue]]:
+        """Looks at every process once, and returns those that have ended, with how they did.
+
+        All are judged by one and the same moment: the end of one is no word of another.
 
         Args:
             last_word_s: the time at which a process was last heard of.
         """
+        ended: list[tuple[Key, End | Overdue]] = []
         for key, process in list(self._running.items()):
             ending: End | Overdue | None = process.ending()
             if ending is None:
@@ -97,7 +100,8 @@ class Watch(Generic[Key, End]):
                     process.kill()
             if ending is not None:
                 del self._running[key]
-                yield key, ending
+                ended.append((key, ending))
+        return ended
 
     def kill(self, key: Key) -> None:
         """Ends a process at once, or what is left of one that has ended."""

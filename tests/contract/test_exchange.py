@@ -109,16 +109,8 @@ def over_grpc(
     given = settings(peers, deadline_s=DEADLINE_S, **variants)
     coordinator = Coordinator(given, clock(), sink.emit)
     service = CoordinatorService(
-        coordinator,
-        ServiceSettings(
-            address="127.0.0.1",
-            port=0,
-            run_id=RUN_ID,
-            secret="s3cret",
-            wire=wire,
-            answer_within_s=20.0,
-        ),
-        sink,
+        CoordinatorCalls(coordinator, RUN_ID, wire, sink, clock),
+        ServiceSettings(address="127.0.0.1", port=0, secret="s3cret", answer_within_s=20.0),
         clock,
     )
     address = service.start()
@@ -138,7 +130,10 @@ def over_grpc(
             client.join(AGREEMENT)
             return client
 
-        yield World(clock, service.call, enter)
+        def ask(action: Callable[[Coordinator], object]) -> object:
+            return service.call(lambda calls: action(calls.coordinator))
+
+        yield World(clock, ask, enter)
 
 
 class Carrier:

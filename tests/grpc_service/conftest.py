@@ -10,6 +10,7 @@ import pytest
 from clients.peer.grpc_link import Connection, GrpcLink
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.wire.format import WireFormat
+from server.coordinator.calls import CoordinatorCalls
 from server.coordinator.service import CoordinatorService, ServiceSettings
 from tests.support.distributions import ADA, BOB, RUN_ID, SIZE, Clock, KeepingSink, settings
 
@@ -33,16 +34,13 @@ class Site:
     def start(self, port=0):
         """Starts a service; the last one must have been stopped."""
         self.service = CoordinatorService(
-            self.coordinator,
+            CoordinatorCalls(self.coordinator, RUN_ID, self.wire, self.sink, self.clock),
             ServiceSettings(
                 address="127.0.0.1",
                 port=port,
-                run_id=RUN_ID,
                 secret=SECRET,
-                wire=self.wire,
                 answer_within_s=self.answer_within_s,
             ),
-            self.sink,
             self.clock,
         )
         address = self.service.start()

@@ -40,6 +40,7 @@ from dogo_fed.wire.dogo_pb2_grpc import (
     CoordinationServicer,
     add_CoordinationServicer_to_server,
 )
+from server.coordinator.calls import CoordinatorCalls
 from server.coordinator.service import CoordinatorService, ServiceSettings
 from tests.support.distributions import (
     ADA,
@@ -117,7 +118,9 @@ def test_a_message_beyond_the_limit_is_refused_at_either_end(site, client_size):
     end.publish(ticket(0), distribution(0, 200))
     with pytest.raises(ExchangeError, match=r"larger than the batch size allows.*both sides\?"):
         end.collect(ticket(0))
-    assert site.service.call(lambda c: c.next_deadline_s()) is None, "no step was opened"
+    assert site.service.call(lambda calls: calls.coordinator.next_deadline_s()) is None, (
+        "no step was opened"
+    )
     assert swap(joined(site, ADA, BOB), 0)[0].teachers == (BOB,)
 
 
@@ -169,7 +172,7 @@ def test_a_coordinator_that_is_gone_is_lost_within_the_time_allowed(site, when):
 def wait_for_offer(site):
     """Waits until the step is open: one deadline is due then."""
     give_up_at_s = time.monotonic() + 10
-    while site.service.call(lambda coordinator: coordinator._open) is None:
+    while site.service.call(lambda calls: calls.coordinator._open) is None:
         assert time.monotonic() < give_up_at_s
 
 
@@ -369,7 +372,7 @@ def test_a_superseded_process_reports_nothing(site):
 def test_a_reply_to_a_report_tells_of_a_stop(site):
     (end,) = joined(site, ADA)
     assert end.report([], [], None) is False
-    site.service.call(lambda coordinator: coordinator.stop("enough", 0.0))
+    site.service.call(lambda calls: calls.coordinator.stop("enough", 0.0))
     assert end.report([], [], None) is True
 
 
@@ -453,14 +456,14 @@ def test_other_threads_ask_through_call_and_wake_those_who_wait(site):
     wait_for_offer(site)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(ends[0].collect, ticket(0))
-        site.service.call(lambda coordinator: coordinator.lose(BOB, "died", 1.0))
+        site.service.call(lambda calls: calls.coordinator.lose(BOB, "died", 1.0))
         assert waiting.result(timeout=5).teachers == ()
-    assert site.service.call(lambda coordinator: coordinator.next_open_step) == 1
+    assert site.service.call(lambda calls: calls.coordinator.next_open_step) == 1
 
 
 def test_an_error_inside_call_comes_back_to_the_caller(site):
     with pytest.raises(Refused, match="no peer 'mallory'"):
-        site.service.call(lambda coordinator: coordinator.standing("mallory"))
+        site.service.call(lambda calls: calls.coordinator.standing("mallory"))
     assert site.client(ADA).join(AGREEMENT) == 0
 
 
@@ -481,7 +484,7 @@ def test_the_state_machine_is_touched_by_one_thread_only(make_site, monkeypatch)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda end: swap_one(end, 0, 1), ends))
     ends[0].report([step_report(0)], [], None)
-    site.service.call(lambda coordinator: coordinator.lose(BOB, "died", 1.0))
+    site.service.call(lambda calls: calls.coordinator.lose(BOB, "died", 1.0))
     ends[0].close()
     assert seen == {"coordinator"}
 
@@ -512,33 +515,29 @@ def test_a_sink_that_fails_once_does_not_stop_the_clock():
         settings((ADA, BOB), deadline_s=10.0, join_deadline_s=100.0), 0.0, sink.emit
     )
     service = CoordinatorService(
-        coordinator,
-        ServiceSettings(
-            address="127.0.0.1",
-            port=0,
-            run_id=RUN_ID,
-            secret="s",
-            wire=WIRE,
-            answer_within_s=4.0,
-        ),
-        sink,
+        CoordinatorCalls(coordinator, RUN_ID, WIRE, sink, clock),
+        ServiceSettings(address="127.0.0.1", port=0, secret="s", answer_within_s=4.0),
         clock,
     )
     service.start()
     try:
-        service.call(lambda c: c.join(ADA, "ada-1", AGREEMENT, 0.0))
-        service.call(lambda c: c.join(BOB, "bob-1", AGREEMENT, 0.0))
-        service.call(lambda c: c.offer(ADA, "ada-1", ticket(0), distribution(0), 0.0))
+        service.call(lambda calls: calls.coordinator.join(ADA, "ada-1", AGREEMENT, 0.0))
+        service.call(lambda calls: calls.coordinator.join(BOB, "bob-1", AGREEMENT, 0.0))
+        service.call(
+            lambda calls: calls.coordinator.offer(ADA, "ada-1", ticket(0), distribution(0), 0.0)
+        )
         clock.now_s = 10.0
         give_up_at_s = time.monotonic() + 4.0
-        while service.call(lambda c: c.standing(BOB)) is not Membership.LOST:
+        while service.call(lambda calls: calls.coordinator.standing(BOB)) is not Membership.LOST:
             assert time.monotonic() < give_up_at_s
         for _ in range(2):  # whether or not the first step was closed, bob now waits for ada
             service.call(
-                lambda c: c.offer(BOB, "bob-1", ticket(c.next_open_step), distribution(1), 10.0)
+                lambda calls: calls.coordinator.offer(
+                    BOB, "bob-1", ticket(calls.next_open_step), distribution(1), 10.0
+                )
             )
         clock.now_s = 20.0
-        while service.call(lambda c: c.standing(ADA)) is not Membership.LOST:
+        while service.call(lambda calls: calls.coordinator.standing(ADA)) is not Membership.LOST:
             assert time.monotonic() < give_up_at_s, "nobody looks at the clock any more"
     finally:
         service.stop()

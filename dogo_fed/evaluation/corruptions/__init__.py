@@ -4,7 +4,7 @@
 image's side, so the same severity looks alike at 32 and at 224 pixels.
 """
 
-from dogo_fed.evaluation.corruptions.catalog import CORRUPTIONS, FAMILIES, SEVERITIES
-from dogo_fed.evaluation.corruptions.source import CorruptedImages, corrupt
+from dogo_fed.evaluation.corruptions.catalog import CORRUPTIONS, SEVERITIES
+from dogo_fed.evaluation.corruptions.source import corrupt, corrupted
 
-__all__ = ["CORRUPTIONS", "FAMILIES", "SEVERITIES", "CorruptedImages", "corrupt"]
+__all__ = ["CORRUPTIONS", "SEVERITIES", "corrupt", "corrupted"]

@@ -1,4 +1,4 @@
-"""The corruptions by name, in the paper's four families."""
+"""The corruptions by name; the paper's four families are four modules."""
 
 from __future__ import annotations
 
@@ -18,32 +18,12 @@ so a higher one is the same disturbance, stronger.
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-FAMILIES: Mapping[str, Mapping[str, Corruption]] = {
-    "noise": {
-        "gaussian_noise": noise.gaussian_noise,
-        "shot_noise": noise.shot_noise,
-        "impulse_noise": noise.impulse_noise,
-    },
-    "blur": {
-        "defocus_blur": blur.defocus_blur,
-        "glass_blur": blur.glass_blur,
-        "motion_blur": blur.motion_blur,
-        "zoom_blur": blur.zoom_blur,
-    },
-    "weather": {
-        "snow": weather.snow,
-        "frost": weather.frost,
-        "fog": weather.fog,
-        "brightness": weather.brightness,
-    },
-    "digital": {
-        "contrast": digital.contrast,
-        "elastic_transform": digital.elastic_transform,
-        "pixelate": digital.pixelate,
-        "jpeg_compression": digital.jpeg_compression,
-    },
-}
-
 CORRUPTIONS: Mapping[str, Corruption] = {
-    name: function for family in FAMILIES.values() for name, function in family.items()
+    corruption.__name__: corruption
+    for corruption in (
+        *(noise.gaussian_noise, noise.shot_noise, noise.impulse_noise),
+        *(blur.defocus_blur, blur.glass_blur, blur.motion_blur, blur.zoom_blur),
+        *(weather.snow, weather.frost, weather.fog, weather.brightness),
+        *(digital.contrast, digital.elastic_transform, digital.pixelate, digital.jpeg_compression),
+    )
 }

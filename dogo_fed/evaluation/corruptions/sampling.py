@@ -36,7 +36,7 @@ def filtered(images_BCHW: torch.Tensor, kernel_KK: torch.Tensor) -> torch.Tensor
 
 
 def gaussian_kernel(sigma: float) -> torch.Tensor:
-    """Returns a Gaussian of this standard deviation (pixels) on a square of 3 of them to each side."""
+    """Returns a Gaussian of this standard deviation (pixels), cut off after 3 of them."""
     half = max(1, math.ceil(3 * sigma))
     places = torch.arange(-half, half + 1, dtype=torch.float32)
     line = torch.exp(-0.5 * (places / sigma).square())

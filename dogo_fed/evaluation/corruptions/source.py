@@ -1,15 +1,14 @@
 """Corrupted images as an image source: each a function of seed, corruption, severity, id and pixels."""
 
-# B = images, C = channels, H, W = pixels, N = images in the source
+# B = images, C = channels, H, W = pixels
 
 from __future__ import annotations
-
-import difflib
 
 import torch
 
 from dogo_fed import seeding
-from dogo_fed.data.source import ImageSource
+from dogo_fed.components import close_matches
+from dogo_fed.data.source import ImageSource, MappedImages
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.corruptions.catalog import CORRUPTIONS, SEVERITIES
 
@@ -45,10 +44,9 @@ def check_corruption(name: str, severity: int) -> None:
         ConfigError: there is no such corruption or severity.
     """
     if name not in CORRUPTIONS:
-        close = difflib.get_close_matches(name, CORRUPTIONS, n=3)
-        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise ConfigError(
-            f"unknown corruption {name!r}; known are {', '.join(sorted(CORRUPTIONS))}{hint}"
+            f"unknown corruption {name!r}; known are {', '.join(sorted(CORRUPTIONS))}"
+            f"{close_matches(name, CORRUPTIONS)}"
         )
     if severity != 0 and severity not in SEVERITIES:
         raise ConfigError(
@@ -56,25 +54,13 @@ def check_corruption(name: str, severity: int) -> None:
         )
 
 
-class CorruptedImages:
-    """The images of a source, corrupted when they are asked for."""
+def corrupted(source: ImageSource, name: str, severity: int, seed: int) -> ImageSource:
+    """Returns the images of a source, corrupted whenever they are asked for; see `corrupt`.
 
-    def __init__(self, source: ImageSource, name: str, severity: int, seed: int) -> None:
-        check_corruption(name, severity)
-        self._source = source
-        self._name = name
-        self._severity = severity
-        self._seed = seed
-
-    @property
-    def labels(self) -> torch.Tensor:
-        """Class of every image: int64, shape N."""
-        return self._source.labels
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self._source)
-
-    def images(self, ids: torch.Tensor) -> torch.Tensor:
-        """Returns the corrupted images with these ids, in this order: uint8, B x C x H x W."""
-        return corrupt(self._source.images(ids), ids, self._name, self._severity, self._seed)
+    Raises:
+        ConfigError: there is no such corruption or severity.
+    """
+    check_corruption(name, severity)
+    return MappedImages(
+        source, lambda images_BCHW, ids_B: corrupt(images_BCHW, ids_B, name, severity, seed)
+    )

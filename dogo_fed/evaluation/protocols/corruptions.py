@@ -9,7 +9,7 @@ import torch
 from dogo_fed.contracts import Score
 from dogo_fed.data.source import ImageSource, Subset
 from dogo_fed.errors import ConfigError
-from dogo_fed.evaluation.corruptions import CORRUPTIONS, SEVERITIES, CorruptedImages
+from dogo_fed.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from dogo_fed.evaluation.corruptions.source import check_corruption
 from dogo_fed.evaluation.protocols.probing import TOP1, accuracy, check_listed
 from dogo_fed.evaluation.softmax_probe import SoftmaxClassifier, fit_probe
@@ -25,7 +25,7 @@ def corruptions(
     severities: Sequence[int] = SEVERITIES,
     test_images: int | None = None,
 ) -> list[Score]:
-    """Returns a score per corruption and severity, one for clean images, and the mean of the former.
+    """Returns a score for clean images, one per corruption and severity, and the mean of the latter.
 
     The mean is of accuracies, over corruptions and severities alike; it has no interval, since all
     conditions share the test images.
@@ -34,7 +34,7 @@ def corruptions(
         subject: the encoder on a data set.
         names: which corruptions, by name.
         severities: which, from 1 to 5.
-        test_images: as many random test images; None takes all.
+        test_images: how many test images, chosen at random; None takes all.
 
     Raises:
         ConfigError: a name, severity or number of images is impossible.
@@ -51,9 +51,9 @@ def corruptions(
     scores = [_score(subject, probe, images, "clean", "", 0)]
     for name in names:
         for severity in severities:
-            corrupted = CorruptedImages(images, name, severity, subject.seed)
+            changed = corrupted(images, name, severity, subject.seed)
             condition = f"{name}, severity {severity}"
-            scores.append(_score(subject, probe, corrupted, condition, name, severity))
+            scores.append(_score(subject, probe, changed, condition, name, severity))
     mean = sum(one.value for one in scores[1:]) / len(scores[1:])
     return [*scores, Score(_NAME, "mean over all corrupted", 0, TOP1, mean)]
 
@@ -74,7 +74,7 @@ def _score(
 
 
 def _test_images(subject: Subject, number: int | None) -> ImageSource:
-    """Returns the test images, or so many of them."""
+    """Returns the test images, or a random part of them."""
     source = subject.dataset.test
     if number is None:
         return source

@@ -8,7 +8,7 @@ import torch
 
 from dogo_fed import seeding
 from dogo_fed.contracts import Score
-from dogo_fed.data.adapt import AdaptedImages
+from dogo_fed.data.adapt import adapted
 from dogo_fed.data.augment import build_augmentation
 from dogo_fed.evaluation.features import evaluation_mode
 from dogo_fed.evaluation.representation import alignment, feature_std, rankme, uniformity
@@ -52,7 +52,7 @@ def _views(subject: Subject, augmentation: str) -> tuple[torch.Tensor, torch.Ten
     """Returns the features of two views of every test image, each N x F."""
     encoder, inputs = subject.encoder, subject.encoder.inputs
     make_views = build_augmentation(augmentation, {}, inputs.image_size, inputs.mean, inputs.std)
-    source = AdaptedImages(subject.dataset.test, inputs.image_size, len(inputs.mean))
+    source = adapted(subject.dataset.test, inputs.image_size, len(inputs.mean))
     parts: list[tuple[torch.Tensor, torch.Tensor]] = []
     with evaluation_mode(encoder.backbone), torch.no_grad():
         for index, ids_B in enumerate(torch.split(torch.arange(len(source)), _VIEWS_BATCH)):

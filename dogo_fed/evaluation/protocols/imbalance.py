@@ -10,7 +10,6 @@ import torch
 
 from dogo_fed.contracts import Score
 from dogo_fed.errors import ConfigError
-from dogo_fed.evaluation.features import FrozenFeatures
 from dogo_fed.evaluation.protocols.probing import check_draws, check_listed, probe_score
 from dogo_fed.evaluation.subject import Subject
 from dogo_fed.evaluation.subsets import choose, class_sizes, long_tail_sizes
@@ -57,12 +56,10 @@ def imbalance(
             tail = [sizes[rank] for rank in order_C.tolist()]
             for group, chosen in (("long tail", tail), ("even", [mean_size] * num_classes)):
                 ids_M = choose(labels_N, chosen, subject.generator(_NAME, draw))
-                train = subject.probe_train
-                part = FrozenFeatures(train.features_NF[ids_M], train.labels_N[ids_M])
                 scores.append(
                     probe_score(
                         subject,
-                        part,
+                        subject.probe_train.rows(ids_M),
                         protocol=_NAME,
                         condition=f"{group}, gamma {gamma:g}",
                         draw=draw,

@@ -8,7 +8,6 @@ import torch
 
 from dogo_fed.contracts import Score
 from dogo_fed.errors import ConfigError
-from dogo_fed.evaluation.features import FrozenFeatures
 from dogo_fed.evaluation.protocols.probing import check_draws, check_listed, probe_score, share
 from dogo_fed.evaluation.subject import Subject
 from dogo_fed.evaluation.subsets import check_sizes, choose, class_sizes, fraction_sizes
@@ -55,7 +54,7 @@ def limited_labels(
     for condition, sizes in amounts.items():
         for draw in range(draws):
             ids_M = choose(train.labels_N, sizes, subject.generator(_NAME, draw))
-            part = FrozenFeatures(train.features_NF[ids_M], train.labels_N[ids_M])
+            part = train.rows(ids_M)
             scores.append(
                 probe_score(
                     subject, part, protocol=_NAME, condition=condition, draw=draw, level=len(ids_M)

@@ -11,14 +11,14 @@ from dogo_fed.evaluation.subject import Subject
 
 
 def linear(subject: Subject, *, epochs: int = 50) -> list[Score]:
-    """Returns one score: the recipe and, for a run's own peers, the number of summary.json.
+    """Returns one score; for a run's own peers it is the number in summary.json.
 
     Args:
         subject: the encoder on a data set.
         epochs: passes over the training images; the default is that of training runs.
 
     Raises:
-        ConfigError: no epoch.
+        ConfigError: epochs is below 1.
     """
     result = linear_probe(
         subject.train,

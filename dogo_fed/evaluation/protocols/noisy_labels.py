@@ -33,7 +33,7 @@ def noisy_labels(
         mapping: that class: "next" is c + 1 (modulo the number of classes), "cifar10" the usual
             confusions of CIFAR-10, "auto" takes those for a data set called cifar10 and "next"
             otherwise, and a list names a class for every class.
-        draws: noise drawn anew so often.
+        draws: how often the noise is drawn anew.
 
     Raises:
         ConfigError: a rate or the mapping is impossible for this data set.

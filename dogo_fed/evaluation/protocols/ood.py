@@ -24,8 +24,8 @@ def ood(
 
     Args:
         subject: the encoder, on any data set; only the encoder is used.
-        targets: data sets by name, by {name: ..., options: {...}}, or ready ones. Empty takes the
-            subject's data set.
+        targets: data sets by name, by {name: ..., options: {...}}, or as a `DataSet`. Empty takes
+            the subject's data set.
 
     Raises:
         ConfigError: there is no target, or it is what the encoder was trained on.

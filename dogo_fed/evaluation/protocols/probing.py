@@ -1,4 +1,4 @@
-"""What the protocols with probes share: train one, count, say how sure."""
+"""What the protocols with probes share: training one, its accuracy with an interval, checks."""
 
 # M = labelled training images, N = test images, F = features
 
@@ -52,7 +52,7 @@ def check_draws(draws: int) -> None:
 
 
 def check_listed(name: str, values: Sequence[object]) -> None:
-    """Raises ConfigError if an option that must be a list is something else or has doubles."""
+    """Raises ConfigError if an option is no list, or lists a value twice."""
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise ConfigError(f"{name} must be a list, e.g. {name}=[...], not {values!r}")
     if len(set(map(str, values))) != len(values):

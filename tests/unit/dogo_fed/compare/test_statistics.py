@@ -15,7 +15,6 @@ from dogo_fed.compare.statistics import (
     Verdict,
     paired_difference,
     spread,
-    student_t,
 )
 
 SCORES = st.lists(
@@ -72,7 +71,12 @@ def test_by_hand() -> None:
     ("degrees", "t"), [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (30, 2.042)]
 )
 def test_t_is_that_of_a_printed_table(degrees: int, t: float) -> None:
-    assert student_t(degrees, 0.95) == pytest.approx(t, abs=5e-4)
+    scores = by_seed(np.random.default_rng(degrees).normal(size=degrees + 1))
+    found = paired_difference(scores, dict.fromkeys(scores, 0.0))
+    half = t * found.std / math.sqrt(found.n)
+    assert (found.low, found.high) == pytest.approx(
+        (found.mean - half, found.mean + half), abs=5e-4 * found.std
+    )
 
 
 def test_pairing_sees_what_the_spread_over_seeds_hides() -> None:

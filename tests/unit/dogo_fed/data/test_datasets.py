@@ -18,9 +18,10 @@ import torchvision
 from PIL import Image
 
 from dogo_fed import components
-from dogo_fed.data import image_files
-from dogo_fed.data.datasets import DATASETS, build_dataset
+from dogo_fed.data.catalog import DATASETS
+from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.digits_m import digits_m, upscale
+from dogo_fed.data.files import image_files
 from dogo_fed.data.map_style import (
     dataset_from_arrays,
     dataset_from_map_style,

@@ -124,7 +124,8 @@ def test_wilson_equals_the_roots_of_its_equation() -> None:
     for correct, number in [(0, 10), (1, 10), (5, 10), (70, 100), (1999, 2000), (10, 10)]:
         for end in wilson(correct, number):
             gap = abs(correct / number - end)
-            assert gap == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / number), abs=1e-6)
+            radius = 1.959963984540054 * math.sqrt(end * (1 - end) / number)
+            assert gap == pytest.approx(radius, abs=1e-12)
 
 
 def test_wilson_covers_at_about_the_promised_rate() -> None:

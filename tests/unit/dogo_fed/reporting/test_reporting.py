@@ -41,8 +41,8 @@ from dogo_fed.reporting import (
     record_from_json,
     record_to_json,
 )
-from dogo_fed.reporting.canvas import spread
-from dogo_fed.reporting.series import at_exchanges, collect_series, smoothed
+from dogo_fed.reporting.pictures.canvas import spread
+from dogo_fed.reporting.pictures.series import at_exchanges, collect_series, smoothed
 from dogo_fed.reporting.units import human_bytes, human_seconds
 
 
@@ -415,7 +415,7 @@ class TestCurves:
         assert "matplotlib.pyplot" not in sys.modules
 
     def test_says_when_the_exchange_is_off(self) -> None:
-        from dogo_fed.reporting.curves import _figure
+        from dogo_fed.reporting.pictures.curves import _figure
 
         def texts(num_teachers: int) -> list[str]:
             figure = _figure(*collect_series(whole_run(2, num_teachers)), "a run")
@@ -425,7 +425,7 @@ class TestCurves:
         assert "exchange off" not in texts(1)
 
     def test_marks_a_lost_peer_by_name(self) -> None:
-        from dogo_fed.reporting.curves import _figure
+        from dogo_fed.reporting.pictures.curves import _figure
 
         figure = _figure(*collect_series([*whole_run(2, 1), lost("peer-1")]), "a run")
         marks = [t for axes in figure.axes for t in axes.texts if "lost" in t.get_text()]
@@ -573,7 +573,7 @@ class TestLiveView:
         assert "eve" in output.getvalue()
 
     def test_the_kl_of_the_last_exchange_is_shown_until_the_next_one(self) -> None:
-        from dogo_fed.reporting.progress import RunProgress
+        from dogo_fed.reporting.live.progress import RunProgress
 
         def shown(every_steps: int, taught: set[int]) -> list[float]:
             progress = RunProgress(["ada"], 20, lambda: 0.0, every_steps)
@@ -592,7 +592,7 @@ class TestLiveView:
         np.testing.assert_array_equal(shown(2, {2}), [nan, nan, 2, 2, nan, nan])
 
     def test_time_left_counts_from_where_a_resumed_run_started(self) -> None:
-        from dogo_fed.reporting.progress import RunProgress
+        from dogo_fed.reporting.live.progress import RunProgress
 
         clock = [100.0]
         progress = RunProgress(["ada"], 20, lambda: clock[0])

@@ -21,7 +21,8 @@ from dogo_fed.data.synthetic import synthetic
 from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options
 from dogo_fed.models.weights import load_weights, read_weights
-from dogo_fed.reporting.scores import CSV_COLUMNS, ScoreSheet, means, scores_table, write_sheet
+from dogo_fed.reporting.score_sheet import ScoreSheet, means
+from dogo_fed.reporting.scores import CSV_COLUMNS, scores_table, write_sheet
 from dogo_fed.run.evaluate import (
     WeightsFile,
     check_split,

@@ -44,7 +44,8 @@ class FakeHandle:
         self.is_stopped = True
 
     def kill(self) -> None:
-        self.is_killed = self.is_over = True
+        self.is_killed |= not self.is_over
+        self.is_over = True
 
 
 class World:
@@ -193,7 +194,7 @@ def test_who_does_not_stop_is_ended(world: World, cells: list[Cell]) -> None:
 def test_silence_is_ended(world: World, cells: list[Cell]) -> None:
     world.looks = {cells[0].id: PATIENCE**2}
     reports = world.loop(cells).run(never)
-    assert "wrote nothing for 100 s" in reports[0].message
+    assert "said nothing for 100 s" in reports[0].message
     assert world.handles[0].is_killed
     assert outcomes(reports)["dogo/pair/synthetic/1"] == "finished"
 

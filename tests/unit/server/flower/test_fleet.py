@@ -17,11 +17,14 @@ from dogo_fed import seeding
 from dogo_fed.contracts import Ending, Outcome, PeerId, PeerResult, StepReport, Ticket
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.errors import ExchangeError
+from dogo_fed.reporting.sink import TeeSink
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.storage.run_folder import create
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.format import WireFormat
+from server.coordinator.calls import CoordinatorCalls
+from server.coordinator.host import CoordinatorHost
 from server.coordinator.service import ServiceSettings
 from server.flower import fleet as flower_fleet
 from server.flower import grid_client
@@ -119,9 +122,12 @@ class Scene:
     def supervise(self):
         stop_requested = lambda: self.is_stop_requested  # noqa: E731
         try:
-            Supervisor(
-                self.run, self.folder, self.sink, self.fleet, stop_requested, self.fleet.serve
-            ).run()
+            heard = TeeSink(self.sink, self.fleet.steps)
+            address = self.fleet.listen_address()
+            with CoordinatorHost.of(
+                self.run, self.folder, heard, address, self.fleet.serve
+            ) as coordinator:
+                Supervisor(self.run, self.folder, self.fleet, coordinator, stop_requested).run()
         finally:
             self.fleet.release()
 
@@ -146,7 +152,7 @@ class Scene:
 
 @pytest.fixture
 def make_scene(tmp_path, monkeypatch):
-    monkeypatch.setattr(flower_fleet, "_SIMULATION_LOOKS_S", 0.001)
+    monkeypatch.setattr(flower_fleet, "_POLL_SIMULATION_S", 0.001)
     monkeypatch.setattr(flower_fleet, "_RELEASE_WITHIN_S", 3.0)
     monkeypatch.setattr(supervise, "_POLL_EVERY_S", 0.005)
     scenes = []
@@ -710,8 +716,7 @@ class Releasing:
         for peer, node_id in NODES.items():
             scene.grid.nodes[node_id] = functools.partial(self.reply, peer)
         self.fleet = scene.fleet
-        coordinator = _coordinator(scene)
-        self.fleet.serve(coordinator, _settings(scene), scene.sink)
+        self.fleet.serve(_calls(scene), _settings())
         for peer in scene.run.peer_ids:
             assignment = _assignment(scene, peer)
             self.fleet.start(peer, 0, assignment)
@@ -726,20 +731,16 @@ class Releasing:
         return answered(message, pb.HostReply(state=pb.RUNNING).SerializeToString())
 
 
-def _coordinator(scene):
+def _calls(scene):
     settings = scene.run.coordinator_settings(scene.folder.run_id, 0)
-    return Coordinator(settings, 0.0, scene.sink.emit)
-
-
-def _settings(scene):
-    return ServiceSettings(
-        address="",
-        port=0,
-        run_id=scene.folder.run_id,
-        secret="",
-        wire=WireFormat(16),
-        answer_within_s=1.0,
+    coordinator = Coordinator(settings, 0.0, scene.sink.emit)
+    return CoordinatorCalls(
+        coordinator, scene.folder.run_id, WireFormat(16), scene.sink, lambda: 0.0
     )
+
+
+def _settings():
+    return ServiceSettings(address="", port=0, answer_within_s=1.0)
 
 
 def _assignment(scene, peer, **changes):
@@ -793,7 +794,7 @@ def test_nothing_that_a_site_answers_ends_the_run_of_the_others(releasing, seed)
         return bytes(body[: chances.choice([None, None, chances.randrange(len(body))])])
 
     releasing.babble[BOB] = babble
-    fleet, line = releasing.fleet, releasing.fleet.line(BOB)
+    fleet, line = releasing.fleet, releasing.fleet.conversation(BOB)
     endings = []
     for number in range(1, 100):
         fleet.wait(1.0)
@@ -801,7 +802,7 @@ def test_nothing_that_a_site_answers_ends_the_run_of_the_others(releasing, seed)
             endings.append(line.ending)
             line.close()
             fleet.start(BOB, number, _assignment(releasing.scene, BOB, number=number))
-    assert fleet.line(ADA).ending is None
+    assert fleet.conversation(ADA).ending is None
     assert all(isinstance(one, (str, Ending)) for one in endings)
     assert releasing.scene.grid.kinds(NODES[ADA]).count("query.status") > 50
 

@@ -17,6 +17,8 @@ from dogo_fed.errors import ExchangeError, PlacementError
 from dogo_fed.run.prepare import prepare
 from dogo_fed.storage.run_folder import create
 from dogo_fed.wire.format import WireFormat
+from server.coordinator import host as coordinator_host
+from server.coordinator.host import CoordinatorHost
 from server.hosts import supervisor as supervise
 from server.hosts.supervisor import Supervisor
 from tests.support.distributions import KeepingSink
@@ -111,7 +113,9 @@ class Scene:
 
     def supervise(self, launcher):
         stop_requested = lambda: self.is_stop_requested  # noqa: E731
-        Supervisor(self.run_, self.folder, self.sink, launcher, stop_requested).run()
+        address = launcher.listen_address()
+        with CoordinatorHost.of(self.run_, self.folder, self.sink, address) as coordinator:
+            Supervisor(self.run_, self.folder, launcher, coordinator, stop_requested).run()
 
     def fail(self, launcher):
         with pytest.raises(ExchangeError) as caught:
@@ -138,8 +142,9 @@ class Scene:
 def scene(prepared, tmp_path, monkeypatch):
     clock = SimpleNamespace(offset_s=0.0)
     clock.monotonic = lambda: time.monotonic() + clock.offset_s
-    monkeypatch.setattr(supervise, "time", clock)
-    monkeypatch.setattr(supervise, "_POLL_EVERY_S", 0.001)
+    for module in (supervise, coordinator_host):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(supervise, "_POLL_S", 0.001)
     config = dataclasses.replace(prepared.config, run_dir=str(tmp_path / "run"))
     return Scene(dataclasses.replace(prepared, config=config), create(config), clock)
 

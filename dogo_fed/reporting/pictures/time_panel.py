@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dogo_fed.reporting.canvas import INK, MUTED, Colours, dress, say_empty, tint
-from dogo_fed.reporting.series import PeerSeries
+from dogo_fed.reporting.pictures.canvas import INK, MUTED, Colours, dress, say_empty, tint
+from dogo_fed.reporting.pictures.series import PeerSeries
 from dogo_fed.reporting.units import human_bytes
 
 if TYPE_CHECKING:

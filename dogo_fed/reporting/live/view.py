@@ -11,19 +11,20 @@ from rich.console import Console
 from rich.live import Live
 
 from dogo_fed.contracts import Record
-from dogo_fed.reporting.live_table import render
-from dogo_fed.reporting.progress import RunProgress
-from dogo_fed.reporting.round_log import RoundLog
+from dogo_fed.reporting.live.progress import RunProgress
+from dogo_fed.reporting.live.round_log import RoundLog
+from dogo_fed.reporting.live.table import render
+from dogo_fed.reporting.sink import Sink
 
 _REFRESHES_PER_S = 4
 
 
-class LiveView:
+class LiveView(Sink):
     """A sink and context manager that shows a run while it trains.
 
-    `emit` and `phase` may be called from any thread; they only take notes, the drawing happens four
-    times a second in a thread of its own. Where the output is no terminal, every round becomes one
-    line of the module's logger instead, and events are logged as they come.
+    `emit` only takes notes; the drawing happens four times a second in a thread of its own. Where
+    the output is no terminal, every round becomes one line of the log instead, and events are
+    logged as they come.
     """
 
     def __init__(
@@ -82,9 +83,6 @@ class LiveView:
             self._progress.take(record)
             if self._round_log is not None:
                 self._round_log.take(record, self._progress)
-
-    def flush(self) -> None:
-        """Does nothing; the view is drawn four times a second anyway."""
 
     def close(self) -> None:
         """Stops drawing; a second call does nothing."""

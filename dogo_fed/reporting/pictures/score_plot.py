@@ -7,8 +7,17 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dogo_fed.reporting.canvas import INK, MUTED, Colours, dress, name_colours, say_empty, tint
-from dogo_fed.reporting.scores import ScoreMean, ScoreSheet, is_share, means
+from dogo_fed.reporting.pictures.canvas import (
+    INK,
+    MUTED,
+    Colours,
+    dress,
+    name_colours,
+    save_picture,
+    say_empty,
+    tint,
+)
+from dogo_fed.reporting.score_sheet import ScoreMean, ScoreSheet, is_share, means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,14 +37,13 @@ _LOG_FROM_RATIO = 10.0
 
 
 def draw_scores(sheet: ScoreSheet, path: str | os.PathLike[str]) -> None:
-    """Draws a sheet as PNG.
+    """Draws a sheet and writes the picture as PNG, in full or not at all.
 
     Conditions with a level are lines over it, the others are points side by side. Bars are the
     deviation over draws, or the interval of the measurement where there is one draw; a condition
     without a group is in every panel of its metric that has levels.
     """
-    figure = _figure(sheet)
-    figure.savefig(path, format="png", dpi=_DOTS_PER_INCH, facecolor="white")
+    save_picture(_figure(sheet), path, _DOTS_PER_INCH)
 
 
 def _figure(sheet: ScoreSheet) -> Figure:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dogo_fed.reporting.canvas import (
+from dogo_fed.reporting.pictures.canvas import (
     INK,
     MUTED,
     Colours,
@@ -16,7 +16,7 @@ from dogo_fed.reporting.canvas import (
     label_ends,
     say_empty,
 )
-from dogo_fed.reporting.series import PeerSeries, at_exchanges
+from dogo_fed.reporting.pictures.series import PeerSeries, at_exchanges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dogo_fed.contracts import Event
-from dogo_fed.reporting.canvas import INK, Colours
+from dogo_fed.reporting.pictures.canvas import INK, Colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dogo_fed.data.image_files import (
+from dogo_fed.data.files.image_files import (
     Listing,
     Splits,
     check_image_size,

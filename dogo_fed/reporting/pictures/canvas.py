@@ -1,16 +1,19 @@
-"""The look of curves.png: colours, frames, labels that keep off each other."""
+"""The look of our pictures: colours, frames, labels that do not overlap."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from dogo_fed.reporting.series import FloatArray, PeerSeries, smoothed, thinned
+from dogo_fed.atomic import atomic_path
+from dogo_fed.reporting.pictures.series import FloatArray, PeerSeries, smoothed, thinned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Colours: TypeAlias = Mapping[str, str]
 
@@ -28,6 +31,12 @@ _PALETTE = (
     "#7a4b2a",
     "#5b5f66",
 )
+
+
+def save_picture(figure: Figure, path: str | os.PathLike[str], dots_per_inch: int = 140) -> None:
+    """Writes a figure as PNG, in full or not at all."""
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=dots_per_inch, facecolor="white")
 
 
 def peer_colours(peers: Sequence[PeerSeries]) -> Colours:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dogo_fed.data.file_lists import label_below, list_images, read_rows
-from dogo_fed.data.image_files import Splits, check_image_size, dataset_from_files
+from dogo_fed.data.files.file_lists import label_below, list_images, read_rows
+from dogo_fed.data.files.image_files import Splits, check_image_size, dataset_from_files
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError, DataError
 

@@ -37,8 +37,8 @@ CACHE_FOLDER = ".dogo_fed_cache"
 CACHE_VERSION = 2
 """Raised whenever the meaning of the cached files changes."""
 MANIFEST = "manifest.json"
-CHUNK_IMAGES = 2048
-"""Images decoded between two writes to the cache."""
+_DECODED_AT_ONCE = 2048
+"""Images between two writes to the cache."""
 MOST_BYTES_WITHOUT_CACHE = 4 * 2**30
 """More pixels than these are not decoded into the memory of each process."""
 
@@ -112,7 +112,7 @@ def dataset_from_files(
 
 
 def check_image_size(name: str, image_size: int) -> None:
-    """Raises ConfigError if images of this size can't be."""
+    """Raises ConfigError if the size is below 1."""
     if image_size < 1:
         raise ConfigError(f"{name}: image_size must be at least 1, not {image_size}")
 
@@ -213,7 +213,7 @@ def _check_room(folder: Path, num_images: int, image_size: int) -> None:
 
 
 def _check_memory(entry: Path, num_images: int, image_size: int) -> None:
-    """Raises DataError if decoded images are too many to be kept in memory, for want of a cache."""
+    """Raises DataError if there is no cache and decoded images are too many for memory."""
     needed = _num_bytes(num_images, image_size)
     if needed > MOST_BYTES_WITHOUT_CACHE:
         raise DataError(
@@ -275,10 +275,10 @@ def _describe(images_NCHW: torch.Tensor) -> tuple[tuple[float, ...], tuple[float
 
 
 def _decode_chunks(files: Listing, image_size: int) -> Iterator[UInt8Array]:
-    """Yields the images of files in order, uint8, up to CHUNK_IMAGES x C x H x W."""
+    """Yields the images of files in order, uint8, up to _DECODED_AT_ONCE x C x H x W."""
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), CHUNK_IMAGES):
-            chunk = files[start : start + CHUNK_IMAGES]
+        for start in range(0, len(files), _DECODED_AT_ONCE):
+            chunk = files[start : start + _DECODED_AT_ONCE]
             paths = [one.path for one in chunk]
             yield np.stack(list(pool.map(_decode, paths, [image_size] * len(chunk))))
 

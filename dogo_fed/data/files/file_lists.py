@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dogo_fed.data.image_files import Listing, image_at
+from dogo_fed.data.files.image_files import Listing, image_at
 from dogo_fed.errors import DataError
 
 SHOWN_CHARACTERS = 80

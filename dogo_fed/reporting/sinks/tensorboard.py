@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dogo_fed.contracts import Event, PeerResult, Record, RoundReport, StepReport
+from dogo_fed.reporting.sink import Sink
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -18,7 +19,7 @@ _WHOLE_RUN = "run"
 """Folder of the events that are about no peer."""
 
 
-class TensorBoardSink:
+class TensorBoardSink(Sink):
     """A sink that writes scalars, in one folder a peer, and events as text."""
 
     def __init__(self, folder: str | os.PathLike[str], resumed_at: int | None = None) -> None:
@@ -46,9 +47,6 @@ class TensorBoardSink:
             for tag, value in scalars.items():
                 if math.isfinite(value):
                     writer.add_scalar(tag, value, step)
-
-    def flush(self) -> None:
-        """Does nothing; TensorBoard's writer flushes by itself, and a curve may lag."""
 
     def close(self) -> None:
         """Writes what is pending; a second call does nothing."""

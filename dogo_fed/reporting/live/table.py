@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dogo_fed.contracts import Event
-from dogo_fed.reporting.progress import PeerProgress, Phase, RunProgress
+from dogo_fed.reporting.live.progress import PeerProgress, Phase, RunProgress
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds, number, percent
 
 _PHASE_STYLES = {

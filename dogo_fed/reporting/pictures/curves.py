@@ -6,19 +6,17 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from dogo_fed.atomic import atomic_path
 from dogo_fed.contracts import Event, Record
-from dogo_fed.reporting import panels
-from dogo_fed.reporting.canvas import INK, MUTED, peer_colours, scale_steps
-from dogo_fed.reporting.event_marks import mark_events
-from dogo_fed.reporting.series import PeerSeries, collect_series
-from dogo_fed.reporting.time_panel import draw_time
+from dogo_fed.reporting.pictures import panels
+from dogo_fed.reporting.pictures.canvas import INK, MUTED, peer_colours, save_picture, scale_steps
+from dogo_fed.reporting.pictures.event_marks import mark_events
+from dogo_fed.reporting.pictures.series import PeerSeries, collect_series
+from dogo_fed.reporting.pictures.time_panel import draw_time
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZE_INCHES = (13.5, 8.8)
-_DOTS_PER_INCH = 140
 
 
 def draw_curves(records: Iterable[Record], path: str | os.PathLike[str], title: str) -> None:
@@ -34,9 +32,7 @@ def draw_curves(records: Iterable[Record], path: str | os.PathLike[str], title: 
         title: one line above the picture.
     """
     peers, events = collect_series(records)
-    figure = _figure(peers, events, title)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=_DOTS_PER_INCH, facecolor="white")
+    save_picture(_figure(peers, events, title), path)
 
 
 def _figure(peers: Sequence[PeerSeries], events: Sequence[Event], title: str) -> Figure:

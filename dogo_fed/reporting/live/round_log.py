@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from dogo_fed.contracts import Event, Record, RoundReport
-from dogo_fed.reporting.progress import Phase, RunProgress
+from dogo_fed.reporting.live.progress import Phase, RunProgress
 from dogo_fed.reporting.units import human_seconds, number, percent
 
 _logger = logging.getLogger(__name__)

@@ -12,10 +12,11 @@ from typing import TextIO
 from dogo_fed.atomic import write_atomic
 from dogo_fed.contracts import Record
 from dogo_fed.errors import CheckpointError
-from dogo_fed.reporting.records import record_from_json, record_to_json
+from dogo_fed.reporting.sink import Sink
+from dogo_fed.reporting.sinks.records import record_from_json, record_to_json
 
 
-class MetricsLog:
+class MetricsLog(Sink):
     """A sink that appends every record to a file; line-buffered, safe to use from several threads.
 
     A run that was killed may leave half a line at the end; opening the log removes it.
@@ -48,9 +49,6 @@ class MetricsLog:
             kept = [entry for entry in read_metrics(self._path) if _is_before(entry, step)]
             _rewrite(self._path, kept)
             self._file = self._open()
-
-    def flush(self) -> None:
-        """Does nothing; `emit` has written the line already."""
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dogo_fed.data.file_lists import Row, label_below, list_images, read_rows
-from dogo_fed.data.image_files import (
+from dogo_fed.data.files.file_lists import Row, label_below, list_images, read_rows
+from dogo_fed.data.files.image_files import (
     Listing,
     Splits,
     check_image_size,
@@ -20,7 +20,7 @@ from dogo_fed.data.image_files import (
     dataset_from_files,
     images_in,
 )
-from dogo_fed.data.image_folder import list_classes
+from dogo_fed.data.files.image_folder import list_classes
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import DataError
 
@@ -65,7 +65,9 @@ def tiny_imagenet(
         raise DataError(
             f"{folder / 'train' / strangers[0]} is of no class: wnids.txt has no {strangers[0]!r}"
         )
-    train = [one for label, wnid in enumerate(wnids) for one in _tiny_class(folder, wnid, label)]
+    train = [
+        one for label, wnid in enumerate(wnids) for one in _class(folder, f"{wnid}/images", label)
+    ]
     annotations = folder / "val" / "val_annotations.txt"
     test = _annotated(folder / "val" / "images", annotations, _label_of(wnids))
     splits = Splits(root=folder, train=train, test=test, num_classes=len(wnids))
@@ -138,10 +140,6 @@ def _check_folder(name: str, folder: Path, layout: str) -> None:
         raise DataError(
             f"{name} expects {layout}, but there is no folder {folder}; set data.options.root"
         )
-
-
-def _tiny_class(folder: Path, wnid: str, label: int) -> Listing:
-    return _class(folder, f"{wnid}/images", label)
 
 
 def _class(folder: Path, below: str, label: int) -> Listing:
