@@ -160,9 +160,7 @@ class _Gathered:
 
 
 def _rows(
-    experiment: Experiment,
-    columns: Sequence[Column],
-    finished: Iterable[tuple[Cell, RunSummary]],
+    experiment: Experiment, columns: Sequence[Column], finished: Iterable[tuple[Cell, RunSummary]]
 ) -> Iterable[Row]:
     found: dict[tuple[str, str, str, str], _Gathered] = {}
     for cell, summary in finished:
@@ -205,9 +203,7 @@ def _scores(
 
 
 def _costs(
-    experiment: Experiment,
-    columns: Sequence[Column],
-    finished: Sequence[tuple[Cell, RunSummary]],
+    experiment: Experiment, columns: Sequence[Column], finished: Sequence[tuple[Cell, RunSummary]]
 ) -> Iterable[Cost]:
     for peers in experiment.peers:
         for data in experiment.data:

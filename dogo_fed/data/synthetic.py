@@ -17,11 +17,7 @@ FADE = 160
 
 
 def synthetic(
-    size: int = 512,
-    test_size: int = 128,
-    image_size: int = 16,
-    num_classes: int = 4,
-    seed: int = 0,
+    size: int = 512, test_size: int = 128, image_size: int = 16, num_classes: int = 4, seed: int = 0
 ) -> DataSet:
     """Returns striped RGB images; class i is image i modulo num_classes.
 

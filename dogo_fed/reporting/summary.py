@@ -106,14 +106,7 @@ def summary_table(summary: RunSummary) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("peer", "backbone", "objective"):
         table.add_column(heading, no_wrap=True)
-    for heading in (
-        "params",
-        _KNN,
-        "gain",
-        "linear",
-        "SSL loss",
-        "mutual KL",
-    ):
+    for heading in ("params", _KNN, "gain", "linear", "SSL loss", "mutual KL"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("steps", justify="right", no_wrap=True)
     table.add_column("state", style="dim", no_wrap=True)

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 
 from dogo_fed.evaluation.corruptions.sampling import (
+    Draws,
     at,
     disk_kernel,
     filtered,
@@ -31,21 +31,17 @@ _ZOOM = (0.08, 0.14, 0.2, 0.27, 0.35)
 _ZOOM_READINGS = 9
 
 
-def defocus_blur(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def defocus_blur(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Convolves with a disk, the image of a point that is out of focus."""
     return filtered(images_BCHW, disk_kernel(at(_RADIUS, severity) * images_BCHW.shape[-1]))
 
 
-def glass_blur(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def glass_blur(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Blurs, lets every pixel look at a random neighbour a few times, and blurs again."""
     size = images_BCHW.shape[-1]
     reach = max(1, round(at(_GLASS_REACH, severity) * size))
     kernel = gaussian_kernel(at(_GLASS_SIGMA, severity) * size)
-    draw_BI2HW = uniform(generators, max(_GLASS_ITERATIONS), 2, size, size)
+    draw_BI2HW = uniform(draws, max(_GLASS_ITERATIONS), 2, size, size)
     shift_BI2HW = (draw_BI2HW * (2 * reach + 1)).floor().long().clamp_max(2 * reach) - reach
     line = torch.arange(size)
     blurred_BCHW = filtered(images_BCHW, kernel)
@@ -58,17 +54,13 @@ def glass_blur(
     return filtered(blurred_BCHW, kernel)
 
 
-def motion_blur(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def motion_blur(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Smears along a line in a random direction."""
-    angle_B = math.pi * uniform(generators)
+    angle_B = math.pi * uniform(draws)
     return streaked(images_BCHW, at(_MOTION, severity) * images_BCHW.shape[-1], angle_B)
 
 
-def zoom_blur(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def zoom_blur(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Takes the mean over magnifications from 1 upwards, as if zooming while the shutter is open."""
     grid_HW2 = place_grid(images_BCHW.shape[-1])
     most = at(_ZOOM, severity)

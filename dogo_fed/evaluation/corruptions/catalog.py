@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import torch
 
 from dogo_fed.evaluation.corruptions import blur, digital, noise, weather
+from dogo_fed.evaluation.corruptions.sampling import Draws
 
-Corruption: TypeAlias = Callable[[torch.Tensor, int, Sequence[torch.Generator]], torch.Tensor]
+Corruption: TypeAlias = Callable[[torch.Tensor, int, Draws], torch.Tensor]
 """Takes images (float, 0..1, B x C x H x W), a severity from 1 to 5 and a generator per image.
 
 Returns images of the same shape, not necessarily within 0..1. Draws do not depend on the severity,

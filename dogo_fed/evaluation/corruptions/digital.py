@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
-from dogo_fed.evaluation.corruptions.sampling import at, looked_up, place_grid, uniform
+from dogo_fed.evaluation.corruptions.sampling import Draws, at, looked_up, place_grid, uniform
 
 _CONTRAST = (0.75, 0.6, 0.45, 0.3, 0.18)
 _ELASTIC = (0.03, 0.045, 0.06, 0.08, 0.1)
@@ -34,28 +33,22 @@ _CHROMA = (
 ) + (99,) * 32  # fmt: skip
 
 
-def contrast(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def contrast(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Moves every pixel towards its channel's mean over the image."""
     mean_BC11 = images_BCHW.mean(dim=(2, 3), keepdim=True)
     return mean_BC11 + at(_CONTRAST, severity) * (images_BCHW - mean_BC11)
 
 
-def elastic_transform(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def elastic_transform(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Warps smoothly: a coarse grid of random displacements, enlarged with cubic splines."""
     size = images_BCHW.shape[-1]
-    coarse = 2.0 * uniform(generators, 2, _ELASTIC_POINTS, _ELASTIC_POINTS) - 1.0
+    coarse = 2.0 * uniform(draws, 2, _ELASTIC_POINTS, _ELASTIC_POINTS) - 1.0
     shift_B2HW = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)
     places_BHW2 = place_grid(size) + 2.0 * at(_ELASTIC, severity) * shift_B2HW.movedim(1, -1)
     return looked_up(images_BCHW, places_BHW2)
 
 
-def pixelate(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def pixelate(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Makes the picture smaller by area means, and larger again by repeating pixels."""
     size = images_BCHW.shape[-1]
     smaller = max(1, round(at(_PIXELATE, severity) * size))
@@ -63,9 +56,7 @@ def pixelate(
     return F.interpolate(small, size=(size, size), mode="nearest-exact")
 
 
-def jpeg_compression(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def jpeg_compression(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Does what JPEG loses: rounds the cosine transform of 8 x 8 blocks in luma and chroma.
 
     Without subsampling of the colours. Entropy coding loses nothing and is left out.
@@ -99,8 +90,7 @@ _YCC_TO_RGB = (
 
 
 def _mixed(
-    images_BCHW: torch.Tensor,
-    change: tuple[tuple[tuple[float, ...], ...], tuple[float, ...]],
+    images_BCHW: torch.Tensor, change: tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]
 ) -> torch.Tensor:
     """Returns the channels mixed by a 3 x 3 matrix, and shifted."""
     matrix, shift = change

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
+
+Draws: TypeAlias = Sequence[torch.Generator]
+"""A random generator for each image, so that its neighbours in the batch do not matter."""
 
 
 def at(table: Sequence[float], severity: int) -> float:
@@ -16,14 +20,14 @@ def at(table: Sequence[float], severity: int) -> float:
     return table[severity - 1]
 
 
-def normal(generators: Sequence[torch.Generator], *shape: int) -> torch.Tensor:
+def normal(draws: Draws, *shape: int) -> torch.Tensor:
     """Returns standard normal numbers, B x shape; image b's come from its own generator."""
-    return torch.stack([torch.randn(shape, generator=one) for one in generators])
+    return torch.stack([torch.randn(shape, generator=one) for one in draws])
 
 
-def uniform(generators: Sequence[torch.Generator], *shape: int) -> torch.Tensor:
+def uniform(draws: Draws, *shape: int) -> torch.Tensor:
     """Returns uniform numbers in 0..1, B x shape; image b's come from its own generator."""
-    return torch.stack([torch.rand(shape, generator=one) for one in generators])
+    return torch.stack([torch.rand(shape, generator=one) for one in draws])
 
 
 def filtered(images_BCHW: torch.Tensor, kernel_KK: torch.Tensor) -> torch.Tensor:
@@ -69,9 +73,7 @@ def looked_up(images_BCHW: torch.Tensor, places_BHW2: torch.Tensor) -> torch.Ten
 
 
 def mean_over(
-    images_BCHW: torch.Tensor,
-    number: int,
-    places: Callable[[float], torch.Tensor],
+    images_BCHW: torch.Tensor, number: int, places: Callable[[float], torch.Tensor]
 ) -> torch.Tensor:
     """Returns the mean of `number` readings; `places(t)` gives those of time t from -0.5 to 0.5."""
     total = torch.zeros_like(images_BCHW)
@@ -86,24 +88,20 @@ def streaked(images_BCHW: torch.Tensor, length: float, angle_B: torch.Tensor) ->
     grid_HW2 = place_grid(size)
     step_B2 = torch.stack([angle_B.cos(), angle_B.sin()], dim=1) * (2 * length / size)
     return mean_over(
-        images_BCHW,
-        2 * math.ceil(length) + 1,
-        lambda t: grid_HW2 + t * step_B2[:, None, None, :],
+        images_BCHW, 2 * math.ceil(length) + 1, lambda t: grid_HW2 + t * step_B2[:, None, None, :]
     )
 
 
-def fractal_noise(
-    generators: Sequence[torch.Generator], size: int, persistence: float
-) -> torch.Tensor:
+def fractal_noise(draws: Draws, size: int, persistence: float) -> torch.Tensor:
     """Returns cloudy noise, B x size x size, from 0 to 1 in every image.
 
     A sum of random grids of 2, 3, 5, 9... points a side, enlarged smoothly, each weaker than the
     coarser one by `persistence`.
     """
-    total = torch.zeros(len(generators), 1, size, size)
+    total = torch.zeros(len(draws), 1, size, size)
     points, weight = 2, 1.0
     while points <= size:
-        grid = uniform(generators, 1, points, points)
+        grid = uniform(draws, 1, points, points)
         total += weight * F.interpolate(
             grid, size=(size, size), mode="bilinear", align_corners=True
         )

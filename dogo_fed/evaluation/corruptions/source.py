@@ -31,9 +31,9 @@ def corrupt(
     check_corruption(name, severity)
     if severity == 0:
         return images_BCHW
-    generators = [seeding.generator(seed, "corruption", name, int(i)) for i in ids_B.tolist()]
+    draws = [seeding.generator(seed, "corruption", name, int(i)) for i in ids_B.tolist()]
     with torch.no_grad():
-        changed_BCHW = CORRUPTIONS[name](images_BCHW.float() / 255.0, severity, generators)
+        changed_BCHW = CORRUPTIONS[name](images_BCHW.float() / 255.0, severity, draws)
         return changed_BCHW.clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
 
 

@@ -8,12 +8,11 @@ The paper overlays photographs of frost; these have none, so frost is drawn as b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
-from dogo_fed.evaluation.corruptions.sampling import at, fractal_noise, streaked, uniform
+from dogo_fed.evaluation.corruptions.sampling import Draws, at, fractal_noise, streaked, uniform
 
 _SNOW_FLAKES = (0.02, 0.035, 0.055, 0.08, 0.11)
 """Share of the cells of the flake grid that hold one."""
@@ -30,14 +29,12 @@ _FOG_PERSISTENCE = 0.6
 _BRIGHTER = (0.1, 0.17, 0.24, 0.32, 0.4)
 
 
-def snow(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def snow(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Lightens the picture and adds flakes that fall in one slanting direction per image."""
     size = images_BCHW.shape[-1]
-    angle_B = math.pi * (0.25 + 0.5 * uniform(generators))
+    angle_B = math.pi * (0.25 + 0.5 * uniform(draws))
     cells = min(size, _SNOW_CELLS)
-    draw_B1HW = uniform(generators, 1, cells, cells)
+    draw_B1HW = uniform(draws, 1, cells, cells)
     flakes_B1HW = (draw_B1HW > 1 - at(_SNOW_FLAKES, severity)).float()
     flakes_B1HW = F.interpolate(
         flakes_B1HW, size=(size, size), mode="bilinear", align_corners=False
@@ -49,11 +46,9 @@ def snow(
     return lighter_BCHW + flakes_B1HW
 
 
-def frost(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def frost(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Covers the picture partly with bright bluish veins."""
-    ice_BHW = fractal_noise(generators, images_BCHW.shape[-1], persistence=0.8)
+    ice_BHW = fractal_noise(draws, images_BCHW.shape[-1], persistence=0.8)
     veins_B1HW = (1.0 - (2.0 * ice_BHW - 1.0).abs()).square()[:, None]
     colour = torch.tensor(_FROST_COLOUR)
     channels = images_BCHW.shape[1]
@@ -61,19 +56,15 @@ def frost(
     return torch.lerp(images_BCHW, veins_B1HW * tint_C11, at(_FROST, severity))
 
 
-def fog(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def fog(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Mixes the picture with clouds of fractal noise, half bright and half cloud."""
-    clouds_BHW = fractal_noise(generators, images_BCHW.shape[-1], _FOG_PERSISTENCE)
+    clouds_BHW = fractal_noise(draws, images_BCHW.shape[-1], _FOG_PERSISTENCE)
     fog_B1HW = (0.5 + 0.5 * clouds_BHW)[:, None]
     thickness = at(_FOG, severity)
     return (images_BCHW + thickness * fog_B1HW) / (1.0 + thickness)
 
 
-def brightness(
-    images_BCHW: torch.Tensor, severity: int, generators: Sequence[torch.Generator]
-) -> torch.Tensor:
+def brightness(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.Tensor:
     """Raises the value (of hue, saturation, value) of every pixel; black becomes grey."""
     value_B1HW = images_BCHW.amax(dim=1, keepdim=True)
     raised_B1HW = (value_B1HW + at(_BRIGHTER, severity)).clamp_max(1.0)

@@ -21,16 +21,7 @@ INK = "#1f2933"
 MUTED = "#66727f"
 _GRID = "#e6eaee"
 # Dark enough on white, and told apart by most colour-blind readers in this order.
-_PALETTE = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#a8428c",
-    "#d99a00",
-    "#3fa9e0",
-    "#7a4b2a",
-    "#5b5f66",
-)
+_PALETTE = ("#0072b2", "#d55e00", "#009e73", "#a8428c", "#d99a00", "#3fa9e0", "#7a4b2a", "#5b5f66")
 
 
 def save_picture(figure: Figure, path: str | os.PathLike[str], dots_per_inch: int = 140) -> None:
@@ -99,11 +90,7 @@ def draw_smoothed(axes: Axes, steps_S: FloatArray, values_S: FloatArray, colour:
     if window > 1:
         axes.plot(thinned(steps_S), thinned(values_S), color=colour, alpha=0.2, linewidth=0.8)
     axes.plot(
-        thinned(steps_S),
-        thinned(smoothed(values_S, window)),
-        color=colour,
-        linewidth=2.0,
-        zorder=3,
+        thinned(steps_S), thinned(smoothed(values_S, window)), color=colour, linewidth=2.0, zorder=3
     )
 
 
