@@ -290,7 +290,7 @@ def main() -> None:
         f"batch_size={arguments.batch_size}",
         f"steps={arguments.steps}",
         f"steps_per_round={arguments.steps}",  # so that nobody evaluates on the way
-        "host=grpc",
+        "host=processes",
         "threads_per_peer=1",
         "eval.linear=false",
         "recovery.max_restarts=0",

@@ -7,6 +7,7 @@ import sys
 from clients.peer.run import run_assignment
 from dogo_fed.assignment import Assignment
 from dogo_fed.errors import ConfigError
+from dogo_fed.exit_status import EXIT_UNUSABLE, say
 
 
 def main() -> int:
@@ -14,8 +15,7 @@ def main() -> int:
     try:
         assignment = Assignment.from_json(sys.stdin.read())
     except ConfigError as error:
-        sys.stderr.write(f"dogo-fed: {error}\n")
-        return 2
+        return say(error, EXIT_UNUSABLE)
     ending = run_assignment(assignment)
     if ending.message:
         sys.stderr.write(f"{ending.message}\n")

@@ -41,13 +41,13 @@ class Host(enum.Enum):
     """Where the peers of a run live.
 
     LOCAL: in this process, one after the other in lock-step: the reference.
-    GRPC: one process per peer on this machine.
+    PROCESSES: one process per peer on this machine.
     RAY: one Ray actor per peer, on this machine or a cluster.
     FLOWER: where Flower's nodes are: an actor per peer in simulation, a site's own process in deployment.
     """
 
     LOCAL = "local"
-    GRPC = "grpc"
+    PROCESSES = "processes"
     RAY = "ray"
     FLOWER = "flower"
 

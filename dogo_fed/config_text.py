@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,18 @@ import yaml
 from dogo_fed.config import PeerConfig, RunConfig
 from dogo_fed.errors import ConfigError
 from dogo_fed.plain import from_plain, to_plain
+
+logger = logging.getLogger(__name__)
+
+
+_FORMER_HOSTS = {"grpc": "processes"}
+"""Hosts that had another name, in command lines and in the config.yaml of earlier runs."""
+
+
+@functools.cache  # said once
+def _hint_at_former_host(name: str) -> None:
+    former = next(old for old, new in _FORMER_HOSTS.items() if new == name)
+    logger.warning("host=%s is called host=%s now, and means the same", former, name)
 
 
 def to_mapping(config: RunConfig) -> dict[str, Any]:
@@ -33,6 +47,9 @@ def from_mapping(content: Mapping[str, Any]) -> RunConfig:
         ConfigError: an unknown key, a wrong type or an impossible value; the message names the key.
     """
     content = dict(content)
+    if content.get("host") in _FORMER_HOSTS:
+        content["host"] = _FORMER_HOSTS[content["host"]]
+        _hint_at_former_host(content["host"])
     peers = content.pop("peers", None)
     if not isinstance(peers, Mapping):
         raise ConfigError(f"peers must be a mapping of names to settings, not {peers!r}")

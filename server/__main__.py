@@ -1,4 +1,4 @@
-"""The command `dogo-fed`, also as `python -m server`: a verb, then Hydra overrides."""
+"""The command `dogo-fed`, also as `python -m server`: a command, then Hydra overrides."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from dogo_fed.errors import ConfigError
+from dogo_fed.exit_status import EXIT_UNUSABLE, say
 from dogo_fed.packages import check_packages
 from dogo_fed.process_setup import keep_freed_memory
-from server.exit_status import EXIT_UNUSABLE, say
 
-VERBS = {
+COMMANDS = {
     "train": ("server.commands.train:main", "pre-train peers that teach each other"),
     "flower": (
         "server.commands.flower:main",
@@ -32,7 +32,7 @@ VERBS = {
 
 
 def main() -> None:
-    """Runs the verb in `sys.argv[1]`; the rest of the command line is Hydra's."""
+    """Runs the command in `sys.argv[1]`; the rest of the command line is Hydra's."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(_usage())
@@ -40,26 +40,26 @@ def main() -> None:
     if arguments[0] == "--version":
         sys.stdout.write(f"dogo-fed {_version()}\n")
         return
-    if arguments[0] not in VERBS:
-        sys.stderr.write(f"dogo-fed: there is no verb {arguments[0]!r}\n\n{_usage()}")
+    if arguments[0] not in COMMANDS:
+        sys.stderr.write(f"dogo-fed: there is no command {arguments[0]!r}\n\n{_usage()}")
         sys.exit(EXIT_UNUSABLE)
     try:
         check_packages()
     except ConfigError as error:
         sys.exit(say(error, EXIT_UNUSABLE))
     keep_freed_memory()
-    module_name, _, name = VERBS[arguments[0]][0].partition(":")
-    verb: Callable[[], None] = getattr(import_module(module_name), name)
+    module_name, _, name = COMMANDS[arguments[0]][0].partition(":")
+    command: Callable[[], None] = getattr(import_module(module_name), name)
     sys.argv = [f"dogo-fed {arguments[0]}", *arguments[1:]]
-    verb()
+    command()
 
 
 def _usage() -> str:
-    verbs = "\n".join(f"  {verb:<8} {what}" for verb, (_, what) in VERBS.items())
+    commands = "\n".join(f"  {name:<8} {what}" for name, (_, what) in COMMANDS.items())
     return (
-        "usage: dogo-fed VERB [key=value ...]\n\n"
-        f"{verbs}\n\n"
-        "every verb takes Hydra overrides (seed=3 peers=trio), --help lists all settings,\n"
+        "usage: dogo-fed COMMAND [key=value ...]\n\n"
+        f"{commands}\n\n"
+        "every command takes Hydra overrides (seed=3 peers=trio), --help lists all settings,\n"
         "--cfg job prints the composed configuration, -m runs several (-m seed=1,2,3)\n"
     )
 

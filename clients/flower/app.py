@@ -84,9 +84,9 @@ def _forward(message: Message, context: Context) -> Message:
 
 def _ask_actor(body: bytes, lease_s: float) -> pb.HostReply:
     # Imported here: a site's ClientApp needs no Ray, and starts once per message.
-    from clients.flower.simulation import ActorForwarder
+    from clients.flower.simulation import forward
 
-    return ActorForwarder().forward(pb.HostRequest.FromString(body), lease_s)
+    return forward(pb.HostRequest.FromString(body), lease_s)
 
 
 def _ask_site(body: bytes, context: Context) -> pb.HostReply:

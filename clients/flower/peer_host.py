@@ -40,7 +40,7 @@ _END_WAIT_S = 20.0
 _TAKE_OVER_WITHIN_S = 0.5
 _LONGEST_HOLD_S = 20.0
 _TURN_MARGIN_S = 300.0
-_ASK_EVERY_S = 2.0
+_POLL_S = 2.0
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 
@@ -251,7 +251,7 @@ class _Job:
             self._is_waiting = not self._may_go_on()
             self._changed.notify_all()
         deadline_s = time.monotonic() + self._turn_timeout_s
-        while not self._has_turn(_ASK_EVERY_S) and time.monotonic() < deadline_s:
+        while not self._has_turn(_POLL_S) and time.monotonic() < deadline_s:
             if is_stop_wanted():
                 self._is_stop_asked = True
         with self._changed:

@@ -26,70 +26,70 @@ _ANSWER_WITHIN_S = 2.0
 _NO_WAIT_S = 0.05
 
 
-class ActorForwarder:
-    """Finds, makes and ends the actors."""
+def forward(request: pb.HostRequest, lease_s: float) -> pb.HostReply:
+    """Returns the reply of the peer's actor, or a reply that says why it cannot answer.
 
-    def forward(self, request: pb.HostRequest, lease_s: float) -> pb.HostReply:
-        """Returns the reply of the peer's actor, or says in its place what is the matter with it.
+    Args:
+        request: for the peer that it names; one with an assignment makes the actor.
+        lease_s: a new actor ends itself when it has had no message for so long.
+    """
+    name = f"{request.run_id}/{request.peer}/{request.start}"
+    try:
+        if request.assignment:
+            actor = _make(name, Assignment.from_json(request.assignment), lease_s)
+        else:
+            actor = ray.get_actor(name, namespace=NAMESPACE)
+    except DogoError as error:
+        return _unfit(str(error))
+    except ValueError:
+        return pb.HostReply(state=pb.UNKNOWN, message=f"there is no actor {name!r} (any more)")
+    return _ask(actor, request, name)
 
-        Args:
-            request: for the peer that it names; one with an assignment makes the actor.
-            lease_s: a new actor ends itself when it has had no message for so long.
-        """
-        name = f"{request.run_id}/{request.peer}/{request.start}"
-        try:
-            if request.assignment:
-                actor = self._make(name, Assignment.from_json(request.assignment), lease_s)
-            else:
-                actor = ray.get_actor(name, namespace=NAMESPACE)
-        except DogoError as error:
-            return _unfit(str(error))
-        except ValueError:
-            return pb.HostReply(state=pb.UNKNOWN, message=f"there is no actor {name!r} (any more)")
-        return self._ask(actor, request, name)
 
-    def _ask(self, actor: Any, request: pb.HostRequest, name: str) -> pb.HostReply:
-        within_s = _NO_WAIT_S if request.assignment else request.hold_s + _ANSWER_WITHIN_S
-        within_s += CLOSE_WITHIN_S if request.close else 0.0
-        body = actor.handle.remote(request.SerializeToString())
-        try:
-            reply = ray.get(body, timeout=within_s)
-        except GetTimeoutError:
-            return self._silent(request)
-        except RayTaskError as error:
-            return _unfit(str(error).strip().splitlines()[-1])
-        except RayError as error:
-            first_line = str(error).strip().splitlines()[0]
-            return pb.HostReply(state=pb.UNKNOWN, message=f"its actor {name!r} died: {first_line}")
-        finally:
-            if request.close:
-                ray.kill(actor, no_restart=True)
-        if not reply:
-            return pb.HostReply(state=pb.AWAY, message="its process is starting")
-        return pb.HostReply.FromString(reply)
+def _ask(actor: Any, request: pb.HostRequest, name: str) -> pb.HostReply:
+    within_s = _NO_WAIT_S if request.assignment else request.hold_s + _ANSWER_WITHIN_S
+    within_s += CLOSE_WITHIN_S if request.close else 0.0
+    body = actor.handle.remote(request.SerializeToString())
+    try:
+        reply = ray.get(body, timeout=within_s)
+    except GetTimeoutError:
+        return _silent(request)
+    except RayTaskError as error:
+        return _unfit(str(error).strip().splitlines()[-1])
+    except RayError as error:
+        first_line = str(error).strip().splitlines()[0]
+        return pb.HostReply(state=pb.UNKNOWN, message=f"its actor {name!r} died: {first_line}")
+    finally:
+        if request.close:
+            ray.kill(actor, no_restart=True)
+    if not reply:
+        return pb.HostReply(state=pb.AWAY, message="its process is starting")
+    return pb.HostReply.FromString(reply)
 
-    def _silent(self, request: pb.HostRequest) -> pb.HostReply:
-        """Returns what it means that an actor does not answer: it does so as soon as it has its place."""
-        if request.assignment and _share(Assignment.from_json(request.assignment)) > 0:
-            return pb.HostReply(state=pb.NO_ROOM, message=f"there is no GPU for it; {room()}")
-        return pb.HostReply(state=pb.AWAY, message="its process does not answer")
 
-    def _make(self, name: str, assignment: Assignment, lease_s: float) -> Any:
-        threads = from_mapping(assignment.config).threads_per_peer
-        return (
-            ray.remote(HostActor)
-            .options(
-                name=name,
-                namespace=NAMESPACE,
-                lifetime="detached",
-                get_if_exists=True,
-                num_cpus=0,
-                num_gpus=_share(assignment),
-                max_restarts=0,
-                runtime_env={"env_vars": thread_environment(threads)},
-            )
-            .remote(lease_s)
+def _silent(request: pb.HostRequest) -> pb.HostReply:
+    """Returns what it means that an actor does not answer: it does so as soon as it has its place."""
+    if request.assignment and _share(Assignment.from_json(request.assignment)) > 0:
+        return pb.HostReply(state=pb.NO_ROOM, message=f"there is no GPU for it; {room()}")
+    return pb.HostReply(state=pb.AWAY, message="its process does not answer")
+
+
+def _make(name: str, assignment: Assignment, lease_s: float) -> Any:
+    threads = from_mapping(assignment.config).threads_per_peer
+    return (
+        ray.remote(HostActor)
+        .options(
+            name=name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            num_gpus=_share(assignment),
+            max_restarts=0,
+            runtime_env={"env_vars": thread_environment(threads)},
         )
+        .remote(lease_s)
+    )
 
 
 def _share(assignment: Assignment) -> float:

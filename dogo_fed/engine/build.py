@@ -16,6 +16,7 @@ from dogo_fed.config import ComponentConfig, PeerConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.augment import build_augmentation
 from dogo_fed.data.source import DataSet
+from dogo_fed.engine.catalog import OPTIMIZERS
 from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.evaluation import evaluation_mode
@@ -23,12 +24,6 @@ from dogo_fed.models.catalog import BACKBONES
 from dogo_fed.objectives.base import Objective
 from dogo_fed.objectives.catalog import OBJECTIVES
 from dogo_fed.storage.peer_folder import PeerFolder
-
-OPTIMIZERS = {
-    "adam": "torch.optim:Adam",
-    "adamw": "torch.optim:AdamW",
-    "sgd": "torch.optim:SGD",
-}
 
 
 def fix_numerics(threads: int) -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -12,14 +11,12 @@ import torch
 
 from dogo_fed import seeding
 from dogo_fed.contracts import PeerId, SimilarityDistribution
+from dogo_fed.data.augment import Augmentation
 from dogo_fed.data.roles import StepImages
 from dogo_fed.errors import TrainingError
 from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
 from dogo_fed.objectives.mutual import Reduction
 from dogo_fed.objectives.similarity import log_similarity_distribution, negative_entropy
-
-Augmentation = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""uint8 images N x C x H x W to two normalised float views; draws from torch's default generators."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

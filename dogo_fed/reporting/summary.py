@@ -66,7 +66,7 @@ def build_summary(
     Args:
         run_id: the run.
         seed: the run's seed.
-        host: what ran it, e.g. "local", "ray", "grpc", "flower".
+        host: what ran it, e.g. "local", "processes", "ray", "flower".
         steps: steps of the run.
         wall_s: from start to end, in seconds.
         exchange_enabled: False for a run in which the peers learn alone.

@@ -44,7 +44,7 @@ def prepare(
             f"eval.knn_k={config.eval.knn_k} neighbours are more than the {num_labelled} labelled "
             f"training images of {config.data.name}"
         )
-    if config.host in (Host.LOCAL, Host.GRPC):  # elsewhere, each peer's own node decides
+    if config.host in (Host.LOCAL, Host.PROCESSES):  # elsewhere, each peer's own node decides
         resolve_device(config.device)
     for peer_id in run.peer_ids:
         run.build_peer(peer_id, resolve_device("cpu"))

@@ -1,11 +1,18 @@
-"""The per-run secret that every call carries."""
+"""The secret that every call carries, and its check: of a run at the coordinator, of a site at its peer."""
 
 from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Iterable
 
 METADATA_KEY = "dogo-run-secret"
+
+
+def is_carried(secret: str, key: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+    """Whether the metadata of a call has the secret under this key."""
+    theirs = dict(metadata or ()).get(key, "")
+    return isinstance(theirs, str) and is_same_secret(secret, theirs)
 
 
 def new_secret() -> str:

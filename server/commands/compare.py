@@ -13,13 +13,13 @@ from dogo_fed.compare.report import to_markdown, write_comparison
 from dogo_fed.compare.standing import Standing, finished_summary, standing_of
 from dogo_fed.compare.variants_picture import draw_variants
 from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
+from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from dogo_fed.reporting.units import human_seconds
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.stop_signal import stop_on_signal
 from server.comparison.cell_loop import CellLoop, CellRunner
 from server.comparison.process_cells import ProcessCells, default_jobs, visible_gpus
 from server.comparison.request import ComparisonRequest, preset_names, request_comparison
-from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from server.process_tree import own_processes
 from server.terminal_log import log_to_terminal
 

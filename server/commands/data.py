@@ -15,7 +15,7 @@ from dogo_fed.atomic import atomic_path
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError, DogoError
-from server.exit_status import EXIT_UNUSABLE, say
+from dogo_fed.exit_status import EXIT_UNUSABLE, say
 
 _NUM_SAMPLES = 64
 _SAMPLES_PER_ROW = 16

@@ -17,6 +17,7 @@ from dogo_fed.engine.build import fix_numerics
 from dogo_fed.errors import CheckpointError, ConfigError, DataError, DogoError
 from dogo_fed.evaluation.protocols import protocol_title
 from dogo_fed.evaluation.subject import Subject
+from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from dogo_fed.reporting import scores_table, write_sheet
 from dogo_fed.run.evaluate import (
     FOLDER,
@@ -33,7 +34,6 @@ from server.commands.evaluation_request import (
     check_evaluation,
     request_from_omegaconf,
 )
-from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from server.terminal_log import log_to_terminal
 
 

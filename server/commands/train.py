@@ -16,8 +16,8 @@ from configs.compose import check_overrides, from_omegaconf
 from configs.resume import resumed
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
+from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from dogo_fed.reporting import print_summary, was_stopped
-from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from server.hosts.launch import launch
 from server.terminal_log import log_to_terminal
 

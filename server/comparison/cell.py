@@ -13,10 +13,10 @@ from typing import Any
 from dogo_fed.config_text import from_mapping
 from dogo_fed.engine.build import fix_numerics
 from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
+from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting import was_stopped
 from dogo_fed.run.evaluate import evaluate_run
-from server.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE
 from server.hosts.launch import launch
 from server.terminal_log import log_to_terminal
 

@@ -17,9 +17,9 @@ from dogo_fed.compare.comparison import CellReport
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.compare.standing import Standing, finished_summary, missing_protocols, standing_of
 from dogo_fed.config_text import to_mapping
+from dogo_fed.exit_status import EXIT_STOPPED
 from dogo_fed.reporting.units import human_seconds
 from server.comparison.cell import CellJob
-from server.exit_status import EXIT_STOPPED
 from server.hosts.watch import Overdue, Watch, Watchable
 
 _POLL_S = 0.2

@@ -10,10 +10,10 @@ from ray.exceptions import GetTimeoutError, RayError, TaskCancelledError
 from clients.ray.room import gpus_per_peer, live_nodes
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.config import RunConfig
+from dogo_fed.exit_status import EXIT_STOPPED
 from dogo_fed.process_setup import thread_environment
 from server.comparison.cell import CellJob, run_cell
 from server.comparison.cell_loop import CellEnding, newest_of, signs_of_life
-from server.exit_status import EXIT_STOPPED
 
 _AT_MOST = 1000
 _GET_WITHIN_S = 60.0

@@ -242,7 +242,7 @@ def _compose_runs(
             config = compose_run(
                 [f"peers={peers}", f"data={data}", *_merged(["host=local"], overrides)]
             )
-            if config.host not in (Host.LOCAL, Host.GRPC):
+            if config.host not in (Host.LOCAL, Host.PROCESSES):
                 raise ConfigError(
                     f"host={config.host.value} is not for comparisons: the cells run side by side, each "
                     "with all its peers in one process (host=local), with the same numbers; runner=ray "

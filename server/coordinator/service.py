@@ -27,7 +27,7 @@ from dogo_fed.wire.dogo_pb2_grpc import (
     CoordinationServicer,
     add_CoordinationServicer_to_server,
 )
-from dogo_fed.wire.secret import METADATA_KEY, is_same_secret, new_secret
+from dogo_fed.wire.secret import METADATA_KEY, is_carried, new_secret
 from server.coordinator.calls import CoordinatorCalls
 
 logger = logging.getLogger(__name__)
@@ -151,9 +151,7 @@ class _SecretCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
     ) -> Any:
-        metadata = dict(handler_call_details.invocation_metadata or ())
-        theirs = metadata.get(METADATA_KEY, "")
-        if isinstance(theirs, str) and is_same_secret(self._secret, theirs):
+        if is_carried(self._secret, METADATA_KEY, handler_call_details.invocation_metadata):
             return await continuation(handler_call_details)
         return self._refuse
 

@@ -117,13 +117,13 @@ class FlowerFleet:
             ExchangeError: Flower has not taken messages for too long.
         """
         until_s = time.monotonic() + seconds
-        looks_s = _POLL_DEPLOYMENT_S if self._is_deployment else _POLL_SIMULATION_S
+        poll_s = _POLL_DEPLOYMENT_S if self._is_deployment else _POLL_SIMULATION_S
         while True:
             self._turn()
             left_s = until_s - time.monotonic()
             if left_s <= 0:
                 return
-            time.sleep(min(looks_s, left_s))
+            time.sleep(min(poll_s, left_s))
 
     def release(self) -> None:
         """Waits until every peer's process has been told to end, but not for ever."""

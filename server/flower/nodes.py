@@ -16,7 +16,7 @@ from dogo_fed.errors import PlacementError
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 0.2
+_POLL_S = 0.2
 _HELLO_WITHIN_S = 60.0
 
 
@@ -69,7 +69,7 @@ def find_nodes(
             )
         if stop_requested():
             raise PlacementError("the run was stopped before every peer had a node")
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_POLL_S)
 
 
 class _Search:

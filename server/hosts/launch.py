@@ -62,6 +62,6 @@ def _supervise(
 
 _HOSTS: dict[Host, RunHost] = {
     Host.LOCAL: run_local,
-    Host.GRPC: _run_processes,
+    Host.PROCESSES: _run_processes,
     Host.RAY: _run_ray,
 }

@@ -1,4 +1,4 @@
-"""Host "grpc": one process per peer on this machine."""
+"""Host "processes": one process per peer on this machine."""
 
 from __future__ import annotations
 

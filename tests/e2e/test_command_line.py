@@ -159,7 +159,7 @@ def test_data_says_what_all_sites_must_share(tmp_path: Path) -> None:
 def test_peers_that_exchange_nothing_run_side_by_side(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     short = [part for part in SHORT if part != "host=local"]
-    dogo_fed("train", *short, "host=grpc", "exchange.enabled=false", f"run_dir={run_dir}")
+    dogo_fed("train", *short, "host=processes", "exchange.enabled=false", f"run_dir={run_dir}")
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["exchange"]["bytes_up_per_step"] == 0
     assert all(peer["mutual_kl"] == 0 for peer in summary["peers"].values())
@@ -182,7 +182,7 @@ def test_own_backbone_and_data_by_import_path(tmp_path: Path) -> None:
     )
     run_dir = tmp_path / "run"
     dogo_fed(
-        "train", *[p for p in SHORT if not p.startswith(("data=", "host="))], "host=grpc",
+        "train", *[p for p in SHORT if not p.startswith(("data=", "host="))], "host=processes",
         "data=own", "data.name=my_things:data", "+data.options.size=90",
         "backbone@peers.wide.backbone=own", "peers.wide.backbone.name=my_things:Net",
         "+peers.wide.backbone.options.width=6",

@@ -65,7 +65,7 @@ def resume_and_compare(run_dir: Path, uninterrupted: dict[str, str]) -> None:
 
 
 def test_killed_at_a_random_step(uninterrupted: dict[str, str], tmp_path: Path) -> None:
-    kill_whole_run(tmp_path / "run", "grpc", step=random.Random(0).randrange(1, 40))
+    kill_whole_run(tmp_path / "run", "processes", step=random.Random(0).randrange(1, 40))
     resume_and_compare(tmp_path / "run", uninterrupted)
 
 
@@ -73,7 +73,7 @@ def test_peers_of_a_killed_launcher_leave_by_themselves(
     uninterrupted: dict[str, str], tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    process = start("train", *RUN, "host=grpc", "exchange.reconnect_s=2", f"run_dir={run_dir}")
+    process = start("train", *RUN, "host=processes", "exchange.reconnect_s=2", f"run_dir={run_dir}")
     try:
         wait_for_step(run_dir, 12, process)
         peers = list(peer_pids(run_dir).values())
@@ -89,7 +89,7 @@ def test_peers_of_a_killed_launcher_leave_by_themselves(
 def test_killed_at_five_random_steps(
     seed: int, uninterrupted: dict[str, str], tmp_path: Path
 ) -> None:
-    kill_whole_run(tmp_path / "run", "grpc", step=random.Random(seed).randrange(1, 45))
+    kill_whole_run(tmp_path / "run", "processes", step=random.Random(seed).randrange(1, 45))
     resume_and_compare(tmp_path / "run", uninterrupted)
 
 
@@ -100,7 +100,7 @@ def test_killed_where_peers_exchange_at_every_third_step(seed: int, tmp_path: Pa
     changes = ("exchange.every_steps=3", "checkpoint.every_steps=1")
     dogo_fed("train", *RUN, *changes, "host=local", f"run_dir={tmp_path / 'whole'}")
     step = random.Random(seed).randrange(1, 40)
-    kill_whole_run(tmp_path / "run", "grpc", step, *changes)
+    kill_whole_run(tmp_path / "run", "processes", step, *changes)
     resume_and_compare(tmp_path / "run", digests(tmp_path / "whole"))
 
 
@@ -125,7 +125,7 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     short, long = tmp_path / "short", tmp_path / "long"
     run = [part for part in RUN if not part.startswith("steps=")]
     dogo_fed("train", *run, "host=local", "rounds=1", f"run_dir={short}")
-    dogo_fed("train", f"resume={short}", "rounds=2", "host=grpc")
+    dogo_fed("train", f"resume={short}", "rounds=2", "host=processes")
     dogo_fed("train", *run, "host=local", "rounds=2", f"run_dir={long}")
     assert digests(short) == digests(long)
 

@@ -33,7 +33,7 @@ RUN = (
 )
 
 HOSTS = [
-    pytest.param("grpc", marks=pytest.mark.grpc),
+    pytest.param("processes", marks=pytest.mark.grpc),
     pytest.param("ray", marks=pytest.mark.ray),
 ]
 
@@ -77,7 +77,9 @@ def test_a_killed_peer_comes_back(host: str, tmp_path: Path) -> None:
 @pytest.mark.grpc
 def test_a_peer_that_keeps_dying_is_given_up_and_the_other_finishes(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    process = start("train", *RUN, "host=grpc", "recovery.max_restarts=0", f"run_dir={run_dir}")
+    process = start(
+        "train", *RUN, "host=processes", "recovery.max_restarts=0", f"run_dir={run_dir}"
+    )
     try:
         wait_for_step(run_dir, 15, process)
         kill(peer_pids(run_dir)["wide"])

@@ -55,7 +55,7 @@ def test_processes_equal_one_process(
     peers: str, reference: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    dogo_fed("train", *SMALL_RUN, "host=grpc", f"peers={peers}", f"run_dir={run_dir}")
+    dogo_fed("train", *SMALL_RUN, "host=processes", f"peers={peers}", f"run_dir={run_dir}")
     assert digests(run_dir) == reference[peers]
 
 
@@ -64,7 +64,7 @@ def test_with_all_variants_on_processes_equal_one_process(
     reference: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
     found = {}
-    for host in ("local", "grpc"):
+    for host in ("local", "processes"):
         run_dir = tmp_path / host
         output = dogo_fed("train", *SMALL_RUN, *VARIANTS, f"host={host}", f"run_dir={run_dir}")
         found[host] = digests(run_dir)
@@ -73,7 +73,7 @@ def test_with_all_variants_on_processes_equal_one_process(
             part.partition("=")[0] for part in VARIANTS if "." in part.partition("=")[0]
         )
         assert "variant: exchange.every_steps=3" in output
-    assert found["local"] == found["grpc"]
+    assert found["local"] == found["processes"]
     # The ResNet has no teachers, and is another one than where it has some.
     assert all(found["local"][peer] != reference["trio"][peer] for peer in PEERS["trio"])
     # An exchange at 17 of 50 steps: two matrices of 32 x 32 up, two down for those who learn.
@@ -155,12 +155,12 @@ def test_any_mix_of_objectives_is_the_same_in_processes(
     resnet: str, wide: str, tmp_path: Path
 ) -> None:
     found = {}
-    for host in ("local", "grpc"):
+    for host in ("local", "processes"):
         run_dir = tmp_path / host
         chosen = of_objectives(resnet, wide)
         dogo_fed("train", *SHORT, "steps=8", *chosen, f"host={host}", f"run_dir={run_dir}")
         found[host] = digests(run_dir)
-    assert found["grpc"] == found["local"]
+    assert found["processes"] == found["local"]
     assert sorted(found["local"]) == ["resnet", "wide"]
 
 

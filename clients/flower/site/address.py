@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import socket
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from dogo_fed.errors import ConfigError
+from dogo_fed.wire.secret import new_secret
 
 TOKEN_KEY = "dogo-site-token"
 """The metadata under which a call carries the token."""
@@ -119,7 +119,7 @@ def make_token(path: Path) -> str:
         return read_token(path)
     except OSError as error:
         raise ConfigError(f"the token can't be written to {path}: {error}") from error
-    token = secrets.token_hex(32)
+    token = new_secret()
     with os.fdopen(handle, "w", encoding="ascii") as file:
         file.write(f"{token}\n")
     return token

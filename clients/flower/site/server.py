@@ -15,7 +15,7 @@ import grpc
 
 from clients.flower.site.address import METHOD, TOKEN_KEY, SiteAddress, make_private_folder
 from dogo_fed.errors import ConfigError
-from dogo_fed.wire.secret import is_same_secret
+from dogo_fed.wire.secret import is_carried
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +103,7 @@ class _TokenCheck(grpc.ServerInterceptor):  # type: ignore[misc]
 
     def intercept_service(self, continuation: Callable[[Any], Any], call: Any) -> Any:
         """Returns the handler of the call, or one that refuses it."""
-        theirs = dict(call.invocation_metadata).get(TOKEN_KEY, "")
-        if isinstance(theirs, str) and is_same_secret(self._token, theirs):
+        if is_carried(self._token, TOKEN_KEY, call.invocation_metadata):
             return continuation(call)
         return grpc.unary_unary_rpc_method_handler(_refuse)
 

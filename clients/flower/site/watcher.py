@@ -13,21 +13,20 @@ import time
 from collections.abc import Callable, Sequence
 
 from clients.flower.site.options import USAGE, SiteOptions
-from clients.flower.site.worker import CLOSE_WITHIN_S, EXIT_UNUSABLE
+from clients.flower.site.worker import SAVE_WITHIN_S
 from dogo_fed.errors import ConfigError, PlacementError
+from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from dogo_fed.run.stop_signal import stop_on_signal
 
-EXIT_FAILED = 1
-EXIT_AT_ONCE = 130
 WORKER = ("-m", "clients.flower.site.worker")
 
 _MOST_DEATHS = 5
 _WITHIN_S = 60.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 8.0
-_LOOK_EVERY_S = 0.1
+_POLL_S = 0.1
 _KILL_WAIT_S = 10.0
-_END_WITHIN_S = CLOSE_WITHIN_S + 15.0
+_END_WITHIN_S = SAVE_WITHIN_S + 15.0
 
 
 def main() -> None:
@@ -53,16 +52,14 @@ def watch(arguments: Sequence[str], worker: Sequence[str] = WORKER) -> int:
     try:
         SiteOptions.parse(arguments)
     except ConfigError as error:
-        _say(str(error))
-        return EXIT_UNUSABLE
+        return say(error, EXIT_UNUSABLE)
     with stop_on_signal() as stop_requested:
         try:
             return _keep_alive([sys.executable, *worker, *arguments], stop_requested)
         except PlacementError as error:
-            _say(str(error))
-            return EXIT_FAILED
+            return say(error, EXIT_FAILED)
         except KeyboardInterrupt:
-            return EXIT_AT_ONCE
+            return EXIT_STOPPED
 
 
 def _keep_alive(command: Sequence[str], stop_requested: Callable[[], bool]) -> int:
@@ -77,13 +74,13 @@ def _keep_alive(command: Sequence[str], stop_requested: Callable[[], bool]) -> i
         deaths.append(time.monotonic())
         recent = [at_s for at_s in deaths if at_s > time.monotonic() - _WITHIN_S]
         if len(recent) == _MOST_DEATHS:
-            _say(
+            return say(
                 f"the peer process has died {_MOST_DEATHS} times within {_WITHIN_S:g} s, the last time "
-                f"with status {status}; what it wrote is above. Given up"
+                f"with status {status}; what it wrote is above. Given up",
+                EXIT_FAILED,
             )
-            return EXIT_FAILED
         pause_s = min(_FIRST_PAUSE_S * 2 ** (len(recent) - 1), _LONGEST_PAUSE_S)
-        _say(f"the peer process died with status {status}; started again in {pause_s:g} s")
+        say(f"the peer process died with status {status}; started again in {pause_s:g} s", 0)
         _pause(pause_s, stop_requested)
         if stop_requested():
             return 0
@@ -93,8 +90,10 @@ def _ended(status: int) -> int:
     """Returns our own status after a stop, given the worker's."""
     if status == 0:
         return 0
-    _say(f"the peer process ended with status {status}, maybe without saving the newest steps")
-    return EXIT_FAILED
+    return say(
+        f"the peer process ended with status {status}, maybe without saving the newest steps",
+        EXIT_FAILED,
+    )
 
 
 def _run_once(command: Sequence[str], stop_requested: Callable[[], bool]) -> int:
@@ -113,7 +112,7 @@ def _run_once(command: Sequence[str], stop_requested: Callable[[], bool]) -> int
         raise PlacementError(f"the peer process can't be started: {error}") from error
     try:
         while process.poll() is None and not stop_requested():
-            _pause(_LOOK_EVERY_S, stop_requested)
+            _pause(_POLL_S, stop_requested)
         return _end(process)
     finally:
         if process.poll() is None:
@@ -128,7 +127,7 @@ def _end(process: subprocess.Popen[bytes]) -> int:
     try:
         return process.wait(_END_WITHIN_S)
     except subprocess.TimeoutExpired:
-        _say(f"the peer process did not end within {_END_WITHIN_S:g} s and is killed")
+        say(f"the peer process did not end within {_END_WITHIN_S:g} s and is killed", 0)
         process.kill()
         return process.wait(_KILL_WAIT_S)
 
@@ -136,8 +135,4 @@ def _end(process: subprocess.Popen[bytes]) -> int:
 def _pause(seconds: float, stop_requested: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + seconds
     while time.monotonic() < deadline_s and not stop_requested():
-        time.sleep(min(_LOOK_EVERY_S, seconds))
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"dogo-fed: {message}\n")
+        time.sleep(min(_POLL_S, seconds))

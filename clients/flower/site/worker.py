@@ -19,18 +19,16 @@ from typing import Protocol
 from clients.flower.site.options import SiteOptions
 from clients.flower.site.server import SiteServer
 from dogo_fed.errors import DogoError
+from dogo_fed.exit_status import EXIT_FAILED, EXIT_UNUSABLE, say
 
-EXIT_UNUSABLE = 2
-"""The status that says: starting me again would not help."""
-
-CLOSE_WITHIN_S = 60.0
+SAVE_WITHIN_S = 60.0
 """How long a peer may take to save itself; then the process ends without it."""
 
-_LOOK_EVERY_S = 0.5
+_POLL_S = 0.5
 _DEFAULT_RUN_ROOT = "runs"
 
 
-class Host(Protocol):
+class MessageHandler(Protocol):
     """What answers the messages: `clients.flower.peer_host.PeerHost`."""
 
     def handle(self, body: bytes) -> bytes:
@@ -48,7 +46,7 @@ def main() -> int:
     return run_worker(sys.argv[1:], make_peer_host)
 
 
-def run_worker(arguments: Sequence[str], make_host: Callable[[SiteOptions], Host]) -> int:
+def run_worker(arguments: Sequence[str], make_host: Callable[[SiteOptions], MessageHandler]) -> int:
     """Answers messages until told to end; returns 0, or `EXIT_UNUSABLE` if it could not start."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -64,19 +62,18 @@ def run_worker(arguments: Sequence[str], make_host: Callable[[SiteOptions], Host
             max_message_bytes=options.max_message_bytes,
         )
     except DogoError as error:
-        sys.stderr.write(f"dogo-fed: {error}\n")
-        return EXIT_UNUSABLE
+        return say(error, EXIT_UNUSABLE)
     sys.stderr.write(f"dogo-fed: peer process {os.getpid()} listens on {options.listen}\n")
-    while not ended.wait(_LOOK_EVERY_S):
+    while not ended.wait(_POLL_S):
         pass
-    _end_anyway_after(CLOSE_WITHIN_S)
+    _end_anyway_after(SAVE_WITHIN_S)
     server.refuse()
     host.close()  # the address is given up after that: no other process may write to the same folder
     server.stop()
     return 0
 
 
-def make_peer_host(options: SiteOptions) -> Host:
+def make_peer_host(options: SiteOptions) -> MessageHandler:
     """Returns the host of this site's peer.
 
     Raises:
@@ -104,8 +101,7 @@ def _watch_input(ended: threading.Event) -> None:
 
 def _end_anyway_after(seconds: float) -> None:
     def end() -> None:
-        sys.stderr.write(f"dogo-fed: the peer did not save itself within {seconds:g} s\n")
-        os._exit(1)
+        os._exit(say(f"the peer did not save itself within {seconds:g} s", EXIT_FAILED))
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

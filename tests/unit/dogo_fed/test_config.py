@@ -24,7 +24,7 @@ from dogo_fed.config import (
 from dogo_fed.config_text import from_mapping, load_yaml, to_mapping, to_yaml
 from dogo_fed.data.augment import RECIPES, Recipe
 from dogo_fed.data.catalog import DATASETS
-from dogo_fed.engine.build import OPTIMIZERS
+from dogo_fed.engine.catalog import OPTIMIZERS
 from dogo_fed.errors import ConfigError
 from dogo_fed.models.catalog import BACKBONES
 from dogo_fed.objectives.catalog import OBJECTIVES

@@ -180,7 +180,7 @@ def test_where_it_is_run_does_not_matter(tmp_path: Path) -> None:
     moved = made_cells(
         made_experiment(seeds=[0]),
         tmp_path / "there",
-        host="grpc",
+        host="processes",
         checkpoint={"every_steps": 5},
         ray={"address": "auto"},
     )

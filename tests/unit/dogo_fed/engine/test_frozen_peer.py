@@ -125,7 +125,7 @@ def test_in_a_process_of_its_own_it_is_the_same(runs, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     source = runs["root"] / "solo"
     dogo_fed(
-        "train", *TINY[:-1], "host=grpc", "peers=simclr_simsiam",
+        "train", *TINY[:-1], "host=processes", "peers=simclr_simsiam",
         f"+peers.{TEACHER}.frozen_from={source}", f"run_dir={run_dir}",
     )  # fmt: skip
     found = json.loads((run_dir / "summary.json").read_text())["peers"]

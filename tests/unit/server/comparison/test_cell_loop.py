@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dogo_fed.compare.experiment import Cell
+from dogo_fed.exit_status import EXIT_STOPPED
 from server.comparison.cell import CellJob
 from server.comparison.cell_loop import CellEnding, CellLoop
-from server.exit_status import EXIT_STOPPED
 from tests.support.comparison_cells import made_cells, made_experiment, write_summary
 
 BOTH = {"big": (0.5, 0.4), "small": (0.5, 0.4)}

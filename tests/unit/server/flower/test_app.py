@@ -122,7 +122,7 @@ def test_a_plain_key_of_the_wrong_type_is_refused(key):
 @pytest.fixture
 def saved(tmp_path):
     run = compose_run(
-        ["data=synthetic", "peers=trio", "batch_size=16", "steps=6", "seed=3", "host=grpc"]
+        ["data=synthetic", "peers=trio", "batch_size=16", "steps=6", "seed=3", "host=processes"]
     )
     folder = create(dataclasses.replace(run, run_dir=str(tmp_path / "earlier")))
     return str(folder.path)

@@ -1,4 +1,4 @@
-"""How a verb ends: its exit status, and the one line that says why."""
+"""How a command ends: its exit status, and the one line that says why."""
 
 from __future__ import annotations
 
