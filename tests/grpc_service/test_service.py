@@ -572,9 +572,8 @@ def test_a_stop_does_not_wait_for_exchanges_that_are_held_back(site):
 def test_where_it_can_not_listen_it_says_so_quickly(site, address):
     """The port is taken by another service, or the address is none of this machine's."""
     fresh = CoordinatorService(
-        site.coordinator,
+        site.service._calls,
         dataclasses.replace(site.service._settings, address=address, port=site.port),
-        site.sink,
     )
     started_s = time.monotonic()
     with pytest.raises(
