@@ -24,7 +24,7 @@ from dogo_fed.errors import ConfigError, PlacementError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from dogo_fed.packages import PACKAGES, package_folder
 from dogo_fed.process_setup import thread_environment
-from dogo_fed.reporting import RunSummary, print_summary, was_stopped
+from dogo_fed.reporting.summary import RunSummary, print_summary, was_stopped
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.storage.run_folder import make_empty
 from server.flower.superlink import (
