@@ -48,7 +48,8 @@ class Objective(nn.Module, ABC):
     """A backbone, the heads an objective needs, and the loss over two views.
 
     An objective says what it sees (`embed`) and what it makes of that (`loss`). The two may look at
-    different images of one pass: the loss at some, the published pair at others.
+    different images of one pass: the loss at some, the published pair at others. One that has nothing
+    but a projector needs no `embed` of its own.
 
     The backbone is registered here, so that one module is all there is of a peer's state. State of an
     objective's own (a momentum encoder, a queue) is registered too, as parameters that require no
@@ -60,8 +61,10 @@ class Objective(nn.Module, ABC):
             classes as `num_classes`.
         learn_with: the head whose embeddings are pulled towards the other peers'.
         publish: the head whose embeddings the other peers learn from.
+        projector: features to embeddings.
     """
 
+    projector: nn.Module
     uses_labels: ClassVar[bool] = False
     learn_with: str = "projector"
     publish: str = "projector"
@@ -70,13 +73,16 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.backbone = backbone
 
-    @abstractmethod
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns what the heads make of two views of the same images; each view is a batch of its own.
+        """Returns what the heads make of two views of the same images: here, the projections.
 
-        `learn_with` and `publish` name pairs of them, e.g. "projector" for "projector_a" and
-        "projector_b".
+        Each view is a pass of its own, so that normalisation sees them apart. `learn_with` and `publish`
+        name pairs of what is returned, e.g. "projector" for "projector_a" and "projector_b".
         """
+        return {
+            "projector_a": self.projector(self.backbone(view_a_NCHW)),
+            "projector_b": self.projector(self.backbone(view_b_NCHW)),
+        }
 
     @abstractmethod
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
@@ -115,6 +121,15 @@ class Objective(nn.Module, ABC):
 
     def after_update(self) -> None:
         """Called once after every optimizer step; for state that follows the weights."""
+
+
+def with_predictions(seen: Embeddings, predictor: nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the embeddings with those that a predictor makes of the projections."""
+    return {
+        **seen,
+        "predictor_a": predictor(seen["projector_a"]),
+        "predictor_b": predictor(seen["projector_b"]),
+    }
 
 
 def _rows(embeddings: Embeddings, rows: slice | None) -> Embeddings:
