@@ -330,6 +330,6 @@ class TestRun:
 
     def test_a_stop_ends_the_asking_after_the_log_broke_off(self, log: Path) -> None:
         superlink = FakeSuperLink(RUNNING)
-        stop = lambda: superlink.num_asked > 3  # noqa: E731
-        assert self.carry_out(superlink, log, stop) == RunStatus(STOPPED)
+        status = self.carry_out(superlink, log, lambda: superlink.num_asked > 3)
+        assert status == RunStatus(STOPPED)
         assert superlink.interrupted == ["7"]
