@@ -104,7 +104,7 @@ class CoordinatorHost:
         run: LoadedRun,
         folder: RunFolder,
         sink: Sink,
-        listen_address: str,
+        listen_address: Callable[[], str],
         serve: Serve = CoordinatorService,
     ) -> CoordinatorHost:
         """Returns the coordinator of a run that starts, or goes on at the folder's step.
@@ -113,7 +113,7 @@ class CoordinatorHost:
             run: its settings and data.
             folder: where it is.
             sink: gets the reports.
-            listen_address: where to listen unless the settings say so.
+            listen_address: says where to listen; asked only if the settings don't say.
             serve: what makes it reachable.
 
         Raises:
@@ -121,7 +121,7 @@ class CoordinatorHost:
         """
         config = run.config
         service = ServiceSettings(
-            address=config.coordinator.address or listen_address,
+            address=config.coordinator.address or listen_address(),
             port=config.coordinator.port,
             answer_within_s=config.exchange.answer_within_s,
             tls=read_certificate(config.coordinator),
