@@ -56,14 +56,14 @@ class ChildProcess:
         return self._process.poll()
 
     def said(self) -> str:
-        """Returns what it has written so far; empty if the file is gone."""
+        """Returns what it has written so far; empty if the file is gone or was closed by `kill`."""
         try:
             if isinstance(self._output, Path):
                 content = self._output.read_bytes()
             else:
                 self._output.seek(0)
                 content = self._output.read()
-        except OSError:
+        except (OSError, ValueError):
             return ""
         return content.decode(errors="replace").strip()
 
@@ -82,6 +82,8 @@ class ChildProcess:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(timeout=_KILL_WAIT_S)
+        if not isinstance(self._output, Path):
+            self._output.close()
 
 
 def how_it_ended(status: int) -> str:
