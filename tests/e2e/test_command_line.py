@@ -110,8 +110,7 @@ def test_the_exported_encoder_loads_into_the_plain_backbone(tmp_path: Path) -> N
     import torch
     from safetensors.torch import load_file
 
-    from dogo_fed import load_run_config
-    from dogo_fed import components
+    from dogo_fed import components, load_run_config
     from dogo_fed.models.catalog import BACKBONES
     from dogo_fed.storage.checkpoint import CheckpointStore
 
