@@ -4,8 +4,7 @@ Data sets, augmentations, backbones, objectives and optimizers are all chosen by
 configuration. A name is either one of the short names that the owning module lists, or the import
 path "package.module:callable" of the user's own code. A short name that ends in a colon stands for
 a collection: "timm:resnet18" is resnet18 of the collection "timm:". Every component gets its
-    options
-as keyword arguments.
+options as keyword arguments.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """What a peer's process sets before its first tensor: thread counts, and how malloc frees memory.
 
 Numbers repeat bit for bit only with the same thread counts. Freed memory is kept, because every
-step
-allocates the same large blocks again: activations, messages, matrices. By default glibc maps a
-    large
-block anew each time and gives it back when it is freed. The page faults cost more than the work: on
-two cores they made up half of an exchange of 4 MiB. Torch's CPU allocator uses the same malloc.
+step allocates the same large blocks again: activations, messages, matrices. By default glibc maps a
+large block anew each time and gives it back when it is freed. The page faults cost more than the
+work: on two cores they made up half of an exchange of 4 MiB. Torch's CPU allocator uses the same
+malloc.
 """
 
 from __future__ import annotations

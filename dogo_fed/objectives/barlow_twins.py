@@ -1,8 +1,7 @@
 """Barlow Twins: the cross-correlation of two views' embeddings is pulled towards the identity.
 
 Source: Zbontar et al., "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", ICML
-    2021,
-equations 1 and 2.
+2021, equations 1 and 2.
 """
 
 # N = images in the step's batch, D = embedding dimension, C, H, W = channels and pixels

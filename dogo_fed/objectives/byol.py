@@ -1,8 +1,7 @@
 """BYOL: a predictor maps one view's embedding to a momentum copy's embedding of the other view.
 
 Source: Grill et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning",
-    NeurIPS
-2020, equations 1 and 2; the loss of both directions is their sum (section 3.1).
+NeurIPS 2020, equations 1 and 2; the loss of both directions is their sum (section 3.1).
 """
 
 # N = images in the step's batch, D = embedding dimension, C, H, W = channels and pixels

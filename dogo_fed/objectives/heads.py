@@ -83,8 +83,7 @@ def barlow_twins_projector(feature_dim: int, hidden_dim: int, output_dim: int) -
 
     Source: Zbontar et al., "Barlow Twins", ICML 2021, implementation details: 8192 units each. No
     layer has a bias: the loss subtracts the mean of every output, and a common offset would make
-        all
-    cosines more alike.
+    all cosines more alike.
     """
     return _perceptron([feature_dim, hidden_dim, hidden_dim, output_dim], output_bias=False)
 
@@ -95,8 +94,7 @@ def vicreg_expander(feature_dim: int, hidden_dim: int, output_dim: int) -> nn.Se
     VICReg calls its projector the expander.
 
     Source: Bardes et al., "VICReg", ICLR 2022, implementation details: 8192 units each. No layer
-        has
-    a bias, for the same reason as in `barlow_twins_projector`.
+    has a bias, for the same reason as in `barlow_twins_projector`.
     """
     return _perceptron([feature_dim, hidden_dim, hidden_dim, output_dim], output_bias=False)
 

@@ -26,8 +26,7 @@ def batch_contrast(
     """Returns 2 t times the mean over i of -log(e^(q_i.k_i / t) / sum_j e^(q_i.k_j / t)).
 
     Source: equation 1 with the keys of the same batch as negatives; the factor 2 t is algorithm
-        1's.
-    Queries and keys are normalised here. Gradients flow to the queries only.
+    1's. Queries and keys are normalised here. Gradients flow to the queries only.
 
     Args:
         query_ND: one view's embeddings.
