@@ -8,7 +8,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow check format bench bench-flower proto clean
+.PHONY: help train test test-slow check format bench bench-flower proto constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
@@ -16,7 +16,7 @@ help: ## list the targets
 train: $(VENV)/.installed ## set up .venv and run the main job; ARGS="seed=3 peers=trio" changes it
 	$(BIN)/dogo-fed train $(ARGS)
 
-test: $(VENV)/.installed-dev ## the tests, under 15 minutes on 2 cores, JOBS=2 files at a time; ARGS goes to pytest
+test: $(VENV)/.installed-dev ## the tests, under 12 minutes on 2 cores, JOBS=2 files at a time; ARGS goes to pytest
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## the longer proofs: kill and resume, a real Ray cluster
@@ -45,6 +45,10 @@ proto: ## regenerate the code of dogo_fed/wire/dogo.proto (see docs/design/wire.
 	$(VENV)-proto/bin/pip install --quiet 'grpcio-tools==1.70.0' setuptools
 	$(VENV)-proto/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. \
 		dogo_fed/wire/dogo.proto
+
+constraints: $(VENV)/.installed-dev ## write the exact versions of .venv to constraints.txt
+	{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable \
+		| grep '==' | grep -vE '^(nvidia|cuda)-'; } > constraints.new && mv constraints.new constraints.txt
 
 clean: ## remove environments and caches; runs/ stays
 	rm -rf $(VENV) $(VENV)-proto .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

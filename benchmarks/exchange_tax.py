@@ -42,7 +42,7 @@ from benchmarks.stamps import Stamps, read_stamps, with_stamps
 from configs.compose import compose_run
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import StepReport
-from dogo_fed.reporting import read_records
+from dogo_fed.reporting.sinks.metrics import read_records
 from dogo_fed.reporting.units import human_bytes, percent
 from server.hosts.launch import launch
 

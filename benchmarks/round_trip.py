@@ -24,7 +24,7 @@ from clients.peer.grpc_link import Connection, GrpcLink
 from dogo_fed.contracts import FloatMatrix, PeerId, SimilarityDistribution, Ticket
 from dogo_fed.coordination.coordinator import CoordinatorSettings
 from dogo_fed.process_setup import keep_freed_memory
-from dogo_fed.reporting import TeeSink
+from dogo_fed.reporting.sink import TeeSink
 from dogo_fed.wire.format import WireFormat
 from server.coordinator.host import CoordinatorHost
 from server.coordinator.service import ServiceSettings

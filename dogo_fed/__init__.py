@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dogo_fed.config import ComponentConfig, DataConfig, PeerConfig, RunConfig
+    from dogo_fed.config_text import load_run_config
     from dogo_fed.data.map_style import dataset_from_arrays, dataset_from_map_style
     from dogo_fed.data.source import DataSet
     from dogo_fed.errors import DogoError
@@ -24,6 +25,7 @@ _HOME_OF = {
     "RunConfig": "dogo_fed.config",
     "dataset_from_arrays": "dogo_fed.data.map_style",
     "dataset_from_map_style": "dogo_fed.data.map_style",
+    "load_run_config": "dogo_fed.config_text",
     "train": "dogo_fed.run.train",
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "RunConfig",
     "dataset_from_arrays",
     "dataset_from_map_style",
+    "load_run_config",
     "train",
 ]
 

@@ -25,7 +25,7 @@ from dogo_fed.errors import (
     TrainingError,
 )
 from dogo_fed.process_setup import keep_freed_memory
-from dogo_fed.reporting import log_file
+from dogo_fed.reporting.log_file import log_file
 from dogo_fed.wire.format import WireFormat
 
 logger = logging.getLogger(__name__)

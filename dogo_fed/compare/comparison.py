@@ -12,7 +12,7 @@ from dogo_fed.compare.protocols import read_protocol
 from dogo_fed.compare.standing import finished_summary
 from dogo_fed.compare.statistics import PairedDifference, Spread, paired_difference, spread
 from dogo_fed.config import RunConfig
-from dogo_fed.reporting import PeerSummary, RunSummary
+from dogo_fed.reporting.summary import PeerSummary, RunSummary
 from dogo_fed.wire.format import WireFormat
 
 RUN_METRICS = {"linear_top1": "linear probe", "knn_top1": "kNN"}

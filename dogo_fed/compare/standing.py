@@ -12,7 +12,7 @@ from dogo_fed.compare.protocols import has_protocol
 from dogo_fed.compare.settings import differing, flat, is_of_teaching
 from dogo_fed.config_text import load_yaml
 from dogo_fed.errors import ConfigError
-from dogo_fed.reporting import RunSummary, was_stopped
+from dogo_fed.reporting.summary import RunSummary, was_stopped
 
 _MOST_NAMED = 3
 

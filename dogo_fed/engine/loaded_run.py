@@ -28,7 +28,7 @@ class LoadedRun:
     """A run as each of its processes knows it.
 
     Attributes:
-        data: the data sets by their roles.
+        data: the data sets by their roles, as all peers have them.
         schedule: which images a step uses.
         plan: how many steps there are, and which of them exchange.
         agreement: the values that all processes of the run must share.
@@ -52,6 +52,10 @@ class LoadedRun:
         """The form of the run's distributions in messages."""
         return WireFormat.of(self.config)
 
+    def data_of(self, peer_id: PeerId) -> DataRoles:
+        """Returns the data sets of one peer; today all peers have the same."""
+        return self.data
+
     def build_peer(self, peer_id: PeerId, device: torch.device | None = None) -> Peer:
         """Returns the peer with its initial weights.
 
@@ -65,16 +69,16 @@ class LoadedRun:
         return build_peer(
             peer_id,
             self.config.peers[peer_id],
-            dataset=self.data.own,
+            dataset=self.data_of(peer_id).own,
             run_seed=self.config.seed,
             device=resolve_device(self.config.device) if device is None else device,
             backbone=self.backbones.get(peer_id),
             is_symmetric=self.wire_format.is_symmetric,
         )
 
-    def images_of(self, step: int, *, with_labels: bool) -> StepImages:
-        """Returns the images that every peer uses at this step, for loss and distribution alike."""
-        source, ids = self.data.shared.train, self.schedule.sample_ids(step)
+    def images_of(self, peer_id: PeerId, step: int, *, with_labels: bool) -> StepImages:
+        """Returns the images that a peer uses at this step, for loss and distribution alike."""
+        source, ids = self.data_of(peer_id).shared.train, self.schedule.sample_ids(step)
         return StepImages(source.images(ids), source.labels[ids] if with_labels else None)
 
     def coordinator_settings(self, run_id: str, first_step: int) -> CoordinatorSettings:

@@ -118,7 +118,9 @@ class PeerSession:
         # Set before `propose`, which moves the running statistics: from here on, `save` must wait.
         self._is_between_halves = True
         started_s = time.perf_counter()
-        images = self._run.images_of(step, with_labels=self.peer.objective.uses_labels)
+        images = self._run.images_of(
+            self.peer.id, step, with_labels=self.peer.objective.uses_labels
+        )
         proposal = propose(self.peer, images, step)
         ticket = self._ticket(step)
         self.peer.synchronise()
@@ -252,11 +254,8 @@ class PeerSession:
         Raises:
             EvaluationError: the evaluation changed the backbone.
         """
-        settings, data, backbone = (
-            self._run.config.eval,
-            self._run.data,
-            self.peer.objective.backbone,
-        )
+        settings, data = self._run.config.eval, self._run.data_of(self.peer.id)
+        backbone = self.peer.objective.backbone
         encoder = Encoder(
             name=self.peer.id,
             backbone=backbone,
@@ -336,7 +335,7 @@ class PeerSession:
                 "run_id": self._run_id,
                 "peer": self.peer.id,
                 "backbone": result.backbone,
-                "data": self._run.data.own.name,
+                "data": self._run.data_of(self.peer.id).own.name,
                 "state_digest": result.state_digest,
             },
         )

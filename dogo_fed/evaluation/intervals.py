@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scipy.stats import binomtest
-
 LEVEL = 0.95
 """Of the intervals."""
 
@@ -21,5 +19,9 @@ def wilson(num_correct: int, num_test: int) -> tuple[float, float]:
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA
     1927; Brown, Cai, DasGupta, "Interval estimation for a binomial proportion", Statist. Sci. 2001.
     """
+    from scipy.stats import (
+        binomtest,  # here, since it takes half a second and training does without
+    )
+
     interval = binomtest(num_correct, num_test).proportion_ci(LEVEL, method="wilson")
     return float(interval.low), float(interval.high)

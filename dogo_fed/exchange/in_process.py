@@ -57,7 +57,7 @@ class InProcessExchange:
                 f"step {ticket.step} is still open, and in one process no other peer can publish "
                 "while this one collects: let all peers publish before the first collects"
             )
-        return signal
+        return self._wire.signal_as_carried(signal)
 
     def close(self) -> None:
         """Leaves the run; a second call does nothing."""

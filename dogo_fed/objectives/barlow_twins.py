@@ -96,13 +96,6 @@ class BarlowTwins(Objective):
         self.off_diagonal_weight = off_diagonal_weight
         self.projector = barlow_twins_projector(feature_dim, hidden_dim, output_dim)
 
-    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns the projector's outputs, N x D each."""
-        return {
-            "projector_a": self.projector(self.backbone(view_a_NCHW)),
-            "projector_b": self.projector(self.backbone(view_b_NCHW)),
-        }
-
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
         """Returns the loss of equation 1."""
         return barlow_twins_loss(seen["projector_a"], seen["projector_b"], self.off_diagonal_weight)

@@ -48,7 +48,8 @@ class Objective(nn.Module, ABC):
     """A backbone, the heads an objective needs, and the loss over two views.
 
     `embed` computes the embeddings of two views, and `loss` computes the loss from embeddings. The
-    loss and the published pair may use different images of one pass.
+    loss and the published pair may use different images of one pass. An objective whose only head
+    is a projector needs no `embed` of its own.
 
     The backbone is registered here, so one module holds the whole state of a peer. A subclass
     registers its further state (a momentum encoder, a queue) too, as parameters that require no
@@ -60,8 +61,10 @@ class Objective(nn.Module, ABC):
             their number as `num_classes`.
         learn_with: the head whose embeddings are pulled towards the other peers'.
         publish: the head whose embeddings the other peers learn from.
+        projector: features to embeddings.
     """
 
+    projector: nn.Module
     uses_labels: ClassVar[bool] = False
     learn_with: str = "projector"
     publish: str = "projector"
@@ -70,13 +73,17 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.backbone = backbone
 
-    @abstractmethod
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns the heads' embeddings of two views of the same images.
+        """Returns the heads' embeddings of two views of the same images; here the projector's.
 
-        Each view passes through the network as a batch of its own. `learn_with` and `publish` name
-        a pair of the result, e.g. "projector" for "projector_a" and "projector_b".
+        Each view is a pass of its own, so that it is normalised by its own statistics. `learn_with`
+        and `publish` name a pair of the result, e.g. "projector" for "projector_a" and
+        "projector_b".
         """
+        return {
+            "projector_a": self.projector(self.backbone(view_a_NCHW)),
+            "projector_b": self.projector(self.backbone(view_b_NCHW)),
+        }
 
     @abstractmethod
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
@@ -115,6 +122,15 @@ class Objective(nn.Module, ABC):
 
     def after_update(self) -> None:
         """Moves state that follows the weights; called once after every optimizer step."""
+
+
+def with_predictions(seen: Embeddings, predictor: nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the embeddings with those that a predictor makes of the projections."""
+    return {
+        **seen,
+        "predictor_a": predictor(seen["projector_a"]),
+        "predictor_b": predictor(seen["projector_b"]),
+    }
 
 
 def _rows(embeddings: Embeddings, rows: slice | None) -> Embeddings:

@@ -117,11 +117,7 @@ class MoCoV2(Objective):
 
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
         """Returns projections and the second view's keys; the first view's too if published."""
-        seen = {
-            "projector_a": self.projector(self.backbone(view_a_NCHW)),
-            "projector_b": self.projector(self.backbone(view_b_NCHW)),
-            "target_b": self.target(view_b_NCHW),
-        }
+        seen = {**super().embed(view_a_NCHW, view_b_NCHW), "target_b": self.target(view_b_NCHW)}
         if self.publish == "target":
             seen["target_a"] = self.target(view_a_NCHW)
         return seen

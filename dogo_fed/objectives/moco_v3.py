@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dogo_fed.objectives.base import Embeddings, Objective
+from dogo_fed.objectives.base import Embeddings, Objective, with_predictions
 from dogo_fed.objectives.checks import check_positive, check_publish, check_sizes, check_views
 from dogo_fed.objectives.heads import moco_v3_predictor, moco_v3_projector
 from dogo_fed.objectives.momentum import MomentumEncoder
@@ -86,13 +86,8 @@ class MoCoV3(Objective):
 
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
         """Returns the outputs of projector, predictor and momentum encoder, N x D each."""
-        z_a_ND = self.projector(self.backbone(view_a_NCHW))
-        z_b_ND = self.projector(self.backbone(view_b_NCHW))
         return {
-            "projector_a": z_a_ND,
-            "projector_b": z_b_ND,
-            "predictor_a": self.predictor(z_a_ND),
-            "predictor_b": self.predictor(z_b_ND),
+            **with_predictions(super().embed(view_a_NCHW, view_b_NCHW), self.predictor),
             "target_a": self.target(view_a_NCHW),
             "target_b": self.target(view_b_NCHW),
         }

@@ -72,13 +72,6 @@ class SimCLR(Objective):
         self.temperature = temperature
         self.projector = simclr_projector(feature_dim, hidden_dim, output_dim)
 
-    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns the projector's outputs, N x D each."""
-        return {
-            "projector_a": self.projector(self.backbone(view_a_NCHW)),
-            "projector_b": self.projector(self.backbone(view_b_NCHW)),
-        }
-
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
         """Returns the NT-Xent loss of both views' projections."""
         return nt_xent(seen["projector_a"], seen["projector_b"], self.temperature)

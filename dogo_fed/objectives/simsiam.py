@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dogo_fed.objectives.base import Embeddings, Objective
+from dogo_fed.objectives.base import Embeddings, Objective, with_predictions
 from dogo_fed.objectives.checks import check_publish, check_sizes, check_views, widened
 from dogo_fed.objectives.heads import simsiam_predictor, simsiam_projector
 
@@ -78,14 +78,7 @@ class SimSiam(Objective):
 
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
         """Returns the outputs of projector and predictor, N x D each."""
-        z_a_ND = self.projector(self.backbone(view_a_NCHW))
-        z_b_ND = self.projector(self.backbone(view_b_NCHW))
-        return {
-            "projector_a": z_a_ND,
-            "projector_b": z_b_ND,
-            "predictor_a": self.predictor(z_a_ND),
-            "predictor_b": self.predictor(z_b_ND),
-        }
+        return with_predictions(super().embed(view_a_NCHW, view_b_NCHW), self.predictor)
 
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
         """Returns the mean of both directions' losses, in -1..1 (equation 4)."""

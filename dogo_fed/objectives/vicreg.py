@@ -118,13 +118,6 @@ class VICReg(Objective):
         self.weights = weights
         self.projector = vicreg_expander(feature_dim, hidden_dim, output_dim)
 
-    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns the expander's outputs, N x D each."""
-        return {
-            "projector_a": self.projector(self.backbone(view_a_NCHW)),
-            "projector_b": self.projector(self.backbone(view_b_NCHW)),
-        }
-
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
         """Returns the weighted sum of the three terms (equation 6)."""
         return vicreg_loss(seen["projector_a"], seen["projector_b"], **self.weights)

@@ -28,7 +28,8 @@ from dogo_fed.evaluation.protocols import (
 )
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
 from dogo_fed.models.weights import load_weights, read_weights
-from dogo_fed.reporting import ScoreSheet, write_sheet
+from dogo_fed.reporting.score_sheet import ScoreSheet
+from dogo_fed.reporting.scores import write_sheet
 from dogo_fed.storage.peer_folder import PeerFolder
 
 _log = logging.getLogger(__name__)

@@ -15,19 +15,14 @@ from dogo_fed.config import RunConfig
 from dogo_fed.contracts import Event
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.reporting import (
-    LiveView,
-    MetricsLog,
-    RunSummary,
-    RunTotals,
-    Sink,
-    TeeSink,
-    TensorBoardSink,
-    build_summary,
-    draw_curves,
-    log_file,
-    read_records,
-)
+from dogo_fed.reporting.live.view import LiveView
+from dogo_fed.reporting.log_file import log_file
+from dogo_fed.reporting.pictures.curves import draw_curves
+from dogo_fed.reporting.sink import Sink, TeeSink
+from dogo_fed.reporting.sinks.metrics import MetricsLog, read_records
+from dogo_fed.reporting.sinks.tensorboard import TensorBoardSink
+from dogo_fed.reporting.sinks.totals import RunTotals
+from dogo_fed.reporting.summary import RunSummary, build_summary
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.stop_signal import stop_on_signal

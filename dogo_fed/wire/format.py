@@ -86,6 +86,14 @@ class WireFormat:
             None if reverse is None else self.as_carried(reverse),
         )
 
+    def signal_as_carried(self, signal: TeacherSignal) -> TeacherSignal:
+        """Returns the signal as a message would deliver it; the very same where that is exact."""
+        if self._matrix.is_exact or signal.mean_NN is None:
+            return signal
+        mean = SimilarityDistribution(signal.mean_NN, signal.negative_entropy, signal.reverse)
+        carried = self.as_carried(mean)
+        return dataclasses.replace(signal, mean_NN=carried.p_NN, reverse=carried.reverse)
+
     def encode(self, distribution: SimilarityDistribution) -> pb.Distribution:
         """Returns the message for one view direction; the reverse is left out."""
         return pb.Distribution(

@@ -20,7 +20,7 @@ from dogo_fed.run.stop_signal import stop_on_signal
 from server.comparison.cell_loop import CellLoop, CellRunner
 from server.comparison.process_cells import ProcessCells, default_jobs, visible_gpus
 from server.comparison.request import ComparisonRequest, preset_names, request_comparison
-from server.process_tree import own_processes
+from server.process_tree import process_tree
 from server.terminal_log import log_to_terminal
 
 _HELP = """\
@@ -192,7 +192,7 @@ def _runner(request: ComparisonRequest) -> Iterator[tuple[CellRunner, int]]:
             cells = RayCells(request.run)
             yield cells, min(request.jobs or cells.room, cells.room)
         return
-    with own_processes() as processes:
+    with process_tree() as processes:
         gpus = visible_gpus(request.run)
         try:
             yield (

@@ -18,7 +18,7 @@ from dogo_fed.errors import CheckpointError, ConfigError, DataError, DogoError
 from dogo_fed.evaluation.protocols import protocol_title
 from dogo_fed.evaluation.subject import Subject
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
-from dogo_fed.reporting import scores_table, write_sheet
+from dogo_fed.reporting.scores import scores_table, write_sheet
 from dogo_fed.run.evaluate import (
     FOLDER,
     WeightsFile,

@@ -24,7 +24,7 @@ from dogo_fed.errors import ConfigError, PlacementError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from dogo_fed.packages import PACKAGES, package_folder
 from dogo_fed.process_setup import thread_environment
-from dogo_fed.reporting import RunSummary, print_summary, was_stopped
+from dogo_fed.reporting.summary import RunSummary, print_summary, was_stopped
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.storage.run_folder import make_empty
 from server.flower.superlink import (
@@ -34,9 +34,8 @@ from server.flower.superlink import (
     FlowerRun,
     OwnSuperLink,
     RunStatus,
-    ray_did_not_start,
 )
-from server.process_tree import OwnProcesses, own_processes
+from server.process_tree import ProcessTree, process_tree
 
 OVERRIDES_KEY = "hydra-overrides"
 """Key of Flower's run config that carries all settings: one string, as a shell would read it."""
@@ -58,9 +57,9 @@ exit status: 0 completed, 1 failed, 2 could not be started, 130 stopped
 """
 
 _OWN_KEYS = ("host", "run_dir", "resume")
+_RAY_NOT_STARTED = "The current node timed out during startup"  # Ray's words on a busy machine
 _STOP_PATIENCE_S = 90.0
 _END_PATIENCE_S = 15.0
-_MAX_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +224,7 @@ def run(request: Request, app: Path) -> int:
     return report(status, log, request.folder)
 
 
-def report(status: RunStatus, log: Sequence[str], folder: Path) -> int:
+def report(status: RunStatus, log: str, folder: Path) -> int:
     """Prints what the run has reached, or why it has not, and returns the exit status.
 
     Args:
@@ -234,13 +233,12 @@ def report(status: RunStatus, log: Sequence[str], folder: Path) -> int:
         folder: the run folder.
     """
     if status.state not in (COMPLETED, STOPPED):
-        why = status.details or f"the run ended as {status.state!r}, and Flower does not say why"
-        return say(f"{why}{_how_to_go_on(folder)}", EXIT_FAILED)
+        return say(f"{_why_it_failed(status, folder)}{_how_to_go_on(folder)}", EXIT_FAILED)
     summary = read_summary(folder)
     if summary is None and status.state == COMPLETED:
         return say(f"the app ended without {folder / 'summary.json'}", EXIT_FAILED)
     if summary is not None:
-        if not any(line.startswith(f"run {summary['run_id']} ") for line in log):
+        if not any(line.startswith(f"run {summary['run_id']} ") for line in log.splitlines()):
             print_summary(summary, get_console() if get_console().is_terminal else None)
         sys.stdout.write(f"run folder: {folder}\n")
     if summary is None or status.state == STOPPED or was_stopped(summary):
@@ -257,8 +255,8 @@ def read_summary(folder: Path) -> RunSummary | None:
     return cast(RunSummary, content)
 
 
-def _carry_out(request: Request, app: Path) -> tuple[RunStatus, list[str]]:
-    """Returns how the run ended and the end of its log, and leaves no process behind.
+def _carry_out(request: Request, app: Path) -> tuple[RunStatus, str]:
+    """Returns how the run ended and its log, and leaves no process behind.
 
     Raises:
         PlacementError: it could not be started.
@@ -266,35 +264,34 @@ def _carry_out(request: Request, app: Path) -> tuple[RunStatus, list[str]]:
     """
     with (
         tempfile.TemporaryDirectory(prefix="dogo-fed-flower-", ignore_cleanup_errors=True) as home,
-        stop_on_signal() as stop_requested,
-        own_processes() as processes,
+        stop_on_signal() as asked_to_stop,
+        process_tree() as processes,
         _ended(processes),
     ):
-        return _attempts(request, app, Path(home), processes, _announced(stop_requested))
+        stop_requested = _announced(asked_to_stop)
+        environment = child_environment(request.config, os.environ, Path.cwd())
+        superlink = OwnSuperLink(Path(home), environment, processes)
+        status, log = _attempt(request, app, superlink, Path(home), stop_requested)
+        if status.state == FAILED and _RAY_NOT_STARTED in log and not stop_requested():
+            say("Ray did not start in time; once more", 0)
+            status, log = _attempt(request, app, superlink, Path(home), stop_requested)
+        return status, log
 
 
-def _attempts(
+def _attempt(
     request: Request,
     app: Path,
+    superlink: OwnSuperLink,
     home: Path,
-    processes: OwnProcesses,
     stop_requested: Callable[[], bool],
-) -> tuple[RunStatus, list[str]]:
-    """Runs it, and once more if Ray could not be started."""
-    environment = child_environment(request.config, os.environ, Path.cwd())
+) -> tuple[RunStatus, str]:
+    """Runs the app once; returns how it ended, and its log."""
+    run_config, log = home / "run.toml", home / "run.log"
+    run_config.write_text(_run_config(_overrides_now(request)), encoding="utf-8")
     federation = federation_config(request.config, os.environ, os.cpu_count() or 1)
-    superlink = OwnSuperLink(home, environment, processes)
-    for attempt in range(1, _MAX_ATTEMPTS + 1):
-        run_config = home / f"run-{attempt}.toml"
-        overrides = request.overrides if attempt == 1 else _overrides_again(request)
-        run_config.write_text(_run_config(overrides), encoding="utf-8")
-        flower_run = FlowerRun(superlink, _show, stop_requested, _STOP_PATIENCE_S)
-        status = flower_run.carry_out(app, run_config, federation)
-        if status.state != FAILED or not ray_did_not_start(flower_run.log) or stop_requested():
-            break
-        if attempt < _MAX_ATTEMPTS:
-            say("Ray did not start in time; once more", 0)
-    return status, flower_run.log
+    run = FlowerRun(superlink, log, stop_requested, _STOP_PATIENCE_S)
+    status = run.carry_out(app, run_config, federation)
+    return status, log.read_text(encoding="utf-8", errors="replace")
 
 
 def _announced(stop_requested: Callable[[], bool]) -> Callable[[], bool]:
@@ -311,8 +308,8 @@ def _announced(stop_requested: Callable[[], bool]) -> Callable[[], bool]:
     return asked
 
 
-def _overrides_again(request: Request) -> tuple[str, ...]:
-    """Returns those of a second attempt: the first may have written the folder's config.yaml."""
+def _overrides_now(request: Request) -> tuple[str, ...]:
+    """Returns the overrides of the next attempt: an earlier one may have written config.yaml."""
     if request.config.resume is None and (request.folder / "config.yaml").exists():
         return ("host=flower", quoted("resume", request.folder))
     return request.overrides
@@ -324,7 +321,7 @@ def _run_config(overrides: Sequence[str]) -> str:
 
 
 @contextmanager
-def _ended(processes: OwnProcesses) -> Iterator[None]:
+def _ended(processes: ProcessTree) -> Iterator[None]:
     """Ends all that was started in the block: politely, or at once if the user is impatient."""
     patience_s = _END_PATIENCE_S
     try:
@@ -336,12 +333,14 @@ def _ended(processes: OwnProcesses) -> Iterator[None]:
         for number in (signal.SIGINT, signal.SIGTERM):  # it has a deadline of its own
             signal.signal(number, signal.SIG_IGN)
         if left := processes.end(patience_s):
-            say(f"these processes would not end: {', '.join(map(str, left))}", 0)
+            say(f"these processes would not end: {', '.join(str(one.pid) for one in left)}", 0)
 
 
-def _show(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+def _why_it_failed(status: RunStatus, folder: Path) -> str:
+    """Returns one line: Flower's words, which may say little, and where there are more."""
+    log = folder / "coordinator.log"
+    places = "the log above" + (f" and {log}" if log.exists() else "")
+    return f"{status.details or f'the run ended as {status.state}'} (see {places})"
 
 
 def _how_to_go_on(folder: Path) -> str:

@@ -17,7 +17,7 @@ from configs.resume import resumed
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
-from dogo_fed.reporting import print_summary, was_stopped
+from dogo_fed.reporting.summary import print_summary, was_stopped
 from server.hosts.launch import launch
 from server.terminal_log import log_to_terminal
 

@@ -15,7 +15,7 @@ from dogo_fed.engine.build import fix_numerics
 from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE
 from dogo_fed.process_setup import keep_freed_memory
-from dogo_fed.reporting import was_stopped
+from dogo_fed.reporting.summary import was_stopped
 from dogo_fed.run.evaluate import evaluate_run
 from server.hosts.launch import launch
 from server.terminal_log import log_to_terminal

@@ -15,7 +15,7 @@ from dogo_fed.engine.build import resolve_device
 from dogo_fed.process_setup import thread_environment
 from server.comparison.cell import CellJob
 from server.comparison.cell_loop import CellEnding, newest_of, signs_of_life
-from server.process_tree import OwnProcesses
+from server.process_tree import ProcessTree
 
 _KILL_WAIT_S = 10.0
 
@@ -76,7 +76,7 @@ class ProcessCells:
     """Starts cells as processes."""
 
     def __init__(
-        self, processes: OwnProcesses, out: Path, threads: int, gpus: Sequence[str]
+        self, processes: ProcessTree, out: Path, threads: int, gpus: Sequence[str]
     ) -> None:
         """Prepares; nothing is started yet.
 

@@ -24,7 +24,8 @@ from configs.resume import resumed
 from dogo_fed.config import RunConfig
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError, DogoError
-from dogo_fed.reporting import RunSummary, Sink, TeeSink, print_summary
+from dogo_fed.reporting.sink import Sink, TeeSink
+from dogo_fed.reporting.summary import RunSummary, print_summary
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
 from dogo_fed.storage.run_folder import RunFolder

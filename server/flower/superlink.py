@@ -4,57 +4,36 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import psutil
 
 from dogo_fed.errors import PlacementError
-from server.process_tree import OwnProcesses
+from dogo_fed.exit_status import say
+from server.process_tree import ProcessTree
 
 CONNECTION = "own"
 """Name of the connection in our config.toml."""
 
-_RAY_NOT_STARTED = "The current node timed out during startup"
-"""What Ray says where the machine was too busy to start it; a second attempt mostly works."""
+COMPLETED = "finished:completed"
+FAILED = "finished:failed"
+STOPPED = "finished:stopped"
 
-_START_S = 120.0
-_COMMAND_S = 60.0
-_SUBMIT_S = 180.0
-_SETTLE_S = 60.0
+_ANSWER_WITHIN_S = 120.0
 _LAST_WORDS_S = 5.0
-_LOOK_EVERY_S = 0.1
-_ASK_EVERY_S = 1.0
-_MAX_ATTACHED = 5
-_KEPT_LINES = 300
+_POLL_S = 0.1
+_STATUS_POLL_S = 2.0
 _SHOWN_LINES = 10
-
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_RUN_ID = re.compile(r"Successfully started run (\d+)")
-_RAISED = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt|Exit)\b: (?P<message>.+)")
-_FLOWERS_WORDS = re.compile(
-    r"^(Simulation|ServerApp) failed with exception: |^Task failed with unknown error\.$|"
-    r"^An error was encountered\. Ending simulation\.$|^Simulation Runtime crashed\.$"
-)
-_NOISE = re.compile(
-    r"Flower App configuration warnings|- Recommended property|Using SuperLink:|[│╭╰]|"
-    r"Successfully (started run|installed)|"
-    r".*FutureWarning: Tip: In future versions of Ray|\s*warnings\.warn\($|"
-    r"((\([^)]*\) )?(INFO|WARNING) *: *"
-    r"(Starting logstream|Exiting logstream|Starting Flower Simulation|Since flwr 1\.32|Federation `|"
-    r"To change federation size|\s*flwr federation simulation-config|"
-    r"Manually terminating ClientAppActor|$))"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,77 +54,24 @@ class RunStatus:
         return self.state.startswith("finished:")
 
 
-FAILED = "finished:failed"
-STOPPED = "finished:stopped"
-COMPLETED = "finished:completed"
-
-
-class LogStream:
-    """Shows what a `flwr` command writes, line by line, less what only Flower's developers need."""
-
-    def __init__(
-        self, process: subprocess.Popen[bytes], show: Callable[[str], None], skip: int = 0
-    ) -> None:
-        """Starts to read.
-
-        Args:
-            process: its standard output is read to the end.
-            show: takes each line, without its end.
-            skip: so many of the run's lines have been shown before.
-        """
-        assert process.stdout is not None, "the process was given a pipe"
-        self.process = process
-        self.run_id: str | None = None
-        self.kept: deque[str] = deque(maxlen=_KEPT_LINES)
-        self.num_lines = 0
-        self._in_log = False
-        self._skip = skip
-        self._show = show
-        self._reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
-        self._reader.start()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether more may come."""
-        return self._reader.is_alive()
-
-    def wait(self, seconds: float) -> None:
-        """Waits for its end, but not for longer."""
-        self._reader.join(seconds)
-
-    def take(self, line: str) -> None:
-        """Looks at one line of output, and shows it if it is the app's own."""
-        plain = _COLOUR.sub("", line).rstrip()
-        self.kept.append(plain)
-        if self.run_id is None and (found := _RUN_ID.search(plain)):
-            self.run_id = found[1]
-        if self._in_log:
-            self.num_lines += 1
-            if self.num_lines > self._skip and not _NOISE.match(plain):
-                self._show(plain)
-        self._in_log = self._in_log or "Starting logstream" in plain
-
-    def _read(self, output: IO[bytes]) -> None:
-        with output:
-            for line in output:
-                self.take(line.decode(errors="replace"))
-
-
 class OwnSuperLink:
-    """A SuperLink for one run, on a free port of the loopback interface; needs to be ended by its owner."""
+    """A SuperLink for one run, on a free port of the loopback interface; its owner ends it."""
 
-    def __init__(self, home: Path, environment: Mapping[str, str], processes: OwnProcesses) -> None:
+    def __init__(self, home: Path, environment: Mapping[str, str], processes: ProcessTree) -> None:
         """Starts it and waits until it answers.
 
         Args:
             home: an empty folder for its files.
-            environment: of all processes; FLWR_HOME is added.
+            environment: of all processes; Flower's programs are on its PATH. FLWR_HOME is added.
             processes: starts and knows them.
 
         Raises:
             PlacementError: it does not start.
         """
-        self._home = home
+        if shutil.which("flower-superlink", path=environment["PATH"]) is None:
+            raise PlacementError(
+                "Flower's program flower-superlink is not on PATH; is flwr installed?"
+            )
         self._environment = {**environment, "FLWR_HOME": str(home)}
         self._processes = processes
         self._port = _free_port()
@@ -154,11 +80,10 @@ class OwnSuperLink:
             f'address = "127.0.0.1:{self._port}"\ninsecure = true\n',
             encoding="utf-8",
         )
-        self._output = home / "output.log"
-        with self._output.open("wb") as output:
+        with (home / "output.log").open("wb") as output:
             self._process = processes.start(
                 [
-                    _script("flower-superlink"), "--insecure", "--simulation",
+                    "flower-superlink", "--insecure", "--simulation",
                     "--isolation", "subprocess",
                     "--host", "127.0.0.1", "--port", str(self._port),
                     "--database", str(home / "state.db"),
@@ -166,7 +91,7 @@ class OwnSuperLink:
                 self._environment,
                 output,
             )  # fmt: skip
-        self._wait_until_it_answers()
+        self._wait_until_it_answers(home / "output.log")
 
     def death(self) -> str | None:
         """Returns how its process ended; None while it lives."""
@@ -176,26 +101,30 @@ class OwnSuperLink:
         how = f"died of {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
         return f"Flower's SuperLink {how}"
 
-    def run(
-        self, app: Path, run_config: Path, federation: str, show: Callable[[str], None]
-    ) -> LogStream:
-        """Submits the app in this folder and follows its log."""
-        return self._follow(
-            [
-                "run", str(app), CONNECTION, "--stream",
-                "--run-config", str(run_config), "--federation-config", federation,
-            ],
-            show,
-        )  # fmt: skip
+    def submit(self, app: Path, run_config: Path, federation: str) -> str:
+        """Submits the app in this folder and returns the id of its run.
 
-    def follow(self, run_id: str, show: Callable[[str], None], skip: int) -> LogStream:
-        """Follows the log of a running app again, after so many lines."""
-        return self._follow(["log", run_id, CONNECTION, "--stream"], show, skip)
+        Raises:
+            PlacementError: Flower would not take it.
+        """
+        said = self._ask(
+            "run", str(app), CONNECTION, "--format", "json",
+            "--run-config", str(run_config), "--federation-config", federation,
+        )  # fmt: skip
+        answer = parse_answer(said)
+        if "run-id" in answer:
+            return str(answer["run-id"])
+        why = answer.get("error-message") or said or "it gave no answer"
+        raise PlacementError(self.death() or f"Flower refused the app: {_one_line(str(why))}")
+
+    def follow(self, run_id: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Returns a process that writes the log of a run, from its start until it finishes."""
+        command = ["flwr", "log", run_id, CONNECTION, "--stream"]
+        return self._processes.start(command, self._environment, output)
 
     def status(self, run_id: str) -> RunStatus | None:
         """Asks what became of a run; None if there is no answer."""
-        answer = self._ask("ls", CONNECTION, "--run-id", run_id, "--format", "json")
-        return None if answer is None else parse_status(answer)
+        return parse_status(self._ask("ls", CONNECTION, "--run-id", run_id, "--format", "json"))
 
     def interrupt(self, run_id: str) -> None:
         """Tells a run to end as Ctrl-C would: its app may save what it has.
@@ -204,51 +133,37 @@ class OwnSuperLink:
         half a minute later, and its log is cut off at once.
         """
         apps = self.apps()
-        for pid in apps:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGINT)
+        for app in apps:
+            with suppress(psutil.NoSuchProcess):
+                app.send_signal(signal.SIGINT)
         if not apps:
             self._ask("stop", run_id, CONNECTION)
 
-    def apps(self) -> list[int]:
-        """Returns the processes of running apps: started by the SuperExec that the SuperLink started."""
+    def apps(self) -> list[psutil.Process]:
+        """Returns the processes of running apps: children of the SuperExec that it started."""
         executors = self._processes.children(self._process.pid)
-        return [pid for executor in executors for pid in self._processes.children(executor)]
+        return [app for executor in executors for app in self._processes.children(executor.pid)]
 
-    def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + _START_S
-        while time.monotonic() < deadline:
-            if (death := self.death()) is not None:
-                raise PlacementError(f"{death} while it started. It said:\n{self._last_lines()}")
-            if _is_healthy(self._port):
-                return
-            time.sleep(_LOOK_EVERY_S)
-        raise PlacementError(
-            f"Flower's SuperLink did not answer within {_START_S:g} s. It said:\n{self._last_lines()}"
-        )
+    def _wait_until_it_answers(self, output: Path) -> None:
+        deadline_s = time.monotonic() + _ANSWER_WITHIN_S
+        while not _is_healthy(self._port):
+            death = self.death()
+            if death is not None or time.monotonic() > deadline_s:
+                why = death or f"Flower's SuperLink gave no answer within {_ANSWER_WITHIN_S:g} s"
+                said = output.read_text(encoding="utf-8", errors="replace").splitlines()
+                last_lines = "\n".join(said[-_SHOWN_LINES:]) or "nothing"
+                raise PlacementError(f"{why} while it started. It said:\n{last_lines}")
+            time.sleep(_POLL_S)
 
-    def _last_lines(self) -> str:
-        lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(_COLOUR.sub("", line) for line in lines[-_SHOWN_LINES:]) or "nothing"
-
-    def _follow(
-        self, arguments: list[str], show: Callable[[str], None], skip: int = 0
-    ) -> LogStream:
-        command = [_script("flwr"), *arguments]
-        process = self._processes.start(command, self._environment, subprocess.PIPE)
-        return LogStream(process, show, skip)
-
-    def _ask(self, *arguments: str) -> str | None:
-        """Returns what a `flwr` command says, or None if it does not end in time."""
-        process = self._processes.start(
-            [_script("flwr"), *arguments], self._environment, subprocess.PIPE
-        )
+    def _ask(self, *arguments: str) -> str:
+        """Returns what a `flwr` command says; nothing if it does not end in time."""
+        process = self._processes.start(["flwr", *arguments], self._environment, subprocess.PIPE)
         try:
-            output, _ = process.communicate(timeout=_COMMAND_S)
+            output, _ = process.communicate(timeout=_ANSWER_WITHIN_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate(timeout=_COMMAND_S)
-            return None
+            process.communicate(timeout=_ANSWER_WITHIN_S)
+            return ""
         return output.decode(errors="replace")
 
 
@@ -258,7 +173,7 @@ class FlowerRun:
     def __init__(
         self,
         superlink: OwnSuperLink,
-        show: Callable[[str], None],
+        log: Path,
         stop_requested: Callable[[], bool],
         stop_patience_s: float,
     ) -> None:
@@ -266,136 +181,100 @@ class FlowerRun:
 
         Args:
             superlink: runs it.
-            show: takes each line of the log.
+            log: file for what Flower logs, which is shown meanwhile.
             stop_requested: whether the user wants it to end.
             stop_patience_s: how long the app may then take to save what it has.
         """
         self._superlink = superlink
-        self._show = show
+        self._log = log
         self._stop_requested = stop_requested
         self._stop_patience_s = stop_patience_s
-        self._stop_deadline: float | None = None
-        self._stream: LogStream | None = None
-
-    @property
-    def log(self) -> list[str]:
-        """The latest lines, noise and all."""
-        return [] if self._stream is None else list(self._stream.kept)
+        self._stop_deadline_s: float | None = None
 
     def carry_out(self, app: Path, run_config: Path, federation: str) -> RunStatus:
-        """Submits the app in this folder and returns how it ended.
+        """Submits the app in this folder, shows its log, and returns how it ended.
 
         Raises:
             PlacementError: Flower would not take it.
         """
-        stream = self._stream = self._superlink.run(app, run_config, federation, self._show)
-        deadline = time.monotonic() + _SUBMIT_S
-        while stream.is_open and stream.run_id is None:
-            if self._stop_requested():
+        run_id = self._superlink.submit(app, run_config, federation)
+        self._show_log(run_id)
+        return self._final_status(run_id)
+
+    def _show_log(self, run_id: str) -> None:
+        """Returns when the log has ended, or a stopped app has had its time."""
+        with self._log.open("wb") as output:
+            process = self._superlink.follow(run_id, output)
+        with self._log.open("rb") as log:
+            while process.poll() is None and not self._has_had_its_time(run_id):
+                _show(log)
+                time.sleep(_POLL_S)
+            _show(log)
+
+    def _final_status(self, run_id: str) -> RunStatus:
+        """Returns how it ended; if its log broke off before that, says so and goes on asking."""
+        status = self._status(run_id)
+        if not status.is_finished:
+            say("Flower's log broke off, but the run goes on; waiting for its end", 0)
+        while not status.is_finished:
+            time.sleep(_STATUS_POLL_S)
+            status = self._status(run_id)
+        was_told_to_end = self._stop_deadline_s is not None
+        return RunStatus(STOPPED) if was_told_to_end and status.state == FAILED else status
+
+    def _status(self, run_id: str) -> RunStatus:
+        """Returns the state of the run; final if nothing more will be heard of it."""
+        deadline_s = time.monotonic() + _ANSWER_WITHIN_S
+        while time.monotonic() < deadline_s:
+            if self._has_had_its_time(run_id):
                 return RunStatus(STOPPED)
-            if time.monotonic() > deadline:
-                raise PlacementError(f"Flower did not take the app within {_SUBMIT_S:g} s")
-            time.sleep(_LOOK_EVERY_S)
-        if stream.run_id is None:
-            why = self._superlink.death() or f"Flower refused the app: {_last_sentence(self.log)}"
-            raise PlacementError(why)
-        return self._follow(stream, stream.run_id)
-
-    def _follow(self, stream: LogStream, run_id: str) -> RunStatus:
-        """Waits for the end; where the log breaks off before that, takes it up again."""
-        status = RunStatus("unknown")
-        for _ in range(_MAX_ATTACHED):
-            while stream.is_open:
-                if self._stop_requested() and self._has_stopped(stream, run_id):
-                    return RunStatus(STOPPED)
-                time.sleep(_LOOK_EVERY_S)
-            status = self._settled(run_id)
-            if status.is_finished:
-                return self._judged(status)
-            stream = self._superlink.follow(run_id, self._show, skip=stream.num_lines)
-            self._stream = stream
-        return RunStatus(
-            FAILED, f"its log broke off {_MAX_ATTACHED} times; its state was {status.state!r}"
-        )
-
-    def _settled(self, run_id: str) -> RunStatus:
-        """Returns the state of a run whose log has ended: final, or as it is after a while."""
-        deadline = time.monotonic() + _SETTLE_S
-        status = RunStatus("unknown")
-        while not status.is_finished and time.monotonic() < deadline:
             if (death := self._superlink.death()) is not None:
                 return RunStatus(FAILED, f"{death} while the run went on")
-            status = self._superlink.status(run_id) or status
-            if not status.is_finished:
-                time.sleep(_ASK_EVERY_S)
-        return status
+            if (status := self._superlink.status(run_id)) is not None:
+                return status
+            time.sleep(_STATUS_POLL_S)
+        return RunStatus(FAILED, f"Flower's SuperLink gave no answer within {_ANSWER_WITHIN_S:g} s")
 
-    def _judged(self, status: RunStatus) -> RunStatus:
-        """Returns the final state in our words; an app that was told to end has not failed by ending."""
-        if status.state == FAILED and self._stop_deadline is not None and not bare(status.details):
-            return RunStatus(STOPPED)
-        return RunStatus(status.state, reason(status, self.log))
-
-    def _has_stopped(self, stream: LogStream, run_id: str) -> bool:
-        """Tells the app to end, once; returns whether it has, or has had its time for it."""
-        if self._stop_deadline is None:
-            self._stop_deadline = time.monotonic() + self._stop_patience_s
+    def _has_had_its_time(self, run_id: str) -> bool:
+        """Tells the app to end if the user wants it, once; returns whether its time for that is over."""
+        if not self._stop_requested():
+            return False
+        if self._stop_deadline_s is None:
+            self._stop_deadline_s = time.monotonic() + self._stop_patience_s
             self._superlink.interrupt(run_id)
-        if self._superlink.apps():
-            return time.monotonic() > self._stop_deadline
-        stream.wait(_LAST_WORDS_S)
-        return stream.is_open
+        if not self._superlink.apps():
+            last_words_s = time.monotonic() + _LAST_WORDS_S
+            self._stop_deadline_s = min(self._stop_deadline_s, last_words_s)
+        return time.monotonic() > self._stop_deadline_s
 
 
-def parse_status(answer: str) -> RunStatus | None:
+def parse_answer(said: str) -> dict[str, Any]:
+    """Returns the JSON object in what `flwr ... --format json` says; an empty one if it has none."""
+    try:
+        answer, _ = json.JSONDecoder().raw_decode(said, said.index("{"))
+    except ValueError:
+        return {}
+    return dict(answer)
+
+
+def parse_status(said: str) -> RunStatus | None:
     """Returns what `flwr ls --format json` says about its only run; None if that is not an answer."""
     try:
-        (run,) = json.loads(answer[answer.index("{") :])["runs"]
-        state, details = str(run["status"]), str(run["status-details"])
+        (run,) = parse_answer(said)["runs"]
+        state, details = str(run["status"]), _one_line(str(run["status-details"]))
     except (ValueError, KeyError, TypeError):
         return None
     return RunStatus(state, "" if details == "N/A" else details)
 
 
-def bare(details: str) -> str:
-    """Returns Flower's words on why a run failed in one line, less those that say nothing."""
-    without_frame = _FLOWERS_WORDS.sub("", " ".join(details.split()))
-    return _FLOWERS_WORDS.sub("", without_frame)
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
-def reason(status: RunStatus, log: Sequence[str]) -> str:
-    """Returns why a run failed, in one line; where Flower does not know, as its log has it."""
-    if status.state != FAILED:
-        return ""
-    said = bare(status.details) or next(filter(None, map(bare, reversed(_raised(log)))), "")
-    return said or "the app's process ended without a word"
-
-
-def ray_did_not_start(log: Sequence[str]) -> bool:
-    """Whether an exception in the log says that Ray could not be started."""
-    return any(message.startswith(_RAY_NOT_STARTED) for message in _raised(log))
-
-
-def _raised(log: Sequence[str]) -> list[str]:
-    """Returns the messages of the exceptions that ended a traceback."""
-    return [found["message"] for line in log if (found := _RAISED.match(line))]
-
-
-def _last_sentence(log: Sequence[str]) -> str:
-    """Returns what an error box of the command line says, without its frame."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in log if line[:1] in "│╭╰" or not _NOISE.match(line)]
-    said = [line for line in lines if line and line != "Error"]
-    return " ".join(said[-_SHOWN_LINES:]) or "it did not say why"
-
-
-def _script(name: str) -> str:
-    """Returns the path of a program that was installed with this Python, whatever PATH says."""
-    path = Path(sys.executable).parent / name
-    if not path.is_file():
-        raise PlacementError(
-            f"there is no {path}; is Flower installed (pip install 'flwr[simulation]')?"
-        )
-    return str(path)
+def _show(log: IO[bytes]) -> None:
+    """Writes what has been added to the log to standard output."""
+    shutil.copyfileobj(log, sys.stdout.buffer)
+    sys.stdout.flush()
 
 
 def _free_port() -> int:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.reporting import RunSummary, Sink
+from dogo_fed.reporting.sink import Sink
+from dogo_fed.reporting.summary import RunSummary
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import RunHost, conduct

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 WAIT_S = 120.0
 
 
@@ -53,10 +55,9 @@ def wait_for_step(run_dir: Path, step: int, process: subprocess.Popen[str]) -> N
 def is_alive(pid: int) -> bool:
     """Whether a process of this id exists and is no zombie."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return state != "Z"
 
 
 def wait_until_gone(pids: list[int], within_s: float) -> list[int]:
@@ -78,20 +79,10 @@ def kill(pid: int) -> None:
 
 def descendants(pid: int) -> list[int]:
     """Returns the ids of all processes below `pid`."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            parents.setdefault(parent, []).append(int(entry.name))
-    found, todo = [], [pid]
-    while todo:
-        children = parents.get(todo.pop(), [])
-        found += children
-        todo += children
-    return found
+    try:
+        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def digests(run_dir: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from torch import nn
 from dogo_fed.config import RunConfig
 from dogo_fed.objectives.base import Embeddings
 from dogo_fed.objectives.simclr import SimCLR
-from dogo_fed.reporting import RunSummary
+from dogo_fed.reporting.summary import RunSummary
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct

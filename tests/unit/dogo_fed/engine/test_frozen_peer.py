@@ -17,7 +17,8 @@ from dogo_fed.config_text import load_yaml
 from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import ConfigError, TrainingError
-from dogo_fed.reporting import RunSummary, read_records
+from dogo_fed.reporting.sinks.metrics import read_records
+from dogo_fed.reporting.summary import RunSummary
 from dogo_fed.run.prepare import prepare
 from tests.support.command_line import dogo_fed
 from tests.support.tiny_run import TINY, run_here

@@ -26,23 +26,16 @@ from dogo_fed.contracts import (
     StepReport,
 )
 from dogo_fed.errors import CheckpointError
-from dogo_fed.reporting import (
-    LiveView,
-    MetricsLog,
-    RunTotals,
-    Sink,
-    TeeSink,
-    TensorBoardSink,
-    build_summary,
-    draw_curves,
-    print_summary,
-    read_metrics,
-    read_records,
-    record_from_json,
-    record_to_json,
-)
+from dogo_fed.reporting.live.view import LiveView
 from dogo_fed.reporting.pictures.canvas import spread
+from dogo_fed.reporting.pictures.curves import draw_curves
 from dogo_fed.reporting.pictures.series import at_exchanges, collect_series, smoothed
+from dogo_fed.reporting.sink import Sink, TeeSink
+from dogo_fed.reporting.sinks.metrics import MetricsLog, read_metrics, read_records
+from dogo_fed.reporting.sinks.records import record_from_json, record_to_json
+from dogo_fed.reporting.sinks.tensorboard import TensorBoardSink
+from dogo_fed.reporting.sinks.totals import RunTotals
+from dogo_fed.reporting.summary import build_summary, print_summary
 from dogo_fed.reporting.units import human_bytes, human_seconds
 
 

@@ -1,8 +1,7 @@
-"""The verb `dogo-fed flower`: what it refuses, what it tells Flower, how it ends, and what it leaves."""
+"""The command `dogo-fed flower`: what it refuses, what Flower is told, how it ends, what it leaves."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shlex
@@ -12,33 +11,19 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
 
+import psutil
 import pytest
 
 from configs.compose import compose_run
 from dogo_fed.errors import ConfigError, PlacementError
 from server.commands import flower as flower_command
-from server.flower import superlink
-from server.flower.superlink import (
-    COMPLETED,
-    FAILED,
-    STOPPED,
-    FlowerRun,
-    LogStream,
-    OwnSuperLink,
-    RunStatus,
-    parse_status,
-    ray_did_not_start,
-    reason,
-)
-from server.process_tree import own_processes
+from server.flower.superlink import COMPLETED, FAILED, STOPPED, RunStatus
+from server.process_tree import ProcessTree
 from tests.support.command_line import SMALL_RUN, dogo_fed, start
-from tests.support.run_watch import digests
-
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="orphans are taken in on Linux only")
+from tests.support.run_watch import digests, is_alive
 
 
 class TestRequest:
@@ -104,19 +89,19 @@ class TestRequest:
         assert len(request.config.peers) == 3 and request.config.steps == 9
         assert request.overrides[:2] == ("steps=9", "host=flower")
         assert compose_run(request.overrides).resume == str(tmp_path / "old")
-        assert flower_command._overrides_again(request) == request.overrides
+        assert flower_command._overrides_now(request) == request.overrides
 
     def test_a_run_that_goes_on_stays_the_same_run(self, tmp_path: Path) -> None:
         _save_config(flower_command.read_request(["run_dir=old"]))
         with pytest.raises(ConfigError, match="seed can't be changed"):
             flower_command.read_request(["resume=old", "seed=9"])
-        with pytest.raises(ConfigError, match=r"no config\.yaml"):
+        with pytest.raises(ConfigError, match="nowhere is no run folder"):
             flower_command.read_request(["resume=nowhere"])
 
     def test_the_second_attempt_goes_on_with_the_folder_of_the_first(self) -> None:
         request = flower_command.read_request(["steps=3", "run_dir=run"])
         _save_config(request)
-        arrived = compose_run(flower_command._overrides_again(request))
+        arrived = compose_run(flower_command._overrides_now(request))
         assert arrived.resume == str(request.folder) and arrived.run_dir is None
 
 
@@ -206,186 +191,6 @@ class TestWhatFlowerIsTold:
         assert told["OMP_NUM_THREADS"] == "3"
 
 
-LOG = """\
-Flower App configuration warnings in '/app/pyproject.toml':
-- Recommended property "license" missing in [project]
-Using SuperLink: own (127.0.0.1:47533)
-\x1b[32mSuccessfully started run 7619879679922412201\x1b[0m
-\x1b[92mINFO \x1b[0m:      Starting logstream for run_id `7619879679922412201`
-\x1b[92mINFO \x1b[0m:      Starting Flower Simulation
-\x1b[93mWARNING \x1b[0m:   Since flwr 1.32, default simulated SuperNodes changed from 10 to 2.
-\x1b[92mINFO \x1b[0m:      To change federation size, use the following command:
-\x1b[92mINFO \x1b[0m:      \tflwr federation simulation-config @none/default <superlink> --num-supernodes <N>
-Successfully installed dogo-fed to /home/x.
-a line of ours
-\x1b[36m(ClientAppActor pid=16978)\x1b[0m \x1b[93mWARNING \x1b[0m:   Manually terminating ClientAppActor
-\x1b[93mWARNING \x1b[0m:   something is wrong
-another line of ours
-\x1b[92mINFO \x1b[0m:      \x20
-"""
-
-
-class FakeProcess:
-    """Has written everything already."""
-
-    def __init__(self, text: str) -> None:
-        self.stdout = io.BytesIO(text.encode())
-
-
-def read(text: str, skip: int = 0) -> tuple[LogStream, list[str]]:
-    shown: list[str] = []
-    stream = LogStream(cast("subprocess.Popen[bytes]", FakeProcess(text)), shown.append, skip)
-    stream.wait(10)
-    assert not stream.is_open
-    return stream, shown
-
-
-class TestLog:
-    OURS = ("a line of ours", "WARNING :   something is wrong", "another line of ours")
-
-    def test_our_lines_are_shown_and_flowers_noise_is_not(self) -> None:
-        stream, shown = read(LOG)
-        assert shown == list(self.OURS)
-        assert stream.run_id == "7619879679922412201"
-
-    def test_what_was_shown_is_not_shown_again(self) -> None:
-        first, _ = read("".join(LOG.splitlines(keepends=True)[:-3]))
-        again = LOG[LOG.index("\x1b[92mINFO \x1b[0m:      Starting logstream") :]
-        _, shown = read(again, skip=first.num_lines)
-        assert shown == list(self.OURS[1:])
-
-
-def answer(state: str, details: str = "N/A") -> str:
-    run = {"run-id": "7", "status": state, "status-details": details}
-    return "a warning before it\n" + json.dumps({"success": True, "runs": [run]}, indent=2)
-
-
-class TestTruth:
-    def test_what_flower_says_about_a_run(self) -> None:
-        assert parse_status(answer("running")) == RunStatus("running")
-        status = parse_status(
-            answer("finished:failed", "Simulation failed with exception: no\n room")
-        )
-        assert status is not None and status.is_finished
-        assert reason(status, []) == "no room"
-
-    @pytest.mark.parametrize("text", ["", "Error", '{"success": false, "error-message": "x"}', "{"])
-    def test_no_answer_is_no_status(self, text: str) -> None:
-        assert parse_status(text) is None
-
-    def test_where_flower_does_not_know_its_log_does(self) -> None:
-        generic = "Simulation failed with exception: An error was encountered. Ending simulation."
-        log = [
-            "Traceback (most recent call last):",
-            "ray.exceptions.RaySystemError: no memory",
-            "The above exception was the direct cause",
-            "RuntimeError: Simulation Runtime crashed.",
-            "RuntimeError: An error was encountered. Ending simulation.",
-        ]
-        assert reason(RunStatus(FAILED, generic), log) == "no memory"
-        assert "without a word" in reason(RunStatus(FAILED, "Task failed with unknown error."), [])
-
-    def test_a_ray_that_did_not_start_is_told_from_one_that_is_talked_about(self) -> None:
-        words = "The current node timed out during startup. This could happen because"
-        assert ray_did_not_start(["x", f"Exception: {words}"])
-        assert not ray_did_not_start([f'    raise Exception("{words}'])
-
-
-class FakeSuperLink:
-    """Streams a log and knows the truth."""
-
-    def __init__(self, *states: RunStatus | None, log: str = LOG, dead: str | None = None) -> None:
-        self.states = list(states)
-        self.log = log
-        self.dead = dead
-        self.interrupted: list[str] = []
-        self.running_apps: list[int] = []
-        self.num_follows = 0
-
-    def run(self, app: Path, run_config: Path, federation: str, show: Any) -> LogStream:
-        return LogStream(cast("subprocess.Popen[bytes]", FakeProcess(self.log)), show)
-
-    def follow(self, run_id: str, show: Any, skip: int) -> LogStream:
-        self.num_follows += 1
-        return LogStream(cast("subprocess.Popen[bytes]", FakeProcess(self.log)), show, skip)
-
-    def status(self, run_id: str) -> RunStatus | None:
-        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
-
-    def death(self) -> str | None:
-        return self.dead
-
-    def interrupt(self, run_id: str) -> None:
-        self.interrupted.append(run_id)
-
-    def apps(self) -> list[int]:
-        return self.running_apps
-
-
-def carry_out(
-    superlink: FakeSuperLink, *, stop: bool = False, patience_s: float = 0.0
-) -> tuple[RunStatus, list[str]]:
-    shown: list[str] = []
-    run = FlowerRun(cast(OwnSuperLink, superlink), shown.append, lambda: stop, patience_s)
-    return run.carry_out(Path("/app"), Path("/run.toml"), ""), shown
-
-
-class TestRun:
-    @pytest.fixture(autouse=True)
-    def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(superlink, "_ASK_EVERY_S", 0.0)
-        monkeypatch.setattr(superlink, "_SETTLE_S", 0.2)
-        monkeypatch.setattr(superlink, "_LAST_WORDS_S", 0.2)
-
-    def test_the_end_of_the_log_is_not_the_end_of_the_run(self) -> None:
-        superlink = FakeSuperLink(None, RunStatus("running"), RunStatus(COMPLETED))
-        status, shown = carry_out(superlink)
-        assert status == RunStatus(COMPLETED)
-        assert shown == list(TestLog.OURS)
-
-    def test_a_failed_run_has_failed_whatever_the_stream_says(self) -> None:
-        details = "Simulation failed with exception: peer a is lost"
-        status, _ = carry_out(FakeSuperLink(RunStatus(FAILED, details)))
-        assert status == RunStatus(FAILED, "peer a is lost")
-
-    def test_a_log_that_breaks_off_is_taken_up_again_without_repeating_itself(self) -> None:
-        superlink = FakeSuperLink(RunStatus("running"))
-        status, shown = carry_out(superlink)
-        assert superlink.num_follows == superlink._MAX_ATTACHED
-        assert status.state == FAILED and "broke off" in status.details
-        assert shown == list(TestLog.OURS)
-
-    def test_a_dead_superlink_is_named(self) -> None:
-        dead = "Flower's SuperLink died of SIGKILL"
-        status, _ = carry_out(FakeSuperLink(RunStatus("running"), dead=dead))
-        assert status.state == FAILED and dead in status.details
-
-    def test_what_flower_refuses_is_said_without_its_frame(self) -> None:
-        log = "╭─ Error ────╮\n│ [code: 15] Invalid run configuration. │\n╰────────────╯\n"
-        with pytest.raises(PlacementError) as refusal:
-            carry_out(FakeSuperLink(RunStatus("unknown"), log=log))
-        assert str(refusal.value) == "Flower refused the app: [code: 15] Invalid run configuration."
-
-    def test_a_stop_is_told_once_and_has_its_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(LogStream, "is_open", True)
-        monkeypatch.setattr(LogStream, "run_id", "7", raising=False)
-        superlink = FakeSuperLink(RunStatus("running"))
-        superlink.running_apps = [1]
-        started_s = time.monotonic()
-        status, _ = carry_out_known(superlink, patience_s=0.5)
-        assert status == RunStatus(STOPPED)
-        assert superlink.interrupted == ["7"]
-        assert time.monotonic() - started_s >= 0.5
-
-
-def carry_out_known(superlink: FakeSuperLink, patience_s: float) -> tuple[RunStatus, list[str]]:
-    """A run that Flower has taken already when the user wants it to end."""
-    shown: list[str] = []
-    run = FlowerRun(cast(OwnSuperLink, superlink), shown.append, lambda: True, patience_s)
-    stream = superlink.run(Path("/app"), Path("/run.toml"), "", shown.append)
-    return run._follow(stream, "7"), shown
-
-
 SUMMARY: dict[str, object] = {
     "run_id": "here", "seed": 0, "host": "flower", "steps": 4, "wall_s": 1.0, "peers": {}, "events": [],
     "variants": {},
@@ -406,17 +211,15 @@ class TestExitStatus:
 
     def test_completed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = self.left(tmp_path)
-        assert flower_command.report(RunStatus(COMPLETED), [], folder) == 0
+        assert flower_command.report(RunStatus(COMPLETED), "", folder) == 0
         output = capsys.readouterr()
         assert "run here" in output.out and str(folder) in output.out and not output.err
 
     def test_a_summary_that_was_shown_is_not_shown_again(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert (
-            flower_command.report(RunStatus(COMPLETED), ["run here  flower"], self.left(tmp_path))
-            == 0
-        )
+        log = "another line\nrun here  flower\n"
+        assert flower_command.report(RunStatus(COMPLETED), log, self.left(tmp_path)) == 0
         assert "run here" not in capsys.readouterr().out
 
     @pytest.mark.parametrize("state", [COMPLETED, STOPPED])
@@ -425,63 +228,135 @@ class TestExitStatus:
     ) -> None:
         folder = self.left(tmp_path, [STOP_EVENT])
         (folder / "peers" / "a" / "checkpoints" / "2").mkdir(parents=True)
-        assert flower_command.report(RunStatus(state), [], folder) == 130
+        assert flower_command.report(RunStatus(state), "", folder) == 130
         assert f"dogo-fed flower resume={folder}" in capsys.readouterr().err
 
     def test_stopped_before_it_began(self, tmp_path: Path) -> None:
-        assert flower_command.report(RunStatus(STOPPED), [], tmp_path) == 130
+        assert flower_command.report(RunStatus(STOPPED), "", tmp_path) == 130
 
     @pytest.mark.parametrize(
         ("status", "words"),
         [
             (RunStatus(FAILED, "peer a is lost"), "peer a is lost"),
             (RunStatus(COMPLETED), "summary.json"),
-            (RunStatus("unknown"), "unknown"),
+            (RunStatus(FAILED), "the run ended as finished:failed"),
         ],
     )
     def test_anything_else_is_a_failure(
         self, status: RunStatus, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert flower_command.report(status, [], tmp_path) == 1
+        assert flower_command.report(status, "", tmp_path) == 1
         message = capsys.readouterr().err
         assert message.startswith("dogo-fed: ") and words in message
         assert len(message.splitlines()) == 1
 
+    def test_a_failure_says_where_there_is_more(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert flower_command.report(RunStatus(FAILED, "it broke"), "", tmp_path) == 1
+        assert capsys.readouterr().err == "dogo-fed: it broke (see the log above)\n"
+        (tmp_path / "coordinator.log").touch()
+        assert flower_command.report(RunStatus(FAILED, "it broke"), "", tmp_path) == 1
+        assert f"the log above and {tmp_path / 'coordinator.log'})" in capsys.readouterr().err
 
-@LINUX
-class TestOwnProcesses:
-    @pytest.fixture
-    def orphans(self) -> Iterator[list[str]]:
-        """A process that starts one in a session of its own and dies."""
-        yield ["bash", "-c", "setsid sleep 300 & setsid bash -c 'trap \"\" TERM; sleep 301; :' &"]
 
-    def test_orphans_in_sessions_of_their_own_are_ended(self, orphans: list[str]) -> None:
-        with own_processes() as processes:
-            started = processes.start(orphans, os.environ, subprocess.DEVNULL)
-            assert started.wait(timeout=20) == 0
-            deadline = time.monotonic() + 20
-            while len(processes.alive()) < 3 and time.monotonic() < deadline:
-                time.sleep(0.05)
-            found = processes.alive()
-            assert len(found) == 3
-            assert processes.end(patience_s=0.3) == []
-            assert not processes.alive()
-        for pid in found:
-            with pytest.raises(ProcessLookupError):
-                os.kill(pid, 0)
+class ToldRun:
+    """Ends as the test says, once for each attempt."""
 
-    def test_who_was_there_before_is_left_alone(self) -> None:
-        earlier = subprocess.Popen(["sleep", "300"])
-        try:
-            with own_processes() as processes:
-                mine = processes.start(["sleep", "300"], os.environ, subprocess.DEVNULL)
-                assert processes.alive() == [mine.pid]
-                assert processes.end(patience_s=5) == []
-            assert mine.poll() == -signal.SIGTERM
-            assert earlier.poll() is None
-        finally:
-            earlier.kill()
-            earlier.wait(timeout=10)
+    outcomes: list[tuple[RunStatus, str]]
+    attempts: list[str]
+
+    def __init__(self, superlink: object, log: Path, *rest: object) -> None:
+        self.log = log
+
+    def carry_out(self, app: Path, run_config: Path, federation: str) -> RunStatus:
+        status, log = self.outcomes[len(self.attempts)]
+        self.attempts.append(run_config.read_text())
+        self.log.write_text(log)
+        return status
+
+
+RAY_IS_LATE = (
+    "Traceback:\nException: The current node timed out during startup. This could happen because"
+)
+GENERIC = "Simulation failed with exception: An error was encountered. Ending simulation."
+
+
+class TestAttempts:
+    @pytest.fixture(autouse=True)
+    def _told(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(flower_command, "OwnSuperLink", lambda *_: None)
+        monkeypatch.setattr(flower_command, "FlowerRun", ToldRun)
+        monkeypatch.setattr(ToldRun, "attempts", [], raising=False)
+
+    def end_as(self, monkeypatch: pytest.MonkeyPatch, *outcomes: tuple[RunStatus, str]) -> None:
+        monkeypatch.setattr(ToldRun, "outcomes", list(outcomes), raising=False)
+
+    def test_a_ray_that_did_not_start_is_tried_once_more(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        late = (RunStatus(FAILED, GENERIC), RAY_IS_LATE)
+        self.end_as(monkeypatch, late, late, late)
+        request = flower_command.read_request(["run_dir=run"])
+        assert flower_command.run(request, tmp_path) == 1
+        assert len(ToldRun.attempts) == 2
+        told = capsys.readouterr().err.splitlines()
+        assert "once more" in told[0] and GENERIC in told[1] and len(told) == 2
+
+    def test_the_second_attempt_counts(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        late = (RunStatus(FAILED, GENERIC), RAY_IS_LATE)
+        self.end_as(monkeypatch, late, (RunStatus(STOPPED), ""))
+        assert flower_command.run(flower_command.read_request(["run_dir=run"]), tmp_path) == 130
+
+    @pytest.mark.parametrize(
+        "outcome",
+        [(RunStatus(FAILED, "peer a is lost"), "a log"), (RunStatus(STOPPED), RAY_IS_LATE)],
+    )
+    def test_no_other_end_is_tried_again(
+        self, outcome: tuple[RunStatus, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        self.end_as(monkeypatch, outcome)
+        flower_command.run(flower_command.read_request(["run_dir=run"]), tmp_path)
+        assert len(ToldRun.attempts) == 1
+        assert not (tmp_path / "run").exists(), "an empty folder is not left behind"
+
+
+class TestEnd:
+    @pytest.fixture(autouse=True)
+    def _elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("error", "status"), [(KeyboardInterrupt(), 130), (PlacementError("no room"), 2)]
+    )
+    def test_nothing_is_left_and_an_impatient_user_does_not_wait(
+        self,
+        error: BaseException,
+        status: int,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        """The second Ctrl-C is a KeyboardInterrupt."""
+        pids: list[int] = []
+
+        def stubborn(home: Path, environment: Mapping[str, str], processes: ProcessTree) -> None:
+            command = ["bash", "-c", "trap '' TERM; echo; sleep 300; :"]
+            process = processes.start(command, environment, subprocess.PIPE)
+            assert process.stdout is not None and process.stdout.readline()
+            process.stdout.close()
+            pids.append(process.pid)
+            raise error
+
+        monkeypatch.setattr(flower_command, "OwnSuperLink", stubborn)
+        monkeypatch.setattr(flower_command, "_END_PATIENCE_S", 3.0)
+        started_s = time.monotonic()
+        assert flower_command.run(flower_command.read_request(["run_dir=run"]), tmp_path) == status
+        took_s = time.monotonic() - started_s
+        assert pids and not is_alive(pids[0])
+        assert (took_s < 3.0) == (status == 130), took_s
 
 
 SHORT = [
@@ -505,16 +380,11 @@ MARK = "DOGO_FED_TEST"
 
 def marked(mark: str) -> list[str]:
     """Returns the command lines of all processes whose environment has this mark."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append((folder / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return found
+    return [
+        " ".join(process.info["cmdline"] or [])
+        for process in psutil.process_iter(["environ", "cmdline"])
+        if (process.info["environ"] or {}).get(MARK) == mark
+    ]
 
 
 @pytest.fixture
@@ -536,7 +406,7 @@ def test_the_same_numbers_as_the_reference_and_nothing_left(
     dogo_fed("train", *SHORT, "host=local", f"run_dir={tmp_path / 'reference'}")
     output = dogo_fed("flower", *SHORT, f"run_dir={tmp_path / 'run'}", timeout_s=400)
     assert str(tmp_path / "run") in output and "mutual KL" in output
-    assert "Successfully" not in output and "flwr federation" not in output
+    assert output.count("run run  flower, seed ") == 1, "the summary is shown once"
     assert digests(tmp_path / "run") == digests(tmp_path / "reference")
 
 
