@@ -7,8 +7,6 @@ so that every process which came of it stays below it. Elsewhere orphans are los
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +16,8 @@ from typing import IO
 
 import psutil
 
-_PR_SET_PDEATHSIG = 1
+from server.child_process import prctl, start_process
+
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_WAIT_S = 10.0
 _POLL_S = 0.1
@@ -35,24 +34,14 @@ class ProcessTree:
     def start(
         self, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | int
     ) -> subprocess.Popen[bytes]:
-        """Starts a process in a session of its own, so that Ctrl-C in the terminal does not reach it.
-
-        On Linux it is asked to end when this process dies, whatever this dies of.
+        """Starts a process that ends with this one; see `child_process.start_process`.
 
         Args:
             command: program and arguments.
             environment: all of it.
             output: takes what it writes to standard output and error.
         """
-        process = subprocess.Popen(
-            command,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_end_with_parent if _is_linux() else None,
-        )
+        process = start_process(command, environment, output, ends_with_parent=True)
         self._started.append(process)
         return process
 
@@ -121,12 +110,12 @@ class ProcessTree:
 def process_tree() -> Iterator[ProcessTree]:
     """Adopts the orphans of all descendants while the block runs; ends nothing by itself."""
     if _is_linux():
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield ProcessTree()
     finally:
         if _is_linux():
-            _prctl(_PR_SET_CHILD_SUBREAPER, 0)
+            prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -138,12 +127,3 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def _is_linux() -> bool:
     return sys.platform == "linux"
-
-
-def _prctl(option: int, value: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
-
-
-def _end_with_parent() -> None:
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -3,7 +3,7 @@
 from dogo_fed.evaluation.digest import state_digest, tensor_digests
 from dogo_fed.evaluation.features import FrozenFeatures, evaluation_mode, extract_features
 from dogo_fed.evaluation.guard import frozen
-from dogo_fed.evaluation.knn import knn_predictions, knn_top1
+from dogo_fed.evaluation.knn import knn_predictions
 from dogo_fed.evaluation.linear_probe import LinearProbeResult, linear_probe
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "extract_features",
     "frozen",
     "knn_predictions",
-    "knn_top1",
     "linear_probe",
     "state_digest",
     "tensor_digests",

@@ -20,36 +20,6 @@ from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.evaluation.features import FrozenFeatures
 
 
-def knn_top1(
-    bank: FrozenFeatures,
-    queries: FrozenFeatures,
-    k: int,
-    temperature: float = 0.07,
-    queries_per_chunk: int = 256,
-) -> float:
-    """Returns the share of the labelled queries that are classified correctly, 0 to 1.
-
-    Unlabelled images (label -1) neither vote nor count.
-
-    Args:
-        bank: features M x F and labels M of the images that vote.
-        queries: features N x F and labels N of the images to classify.
-        k: number of neighbours.
-        temperature: divisor of the cosine similarity; smaller favours near neighbours.
-        queries_per_chunk: memory is this many times M floats; does not change the result.
-
-    Raises:
-        ConfigError: k exceeds the labelled bank, or a setting is not positive.
-        DataError: bank or queries have no labelled image, or their features differ in width.
-    """
-    labelled = queries.labelled("kNN queries")
-    predictions_N = knn_predictions(
-        bank, labelled.features_NF, k, temperature, queries_per_chunk=queries_per_chunk
-    )
-    num_correct = int((predictions_N == labelled.labels_N).sum())
-    return num_correct / len(labelled.labels_N)
-
-
 def knn_predictions(
     bank: FrozenFeatures,
     queries_NF: torch.Tensor,
@@ -59,8 +29,9 @@ def knn_predictions(
 ) -> torch.Tensor:
     """Returns the predicted class of every query: int64, shape N.
 
-    The result does not depend on the order of the bank: bank images that tie for the k-th place
-    share the places that are left, and if classes tie, the lowest wins.
+    Unlabelled bank images (label -1) do not vote. The result does not depend on the order of the bank:
+    bank images that tie for the k-th place share the places that are left. If classes tie, the lowest
+    wins.
 
     Raises:
         ConfigError: k exceeds the labelled bank, or a setting is not positive.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,18 +12,17 @@ from dogo_fed.compare.experiment import Cell
 from dogo_fed.config import RunConfig
 from dogo_fed.engine.build import resolve_device
 from dogo_fed.process_setup import thread_environment
+from server.child_process import ChildProcess, how_it_ended
 from server.comparison.cell import CellJob
 from server.comparison.cell_loop import CellEnding, newest_of, signs_of_life
 from server.process_tree import ProcessTree
-
-_KILL_WAIT_S = 10.0
 
 
 class ProcessCellHandle:
     """A cell's process, and the GPU that it has for itself."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], log: Path, folder: Path, busy: list[str], gpu: str
+        self, process: ChildProcess, log: Path, folder: Path, busy: list[str], gpu: str
     ) -> None:
         self._process = process
         self._log = log
@@ -34,14 +32,14 @@ class ProcessCellHandle:
 
     def ending(self) -> CellEnding | None:
         """Returns how it ended; its last line says why."""
-        status = self._process.poll()
+        status = self._process.status()
         if status is None:
             return None
         self._give_gpu_back()
         if status == 0:
             return CellEnding(0)
-        said = f"{self._last_line()} (all of it: {self._log})"
-        return CellEnding(status, said if status > 0 else f"died of signal {-status}; {said}")
+        said = f"{self._process.last_line() or 'it said nothing'} (all of it: {self._log})"
+        return CellEnding(status, said if status > 0 else f"{how_it_ended(status)}; {said}")
 
     def last_word_s(self) -> float:
         """Returns when it last wrote something."""
@@ -49,27 +47,17 @@ class ProcessCellHandle:
 
     def stop(self) -> None:
         """Asks it to end well."""
-        if self._process.poll() is None:
-            self._process.terminate()
+        self._process.terminate()
 
     def kill(self) -> None:
         """Ends it at once."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait(timeout=_KILL_WAIT_S)
+        self._process.kill()
         self._give_gpu_back()
 
     def _give_gpu_back(self) -> None:
         if self._gpu in self._busy:
             self._busy.remove(self._gpu)
         self._gpu = ""
-
-    def _last_line(self) -> str:
-        try:
-            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return "it left no log"
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 class ProcessCells:
@@ -107,7 +95,7 @@ class ProcessCells:
             process = self._processes.start(
                 [sys.executable, "-m", "server.comparison.cell", str(path)], environment, output
             )
-        return ProcessCellHandle(process, log, cell.folder, self._busy, gpu)
+        return ProcessCellHandle(ChildProcess(process, log), log, cell.folder, self._busy, gpu)
 
     def _take_gpu(self) -> str:
         """Returns the GPU that has the fewest cells; empty if there are none to give."""

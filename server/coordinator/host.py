@@ -106,7 +106,7 @@ class CoordinatorHost:
         run: LoadedRun,
         folder: RunFolder,
         sink: Sink,
-        listen_address: str,
+        listen_address: Callable[[], str],
         serve: Serve = CoordinatorService,
     ) -> CoordinatorHost:
         """Returns the coordinator of a run that starts, or goes on at the folder's step.
@@ -115,7 +115,7 @@ class CoordinatorHost:
             run: its settings and data.
             folder: the run folder.
             sink: gets the peers' reports and the coordinator's events.
-            listen_address: the interface to listen on if the settings name none.
+            listen_address: returns the interface to listen on; called if the settings name none.
             serve: makes it reachable.
 
         Raises:
@@ -123,7 +123,7 @@ class CoordinatorHost:
         """
         config = run.config
         service = ServiceSettings(
-            address=config.coordinator.address or listen_address,
+            address=config.coordinator.address or listen_address(),
             port=config.coordinator.port,
             answer_within_s=config.exchange.answer_within_s,
             tls=read_certificate(config.coordinator),

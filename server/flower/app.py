@@ -81,7 +81,7 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
             heard = TeeSink(sink, fleet.steps)
             try:
                 with CoordinatorHost.of(
-                    prepared, folder, heard, fleet.listen_address(), fleet.serve
+                    prepared, folder, heard, fleet.listen_address, fleet.serve
                 ) as coordinator:
                     Supervisor(prepared, folder, fleet, coordinator, stop).run()
             finally:

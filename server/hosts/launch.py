@@ -57,7 +57,7 @@ def _supervise(
     launcher: PeerLauncher,
     stop_requested: Callable[[], bool],
 ) -> None:
-    with CoordinatorHost.of(run, folder, sink, launcher.listen_address()) as coordinator:
+    with CoordinatorHost.of(run, folder, sink, launcher.listen_address) as coordinator:
         Supervisor(run, folder, launcher, coordinator, stop_requested).run()
 
 

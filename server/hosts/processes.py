@@ -3,46 +3,35 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
-import threading
+import tempfile
 import time
 
 from dogo_fed.assignment import Assignment
 from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.errors import PlacementError
 from dogo_fed.process_setup import thread_environment
-
-_KILL_WAIT_S = 10.0
+from server.child_process import ChildProcess, how_it_ended, start_process
 
 
 class ProcessHandle:
-    """A peer's process. It has a session of its own, so Ctrl-C in the terminal does not reach it."""
+    """A peer's process. It outlives this one, so that it can save itself (`Outcome.CUT_OFF`)."""
 
     def __init__(self, assignment: Assignment, threads: int) -> None:
         environment = {**os.environ, **thread_environment(threads)}
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "clients"],
-                stdin=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                env=environment,
-                start_new_session=True,
-            )
+            with tempfile.TemporaryFile() as given:
+                given.write(assignment.to_json().encode())
+                given.seek(0)
+                command = [sys.executable, "-m", "clients"]
+                process = start_process(
+                    command, environment, output, given=given, ends_with_parent=False
+                )
         except OSError as error:
             raise PlacementError(f"no process for peer {assignment.peer}: {error}") from error
-        self._errors: list[bytes] = []
-        self._reader = threading.Thread(target=self._read_errors, daemon=True)
-        self._reader.start()
-        assert self._process.stdin is not None, "the process was given a pipe"
-        try:
-            self._process.stdin.write(assignment.to_json().encode())
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it died at once; `ending` tells
-        self.pid = self._process.pid
+        self._process = ChildProcess(process, output)
+        self.pid = process.pid
 
     def where(self) -> str:
         """Returns the process id."""
@@ -50,30 +39,17 @@ class ProcessHandle:
 
     def ending(self) -> Ending | str | None:
         """Returns how it ended, a sentence if it died, or None while it runs."""
-        status = self._process.poll()
+        status = self._process.status()
         if status is None:
             return None
-        self._reader.join(timeout=_KILL_WAIT_S)
-        message = b"".join(self._errors).decode(errors="replace").strip()
         if status in {outcome.value for outcome in Outcome}:
-            return Ending(Outcome(status), message)
-        how = f"died of {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
-        last_line = message.splitlines()[-1] if message else ""
-        return f"{how} ({last_line})" if last_line else how
+            return Ending(Outcome(status), self._process.said())
+        last_line = self._process.last_line()
+        return f"{how_it_ended(status)} ({last_line})" if last_line else how_it_ended(status)
 
     def kill(self) -> None:
         """Ends the process at once; a second call does nothing."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait(timeout=_KILL_WAIT_S)
-        self._reader.join(timeout=_KILL_WAIT_S)
-        if self._process.stderr is not None:
-            self._process.stderr.close()
-
-    def _read_errors(self) -> None:
-        assert self._process.stderr is not None, "the process was given a pipe"
-        for line in self._process.stderr:
-            self._errors = [*self._errors[-50:], line]
+        self._process.kill()
 
 
 class ProcessLauncher:

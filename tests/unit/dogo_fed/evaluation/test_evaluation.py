@@ -16,7 +16,6 @@ from dogo_fed.evaluation import (
     extract_features,
     frozen,
     knn_predictions,
-    knn_top1,
     linear_probe,
     state_digest,
     tensor_digests,
@@ -212,6 +211,15 @@ def knn_reference(
             votes[label] = votes.get(label, 0.0) + math.exp(cosine / temperature)
         predictions.append(max(votes, key=lambda label: votes[label]))
     return predictions
+
+
+def knn_top1(
+    bank: FrozenFeatures, queries: FrozenFeatures, k: int, temperature: float = 0.07, **others: int
+) -> float:
+    """Returns the share of labelled queries that are classified correctly."""
+    labelled = queries.labelled("kNN queries")
+    predictions_N = knn_predictions(bank, labelled.features_NF, k, temperature, **others)
+    return int((predictions_N == labelled.labels_N).sum()) / len(labelled.labels_N)
 
 
 class TestKnn:

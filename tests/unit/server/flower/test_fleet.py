@@ -123,9 +123,8 @@ class Scene:
         stop_requested = lambda: self.is_stop_requested  # noqa: E731
         try:
             heard = TeeSink(self.sink, self.fleet.steps)
-            address = self.fleet.listen_address()
             with CoordinatorHost.of(
-                self.run, self.folder, heard, address, self.fleet.serve
+                self.run, self.folder, heard, self.fleet.listen_address, self.fleet.serve
             ) as coordinator:
                 Supervisor(self.run, self.folder, self.fleet, coordinator, stop_requested).run()
         finally:
@@ -154,7 +153,7 @@ class Scene:
 def make_scene(tmp_path, monkeypatch):
     monkeypatch.setattr(flower_fleet, "_POLL_SIMULATION_S", 0.001)
     monkeypatch.setattr(flower_fleet, "_RELEASE_WITHIN_S", 3.0)
-    monkeypatch.setattr(supervise, "_POLL_EVERY_S", 0.005)
+    monkeypatch.setattr(supervise, "_POLL_S", 0.005)
     scenes = []
 
     def make(*changes, real=False, answer_s=10.0, unreachable_s=5.0):

@@ -113,8 +113,9 @@ class Scene:
 
     def supervise(self, launcher):
         stop_requested = lambda: self.is_stop_requested  # noqa: E731
-        address = launcher.listen_address()
-        with CoordinatorHost.of(self.run_, self.folder, self.sink, address) as coordinator:
+        with CoordinatorHost.of(
+            self.run_, self.folder, self.sink, launcher.listen_address
+        ) as coordinator:
             Supervisor(self.run_, self.folder, launcher, coordinator, stop_requested).run()
 
     def fail(self, launcher):

@@ -1,0 +1,103 @@
+"""One process that is started here: in a session of its own, its output in a file, ended for certain."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1
+_KILL_WAIT_S = 10.0
+
+
+def start_process(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    output: IO[bytes] | int,
+    *,
+    given: IO[bytes] | int = subprocess.DEVNULL,
+    ends_with_parent: bool,
+) -> subprocess.Popen[bytes]:
+    """Starts a process in a session of its own, so that Ctrl-C in the terminal does not reach it.
+
+    Args:
+        command: program and arguments.
+        environment: all of it.
+        output: takes what it writes to standard output and error.
+        given: what it reads from standard input.
+        ends_with_parent: on Linux, it is asked to end when this process dies, whatever this dies of.
+    """
+    is_linux = sys.platform == "linux"
+    return subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdin=given,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_end_with_parent if ends_with_parent and is_linux else None,
+    )
+
+
+class ChildProcess:
+    """A process that was started here, with the file that it writes to."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path | IO[bytes]) -> None:
+        self._process = process
+        self._output = output
+        self.pid = process.pid
+
+    def status(self) -> int | None:
+        """Returns its exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def said(self) -> str:
+        """Returns what it has written so far; empty if the file is gone."""
+        try:
+            if isinstance(self._output, Path):
+                content = self._output.read_bytes()
+            else:
+                self._output.seek(0)
+                content = self._output.read()
+        except OSError:
+            return ""
+        return content.decode(errors="replace").strip()
+
+    def last_line(self) -> str:
+        """Returns the last line that it has written and that is not empty; else an empty one."""
+        lines = (line.strip() for line in reversed(self.said().splitlines()))
+        return next((line for line in lines if line), "")
+
+    def terminate(self) -> None:
+        """Asks it to end."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends it at once; a second call does nothing."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(timeout=_KILL_WAIT_S)
+
+
+def how_it_ended(status: int) -> str:
+    """Returns an exit status in words."""
+    return f"died of {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
+
+
+def prctl(option: int, value: int) -> None:
+    """Sets an attribute of this process, on Linux.
+
+    Raises:
+        OSError: the kernel does not know it.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+
+
+def _end_with_parent() -> None:
+    prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
