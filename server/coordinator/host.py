@@ -37,7 +37,7 @@ class Endpoint(Protocol):
     def start(self) -> str:
         """Starts, and returns the address for peers, host:port.
 
-        The address is empty if a framework's messages reach the coordinator.
+        The address is empty if peers reach the coordinator by a framework's messages.
 
         Raises:
             ConfigError: it can't listen there.
@@ -151,7 +151,7 @@ class CoordinatorHost:
 
     @property
     def address(self) -> str:
-        """The address for peers, host:port; empty if a framework's messages reach the coordinator."""
+        """The address for peers, host:port; empty if they reach it by a framework's messages."""
         return self._address
 
     @property

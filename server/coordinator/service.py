@@ -194,14 +194,14 @@ class CoordinatorService:
         return f"{self._settings.address}:{port}"
 
     def stop(self) -> None:
-        """Stops listening; calls under way are cut off after a second. Calling it again does nothing."""
+        """Stops listening; calls under way are cut off after 1 s. A second call does nothing."""
         if self._loop is not None and self._thread.is_alive():
             assert self._stopping is not None, "a running service can be stopped"
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(timeout=_CALL_TIMEOUT_S)
 
     def call(self, action: Callable[[CoordinatorCalls], T]) -> T:
-        """Runs `action` in the service's thread and returns its result; for use by other threads."""
+        """Runs `action` in the service's thread and returns its result; called by other threads."""
         assert self._loop is not None, "the service has been started"
 
         async def run() -> T:
