@@ -57,14 +57,14 @@ class ChildProcess:
         return self._process.poll()
 
     def said(self) -> str:
-        """Returns its output so far; empty if the file can't be read."""
+        """Returns its output so far; empty if the file can't be read or `kill` has closed it."""
         try:
             if isinstance(self._output, Path):
                 content = self._output.read_bytes()
             else:
                 self._output.seek(0)
                 content = self._output.read()
-        except OSError:
+        except (OSError, ValueError):
             return ""
         return content.decode(errors="replace").strip()
 
@@ -83,6 +83,8 @@ class ChildProcess:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(timeout=_KILL_WAIT_S)
+        if not isinstance(self._output, Path):
+            self._output.close()
 
 
 def how_it_ended(status: int) -> str:
