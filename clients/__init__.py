@@ -1,1 +1,1 @@
-"""The peer's side: hosts one peer in a process or a Ray actor, and speaks to the coordinator."""
+"""The peer's side: runs one peer in a process or a Ray actor, and talks to the coordinator."""

@@ -1,4 +1,4 @@
-"""`python -m clients`: runs one peer; its assignment comes as JSON on standard input."""
+"""`python -m clients`: runs one peer, whose assignment it reads as JSON from standard input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dogo_fed.exit_status import EXIT_UNUSABLE, say
 
 
 def main() -> int:
-    """Returns the exit status: the value of `clients.peer.run.Outcome`, or 2 for no assignment."""
+    """Returns the exit status: the value of the peer's `Outcome`, or 2 without an assignment."""
     try:
         assignment = Assignment.from_json(sys.stdin.read())
     except ConfigError as error:

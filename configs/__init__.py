@@ -1,1 +1,1 @@
-"""The Hydra tree, and the way from it to a checked `RunConfig`."""
+"""The Hydra tree of YAML files, and the code that reads it into a checked `RunConfig`."""

@@ -1,4 +1,4 @@
-"""From the YAML tree and overrides to a checked, frozen `RunConfig`, by Hydra."""
+"""Composes the YAML tree and overrides into a checked `RunConfig`, by Hydra."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def compose_named(name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Checks a command line before Hydra sees it, for Hydra's own messages are long or tracebacks.
+    """Checks a command line before Hydra reads it, because Hydra's messages are long or tracebacks.
 
-    Flags (--help, --cfg, -m) mean that Hydra answers, or that there are several configurations; then
-    nothing is checked here.
+    With a flag (--help, --cfg, -m) nothing is checked: Hydra only prints something, or there are
+    several configurations.
 
     Raises:
-        ConfigError: these overrides compose to nothing that can be run.
+        ConfigError: see `compose_run`.
     """
     if not any(argument.startswith("-") for argument in arguments):
         compose_run(arguments)
 
 
 def from_omegaconf(composed: DictConfig) -> RunConfig:
-    """Returns the checked configuration for what Hydra has composed.
+    """Returns the checked configuration that Hydra has composed.
 
     Raises:
         ConfigError: a wrong type, a missing value, or an impossible one.

@@ -1,4 +1,4 @@
-"""What may change when a run goes on: every setting that decides no trained number."""
+"""The settings that may change when a run is resumed: those that decide no trained number."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dogo_fed.scope import Scope, paths_of, scopes_below
 
 
 def resumed(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
-    """Returns the saved configuration of the run that `config` goes on with, with what may change.
+    """Returns the saved configuration of the run that `config` resumes, with the allowed changes.
 
     Args:
-        config: what the overrides compose to; its `resume` names the run folder.
+        config: the configuration that the overrides compose to; its `resume` names the run folder.
         overrides: as on the command line, e.g. ["resume=runs/first", "ray.address=auto"].
 
     Raises:
-        ConfigError: there is no run in this folder, or an override would make it another run.
+        ConfigError: there is no run in this folder, or an override may not change.
     """
     assert config.resume is not None, "only for a run that goes on"
     try:
@@ -39,12 +39,12 @@ def merge_resumed(
     """Returns the saved configuration with the overrides that a resumed run may have.
 
     Args:
-        saved: of the run folder, as plain nested dicts.
-        wanted: what the command line composes to.
+        saved: the run folder's configuration, as plain nested dicts.
+        wanted: the configuration that the command line composes to, as plain nested dicts.
         overridden: the settings that the command line sets, e.g. "ray.address", or groups of them.
 
     Raises:
-        ConfigError: an override would make it another run.
+        ConfigError: an override may not change in a resumed run.
     """
     merged: dict[str, Any] = dict(saved)
     overridden = [key for key in overridden if key != "resume"]
@@ -62,7 +62,7 @@ def merge_resumed(
 
 
 def resumable_settings() -> list[str]:
-    """Returns what may change, as paths: "eval.*" where that is all of them."""
+    """Returns the paths of the settings that may change; "eval.*" if all below eval may."""
     found: dict[str, list[tuple[str, bool]]] = {}
     for path, scope in paths_of(RunConfig):
         may_change = scope is not None and scope.is_resumable and path not in ("run_dir", "resume")
@@ -81,10 +81,10 @@ def _take(
     """Puts the wanted value at this path, if it may change.
 
     Raises:
-        ConfigError: it differs, and may not.
+        ConfigError: the value differs and may not change.
     """
     name, *rest = path
-    if name == "*":  # a group whose names are the user's own: all of it, or nothing
+    if name == "*":  # below names of the user's own nothing may change
         if merged != wanted:
             raise _refusal(key)
     elif rest and isinstance(merged.get(name), Mapping) and isinstance(wanted.get(name), Mapping):

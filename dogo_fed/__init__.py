@@ -1,4 +1,4 @@
-"""dogo-fed: peers of different architectures and objectives teach each other without sharing weights.
+"""dogo-fed: peers with different networks and objectives teach each other and share no weights.
 
 The public names below are loaded when they are first used, so that `import dogo_fed` stays cheap.
 """

@@ -1,9 +1,12 @@
 """What every process of a run must agree on, as named values that can be compared and told apart.
 
-A peer sends its agreement when it joins. The coordinator compares it with its own, and refuses with the
-names and both values of what differs. Which settings are agreed on is declared with them (`config`). Each
-peer's own settings (backbone, objective, augmentation, optimizer, weights) are not: they are the peer's
-business. Nor are a data set's options, since its folder may be anywhere: its fingerprint is.
+A peer sends its agreement when it joins. The coordinator compares it with its own. If they differ,
+it refuses the peer, and names what differs with both values. `config` declares for each setting
+whether it is agreed on. A peer's own settings (backbone, objective, augmentation, optimizer,
+weights) are not agreed on, and the agreement does not hold them. Yet the coordinator learns the
+backbone with its options, and the name of the objective: they are part of the peer's last report
+(`PeerResult`). The options of a data set are not agreed on, because its folder may be anywhere; its
+fingerprint is.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ _MAX_NAMED_DIFFERENCES = 5
 
 
 def make_agreement(config: RunConfig, dataset: DataSet) -> dict[str, str]:
-    """Returns the named values that all processes of a run must share."""
+    """Returns the values, by name, that all processes of a run must share."""
     settings = {one.path: _text(one.value) for one in settings_of(config) if one.scope.is_agreed}
     settings["peers"] = ",".join(sorted(config.peers))
     joined = "\n".join(f"{key}={settings[key]}" for key in sorted(settings))
@@ -42,7 +45,10 @@ def make_agreement(config: RunConfig, dataset: DataSet) -> dict[str, str]:
 def differences(
     mine: Mapping[str, str], theirs: Mapping[str, str], *, my_name: str, their_name: str
 ) -> list[str]:
-    """Returns one phrase for each value that differs, the telling ones first; empty if none does."""
+    """Returns one phrase for each value that differs, for the first five; empty if none does.
+
+    The hash of the configuration is left out where a setting says more.
+    """
     keys = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
     if any(key.startswith("config.") for key in keys):
         keys = [key for key in keys if key != "configuration_hash"]
@@ -58,7 +64,7 @@ def differences(
 
 
 def _text(value: object) -> str:
-    """Returns the same text for the same value: of a graph, whatever the order it was written in."""
+    """Returns a value as text; the text of a teaching graph does not depend on its order."""
     if not isinstance(value, Mapping):
         return str(to_plain(value))
     edges = [(learner, *edge) for learner in value for edge in value[learner].items()]

@@ -1,4 +1,4 @@
-"""What a peer's process is told when it starts: plain JSON, passed on standard input or to an actor."""
+"""What a peer's process is told when it starts, as JSON: on standard input, or as an argument."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ class Assignment:
     Attributes:
         config: the whole run's configuration as plain nested dicts, checked again by the peer.
         run_dir: absolute; on a cluster of several nodes it must be on storage that all of them see.
-        address, secret: of the coordinator; no address where messages carry the exchange.
+        address, secret: of the coordinator; the address is empty where messages carry the exchange.
         is_tls: whether the coordinator shows a certificate.
         number: which start of this peer this is, from 0.
         checkpoint_step: the checkpoint that the whole run goes on from; None is the beginning.
-        takes_newest: go on from the peer's own newest checkpoint instead: it has been in the run before.
+        takes_newest: whether the peer goes on from its own newest checkpoint instead, because it
+            has been in the run before.
     """
 
     peer: str

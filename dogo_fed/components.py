@@ -2,9 +2,9 @@
 
 Data sets, augmentations, backbones, objectives and optimizers are all chosen by a name in the
 configuration. A name is either one of the short names that the owning module lists, or the import
-path "package.module:callable" of something of the user's own. A short name that ends in a colon
-stands for a collection: "timm:resnet18" is resnet18 of the collection "timm:". All get keyword
-options.
+path "package.module:callable" of the user's own code. A short name that ends in a colon stands for
+a collection: "timm:resnet18" is resnet18 of the collection "timm:". Every component gets its
+options as keyword arguments.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
     Args:
         kind: what is looked for, in words, for the error messages, e.g. "data set".
         name: a short name, a member of a collection, or an import path "package.module:callable".
-        known: import path of every short name. What a collection's path leads to gets the member's
-            name as its first argument.
+        known: import path of every short name. The callable of a collection gets the member's name
+            as its first argument.
 
     Raises:
         ConfigError: the name is unknown, can't be imported, or is not callable.
@@ -102,7 +102,7 @@ def build(
 
 
 def close_matches(word: str, candidates: Iterable[str]) -> str:
-    """Returns "; did you mean 'x'?" for the nearest candidates, or nothing."""
+    """Returns "; did you mean 'x'?" for the nearest candidates, or an empty text."""
     close = difflib.get_close_matches(word, list(candidates), n=3)
     return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
 
@@ -127,7 +127,11 @@ def _import_attribute(kind: str, module_name: str, attribute: str) -> object:
 
 
 def _keyword_parameters(kind: str, name: str, factory: Factory) -> dict[str, inspect.Parameter]:
-    """Returns the parameters that can be passed by keyword, and `**anything` if there is one."""
+    """Returns the parameters that can be passed by keyword, and `**anything` if there is one.
+
+    Raises:
+        ConfigError: the factory has no signature that Python can read.
+    """
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError) as error:

@@ -1,7 +1,9 @@
 """Everything a run can be told, as frozen dataclasses that check themselves.
 
-YAML and command line compose these (see `configs`). A library user builds them directly. Each setting
-declares its scope as the metadata of its field: who decides it and what it decides (see `scope`).
+YAML and command line compose these (see `configs`). A library user builds them directly. Each
+dataclass checks its values when it is made, and raises a `ConfigError` that names the setting. Each
+setting declares its scope as the metadata of its field: who decides it and what it decides (see
+`scope`).
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class Host(enum.Enum):
     LOCAL: in this process, one after the other in lock-step: the reference.
     PROCESSES: one process per peer on this machine.
     RAY: one Ray actor per peer, on this machine or a cluster.
-    FLOWER: where Flower's nodes are: an actor per peer in simulation, a site's own process in deployment.
+    FLOWER: where Flower's nodes are: an actor per peer in simulation, a process of the site's own
+        in deployment.
     """
 
     LOCAL = "local"
@@ -94,13 +97,17 @@ def _require_positive(owner: str, **values: float | None) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentConfig:
-    """Something built by name: a short name or an import path "package.module:name", and its options."""
+    """Something built by name, with its options.
+
+    Attributes:
+        name: a short name, or an import path "package.module:name".
+        options: keyword arguments for what the name stands for.
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
-        """Checks the name."""
         _require(bool(self.name.strip()), "the name of a component must not be empty")
 
     def __str__(self) -> str:
@@ -120,11 +127,12 @@ class PeerConfig:
         optimizer: one of torch's, by name.
         distill_weight: factor of the mutual KL, in units of `distill_reduction`; 0 learns alone.
         distill_reduction: "batchmean", or the published code's "mean_over_elements".
-        distill_warmup_steps: the weight rises linearly from 0 at the run's step 0 to its value at
-            this step; 0 has it whole from the start.
+        distill_warmup_steps: the weight rises linearly from 0 at the run's step 0 to its full value
+            at this step; 0 uses the full value from the start.
         kl_temperature: divisor of the cosines in the similarity distribution.
-        frozen_from: run folder in which the peer of this name was trained; it teaches with the weights
-            of its newest checkpoint there, and never learns. On a cluster: absolute.
+        frozen_from: run folder in which the peer of this name was trained. The peer teaches with
+            the weights of its newest checkpoint there, and never learns. On a cluster the path must
+            be absolute.
     """
 
     backbone: ComponentConfig = field(metadata=_OWN)
@@ -140,7 +148,6 @@ class PeerConfig:
     frozen_from: str | None = field(default=None, metadata=_OWN)
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
         _require_positive("", kl_temperature=self.kl_temperature)
         _require(self.frozen_from != "", "frozen_from must be a run folder or null, not empty")
         _require(
@@ -168,7 +175,6 @@ class DataConfig(ComponentConfig):
     )
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
         ComponentConfig.__post_init__(self)
         _require_positive("data.", default_rounds=self.default_rounds)
 
@@ -179,15 +185,15 @@ class ExchangeConfig:
 
     Attributes:
         enabled: false trains the same peers side by side, each alone.
-        symmetric: both view directions: besides the first view's rows over the second view's
-            images also the second's over the first's, so two matrices per peer; the mutual KL is
-            the mean of the two.
+        symmetric: whether both view directions are exchanged: the first view's rows over the second
+            view's images, and the second's over the first's. Each peer then sends two matrices, and
+            the mutual KL is the mean of the two directions.
         every_steps: peers exchange at the steps 0, k, 2k, ... and train alone between them.
-        graph: who teaches whom: learner to its teachers with their weights, which are taken
-            relative to each other. A peer that is no learner here trains alone. Null: every peer
-            learns from all others alike.
+        graph: for each learner its teachers with their weights, which count relative to each other.
+            A peer that is not a learner here trains alone. Null: every peer learns from all others,
+            with equal weights.
         encoding: how the numbers of the distributions travel.
-        transport: what carries the distributions; peers in one process need none.
+        transport: what carries the distributions; not used where all peers are in one process.
         deadline_s: how long the others wait for a peer at a step; then it counts as lost.
         join_deadline_s: how long the run waits for its peers to appear.
         reconnect_s: how long a peer tries to reach a coordinator that does not answer.
@@ -204,7 +210,6 @@ class ExchangeConfig:
     reconnect_s: float = field(default=30.0, metadata=_CONVERSATION)
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
         _require_positive(
             "exchange.",
             deadline_s=self.deadline_s,
@@ -217,7 +222,10 @@ class ExchangeConfig:
 
     @property
     def answer_within_s(self) -> float:
-        """Longest time that an exchange may be held back: for a peer to join, and for its first step."""
+        """The longest time, in seconds, that an answer may be held back.
+
+        The first exchange may wait until the last peer has joined and has done its first step.
+        """
         return self.deadline_s + self.join_deadline_s
 
 
@@ -226,7 +234,8 @@ class EvalConfig:
     """What is measured, on frozen features, on each peer's own machine.
 
     Attributes:
-        knn_every_rounds: weighted kNN at the end of every so many rounds (and of the last).
+        knn_every_rounds: rounds between two evaluations by weighted kNN; the last round has one
+            too.
         knn_k, knn_temperature: of the weighted kNN.
         linear: whether to end with a linear probe.
         linear_epochs: length of the linear probe.
@@ -241,7 +250,6 @@ class EvalConfig:
     batch_size: int = field(default=500, metadata=_SCORES)
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
         _require_positive(
             "eval.",
             knn_every_rounds=self.knn_every_rounds,
@@ -258,15 +266,14 @@ class CheckpointConfig:
 
     Attributes:
         every_steps: steps between checkpoints; null saves at the end of every round.
-        keep: how many are kept at least; more where slower peers may need them, so that all have a
-            step in common to resume from.
+        keep: how many checkpoints each peer keeps at least. It keeps more where a slower peer may
+            need them, so that all peers have a step in common to resume from.
     """
 
     every_steps: int | None = field(default=None, metadata=_SAFETY)
     keep: int = field(default=2, metadata=_SAFETY)
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
         _require_positive("checkpoint.", every_steps=self.every_steps)
         _require(self.keep >= 2, f"checkpoint.keep must be at least 2, not {self.keep}")
 
@@ -277,14 +284,13 @@ class RecoveryConfig:
 
     Attributes:
         max_restarts: how often each peer is started again from its last checkpoint.
-        silence_s: a run in which no peer says anything for so long is ended with an error.
+        silence_s: a run in which no peer reports anything for this long ends with an error.
     """
 
     max_restarts: int = field(default=2, metadata=_PLACE)
     silence_s: float = field(default=900.0, metadata=_PLACE)
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
         _require(
             self.max_restarts >= 0,
             f"recovery.max_restarts must be 0 or more, not {self.max_restarts}",
@@ -300,9 +306,9 @@ class CoordinatorConfig:
         address: address to listen on; null is the loopback interface where all peers are on this
             machine and the node's own address where they are not.
         port: 0 takes a free one.
-        public_address: host:port by which peers reach it, where that is another one (a name in the
-            certificate, a forwarded port); null tells them where it listens.
-        certificate: PEM file with the certificate chain; null speaks without TLS.
+        public_address: host:port by which peers reach it, if that differs from where it listens (a
+            name in the certificate, a forwarded port); null gives them the address it listens on.
+        certificate: PEM file with the certificate chain; null uses no TLS.
         private_key: PEM file with its key.
     """
 
@@ -313,11 +319,11 @@ class CoordinatorConfig:
     private_key: str | None = field(default=None, metadata=_PLACE)
 
     def __post_init__(self) -> None:
-        """Checks the port, and that a certificate has its key."""
         _require(0 <= self.port <= 65535, f"coordinator.port must be 0 to 65535, not {self.port}")
         _require(
             (self.certificate is None) == (self.private_key is None),
-            "coordinator.certificate and coordinator.private_key belong together: give both or neither",
+            "coordinator.certificate and coordinator.private_key belong together: give both or "
+            "neither",
         )
         _require(
             self.public_address is None or bool(_HOST_PORT.fullmatch(self.public_address)),
@@ -330,12 +336,13 @@ class RayConfig:
     """Where Ray puts the peers.
 
     Attributes:
-        address: null starts a Ray of its own and ends it; "auto" or host:port joins a running
-            cluster.
-        gpus_per_peer: null gives each peer one GPU where the cluster has any; fractions share one.
+        address: null starts a local Ray and ends it with the run; "auto" or host:port joins a
+            running cluster.
+        gpus_per_peer: null gives each peer one GPU if the cluster has any; with a fraction, several
+            peers share one.
         cpus_per_peer: logical CPUs reserved for each peer.
         placement: Ray's placement group strategy.
-        placement_timeout_s: how long to wait for room.
+        placement_timeout_s: how long to wait until the cluster has room for all peers.
     """
 
     address: str | None = field(default=None, metadata=_PLACE)
@@ -345,7 +352,6 @@ class RayConfig:
     placement_timeout_s: float = field(default=120.0, metadata=_PLACE)
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
         gpus = self.gpus_per_peer
         _require(
             gpus is None or (math.isfinite(gpus) and gpus >= 0),
@@ -368,14 +374,15 @@ class RunConfig:
 
     Attributes:
         host: where the peers live.
-        peers: by name; names order everything that has to have an order.
+        peers: the peers by name. Wherever their order matters, it is the order of their names.
         data: the data set.
         batch_size: N, images per step, the same at every peer.
-        seed: of everything random.
-        rounds, steps: length of the run in rounds or in steps; neither takes the data set's
-            default.
+        seed: the seed of every random stream of the run.
+        rounds, steps: length of the run in rounds or in steps; if both are null, the data set's
+            `default_rounds`.
         steps_per_round: null is one epoch.
-        threads_per_peer: torch's threads in each peer's process; part of what makes numbers repeat.
+        threads_per_peer: torch's threads in each peer's process; another number may change the last
+            bits of the results.
         device: "auto", "cpu" or "cuda".
         run_dir: null is runs/<peers>-<time>.
         resume: run folder to go on with; everything else is read from there.
@@ -401,7 +408,13 @@ class RunConfig:
     ray: RayConfig = RayConfig()
 
     def __post_init__(self) -> None:
-        """Checks what can be checked without the data set."""
+        """Checks what can be checked without the data set.
+
+        Raises:
+            ConfigError: there is no peer, or none that learns; two names differ only in case, or a
+                name can't be a folder's; a number is out of range; two settings contradict each
+                other; the teaching graph names a peer that does not exist.
+        """
         _require(len(self.peers) >= 1, "a run needs at least 1 peer, but peers is empty")
         for name in self.peers:
             _require(
@@ -416,7 +429,7 @@ class RunConfig:
         )
         _require(
             any(peer.frozen_from is None for peer in self.peers.values()),
-            "every peer is frozen (frozen_from), so nobody would learn",
+            "every peer is frozen (frozen_from), so no peer would learn",
         )
         _require(self.batch_size >= 2, f"batch_size must be at least 2, not {self.batch_size}")
         _require(0 <= self.seed < 2**63, f"seed must be between 0 and 2**63 - 1, not {self.seed}")
@@ -433,8 +446,9 @@ class RunConfig:
         )
         _require(
             self.exchange.transport is Transport.GRPC or self.host is Host.FLOWER,
-            f"exchange=flower lets Flower's messages carry the steps; with host={self.host.value} there "
-            "are none. Start the run by `dogo-fed flower`, or leave exchange=grpc",
+            "exchange=flower lets Flower's messages carry the steps; with "
+            f"host={self.host.value} there are none. Start the run by `dogo-fed flower`, or leave "
+            "exchange=grpc",
         )
         _require(
             self.device in ("auto", "cpu", "cuda"),
@@ -445,12 +459,15 @@ class RunConfig:
 
     @property
     def exchanges(self) -> bool:
-        """Whether anything is exchanged: it is switched on and there is somebody to talk to."""
+        """Whether anything is exchanged: it is switched on, and there is more than one peer."""
         return self.exchange.enabled and len(self.peers) > 1
 
     @property
     def variants(self) -> dict[str, object]:
-        """The settings of the teaching that differ from the paper's, by their paths."""
+        """The settings of the teaching whose values are not the defaults, by their paths.
+
+        The defaults are the paper's. Without an exchange there are none.
+        """
         if not self.exchanges:
             return {}
         return {
@@ -463,10 +480,16 @@ class RunConfig:
 
 
 def _check_graph(graph: Mapping[str, Mapping[str, float]]) -> None:
-    """Checks what needs no peers: weights, edges from a peer to itself, that somebody learns."""
+    """Checks what needs no peers: edges, weights, and that each learner has a teacher.
+
+    Raises:
+        ConfigError: there is no edge, a peer teaches itself, a weight is negative or not finite, or
+            all weights of a learner are 0.
+    """
     _require(
         any(graph.values()),
-        "exchange.graph has no edge, so nobody would learn from anybody; say exchange.enabled=false",
+        "exchange.graph has no edge, so no peer would learn from another; say "
+        "exchange.enabled=false",
     )
     for learner, teachers in graph.items():
         for teacher, weight in teachers.items():
@@ -478,8 +501,8 @@ def _check_graph(graph: Mapping[str, Mapping[str, float]]) -> None:
             )
         _require(
             not teachers or any(teachers.values()),
-            f"exchange.graph.{learner} has only weights of 0; leave {learner} out if it is to train "
-            "alone",
+            f"exchange.graph.{learner} has only weights of 0; leave {learner} out if it is to "
+            "train alone",
         )
 
 

@@ -1,4 +1,4 @@
-"""`RunConfig` and its text: plain nested dicts and YAML, there and back. Knows no Hydra."""
+"""Turns a `RunConfig` into plain nested dicts or YAML, and back. Does not import Hydra."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 _FORMER_HOSTS = {"grpc": "processes"}
-"""Hosts that had another name, in command lines and in the config.yaml of earlier runs."""
+"""Former names of hosts, to their names now; command lines and old config.yaml files have them."""
 
 
-@functools.cache  # said once
+@functools.cache  # so that a process says it once
 def _hint_at_former_host(name: str) -> None:
     former = next(old for old, new in _FORMER_HOSTS.items() if new == name)
     logger.warning("host=%s is called host=%s now, and means the same", former, name)
@@ -79,7 +79,7 @@ def load_run_config(folder: Path) -> RunConfig:
     """Returns the configuration of the run in a folder.
 
     Raises:
-        ConfigError: there is no run in this folder, or see `load_yaml`.
+        ConfigError: there is no run in this folder, or its config.yaml can't be used (`load_yaml`).
     """
     if not (folder / "config.yaml").is_file():
         there = "it has no config.yaml" if folder.is_dir() else "there is no such folder"

@@ -1,8 +1,11 @@
-"""The nouns that cross borders: between peer and coordinator, and between engine and reports.
+"""The types that peer and coordinator, and engine and reports, hand to each other.
 
-Nothing here knows a network, a framework or a model. `SimilarityDistribution` is the only type that
-holds numbers learned from images and may leave a peer; there is no type for images, labels,
-embeddings, weights or gradients, so none of them can be sent by accident.
+Nothing here knows a network, a framework or a model. `SimilarityDistribution` is the only type with
+a tensor: there is none for images, labels, embeddings, weights or gradients, so none of them can be
+sent by accident.
+
+A peer's own settings stay at the peer, with two exceptions: `PeerResult` tells the coordinator the
+backbone with its options, and the name of the objective.
 """
 
 # N = images in the step's batch
@@ -20,7 +23,7 @@ PeerId = NewType("PeerId", str)
 FloatMatrix: TypeAlias = npt.NDArray[np.float32]
 
 PROTOCOL_VERSION = 2
-"""Raised whenever the meaning of a message changes; peers and coordinator must agree on it."""
+"""Increased whenever the meaning of a message changes; peers and coordinator must agree on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Ticket:
 
     Attributes:
         run_id: the run.
-        round: coordinator-level unit, counted from 1.
+        round: the round that the step belongs to, counted from 1.
         step: counted from 0 over the whole run.
         batch_digest: digest of the ordered sample ids of this step (hex).
     """
@@ -47,7 +50,7 @@ class SimilarityDistribution:
     Attributes:
         p_NN: float32, row-stochastic, N x N. Row i is image i of the ticket's batch.
         negative_entropy: mean over rows of sum_j p_ij log p_ij, in nats; between -log N and 0.
-        reverse: the same from the second view to the first, where the run has agreed on both
+        reverse: the distribution from the second view to the first, if the run has agreed on both
             directions (exchange.symmetric); it has no reverse of its own.
     """
 
@@ -60,8 +63,8 @@ class SimilarityDistribution:
 class TeacherSignal:
     """What a peer receives for a ticket: the mean of its teachers' distributions.
 
-    Its teachers are the other peers, or those that the run's teaching graph gives it; then the mean
-    is weighted.
+    Its teachers are the other peers. If the run has a teaching graph, they are those that the graph
+    gives it, and the mean is weighted.
 
     Attributes:
         mean_NN: float32, row-stochastic, N x N; None when no teacher took part.
@@ -69,10 +72,10 @@ class TeacherSignal:
             `mean_NN` it gives the exact mean of the KL divergences, see `objectives.mutual`.
         teachers: the peers whose distributions were averaged, in name order.
         next_step: the step this peer does next; greater than step + 1 if it fell behind.
-        stop: the run ends after this step; save and leave.
+        stop: whether the run ends after this step; the peer then saves and leaves.
         waited_s: seconds that the answer was held back for slower peers.
-        reverse: the teachers' mean from the second view to the first, where both directions are
-            agreed on.
+        reverse: the teachers' mean from the second view to the first, if both directions are agreed
+            on and a teacher took part.
     """
 
     mean_NN: FloatMatrix | None
@@ -87,11 +90,11 @@ class TeacherSignal:
 class Outcome(enum.Enum):
     """How a peer's process ended on its own; the value is its exit status.
 
-    FINISHED: all steps done, result delivered.
-    STOPPED: the run was stopped early; a checkpoint is there.
-    FAILED: this peer can't go on, and starting it again would not help.
-    UNFIT: it should never have started: a setting is wrong or the coordinator refused it.
-    CUT_OFF: the coordinator is gone; the last checkpoint is there.
+    FINISHED: all steps are done and the result is delivered.
+    STOPPED: the run was stopped early; the peer has saved a checkpoint.
+    FAILED: the peer can't go on, and starting it again would not help.
+    UNFIT: the peer should not have been started: a setting is wrong, or the coordinator refused it.
+    CUT_OFF: the coordinator can't be reached any more; the last checkpoint is there.
     """
 
     FINISHED = 0
@@ -103,7 +106,11 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a peer's process ended, with a sentence for people."""
+    """How a peer's process ended.
+
+    Attributes:
+        message: one sentence for people; may be empty.
+    """
 
     outcome: Outcome
     message: str = ""
@@ -115,12 +122,13 @@ class StepReport:
 
     Attributes:
         ssl_loss: the peer's own objective (nats for NT-Xent, cosine units for SimSiam).
-        mutual_kl: mean KL from the teachers to this peer, mean over rows, in nats, unweighted; 0
-            where nobody taught.
+        mutual_kl: mean over the teachers of KL(teacher || this peer), mean over rows, in nats,
+            before the distill weight; 0 if there was no teacher.
         num_teachers: how many other peers' distributions arrived.
         compute_s: forward, backward, update and augmentation.
-        wait_s: time the answer was held back for slower peers.
+        wait_s: time that the answer was held back for slower peers.
         exchange_s: the rest of the round trip: encoding, transfer, averaging, checking.
+        bytes_up, bytes_down: size of the messages from and to the peer; 0 where nothing travels.
     """
 
     peer: PeerId
@@ -143,7 +151,7 @@ class RoundReport:
     Attributes:
         step: number of steps done.
         knn_top1: accuracy of the weighted kNN on the frozen features, 0 to 1.
-        seconds: what the evaluation took.
+        seconds: duration of the evaluation.
     """
 
     peer: PeerId
@@ -155,11 +163,18 @@ class RoundReport:
 
 @dataclass(frozen=True, slots=True)
 class PeerResult:
-    """The last word of a peer; one row of `summary.json`.
+    """The last report of a peer, with which it leaves; one row of `summary.json`.
+
+    Backbone and objective are the only settings of its own that a peer sends.
 
     Attributes:
+        backbone: name and options, e.g. "tiny_resnet(width=16)".
+        objective: name, with "(frozen)" for a peer that does not learn.
         parameters: number of trainable parameters of the backbone.
-        ssl_loss, mutual_kl: means over the last round's steps, and over its exchanges.
+        knn_top1, linear_top1, knn_top1_untrained: accuracies on the frozen features, 0 to 1; NaN if
+            not measured. The last is of the initial weights.
+        ssl_loss: mean over the last round's steps.
+        mutual_kl: mean over the last round's exchanges, in nats.
         state_digest: hash over all parameters and buffers in name order.
         steps_trained: updates this peer has made; fewer than the run's steps if it was away.
     """
@@ -179,12 +194,12 @@ class PeerResult:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something a person should know about: a peer joined late, was lost, came back; a run was stopped.
+    """Something that a person should know, e.g. that a peer was lost or that a run was stopped.
 
     Attributes:
         kind: one word, e.g. "peer_lost", "peer_rejoined", "deadline_passed", "stopped".
         message: one sentence for people.
-        peer: whom it is about; empty if it is about the run.
+        peer: the peer it is about; empty if it is about the run.
         step: the run's step when it happened; -1 before the first.
         at_s: seconds since the coordinator started.
     """
@@ -204,14 +219,15 @@ class Score:
     """One number of an evaluation protocol, for one encoder.
 
     Attributes:
-        protocol: by name, e.g. "limited_labels".
-        condition: under which it was measured, e.g. "1 % of the labels"; unique in its protocol.
-        draw: from 0; which random subset or noise. The same draw is the same for every encoder.
+        protocol: the protocol's name, e.g. "limited_labels".
+        condition: the condition it was measured under, e.g. "1 % of the labels"; unique in its
+            protocol.
+        draw: number of the random subset or noise, from 0. Every encoder gets the same draws.
         metric: e.g. "top1", a share from 0 to 1.
         value: the number.
         low, high: 95 % interval of this one measurement over the test images; NaN if it has none.
-        group: conditions of one kind, e.g. "symmetric"; one panel of the picture.
-        level: the number that orders the conditions of a group, e.g. 0.4; NaN if they have no order.
+        group: the kind of condition, e.g. "symmetric"; each group is one panel of the picture.
+        level: the number that orders the conditions of a group, e.g. 0.4; NaN without an order.
     """
 
     protocol: str

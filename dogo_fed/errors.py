@@ -10,13 +10,14 @@
     `-- ExchangeError             peers and coordinator can't go on talking
         |-- ExchangeTimeout       no answer before the deadline
         |-- CoordinatorLost       the coordinator can't be reached any more
-        |-- Refused               the coordinator said no, and says why
+        |-- Refused               the other side said no, and says why
         |   |-- SchemaMismatch    the two sides do not run the same thing (names what differs)
         |   `-- StaleTicket       the step is closed, or not this peer's turn
         `-- MalformedDistribution what arrived is not a similarity distribution
 
 Hosts translate the exceptions of grpc and ray to these at the edge, with the cause chained.
-Every message says what was wrong, where, and what to do about it.
+Every message says what was wrong, where, and what to do about it. The other side of a `Refused` is
+the coordinator, or a site's peer process that a message with a wrong token reached.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class CoordinatorLost(ExchangeError):
 
 
 class Refused(ExchangeError):
-    """The coordinator said no; the message says why."""
+    """The coordinator, or a site's peer process, said no; the message says why."""
 
 
 class SchemaMismatch(Refused):

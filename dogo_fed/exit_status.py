@@ -1,11 +1,11 @@
-"""How a command ends: its exit status, and the one line that says why."""
+"""How a command ends: its exit status, and one line that says why."""
 
 from __future__ import annotations
 
 import sys
 
 EXIT_FAILED = 1
-"""The run failed; what it has reached is in its folder."""
+"""The run failed; its folder holds what was done until then."""
 
 EXIT_UNUSABLE = 2
 """The run could not be started."""

@@ -1,4 +1,4 @@
-"""The packages that make up dogo-fed: their names, where they are imported from, and what is in them."""
+"""The packages that make up dogo-fed: their names, their folders, and a digest of their source."""
 
 from __future__ import annotations
 
@@ -25,23 +25,26 @@ def package_folder(package: str) -> Path:
 
 
 def check_packages() -> None:
-    """Checks that our packages lie side by side: their names are common, and others use them too.
+    """Checks that our packages lie side by side.
+
+    Names like "server" are common, so another package of that name may be imported in place of
+    ours.
 
     Raises:
-        ConfigError: somebody else's package is in the way of one of ours.
+        ConfigError: a package of one of these names is imported from elsewhere.
     """
     folders = {package: package_folder(package) for package in PACKAGES}
     for package, folder in folders.items():
         if folder.parent != folders["dogo_fed"].parent:
             raise ConfigError(
                 f"package {package!r} is imported from {folder}, but dogo_fed from "
-                f"{folders['dogo_fed']}; another package of that name is in the way. Run from another "
-                "folder, or use a fresh environment"
+                f"{folders['dogo_fed']}; another package of that name is in the way. Run from "
+                "another folder, or use a fresh environment"
             )
 
 
 def source_digest() -> str:
-    """Returns a digest over the source of all our packages: Python and YAML files, by name and content."""
+    """Returns a hex digest over names and contents of our packages' Python and YAML files."""
     hasher = hashlib.blake2b(digest_size=16)
     for package in PACKAGES:
         root = package_folder(package)

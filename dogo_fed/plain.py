@@ -1,7 +1,8 @@
-"""Settings dataclasses and plain values: there and back, strictly.
+"""Turns settings dataclasses into plain values, and back.
 
-Plain values are what YAML and JSON hold: mappings, lists, texts, numbers, true, false and null. On the way
-back nothing is converted and nothing is ignored, so a typing mistake never becomes a default.
+Plain values are what YAML and JSON hold: mappings, lists, texts, numbers, true, false and null. On
+the way back no text becomes a number and no key is ignored, so a typing mistake never becomes a
+default.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 def to_plain(value: object) -> Any:
-    """Returns the value with dataclasses as mappings, tuples as lists and enum members as their values."""
+    """Returns the value with dataclasses as mappings, tuples as lists, enum members as values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             item.name: to_plain(getattr(value, item.name)) for item in dataclasses.fields(value)
@@ -41,8 +42,8 @@ def from_plain(kind: type[T], content: object, *, path: str = "") -> T:
         path: where the mapping stands, for the messages, e.g. "peers.wide.".
 
     Raises:
-        ConfigError: an unknown setting, a missing one, a wrong type or an impossible value. The message
-            names the setting with its whole path.
+        ConfigError: a setting is unknown, missing, of the wrong type or impossible. The message
+            names it with its whole path.
     """
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path.rstrip('.')} must be a mapping of settings, not {content!r}")
@@ -64,7 +65,7 @@ def from_plain(kind: type[T], content: object, *, path: str = "") -> T:
 
 
 class _Boolean:
-    """Stands for true or false where a number should be: Python takes them for 1 and 0, we do not."""
+    """A true or false where a number belongs; dacite would take it for 1 or 0, we refuse it."""
 
     def __init__(self, value: bool) -> None:
         self._value = value
@@ -118,7 +119,7 @@ def _as_member_of(kind: type[enum.Enum]) -> Callable[[object], object]:
 
 
 def _type_name(wanted: object) -> str:
-    """Returns a type as people say it; for an enum, its values."""
+    """Returns the name of a type for an error message; for an enum, its values."""
     names: dict[object, str] = {
         int: "a whole number",
         float: "a number",

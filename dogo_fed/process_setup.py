@@ -1,9 +1,10 @@
-"""What a peer's process is set up with before its first tensor: thread counts, and malloc's habits.
+"""What a peer's process sets before its first tensor: thread counts, and how malloc frees memory.
 
-Thread counts are part of what makes numbers repeat. Freed memory is kept, because every step allocates
-the same large blocks again: activations, messages, matrices. By default glibc maps a large block anew each
-time and gives it back when it is freed. The page faults cost more than the work: on two cores they made up
-half of an exchange of 4 MiB. Torch's CPU allocator sits on the same malloc.
+Numbers repeat bit for bit only with the same thread counts. Freed memory is kept, because every
+step allocates the same large blocks again: activations, messages, matrices. By default glibc maps a
+large block anew each time and gives it back when it is freed. The page faults cost more than the
+work: on two cores they made up half of an exchange of 4 MiB. Torch's CPU allocator uses the same
+malloc.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def keep_freed_memory() -> bool:
     """Tells glibc's malloc to reuse large blocks; changes nothing but speed and peak memory.
 
     Returns:
-        Whether this system's malloc understood; elsewhere nothing happens.
+        Whether it took effect; only glibc on Linux can do it.
     """
     if not sys.platform.startswith("linux"):
         return False

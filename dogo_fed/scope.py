@@ -1,7 +1,7 @@
-"""What a setting is about: who decides it, what it decides, and what follows from that.
+"""The scope of a setting: who decides it, what it decides, and what follows from that.
 
-Every setting declares its scope where it is declared, as the metadata of its field (see `config`).
-Handshake, sites, resumed runs, comparisons and summaries ask the scope and keep no list of their own.
+Every setting declares its scope as the metadata of its field (see `config`). Handshake, sites,
+resumed runs, comparisons and summaries ask the scope and keep no list of their own.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _KEY = "scope"
 
 
 class DecidedBy(enum.Enum):
-    """Whose setting it is.
+    """Who decides the setting.
 
-    RUN: the coordinator's; a site takes its value over.
-    SITE: each site's own, and each peer's. Whatever names code, data or devices is one of these.
-    PLACE: of the process that starts the run: where its files and its machines are.
+    RUN: the coordinator; a site takes over its value.
+    SITE: each site, or each peer. Every setting that names code, data or devices is one of these.
+    PLACE: the process that starts the run: it knows where files and machines are.
     """
 
     RUN = "run"
@@ -31,13 +31,13 @@ class DecidedBy(enum.Enum):
 
 
 class Decides(enum.Enum):
-    """What depends on it.
+    """What depends on the setting.
 
-    TRAINING: the trained numbers; it is fixed for the life of a run.
-    ROUNDING: their last bits.
-    LENGTH: how many steps there are.
+    TRAINING: the trained weights; the setting is fixed for the life of a run.
+    ROUNDING: the last bits of the weights.
+    LENGTH: the number of steps.
     SCORES: what is measured, not what is trained.
-    NOTHING: no number; it says where, when or how safely.
+    NOTHING: no number; only where, when or how safely the run happens.
     """
 
     TRAINING = "training"
@@ -53,8 +53,9 @@ class Scope:
 
     Attributes:
         is_agreed: whether it must be equal at every process of the run; the handshake compares it.
-        is_of_teaching: whether it has no effect on a peer that learns alone.
-        teaching_options: of a component, the options that are of the teaching.
+        is_of_teaching: whether it belongs to the teaching: a peer that learns alone is not
+            affected.
+        teaching_options: for a component, its options that belong to the teaching.
     """
 
     decided_by: DecidedBy
@@ -65,7 +66,7 @@ class Scope:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether it may change when a run goes on."""
+        """Whether it may be changed when a run is resumed."""
         return self.decides is not Decides.TRAINING
 
 
@@ -97,7 +98,7 @@ class Setting:
 
 
 def settings_of(config: Any, path: str = "") -> Iterator[Setting]:
-    """Yields the settings of a configuration that have a scope, in the order of their declaration."""
+    """Yields the settings of a configuration that have a scope, in the order they are declared."""
     for field in dataclasses.fields(config):
         value, here = getattr(config, field.name), path + field.name
         if _KEY in field.metadata:
@@ -110,9 +111,10 @@ def settings_of(config: Any, path: str = "") -> Iterator[Setting]:
 
 
 def paths_of(kind: type[Any], path: str = "") -> Iterator[tuple[str, Scope | None]]:
-    """Yields path and scope of every setting that a configuration may have; None where it declares none.
+    """Yields path and scope of every setting that a configuration may have.
 
-    What stands for a name of the user's own is "*", e.g. "peers.*.backbone".
+    The scope is None if the setting declares none. "*" stands for any name of the user's own, e.g.
+    "peers.*.backbone".
     """
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
@@ -128,11 +130,14 @@ def paths_of(kind: type[Any], path: str = "") -> Iterator[tuple[str, Scope | Non
 
 
 def scopes_below(kind: type[Any], path: str) -> dict[str, Scope]:
-    """Returns the settings at or below a path, or the one that the path lies in; empty if it is none.
+    """Returns the settings at or below a path, or the one that the path lies in, with their scopes.
 
     Args:
         kind: the configuration.
         path: of a setting ("eval.knn_k"), of several ("eval"), or in one ("data.options.root").
+
+    Returns:
+        Path to scope; empty if there is no such setting.
     """
     wanted = path.split(".")
     found = {}
@@ -158,7 +163,7 @@ def is_of_teaching(kind: type[Any], path: str) -> bool:
 def with_settings_of(own: T, other: T, is_wanted: Callable[[Scope], bool]) -> T:
     """Returns `own` with the values that `other` has for the wanted settings.
 
-    Settings below names of the user's own (peers) stay as they are.
+    Settings below names of the user's own (those of the peers) stay as they are.
     """
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(own):  # type: ignore[arg-type]

@@ -1,12 +1,12 @@
 """Named random streams, and the one place that touches torch's global random state.
 
 Every draw in a run comes from a stream named by (run seed, names...), for example
-`stream(seed, peer, step, "augment")`. A step is therefore a pure function of the state before it,
-the stream's name, the images and the received mean: it does not matter which process runs it, what
-ran before, or whether the run was resumed.
+`stream(seed, peer, step, "augmentation")`. A step is therefore a pure function of the state before
+it, the stream's name, the images and the received mean: it does not matter which process runs it,
+what ran before, or whether the run was resumed.
 
 Only one thread of a process may be inside `stream` at a time, since torch's default generators are
-global (libraries such as kornia draw from them); a second one is an error, not a silent race.
+global (libraries such as kornia draw from them). A second thread gets an error, not a silent race.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 import torch
 
-_owner = threading.RLock()
+_owner = threading.RLock()  # re-entrant: a thread may open a stream inside a stream
 
 
 def derive_seed(run_seed: int, *names: str | int) -> int:
@@ -35,7 +35,7 @@ def derive_seed(run_seed: int, *names: str | int) -> int:
 
 
 def generator(run_seed: int, *names: str | int) -> torch.Generator:
-    """Returns a CPU generator of its own for the stream called `names`."""
+    """Returns a separate CPU generator, seeded for the stream called `names`."""
     return torch.Generator().manual_seed(derive_seed(run_seed, *names))
 
 
@@ -51,10 +51,11 @@ def stream(run_seed: int, *names: str | int, device: torch.device | None = None)
     Raises:
         RuntimeError: another thread of this process is inside a stream.
     """
+    # Not blocking: two threads that draw at once are a mistake, and waiting would hide it.
     if not _owner.acquire(blocking=False):
         raise RuntimeError(
             f"random stream {names} was asked for while another thread of this process uses one; "
-            "torch's generators are global, so run one peer per process or peers one after the other"
+            "torch's generators are global, so run one peer per process, or one after the other"
         )
     try:
         devices = [device] if device is not None and device.type == "cuda" else []

@@ -2,9 +2,11 @@
 
     python examples/own_model.py [run folder]
 
-The backbone is any `nn.Module` that maps N x C x H x W images to N x F features. The data are arrays; for
-a torch-style data set use `dogo_fed.dataset_from_map_style`. From the command line, both can be named by
-their import path: peers.a.backbone.name=my_package.nets:MyNet data.name=my_package.data:my_data.
+The backbone is any `nn.Module` that maps N x C x H x W images to N x F features. The data are
+arrays; for a torch-style data set use `dogo_fed.dataset_from_map_style`. On the command line, both
+are named by their import paths:
+
+    peers.a.backbone.name=my_package.nets:MyNet data.name=my_package.data:my_data
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dogo_fed.config import EvalConfig
 
 
 class MyNet(nn.Module):
-    """A backbone of my own: the library asks for nothing but the shapes."""
+    """A backbone of my own; the library asks only for the right shapes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +37,7 @@ class MyNet(nn.Module):
 
 
 def my_data() -> dogo_fed.DataSet:
-    """Returns blobs of three colours, with labels that only the evaluation looks at."""
+    """Returns blobs of three colours, with labels that only the evaluation uses."""
     draw = np.random.default_rng(0)
 
     def images(number: int) -> tuple[np.ndarray, np.ndarray]:

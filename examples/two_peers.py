@@ -1,9 +1,9 @@
-"""DoGo on made-up images, in one file: two peers, the step in the open, no configuration, no run folder.
+"""DoGo on made-up images, in one file: two peers and the step, without configuration or run folder.
 
     python examples/two_peers.py
 
-For reading. Real runs go through `dogo-fed train` or `dogo_fed.train`, which add evaluation, checkpoints
-and reports around the same two functions, `propose` and `absorb`.
+This is for reading. Real runs use `dogo-fed train` or `dogo_fed.train`, which add evaluation,
+checkpoints and reports around the same three functions: `propose`, `show` and `absorb`.
 """
 
 from __future__ import annotations
@@ -49,16 +49,18 @@ def main() -> None:
     for step in range(STEPS):
         images = dataset.train.images(schedule.sample_ids(step))
 
-        # 1. Each peer draws its own views of the same images and looks at them.
+        # 1. Each peer draws its own two views of the same images and computes their embeddings.
         mine, yours = (
             propose(first, StepImages(images), step),
             propose(second, StepImages(images), step),
         )
 
-        # 2. Each shows one row-stochastic matrix: how similar the images look to it. Nothing else leaves.
+        # 2. Each shows one row-stochastic matrix: how similar the images are to it. Nothing else
+        #    leaves a peer.
         my_p, your_p = show(first, mine), show(second, yours)
 
-        # 3. Each learns its own objective, and to agree with the other. Both update at the same time.
+        # 3. Each learns its own objective, and to agree with the other. Both use matrices from
+        #    before the update.
         losses = (
             absorb(first, mine, as_signal(second.id, your_p)),
             absorb(second, yours, as_signal(first.id, my_p)),
@@ -74,7 +76,7 @@ def main() -> None:
 
 
 def as_signal(teacher: PeerId, distribution: SimilarityDistribution) -> TeacherSignal:
-    """Returns what a coordinator would send to the only other peer."""
+    """Returns the signal that a coordinator would send to the only other peer."""
     return TeacherSignal(
         mean_NN=distribution.p_NN,
         negative_entropy=distribution.negative_entropy,

@@ -1,1 +1,1 @@
-"""The coordinator's side: hosts the rendezvous, starts peers and watches them. No mathematics."""
+"""The coordinator's side: its service, the hosts that start peers, the commands. No mathematics."""

@@ -1,4 +1,4 @@
-"""The command `dogo-fed`, also as `python -m server`: a command, then Hydra overrides."""
+"""The command `dogo-fed`, also as `python -m server`; the first argument names a command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ COMMANDS = {
     ),
     "evaluate": (
         "server.commands.evaluate:main",
-        "how good a finished run's encoders, or a weights file, are: few or noisy labels, transfer, ...",
+        "how good a finished run's encoders, or a weights file, are: few or noisy labels, "
+        "transfer, ...",
     ),
     "compare": (
         "server.commands.compare:main",
@@ -32,7 +33,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the command in `sys.argv[1]`; the rest of the command line is Hydra's."""
+    """Runs the command in `sys.argv[1]`; the command reads the rest of the command line."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(_usage())
@@ -59,8 +60,9 @@ def _usage() -> str:
     return (
         "usage: dogo-fed COMMAND [key=value ...]\n\n"
         f"{commands}\n\n"
-        "every command takes Hydra overrides (seed=3 peers=trio), --help lists all settings,\n"
-        "--cfg job prints the composed configuration, -m runs several (-m seed=1,2,3)\n"
+        "every command takes settings (seed=3 peers=trio) and --help\n"
+        "train, evaluate and data are read by Hydra: there --help lists all settings, --cfg job\n"
+        "prints the composed configuration, and -m runs several (-m seed=1,2,3)\n"
     )
 
 

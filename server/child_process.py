@@ -1,4 +1,4 @@
-"""One process that is started here: in a session of its own, its output in a file, ended for certain."""
+"""A process that is started here, in a session of its own, with its output in a file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ def start_process(
 
     Args:
         command: program and arguments.
-        environment: all of it.
-        output: takes what it writes to standard output and error.
-        given: what it reads from standard input.
-        ends_with_parent: on Linux, it is asked to end when this process dies, whatever this dies of.
+        environment: its whole environment.
+        output: takes its standard output and standard error.
+        given: its standard input.
+        ends_with_parent: whether the kernel sends it SIGTERM when this process dies, however that
+            happens. Only on Linux.
     """
     is_linux = sys.platform == "linux"
     return subprocess.Popen(
@@ -44,7 +45,7 @@ def start_process(
 
 
 class ChildProcess:
-    """A process that was started here, with the file that it writes to."""
+    """A process that was started here, with the file that takes its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path | IO[bytes]) -> None:
         self._process = process
@@ -56,7 +57,7 @@ class ChildProcess:
         return self._process.poll()
 
     def said(self) -> str:
-        """Returns what it has written so far; empty if the file is gone or was closed by `kill`."""
+        """Returns its output so far; empty if the file can't be read or `kill` has closed it."""
         try:
             if isinstance(self._output, Path):
                 content = self._output.read_bytes()
@@ -68,7 +69,7 @@ class ChildProcess:
         return content.decode(errors="replace").strip()
 
     def last_line(self) -> str:
-        """Returns the last line that it has written and that is not empty; else an empty one."""
+        """Returns the last line of its output that is not empty, or an empty text."""
         lines = (line.strip() for line in reversed(self.said().splitlines()))
         return next((line for line in lines if line), "")
 
@@ -78,7 +79,7 @@ class ChildProcess:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Ends it at once; a second call does nothing."""
+        """Kills it and waits for its end; a second call does nothing."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(timeout=_KILL_WAIT_S)

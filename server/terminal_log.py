@@ -1,4 +1,4 @@
-"""What a run's terminal shows: the reports, and warnings of everything else; the rest is in log files."""
+"""What a run's terminal shows: the reports and all warnings. The rest is in log files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.logging import RichHandler
 
 
 def log_to_terminal() -> None:
-    """Installs that for this process."""
+    """Sends our reports, and warnings of all libraries, to the terminal."""
     console = get_console()
     handler: logging.Handler = logging.StreamHandler(sys.stdout)
     if console.is_terminal:  # shares the terminal with the live view

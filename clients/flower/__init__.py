@@ -1,1 +1,1 @@
-"""The ClientApp, and what hosts a peer behind it."""
+"""Flower's ClientApp, and the processes and actors that host a peer behind it."""

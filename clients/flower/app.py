@@ -1,8 +1,9 @@
-"""Flower's ClientApp: passes a message on to the process that hosts this node's peer, and its reply back.
+"""Flower's ClientApp: passes a message to the process that hosts this node's peer, and replies.
 
-Flower's process lives for one message (deployment) or for whichever comes next (simulation), so the
-peer does not live in it: in simulation it is a named Ray actor, in deployment the site's own
-`dogo-fed peer`, found by `peer-address` in the node's configuration. No handler waits for training.
+Flower's process lives for one message (deployment), or serves any node's next message (simulation),
+so the peer does not live in it. In simulation the peer's process is a named Ray actor; in
+deployment it is the site's own `dogo-fed peer`, found by `peer-address` in the node's
+configuration. No handler waits for training.
 """
 
 from __future__ import annotations
@@ -10,20 +11,18 @@ from __future__ import annotations
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.flower.timing import CLOSE_WITHIN_S
 from dogo_fed.errors import DogoError
 from dogo_fed.wire import dogo_pb2 as pb
 
 app = ClientApp()
 
 _SITE_MARGIN_S = 10.0
-_CLOSE_WITHIN_S = (
-    10.0  # as clients.flower.peer_host has it, which a site's ClientApp does not import
-)
 
 
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
-    """Says which peer this node is for: by name, or by its number in simulation."""
+    """Returns which peer this node is for: by name, or by its number in simulation."""
     node = context.node_config
     about = ConfigRecord(
         {
@@ -38,7 +37,7 @@ def hello(message: Message, context: Context) -> Message:
 
 @app.train("start")
 def start(message: Message, context: Context) -> Message:
-    """Starts the peer, or finds it running."""
+    """Starts the peer, unless it runs already."""
     return _forward(message, context)
 
 
@@ -50,13 +49,13 @@ def begin_round(message: Message, context: Context) -> Message:
 
 @app.train("step")
 def step(message: Message, context: Context) -> Message:
-    """With exchange=flower: brings what a step taught, and takes along what the next one shows."""
+    """With exchange=flower: brings a step's mean; the reply carries the next distribution."""
     return _forward(message, context)
 
 
 @app.query("status")
 def status(message: Message, context: Context) -> Message:
-    """Asks how the peer is."""
+    """Asks for the peer's state."""
     return _forward(message, context)
 
 
@@ -93,7 +92,7 @@ def _ask_site(body: bytes, context: Context) -> pb.HostReply:
     from clients.flower.site.carrier import SiteCarrier
 
     request = pb.HostRequest.FromString(body)
-    within_s = request.hold_s + _SITE_MARGIN_S + (_CLOSE_WITHIN_S if request.close else 0.0)
+    within_s = request.hold_s + _SITE_MARGIN_S + (CLOSE_WITHIN_S if request.close else 0.0)
     try:
         carrier = SiteCarrier.from_node_config(context.node_config)
         return pb.HostReply.FromString(carrier.forward(body, within_s))

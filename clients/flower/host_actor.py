@@ -1,7 +1,7 @@
 """The Ray actor that hosts a peer in Flower's simulation, driven by messages.
 
-What takes seconds to import (torch) is imported when it is needed: an actor answers as soon as Ray has
-given it its place, so that whoever asks can tell a peer without room from one that is only starting.
+Torch takes seconds to import, so a thread does that. The actor answers as soon as Ray has placed
+it, so that a caller can tell a peer without a GPU from one that is only starting.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ _POLL_S = 1.0
 class HostActor:
     """One peer that is driven by messages and outlives them.
 
-    It is detached, so nobody but its messages keeps it: when none comes for `lease_s` seconds, it
-    lets the peer save itself and ends its process, and its GPU is free for others.
+    It is detached, so no other process ends it. If no message comes for `lease_s` seconds, it lets
+    the peer save itself and ends its process, so that its GPU is free again.
     """
 
     def __init__(self, lease_s: float) -> None:
+        """Starts to load what a peer needs, and to watch the lease; both in threads."""
         self._lease_s = lease_s
         self._asked_at_s = time.monotonic()
         self._host: PeerHost | None = None
@@ -35,10 +36,10 @@ class HostActor:
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
 
     def handle(self, body: bytes) -> bytes:
-        """See `PeerHost.handle`; while this process is not ready for a peer, the answer is empty.
+        """Returns the reply of `PeerHost.handle`; empty while this process is not ready for a peer.
 
         Raises:
-            RuntimeError: it will never be ready.
+            RuntimeError: the peer's code can't be loaded here.
         """
         self._asked_at_s = time.monotonic()
         if self._why_not is not None:
@@ -53,12 +54,13 @@ class HostActor:
             from clients.flower.peer_host import PeerHost
 
             self._host = PeerHost(where)
-        except Exception as error:  # nobody else would hear of it
+        except Exception as error:  # in a thread, no caller would see it
             self._why_not = f"{type(error).__name__}: {error}"
 
     def _watch(self) -> None:
+        """Ends the process when its lease has run out."""
         while time.monotonic() - self._asked_at_s < self._lease_s:
             time.sleep(_POLL_S)
         if self._host is not None:
             self._host.close()
-        os._exit(0)
+        os._exit(0)  # from a thread, `sys.exit` would end only the thread and keep the GPU

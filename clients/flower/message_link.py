@@ -1,7 +1,8 @@
-"""A peer's link to its coordinator where a framework carries the messages, one at a time.
+"""A peer's link to its coordinator if a framework carries the messages, one at a time.
 
-The peer's thread says what it has to say and waits; whoever hosts the peer fetches that with `tell`
-when a message comes by, and brings what came with it by `take`. The peer keeps its graph meanwhile.
+The peer's thread stores its calls here and waits for the answers. The peer's host handles the
+messages: it passes a message's content to `take`, and lets `tell` add the calls to the reply. The
+peer keeps its graph meanwhile.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ from dogo_fed.wire.format import WireFormat
 T = TypeVar("T")
 
 _ANSWER_MARGIN_S = 60.0
-"""What a message may take on top of the coordinator's deadlines; Flower needs seconds for each."""
+"""Added to the coordinator's deadlines, since Flower needs seconds for each message."""
 
 
 class MessageLink:
-    """One peer's process, as the coordinator sees it. The peer calls the first half, its host the second."""
+    """A `CoordinatorLink` by messages. The peer calls the first half, its host the second.
+
+    The two halves run in different threads. Every field is read and written under one condition,
+    and whatever changes a field notifies the other side.
+    """
 
     def __init__(
         self,
@@ -43,14 +48,16 @@ class MessageLink:
         answer_within_s: float,
         changed: threading.Condition | None = None,
     ) -> None:
-        """Makes a link that has nothing to say yet.
+        """Makes a link without calls.
 
         Args:
-            peer: whose.
-            run_id: of the run that it enters.
-            wire: what distributions look like; an answer that looks otherwise is refused.
-            answer_within_s: longest time in seconds that an exchange may be held back for others.
-            changed: notified whenever there is something new, on either side.
+            peer: the peer's name.
+            run_id: the name of the run that it joins.
+            wire: the form of the run's distributions; answers of another form are refused.
+            answer_within_s: longest time in seconds that an answer may be held back for other
+                peers.
+            changed: the condition for both sides. The host gives its own, so that it can wait for
+                this link and for other news at once.
         """
         self._run_id = run_id
         self._wire = wire
@@ -72,7 +79,7 @@ class MessageLink:
 
     @property
     def last_traffic(self) -> Traffic:
-        """Bytes of both messages of the ticket that was collected last."""
+        """Bytes of the messages for the ticket that was collected last."""
         return self._traffic
 
     def join(self, agreement: Mapping[str, str]) -> int:
@@ -87,14 +94,14 @@ class MessageLink:
         return int(reply.next_step)
 
     def publish(self, ticket: Ticket, distribution: SimilarityDistribution) -> None:
-        """Lays my distribution out for the next message; see `Exchange.publish`."""
+        """Stores my distribution for the next message; see `Exchange.publish`."""
         request = self._wire.encode_published(self._sender, ticket, distribution)
         with self._changed:
             self._offer, self._answer = request, None
             self._changed.notify_all()
 
     def collect(self, ticket: Ticket) -> TeacherSignal:
-        """Waits for the message that brings the mean of the others'; see `Exchange.collect`."""
+        """Waits for the message with the teachers' mean; see `Exchange.collect`."""
         with self._changed:
             offer = self._offer
             assert offer is not None, "collect without publish"
@@ -108,7 +115,7 @@ class MessageLink:
     def report(
         self, steps: list[StepReport], rounds: list[RoundReport], result: PeerResult | None
     ) -> bool:
-        """Lays reports out for the next message; returns whether the run is to end early."""
+        """Stores reports for the next message; returns whether the run is to end early."""
         with self._changed:
             if steps or rounds or result is not None:
                 self._reports.append(codec.encode_reports(self._sender, steps, rounds, result))
@@ -121,7 +128,12 @@ class MessageLink:
             self._changed.notify_all()
 
     def _wait_for(self, arrived: Callable[[], T | None], what: str) -> T:
-        """Returns what has arrived. The caller holds the lock."""
+        """Returns the answer when it has arrived. The caller holds the condition; waiting frees it.
+
+        Raises:
+            ExchangeTimeout: no message brought the answer in time.
+            CoordinatorLost: the host has cut the link.
+        """
         if not self._changed.wait_for(
             lambda: arrived() is not None or self._cut is not None, self._timeout_s
         ):
@@ -137,9 +149,10 @@ class MessageLink:
     # ---- the host's side ----
 
     def take(self, request: pb.HostRequest) -> None:
-        """Brings what a message carries. What answers nothing that is open is dropped."""
+        """Takes a message's content; an answer to a call that is not open is dropped."""
         with self._changed:
             self._is_stop_requested |= request.stop
+            # Reports are kept until a message confirms them, since a reply may be lost.
             received = min(request.reports_received, self._num_received + len(self._reports))
             if received > self._num_received:
                 del self._reports[: received - self._num_received]
@@ -155,7 +168,7 @@ class MessageLink:
             self._changed.notify_all()
 
     def tell(self, reply: pb.HostReply) -> None:
-        """Adds to a message what the coordinator has not heard or not answered yet."""
+        """Adds the calls that are not answered and the reports that are not confirmed to a reply."""
         with self._changed:
             if self._join is not None and self._joined is None:
                 reply.join.CopyFrom(self._join)
@@ -173,7 +186,7 @@ class MessageLink:
             return is_joining or (self._offer is not None and self._answer is None)
 
     def cut(self, reason: str) -> None:
-        """Lets whoever waits go: there will be no more messages."""
+        """Ends the peer's waiting with an error, because no more messages will come."""
         with self._changed:
             self._cut = reason
             self._changed.notify_all()

@@ -1,8 +1,8 @@
-"""Hosts a peer in this process for a coordinator that speaks in messages, and outlives every message.
+"""Hosts a peer in this process for a coordinator that sends messages, and outlives each message.
 
-The peer runs in a thread of its own, by the same code as everywhere. A message never waits for the
-peer's work (at most `hold_s` for something to tell), may be repeated, and always gets a reply that
-says how the peer is. The wire between the two is `HostRequest` and `HostReply` in wire/dogo.proto.
+The peer runs in its own thread, by the same code as in other hosts. A message does not wait for the
+peer's work, except up to `hold_s` for news. It may be repeated, and its reply always tells the
+peer's state. Messages are `HostRequest` and replies `HostReply` in wire/dogo.proto.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from clients.flower.message_link import MessageLink
+from clients.flower.timing import CLOSE_WITHIN_S
 from clients.peer.link import CoordinatorLink
 from clients.peer.run import PeerEnvironment, run_assignment
 from dogo_fed.assignment import Assignment
@@ -33,9 +34,6 @@ from dogo_fed.wire.format import WireFormat
 
 logger = logging.getLogger(__name__)
 
-CLOSE_WITHIN_S = 10.0
-"""A request to close is held back for so long while the peer saves itself."""
-
 _END_WAIT_S = 20.0
 _TAKE_OVER_WITHIN_S = 0.5
 _LONGEST_HOLD_S = 20.0
@@ -46,12 +44,13 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 @dataclass(frozen=True, slots=True)
 class SiteSettings:
-    """What a site decides by itself, whatever the coordinator says.
+    """The settings that a site decides, whatever the coordinator sends.
 
     Attributes:
-        config: its own configuration: peers' settings, data, device and threads are taken from here.
-        root_certificates: PEM, to check the coordinator's certificate by.
-        run_root: folder under which run folders are made.
+        config: the site's own configuration; its peer's settings, data, device and threads are
+            used.
+        root_certificates: PEM, to check the coordinator's certificate.
+        run_root: the folder in which run folders are made.
     """
 
     config: RunConfig
@@ -60,23 +59,23 @@ class SiteSettings:
 
 
 class PeerHost:
-    """At most one peer at a time; a newer run or start takes the place of an older one."""
+    """Hosts at most one peer at a time; a newer run or start replaces an older one."""
 
     def __init__(self, where: str, site: SiteSettings | None = None) -> None:
-        """Hosts nobody yet.
+        """Makes a host without a peer.
 
         Args:
-            where: this process, for people.
-            site: a site's own settings; None takes everything from the assignment, which is right only
-                where both sides are the same user's.
+            where: a phrase for people that names this process.
+            site: a site's own settings. None takes all settings from the assignment, which is right
+                only if both sides belong to the same user.
         """
         self._where = where
         self._site = site
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # messages come in several threads; one may start a peer
         self._job: _Job | None = None
 
     def handle(self, body: bytes) -> bytes:
-        """Takes an encoded `HostRequest` and returns an encoded `HostReply`; from any thread."""
+        """Returns an encoded `HostReply` to an encoded `HostRequest`. Any thread may call it."""
         try:
             request = pb.HostRequest.FromString(body)
         except DecodeError as error:
@@ -88,6 +87,7 @@ class PeerHost:
                 if refusal is not None:
                     return refusal
             job = self._job
+        # Outside the lock: this message may be held back, and others must be answered meanwhile.
         if job is None or job.key != key:
             return self._said(pb.UNKNOWN, "this process does not know this start of the peer")
         job.take(request)
@@ -105,7 +105,7 @@ class PeerHost:
                 self._job.wait(_END_WAIT_S)
 
     def _start(self, key: tuple[str, str, int], assignment_json: str) -> bytes | None:
-        """Puts the peer of this assignment in place of an earlier one; returns a reply if it can't."""
+        """Replaces an earlier peer by that of the assignment; returns a reply if that fails."""
         try:
             job = self._job_for(key, assignment_json)
         except DogoError as error:
@@ -139,14 +139,19 @@ class PeerHost:
 
 
 class _Job:
-    """One start of a peer: its thread, how far it may go, and its link."""
+    """One start of a peer: its thread, the steps that it may do, and its link.
+
+    Two sides share the condition `_changed`: the peer's thread, which waits for its turn or for an
+    answer, and the threads of messages, which bring these and wait for news. The link uses the same
+    condition, so that one wait notices both kinds of news.
+    """
 
     def __init__(
         self, key: tuple[str, str, int], assignment: Assignment, around: PeerEnvironment
     ) -> None:
         config = from_mapping(assignment.config)
         self.key = key
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # re-entrant: `_has_news` asks the link
         self._until_step = 0
         self._next_step = 0
         self._is_waiting = False
@@ -188,7 +193,7 @@ class _Job:
         return self._thread.is_alive()
 
     def take(self, request: pb.HostRequest) -> None:
-        """Notes what the request grants and brings."""
+        """Notes the steps that the request allows, and passes its answers to the link."""
         if self._link is not None:
             self._link.take(request)
         with self._changed:
@@ -197,7 +202,7 @@ class _Job:
             self._changed.notify_all()
 
     def cut(self, reason: str) -> None:
-        """Lets the peer save itself and end."""
+        """Ends the peer's waiting, so that it saves itself and ends."""
         with self._changed:
             self._cut = reason
             self._changed.notify_all()
@@ -205,11 +210,11 @@ class _Job:
             self._link.cut(reason)
 
     def wait(self, seconds: float) -> None:
-        """Waits for the peer's end, but not for longer."""
+        """Waits for the peer's end, at most for this time."""
         self._thread.join(seconds)
 
     def reply(self, hold_s: float, where: str) -> pb.HostReply:
-        """Returns how the peer is, after at most `hold_s` seconds of waiting for something to tell."""
+        """Returns the peer's state; waits for news for at most `hold_s` seconds."""
         with self._changed:
             self._changed.wait_for(self._has_news, hold_s)
             reply = pb.HostReply(state=pb.RUNNING, where=where, next_step=self._next_step)
@@ -231,7 +236,7 @@ class _Job:
     def _run(self, assignment: Assignment, around: PeerEnvironment) -> None:
         try:
             ending = run_assignment(assignment, around)
-        except Exception as error:  # nobody else would hear of it
+        except Exception as error:  # in a thread, no caller would see it
             logger.exception("peer=%s failed", assignment.peer)
             ending = Ending(Outcome.FAILED, f"{type(error).__name__}: {error}")
         with self._changed:
@@ -239,12 +244,12 @@ class _Job:
             self._changed.notify_all()
 
     def _await_turn(self, step: int, is_stop_wanted: Callable[[], bool]) -> None:
-        """Returns when the coordinator's round has come to this step, or a stop is asked for.
+        """Returns when a message has allowed this step, or a stop is asked for.
 
-        It asks the coordinator itself too: where Flower has ended the run, no message will come.
+        It asks the coordinator itself too: if Flower has ended the run, no message will come.
 
         Raises:
-            CoordinatorLost: the run is closed, or no message has come for too long.
+            CoordinatorLost: the run was closed, or no message has come for too long.
         """
         with self._changed:
             self._next_step = step
@@ -252,7 +257,7 @@ class _Job:
             self._changed.notify_all()
         deadline_s = time.monotonic() + self._turn_timeout_s
         while not self._has_turn(_POLL_S) and time.monotonic() < deadline_s:
-            if is_stop_wanted():
+            if is_stop_wanted():  # a call over the network, so without the condition
                 self._is_stop_asked = True
         with self._changed:
             self._is_waiting = False
@@ -260,8 +265,8 @@ class _Job:
                 raise CoordinatorLost(f"no step after {step - 1}: {self._cut}")
             if not self._may_go_on():
                 raise CoordinatorLost(
-                    f"nobody has asked for step {step} within {self._turn_timeout_s:g} s; is the "
-                    "coordinator's app still running?"
+                    f"no message has asked for step {step} within {self._turn_timeout_s:g} s; "
+                    "is the coordinator's app still running?"
                 )
 
     def _has_turn(self, within_s: float) -> bool:
@@ -273,23 +278,23 @@ class _Job:
 
 
 def _sendable(text: str) -> str:
-    """Returns the text with what UTF-8 can't hold replaced: it may quote what came over a network."""
+    """Returns the text without characters that UTF-8 can't encode; it may quote a message."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _as_site(assignment: Assignment, site: SiteSettings) -> Assignment:
-    """Returns the assignment with what is the site's own business put in.
+    """Returns the assignment with the settings that the site decides.
 
     Raises:
-        ConfigError: it names a run or a peer that this site can't take.
+        ConfigError: the run's name can't be a folder's, or this site has no settings for the peer.
     """
     if not _RUN_ID.fullmatch(assignment.run_id):
         raise ConfigError(f"the run id {assignment.run_id[:128]!r} can't be a folder's name")
     wanted, own = from_mapping(assignment.config), site.config
     if assignment.peer not in own.peers or assignment.peer not in wanted.peers:
         raise ConfigError(
-            f"this site has no settings for peer {assignment.peer!r}, only for {', '.join(own.peers)}; "
-            "start `dogo-fed peer` with the peers= that the run uses"
+            f"this site has no settings for peer {assignment.peer!r}, only for "
+            f"{', '.join(own.peers)}; start `dogo-fed peer` with the peers= that the run uses"
         )
     merged = with_settings_of(
         dataclasses.replace(

@@ -1,7 +1,7 @@
-"""Carries a message to the Ray actor that hosts a peer: Flower's simulation.
+"""Carries a message to the Ray actor that hosts a peer, in Flower's simulation.
 
-Flower's own workers come and go with their messages and take all CPUs of the cluster; a peer's actor is
-detached, asks for no CPU, and is found again by its name.
+Flower's own workers live only for their messages and take all CPUs of the cluster. A peer's actor
+is detached, asks for no CPU, and is found again by its name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from clients.flower.host_actor import HostActor
-from clients.flower.peer_host import CLOSE_WITHIN_S
+from clients.flower.timing import CLOSE_WITHIN_S
 from clients.ray.actors import NAMESPACE
 from clients.ray.room import gpus_per_peer, room
 from dogo_fed.assignment import Assignment
@@ -30,8 +30,8 @@ def forward(request: pb.HostRequest, lease_s: float) -> pb.HostReply:
     """Returns the reply of the peer's actor, or a reply that says why it cannot answer.
 
     Args:
-        request: for the peer that it names; one with an assignment makes the actor.
-        lease_s: a new actor ends itself when it has had no message for so long.
+        request: names the peer; a request with an assignment makes the actor.
+        lease_s: seconds without a message after which a new actor ends itself.
     """
     name = f"{request.run_id}/{request.peer}/{request.start}"
     try:
@@ -60,7 +60,7 @@ def _ask(actor: Any, request: pb.HostRequest, name: str) -> pb.HostReply:
         first_line = str(error).strip().splitlines()[0]
         return pb.HostReply(state=pb.UNKNOWN, message=f"its actor {name!r} died: {first_line}")
     finally:
-        if request.close:
+        if request.close:  # saved or not: a detached actor would keep its GPU
             ray.kill(actor, no_restart=True)
     if not reply:
         return pb.HostReply(state=pb.AWAY, message="its process is starting")
@@ -68,7 +68,11 @@ def _ask(actor: Any, request: pb.HostRequest, name: str) -> pb.HostReply:
 
 
 def _silent(request: pb.HostRequest) -> pb.HostReply:
-    """Returns what it means that an actor does not answer: it does so as soon as it has its place."""
+    """Returns the reply for an actor that does not answer.
+
+    An actor answers as soon as Ray has placed it. So a new one that wants a GPU has not been
+    placed.
+    """
     if request.assignment and _share(Assignment.from_json(request.assignment)) > 0:
         return pb.HostReply(state=pb.NO_ROOM, message=f"there is no GPU for it; {room()}")
     return pb.HostReply(state=pb.AWAY, message="its process does not answer")
@@ -81,8 +85,8 @@ def _make(name: str, assignment: Assignment, lease_s: float) -> Any:
         .options(
             name=name,
             namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
+            lifetime="detached",  # outlives the Flower worker that makes it
+            get_if_exists=True,  # a start that is sent twice must not make two peers
             num_cpus=0,
             num_gpus=_share(assignment),
             max_restarts=0,
@@ -93,7 +97,7 @@ def _make(name: str, assignment: Assignment, lease_s: float) -> Any:
 
 
 def _share(assignment: Assignment) -> float:
-    """Returns the share of GPUs that the peer asks for; see `gpus_per_peer`."""
+    """Returns the number of GPUs that the peer asks for; see `gpus_per_peer`."""
     config = from_mapping(assignment.config)
     return gpus_per_peer(config.ray, len(config.peers))
 

@@ -1,1 +1,1 @@
-"""Any peer, anywhere: its link to the coordinator, and its way from an assignment to its end."""
+"""What every peer needs in every host: its link to the coordinator, and the code that runs it."""

@@ -1,7 +1,7 @@
 """A peer's end of the gRPC service: joins, exchanges, reports, leaves.
 
-Every call has a deadline. A coordinator that can't be reached is tried again for a while; repeating
-is safe, since the coordinator answers the same ticket of the same process with the same answer.
+Every call has a deadline. If the coordinator can't be reached, a call is repeated for a while. That
+is safe, since the coordinator gives the same answer to the same ticket of the same process.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Connection:
     """How a peer reaches its coordinator. Times in seconds.
 
     Attributes:
-        address: host:port.
-        secret: the run's.
-        root_certificates: PEM, to check the coordinator's certificate by; None speaks without TLS.
-        wire: what distributions look like.
-        answer_within_s: longest time that an exchange may be held back for other peers.
-        reconnect_s: how long an unreachable coordinator is tried again.
+        address: host:port of the coordinator.
+        secret: the run's secret.
+        wire: the form of the run's distributions.
+        answer_within_s: longest time that an answer may be held back for other peers.
+        reconnect_s: how long a call is repeated while the coordinator can't be reached.
+        root_certificates: PEM, to check the coordinator's certificate; None uses no TLS.
     """
 
     address: str
@@ -62,7 +62,7 @@ class Connection:
 
 
 class GrpcLink:
-    """One peer's process, as the coordinator sees it: an `Exchange`, and a sink for its reports."""
+    """A `CoordinatorLink` over gRPC. To the coordinator, each link is a new process of the peer."""
 
     def __init__(self, peer: PeerId, run_id: str, connection: Connection) -> None:
         self._peer = peer
@@ -74,7 +74,7 @@ class GrpcLink:
             ("grpc.max_send_message_length", limit),
             ("grpc.max_receive_message_length", limit),
             ("grpc.enable_http_proxy", 0),
-            # By itself gRPC waits up to two minutes between two attempts to connect.
+            # gRPC's default waits up to two minutes between two attempts to connect.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
@@ -100,7 +100,7 @@ class GrpcLink:
         Raises:
             SchemaMismatch: this process does not run the same thing as the coordinator.
             Refused: there is no such peer, or the secret is wrong.
-            CoordinatorLost: nobody answers.
+            CoordinatorLost: the coordinator can't be reached.
         """
         request = pb.JoinRequest(sender=self._sender, run_id=self._run_id, agreement=agreement)
         reply = self._call(self._stub.Join, request, _SMALL_CALL_TIMEOUT_S)
@@ -108,6 +108,7 @@ class GrpcLink:
 
     def publish(self, ticket: Ticket, distribution: SimilarityDistribution) -> None:
         """Sends my distribution; see `Exchange.publish`. Refusals come with `collect`."""
+        # A future, so that this does not wait for the answer, which comes when the step closes.
         request = self._connection.wire.encode_published(self._sender, ticket, distribution)
         call = self._stub.Exchange.future(
             request, timeout=self._answer_timeout_s, metadata=self._metadata
@@ -115,7 +116,7 @@ class GrpcLink:
         self._pending = (request, call)
 
     def collect(self, ticket: Ticket) -> TeacherSignal:
-        """Waits for the mean of the others'; see `Exchange.collect`."""
+        """Waits for the teachers' mean; see `Exchange.collect`."""
         assert self._pending is not None, "collect without publish"
         (request, call), self._pending = self._pending, None
         assert request.ticket.step == ticket.step, "collect of another ticket than published"
@@ -135,11 +136,11 @@ class GrpcLink:
         return bool(reply.stop)
 
     def close(self) -> None:
-        """Leaves the run; a second call does nothing. A lost coordinator is no error here."""
+        """Leaves the run; a second call does nothing. Failing to leave is only logged."""
         if self._is_closed:
             return
         self._is_closed = True
-        try:
+        try:  # once and briefly: the peer is done, and a coordinator that is gone needs no goodbye
             self._call(self._stub.Leave, pb.LeaveRequest(sender=self._sender), 5.0, tries_s=0.0)
         except ExchangeError as error:
             logger.warning("peer=%s could not say goodbye: %s", self._peer, error)
@@ -159,14 +160,20 @@ class GrpcLink:
         first: Callable[[], Any] | None = None,
         tries_s: float | None = None,
     ) -> Any:
-        """Returns the reply, trying again while the coordinator can't be reached.
+        """Returns the reply; repeats the call while the coordinator can't be reached.
 
         Args:
-            method: of the stub.
-            request: its message.
-            timeout_s: of each attempt.
-            first: the result of an attempt that is under way already.
-            tries_s: how long to go on trying; None takes the connection's setting.
+            method: a method of the stub.
+            request: the method's message.
+            timeout_s: deadline of each attempt.
+            first: waits for an attempt that has been started already.
+            tries_s: how long to repeat; None takes the connection's setting.
+
+        Raises:
+            CoordinatorLost: the coordinator could not be reached for this time.
+            ExchangeTimeout: an attempt reached its deadline.
+            Refused: the coordinator refused the call, or the secret is wrong.
+            ExchangeError: the call failed in another way.
         """
         tries_s = self._connection.reconnect_s if tries_s is None else tries_s
         pause_s = _FIRST_PAUSE_S
@@ -179,6 +186,8 @@ class GrpcLink:
                 else:
                     reply = method(request, timeout=timeout_s, metadata=self._metadata)
             except grpc.RpcError as error:
+                # Only a failed connection is tried again, for a time that starts at the first
+                # failure. A coordinator that hangs until the deadline would hang again.
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise translate(error, self._connection.address) from error
                 now_s = time.monotonic()
@@ -199,7 +208,7 @@ class GrpcLink:
 
 
 def translate(error: grpc.RpcError, address: str) -> ExchangeError:
-    """Returns our error for gRPC's, with what to do about it."""
+    """Returns our error for one of gRPC's; the message says what to do."""
     code, details = error.code(), error.details() or "no details"
     where = f"the coordinator at {address}"
     if code is grpc.StatusCode.UNAVAILABLE:
@@ -210,7 +219,7 @@ def translate(error: grpc.RpcError, address: str) -> ExchangeError:
         return Refused(f"{where} does not know this run's secret ({details})")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ExchangeError(
-            f"a message to or from {where} is larger than the batch size allows ({details}); is the "
-            "batch size the same on both sides?"
+            f"a message to or from {where} is larger than the batch size allows ({details}); is "
+            "the batch size the same on both sides?"
         )
     return ExchangeError(f"{where} failed: {code.name}: {details}")

@@ -1,4 +1,4 @@
-"""A peer's link to its coordinator, whatever carries it, and the sink that reports over it."""
+"""The interface of a peer's link to its coordinator, and the sink that reports over it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CoordinatorLink(Link, Protocol):
 
 
 class ReportSink:
-    """A sink that delivers reports about once a second, and at once what people wait for."""
+    """A sink that delivers step reports about once a second, and other reports at once."""
 
     def __init__(self, link: CoordinatorLink, clock: Callable[[], float] = time.monotonic) -> None:
         self._link = link
@@ -37,12 +37,12 @@ class ReportSink:
         return self._is_stop_requested
 
     def ask(self) -> bool:
-        """Asks the coordinator now whether it wants an early end."""
+        """Asks the coordinator now; returns whether it wants an early end."""
         self._send([], None)
         return self._is_stop_requested
 
     def emit(self, record: Record) -> None:
-        """Takes a record; step reports wait for company."""
+        """Delivers a record; step reports are collected for about a second."""
         if isinstance(record, StepReport):
             self._steps.append(record)
             if self._clock() - self._sent_at_s >= _REPORT_EVERY_S:
@@ -53,12 +53,12 @@ class ReportSink:
             self._send([], record)
 
     def flush(self) -> None:
-        """Delivers the step reports that still wait."""
+        """Delivers the step reports that were collected."""
         if self._steps:
             self._send([], None)
 
     def close(self) -> None:
-        """Delivers what is left."""
+        """Delivers the step reports that are left."""
         self.flush()
 
     def _send(self, rounds: list[RoundReport], result: PeerResult | None) -> None:

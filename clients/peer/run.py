@@ -1,4 +1,4 @@
-"""Runs one peer from its assignment to its end, whatever process it lives in."""
+"""Runs one peer from its assignment to its end, in any host."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerEnvironment:
-    """What the process around a peer decides. The default is a process of the peer's own.
+    """What a peer's host decides. The defaults suit a process that runs only this peer.
 
     Attributes:
-        open_link: makes the link to the coordinator; by default over gRPC.
-        await_turn: returns when the peer may do this step. While it waits, it may ask by the function
-            whether the coordinator wants an early end.
-        stop_requested: asks for an early end, besides the coordinator.
-        root_certificates: PEM, to check the coordinator's certificate by.
+        open_link: makes the link to the coordinator; None opens one over gRPC.
+        await_turn: called with the next step; returns when the peer may do it. The second argument
+            asks the coordinator whether it wants an early end.
+        stop_requested: whether the host wants an early end; the coordinator may want one too.
+        root_certificates: PEM, to check the coordinator's certificate.
     """
 
     open_link: Callable[[PeerId, RunConfig], CoordinatorLink] | None = None
@@ -50,7 +50,7 @@ class PeerEnvironment:
 
 
 def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None) -> Ending:
-    """Runs a peer to its end; never raises a `DogoError`, but says how it ended."""
+    """Runs a peer to its end and returns how it ended; does not raise a `DogoError`."""
     around = PeerEnvironment() if around is None else around
     folder = Path(assignment.run_dir) / "peers" / assignment.peer
     with log_file(folder / "peer.log", ("dogo_fed", "clients")):
@@ -105,8 +105,8 @@ def _grpc_link(
 ) -> GrpcLink:
     if assignment.is_tls and root_certificates is None:
         raise ConfigError(
-            f"the coordinator at {assignment.address} shows a certificate, but this site has nothing to "
-            "check it by; start `dogo-fed peer` with root_certificates=<PEM file>"
+            f"the coordinator at {assignment.address} shows a certificate, but this site has "
+            "nothing to check it by; start `dogo-fed peer` with root_certificates=<PEM file>"
         )
     connection = Connection(
         address=assignment.address,

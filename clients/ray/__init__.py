@@ -1,1 +1,1 @@
-"""Peers in Ray actors."""
+"""Ray actors for peers, and the room that a Ray cluster has for them."""

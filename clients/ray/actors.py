@@ -1,7 +1,7 @@
-"""The Ray actor that a peer lives in, on the GPU that Ray gave it (host=ray).
+"""The Ray actor of a peer, on the GPU that Ray gave it (host=ray).
 
-What takes seconds to import (torch) is imported when it is needed: an actor answers as soon as Ray has
-given it its place.
+Torch takes seconds to import, so it is imported only when the peer is run: an actor answers as soon
+as Ray has placed it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 import ray
 
 NAMESPACE = "dogo-fed"
-"""Of all our actors; given explicitly, since Ray's default differs from process to process."""
+"""Ray's namespace for all our actors; Ray's default would differ from process to process."""
 
 
 class PeerActor:
-    """One peer. Its process is the peer's process; killing it is all it takes to lose the peer."""
+    """One peer. The actor's process is the peer's process, so killing the actor ends the peer."""
 
     def where(self) -> dict[str, str]:
-        """Returns Ray's id of the node, process id and the GPUs that this process may see."""
+        """Returns the node's Ray id, the process id and the GPUs that this process may see."""
         return {
             "node_id": ray.get_runtime_context().get_node_id(),
             "pid": str(os.getpid()),

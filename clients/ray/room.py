@@ -1,4 +1,4 @@
-"""What room a Ray cluster has for peers."""
+"""The room that a Ray cluster has for peers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _ROUNDING = 1e-9
 
 
 def gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
-    """Returns each peer's share of GPUs.
+    """Returns the number of GPUs for each peer; a fraction means a share of one GPU.
 
     Raises:
-        PlacementError: the cluster's GPUs can't be shared out like that.
+        PlacementError: the cluster does not have these GPUs for all peers.
     """
     gpus_by_node = [float(node["Resources"].get("GPU", 0.0)) for node in live_nodes()]
     available = sum(gpus_by_node)
@@ -32,22 +32,22 @@ def gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
         )
     if share > 0 and sum(num_fitting(gpus, share) for gpus in gpus_by_node) < num_peers:
         raise PlacementError(
-            f"{num_peers} peers need {share:g} GPU each, but the cluster has {available:g}, and a fraction "
-            f"does not span two; share them by ray.gpus_per_peer={_fitting_share(num_peers, available):g}, "
-            "or run fewer peers"
+            f"{num_peers} peers need {share:g} GPU each, but the cluster has {available:g}, and a "
+            "fraction does not span two; share them by "
+            f"ray.gpus_per_peer={_fitting_share(num_peers, available):g}, or run fewer peers"
         )
     return share
 
 
 def num_fitting(gpus: float, share: float) -> int:
-    """Returns how many peers with this share a node has room for; a fraction does not span two GPUs."""
+    """Returns how many peers of this share fit on a node; a fraction does not span two GPUs."""
     if share > 1:
         return math.floor(gpus / share)
     return math.floor(gpus) * math.floor(1 / share + _ROUNDING)
 
 
 def _fitting_share(num_peers: int, available: float) -> float:
-    """Returns the largest share, in hundredths, with which the peers fit; 0 where there is no GPU."""
+    """Returns the largest share, in hundredths, with which all peers fit; 0 without a GPU."""
     if available < 1:
         return 0.0
     peers_per_gpu = math.ceil(num_peers / math.floor(available))
@@ -55,12 +55,12 @@ def _fitting_share(num_peers: int, available: float) -> float:
 
 
 def live_nodes() -> list[dict[str, Any]]:
-    """Returns the nodes that are alive."""
+    """Returns Ray's descriptions of the nodes that are alive."""
     return [node for node in ray.nodes() if node["Alive"]]
 
 
 def room() -> str:
-    """Returns what the cluster has and what of it is free, for people."""
+    """Returns a phrase with the CPUs and GPUs of the cluster and those that are free."""
     has = _cpus_and_gpus(ray.cluster_resources())
     free = _cpus_and_gpus(ray.available_resources())
     return f"Ray has {has} on {len(live_nodes())} node(s), of which free: {free}"

@@ -1,1 +1,1 @@
-"""The coordinator's brain: pure state machines without a network; the clock is always an argument."""
+"""The coordinator as pure state machines: no network, and the time is always an argument."""

@@ -1,20 +1,20 @@
-"""The coordinator as a pure state machine: who is in, which step is open, when it closes, who is lost.
+"""The coordinator as a pure state machine: members, the open step, when it closes, lost peers.
 
-It knows no network and no clock: every call that depends on time is told what time it is. A host
-(the process itself, or a gRPC service) delivers calls, asks `next_deadline_s` how long it may
-sleep, calls `tick`, and wakes those whose step has closed.
+It knows no network and no clock: every call that depends on time gets the time as an argument. Its
+host (the process itself, or a gRPC service) delivers calls, asks `next_deadline_s` how long it may
+sleep, calls `tick`, and answers the peers whose step has closed.
 
 What may be relied on:
-    * A step closes when every peer it waits for has contributed, or at its deadline. Nobody waits
-        longer.
-    * After it has closed, the answer to a peer for that step never changes; repeated calls get it
-        again.
-    * A peer that misses a deadline is lost: later steps do not wait for it, until it is heard of
-        again. It then goes on with the first step after the last one that has closed.
+    * A step closes when every peer that it waits for has contributed, or at its deadline. No peer
+      waits longer.
+    * After a step has closed, the answer to a peer for it never changes. Repeated calls get the
+      same answer.
+    * A peer that misses a deadline is lost: later steps do not wait for it until it is heard of
+      again. It then goes on with the step after the last one that has closed.
     * A stop is decided when a step closes, so all peers of that step stop after the same step.
 
-Only steps that exchange are known here (all of them, unless exchange.every_steps says otherwise).
-Between two of them peers train alone, and nobody waits for anybody.
+Only steps that exchange are known here (every step, unless exchange.every_steps says otherwise).
+Between two of them each peer trains alone and waits for no other.
 """
 
 from __future__ import annotations
@@ -41,15 +41,17 @@ def _every_step(step: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorSettings:
-    """What the coordinator needs to know of a run. Times in seconds.
+    """What the coordinator needs to know of a run.
 
     Attributes:
         agreement: what every joining peer must present, see `dogo_fed.agreement`.
-        first_step: 0, or the step a resumed run goes on with.
-        batch_digest: step to the digest of its ordered sample ids.
-        next_exchange: step to the first one from it on that exchanges.
-        graph: learner to its teachers with their weights; None lets everybody learn from all
-            others alike.
+        first_step: 0, or the step that a resumed run goes on with.
+        batch_digest: returns the digest of a step's ordered sample ids.
+        deadline_s: seconds that an open step waits for a peer that has joined.
+        join_deadline_s: seconds that the run waits for a peer to join.
+        next_exchange: returns a step if it exchanges, else the next one that does.
+        graph: for each learner its teachers with their weights; None lets every peer learn from all
+            others, with equal weights.
     """
 
     run_id: str
@@ -63,12 +65,12 @@ class CoordinatorSettings:
     graph: Mapping[str, Mapping[str, float]] | None = None
 
     def teachers_of(self, learner: PeerId) -> Mapping[str, float] | None:
-        """Returns a learner's teachers with their weights; None where all others teach alike."""
+        """Returns a learner's teachers with their weights; None if all others teach equally."""
         return None if self.graph is None else self.graph.get(learner, {})
 
 
 class Coordinator:
-    """One run's meeting points and members."""
+    """The state of one run: its members and its steps. Not thread-safe: one thread calls it."""
 
     def __init__(
         self, settings: CoordinatorSettings, now_s: float, on_event: Callable[[Event], None]
@@ -91,7 +93,7 @@ class Coordinator:
         now_s: float,
         on_event: Callable[[Event], None],
     ) -> Coordinator:
-        """Returns a coordinator that goes on where the one of the snapshot was.
+        """Returns a coordinator that goes on from a snapshot of an earlier one.
 
         Raises:
             CheckpointError: the state is of another run or of other peers.
@@ -116,7 +118,7 @@ class Coordinator:
         return made
 
     def snapshot(self, now_s: float) -> CoordinatorState:
-        """Returns what this coordinator knows, for `restored`; the matrices are not copied."""
+        """Returns the state that `restored` needs; the matrices are not copied."""
         meetings = [*self._closed.values(), *([] if self._open is None else [self._open])]
         return CoordinatorState(
             run_id=self._settings.run_id,
@@ -134,12 +136,12 @@ class Coordinator:
 
     @property
     def next_open_step(self) -> int:
-        """The first step that exchanges and has not closed; at the end it lies beyond the run."""
+        """The first exchanging step that has not closed; at the end it lies beyond the run."""
         return self._next_open_step
 
     @property
     def next_step(self) -> int:
-        """The step after the last one that has closed: who comes back goes on here."""
+        """The step after the last one that has closed; a returning peer goes on with it."""
         return self._next_step
 
     def standing(self, peer: PeerId) -> Membership:
@@ -153,7 +155,7 @@ class Coordinator:
     def join(
         self, peer: PeerId, incarnation: str, agreement: Mapping[str, str], now_s: float
     ) -> int:
-        """Lets a peer's process in, in place of an earlier one of the same peer.
+        """Lets a process of a peer join; it replaces an earlier process of that peer.
 
         Returns:
             The step the peer goes on with.
@@ -179,7 +181,7 @@ class Coordinator:
             return member.next_step
         is_return = bool(member.incarnation) or member.standing is Membership.LOST
         if not member.incarnation:
-            # Never later than the join deadline: else late joiners would draw the others' wait out.
+            # Not later than the join deadline, so that late joiners can't prolong the others' wait.
             member.first_joined_at_s = min(
                 now_s, self._started_at_s + self._settings.join_deadline_s
             )
@@ -202,7 +204,7 @@ class Coordinator:
 
         Raises:
             Refused: no such peer.
-            StaleTicket: an older process of the peer speaks, or the step is not open yet.
+            StaleTicket: an older process of the peer calls, or the step is not open.
             SchemaMismatch: another run, a step that does not exchange, or other images than the
                 schedule's.
         """
@@ -230,7 +232,7 @@ class Coordinator:
     def answer(self, peer: PeerId, step: int) -> TeacherSignal | None:
         """Returns what `peer` learns from at `step`, or None while the step is open.
 
-        Of a step that closed too long ago to be kept, the answer is that nobody taught.
+        For a step that closed too long ago to be kept, the answer has no teachers.
         """
         if step >= self._next_open_step:
             return None
@@ -249,7 +251,7 @@ class Coordinator:
         return rendezvous.signal_for(peer, next_step, self._settings.teachers_of(peer))
 
     def tick(self, now_s: float) -> None:
-        """Lets time pass: peers that missed a deadline are lost, and the step may close without them."""
+        """Marks peers that have missed a deadline as lost; the step may then close without them."""
         if now_s >= self._started_at_s + self._settings.join_deadline_s:
             for peer in self._roster.with_standing(Membership.EXPECTED):
                 self.lose(
@@ -267,7 +269,7 @@ class Coordinator:
                 )
 
     def next_deadline_s(self) -> float | None:
-        """Returns when `tick` has something to do next, on the caller's clock; None if never."""
+        """Returns the time, on the caller's clock, when `tick` has work next; None if never."""
         deadlines = []
         if self._roster.with_standing(Membership.EXPECTED):
             deadlines.append(self._started_at_s + self._settings.join_deadline_s)
@@ -279,12 +281,12 @@ class Coordinator:
 
         Raises:
             Refused: no such peer.
-            StaleTicket: an older process of the peer speaks.
+            StaleTicket: an older process of the peer calls.
         """
         self._roster.check_incarnation(peer, incarnation)
 
     def lose(self, peer: PeerId, reason: str, now_s: float) -> None:
-        """Marks a peer as lost: nobody waits for it any more. Nothing happens if it is done already."""
+        """Marks a peer as lost, so that no step waits for it; one that has left stays done."""
         member = self._roster[peer]
         if member.standing in (Membership.LOST, Membership.DONE):
             return
@@ -293,11 +295,11 @@ class Coordinator:
         self._close_if_complete(now_s)
 
     def leave(self, peer: PeerId, incarnation: str, now_s: float) -> None:
-        """Lets a peer go that has done its steps; a second call does nothing.
+        """Marks a peer that leaves as done; a second call does nothing.
 
         Raises:
             Refused: no such peer.
-            StaleTicket: an older process of the peer speaks.
+            StaleTicket: an older process of the peer calls.
         """
         member = self._roster.check_incarnation(peer, incarnation)
         member.standing = Membership.DONE
@@ -310,7 +312,7 @@ class Coordinator:
             self._event("stopped", reason, None, now_s)
 
     def note(self, kind: str, message: str, peer: PeerId | None, now_s: float) -> None:
-        """Reports something that a host has seen, as an event of the run's present step."""
+        """Emits an event at the run's present step."""
         event = Event(
             kind=kind,
             message=message,
@@ -321,7 +323,7 @@ class Coordinator:
         try:
             self._on_event(event)
         except Exception:
-            # Peers that wait must not pay for a full disk; whoever writes records raises on its own.
+            # A full disk must not stop peers that wait; the sink's owner raises its own error.
             logger.exception("an event could not be reported: %s", message)
 
     def _overdue(self) -> list[tuple[PeerId, float]]:
@@ -344,19 +346,20 @@ class Coordinator:
     def _check(self, peer: PeerId, ticket: Ticket) -> None:
         if ticket.run_id != self._settings.run_id:
             raise SchemaMismatch(
-                f"peer {peer!r} speaks of run {ticket.run_id!r}, this is run {self._settings.run_id!r}"
+                f"peer {peer!r} speaks of run {ticket.run_id!r}, this is run "
+                f"{self._settings.run_id!r}"
             )
         if self._settings.next_exchange(ticket.step) != ticket.step:
             raise SchemaMismatch(
-                f"peer {peer!r} offers step {ticket.step}, at which nothing is exchanged; check that "
-                "exchange.every_steps is the same"
+                f"peer {peer!r} offers step {ticket.step}, at which nothing is exchanged; check "
+                "that exchange.every_steps is the same"
             )
         digest = self._settings.batch_digest(ticket.step)
         if ticket.batch_digest != digest:
             raise SchemaMismatch(
                 f"peer {peer!r} used other images at step {ticket.step}: its batch digest is "
-                f"{ticket.batch_digest[:64]!r}, the schedule's is {digest!r}; check that seed, data set "
-                "and batch size are the same"
+                f"{ticket.batch_digest[:64]!r}, the schedule's is {digest!r}; check that seed, "
+                "data set and batch size are the same"
             )
 
     def _offer_late(
@@ -382,7 +385,7 @@ class Coordinator:
             )
 
     def _withdraw(self, peer: PeerId) -> None:
-        """Takes back what the peer's earlier process gave to the step that is still open."""
+        """Removes the earlier process's contribution to the step that is still open."""
         if self._open is not None:
             self._open.withdraw(peer)
             if not self._open.contributors:

@@ -1,4 +1,4 @@
-"""Who belongs to the run, and what state each peer is in.
+"""The members of a run, and the standing of each.
 
 EXPECTED --join--> PRESENT --leave--> DONE
     |                | ^
@@ -21,9 +21,9 @@ class Member:
     """One peer as the coordinator knows it.
 
     Attributes:
-        incarnation: unique to each process start of the peer; empty before the first join.
+        incarnation: identifies the peer's latest process; empty before the first join.
         next_step: the first step this peer may still take part in.
-        first_joined_at_s: its first step's deadline counts from here.
+        first_joined_at_s: when it first joined; the deadline of its first step counts from here.
     """
 
     standing: Membership
@@ -33,7 +33,7 @@ class Member:
 
 
 class Roster:
-    """All peers of a run."""
+    """All peers of a run, in name order."""
 
     def __init__(self, peers: Iterable[PeerId], first_step: int) -> None:
         self._members = {
@@ -41,7 +41,7 @@ class Roster:
         }
 
     def snapshot(self, started_at_s: float) -> dict[PeerId, MemberState]:
-        """Returns what is known of each peer."""
+        """Returns the state of each peer, for `restore`; times count from the start."""
         return {
             peer: MemberState(
                 standing=member.standing,
@@ -53,7 +53,7 @@ class Roster:
         }
 
     def restore(self, members: Mapping[PeerId, MemberState], started_at_s: float) -> None:
-        """Takes over what an earlier coordinator knew of each peer."""
+        """Replaces the members by those of a snapshot."""
         for peer, state in members.items():
             self._members[peer] = Member(
                 state.standing,
@@ -81,7 +81,7 @@ class Roster:
         return [peer for peer, member in self._members.items() if member.standing in standings]
 
     def awaited(self, step: int) -> list[PeerId]:
-        """Returns the peers that `step` waits for: expected or present, and not ahead of it."""
+        """Returns the peers that `step` waits for: expected or present, and not past it."""
         return [
             peer
             for peer, member in self._members.items()
@@ -94,7 +94,7 @@ class Roster:
 
         Raises:
             Refused: no such peer.
-            StaleTicket: another process has joined as this peer since, or none has.
+            StaleTicket: a newer process has joined as this peer, or no process has joined yet.
         """
         member = self[peer]
         if not member.incarnation:

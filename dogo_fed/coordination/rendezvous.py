@@ -1,7 +1,8 @@
-"""Gathers the distributions of one ticket and gives each peer the mean of its teachers'.
+"""Collects the distributions of one step and returns to each peer the mean of its teachers'.
 
-A rendezvous never waits: it holds what has come, is closed by the coordinator, and answers from
-then on. The mean is summed in peer-name order, so it does not depend on the order of arrival.
+A rendezvous never waits: it keeps what arrives, the coordinator closes it, and from then on it
+answers. The mean is summed in the order of the peers' names, so it does not depend on the order of
+arrival.
 """
 
 # N = images in the step's batch
@@ -18,7 +19,7 @@ from dogo_fed.errors import StaleTicket
 
 
 class Rendezvous:
-    """One step's meeting point."""
+    """The distributions of one step, open until `close`."""
 
     def __init__(self, step: int, opened_at_s: float) -> None:
         self.step = step
@@ -30,7 +31,7 @@ class Rendezvous:
 
     @classmethod
     def restored(cls, state: RendezvousState, started_at_s: float) -> Rendezvous:
-        """Returns the meeting point of a snapshot."""
+        """Returns the rendezvous of a snapshot."""
         made = cls(state.step, state.opened_s + started_at_s)
         if state.closed_s is not None:
             made.close(state.closed_s + started_at_s, stop=state.stop)
@@ -39,7 +40,7 @@ class Rendezvous:
         return made
 
     def snapshot(self, started_at_s: float) -> RendezvousState:
-        """Returns what has come, and when."""
+        """Returns what has arrived and when, for `restored`."""
         closed_at_s = self.closed_at_s
         return RendezvousState(
             step=self.step,
@@ -56,10 +57,10 @@ class Rendezvous:
         return tuple(sorted(self._contributions))
 
     def add(self, peer: PeerId, distribution: SimilarityDistribution, now_s: float) -> None:
-        """Takes a peer's distribution; a repetition of the same one changes nothing.
+        """Adds a peer's distribution; adding the same one again changes nothing.
 
         Raises:
-            StaleTicket: the peer has already given another distribution for this ticket.
+            StaleTicket: the peer has already published another distribution for this step.
         """
         earlier = self._contributions.get(peer)
         if earlier is not None:
@@ -73,26 +74,29 @@ class Rendezvous:
         self._arrived_at_s[peer] = now_s
 
     def withdraw(self, peer: PeerId) -> None:
-        """Forgets what a peer gave, if it gave anything: another process of it takes its place."""
+        """Removes a peer's distribution, if there is one, because a new process replaces it."""
         assert self.closed_at_s is None, "what has been answered can't be taken back"
         self._contributions.pop(peer, None)
         self._arrived_at_s.pop(peer, None)
 
     def close(self, now_s: float, *, stop: bool) -> None:
-        """Ends the gathering; every answer from now on is final."""
+        """Closes the step; every answer from now on is final."""
         self.closed_at_s = now_s
         self.stop = stop
 
     def signal_for(
         self, peer: PeerId, next_step: int, weights: Mapping[str, float] | None = None
     ) -> TeacherSignal:
-        """Returns the mean of a peer's teachers' distributions, for a contributor or a latecomer.
+        """Returns the mean of the distributions of a peer's teachers.
+
+        The peer itself need not have contributed.
 
         Args:
             peer: the learner.
-            next_step: goes into the answer.
-            weights: of its teachers, relative to each other; those that did not take part, or have
-                0, do not count. None takes all other peers alike.
+            next_step: the step that the answer tells the peer to do next.
+            weights: the weights of its teachers, relative to each other. A teacher that did not
+                take part, or has weight 0, does not count. None takes all other peers with equal
+                weights.
         """
         assert self.closed_at_s is not None, "only a closed rendezvous answers"
         weight_of = {
@@ -129,9 +133,10 @@ def _is_same(first: SimilarityDistribution, second: SimilarityDistribution) -> b
 def _mean(
     given: Sequence[SimilarityDistribution], weights: Sequence[float]
 ) -> SimilarityDistribution | None:
-    """Returns the weighted mean in the order given; the one itself, not a copy, where there is but one.
+    """Returns the weighted mean, summed in the given order, or None if there is nothing.
 
-    Weights are taken relative to the largest, so equal ones are exactly 1 and give the plain mean.
+    A single distribution is returned itself, not a copy. Weights are divided by the largest one, so
+    equal weights are exactly 1 and give the plain mean.
     """
     if len(given) < 2:
         return given[0] if given else None
@@ -156,5 +161,5 @@ def _weighted_sum(matrices: Sequence[FloatMatrix], relative: Sequence[float]) ->
 
 
 def _times(p_NN: FloatMatrix, weight: float) -> FloatMatrix:
-    """Returns the matrix itself where the weight is 1: the usual case costs no copy."""
+    """Returns weight * P; with weight 1, the usual case, P itself without a copy."""
     return p_NN if weight == 1.0 else p_NN * np.float32(weight)

@@ -1,4 +1,4 @@
-"""What a coordinator knows, as plain values: enough for another one to give the same answers.
+"""The state of a coordinator as plain values, with which another one gives the same answers.
 
 Times are seconds since the coordinator's start, so they mean the same in another process.
 """
@@ -13,7 +13,13 @@ from dogo_fed.contracts import PeerId, SimilarityDistribution
 
 
 class Membership(enum.Enum):
-    """A peer's standing with the coordinator."""
+    """A peer's standing with the coordinator.
+
+    EXPECTED: it has not joined yet.
+    PRESENT: it has joined; steps wait for it.
+    LOST: it missed a deadline or its process died; no step waits for it.
+    DONE: it has left.
+    """
 
     EXPECTED = "expected"
     PRESENT = "present"
@@ -23,7 +29,7 @@ class Membership(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberState:
-    """One peer; see `membership.Member`."""
+    """The state of one peer; see `membership.Member`."""
 
     standing: Membership
     incarnation: str
@@ -33,12 +39,12 @@ class MemberState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RendezvousState:
-    """One step's meeting point; see `rendezvous.Rendezvous`.
+    """The state of one step; see `rendezvous.Rendezvous`.
 
     Attributes:
-        closed_s: None while the step is open.
-        contributions: what each peer gave.
-        arrived_s: when it came.
+        closed_s: when the step was closed; None while it is open.
+        contributions: the distribution of each peer that has published.
+        arrived_s: when it arrived.
     """
 
     step: int
@@ -51,12 +57,12 @@ class RendezvousState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorState:
-    """A whole coordinator.
+    """The state of a whole coordinator.
 
     Attributes:
-        elapsed_s: seconds from its start to this moment.
+        elapsed_s: seconds from the coordinator's start to the snapshot.
         next_step: the step after the last one that has closed.
-        meetings: the steps that have closed and are still kept, then the one that is open, if any.
+        meetings: the closed steps that are still kept, then the open one, if there is one.
     """
 
     run_id: str

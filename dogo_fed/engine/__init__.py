@@ -1,1 +1,1 @@
-"""The DoGo step, and the loop around it. No network here; hosts give the engine an `Exchange`."""
+"""The DoGo step, and the loop around it. It knows no network: hosts give it an `Exchange`."""

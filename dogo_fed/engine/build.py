@@ -1,4 +1,4 @@
-"""From settings to a peer. Everything random here is drawn from named streams."""
+"""Builds a peer from its settings. Everything random here is drawn from named streams."""
 
 # N = images, C, H, W = channels and pixels, F = feature dimension
 
@@ -41,7 +41,7 @@ def resolve_device(name: str) -> torch.device:
     """Returns the device called "auto", "cpu" or "cuda".
 
     Raises:
-        ConfigError: "cuda" was asked for and there is none.
+        ConfigError: "cuda" was asked for, and this process sees no GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError('device="cuda" was asked for, but this process sees no GPU')
@@ -60,20 +60,20 @@ def build_peer(
     backbone: nn.Module | None = None,
     is_symmetric: bool = False,
 ) -> Peer:
-    """Returns the peer with its initial weights, which depend on the seed and the peer's name only.
+    """Returns the peer with its initial weights, which depend only on the seed and the peer's name.
 
     Args:
         peer_id: the peer's name.
         settings: its own settings.
-        dataset: for image size, channels and normalisation.
+        dataset: gives image size, channels, normalisation and, for labels, the number of classes.
         run_seed: the run's seed.
         device: where it computes.
-        backbone: a module of the user's own, in place of the one that `settings` names.
+        backbone: the user's own module, in place of the one that `settings` names.
         is_symmetric: whether the run exchanges both view directions.
 
     Raises:
-        ConfigError: a component is unknown, an option is wrong, or the backbone does not give
-            features.
+        ConfigError: a component is unknown, an option is wrong, the backbone does not give
+            features, or a frozen peer's weights can't be loaded.
     """
     try:
         with seeding.stream(run_seed, peer_id, "initialisation"):
@@ -133,7 +133,8 @@ def build_backbone(settings: ComponentConfig, dataset: DataSet) -> nn.Module:
     )
     if not isinstance(backbone, nn.Module):
         raise ConfigError(
-            f"backbone {settings.name!r} gave a {type(backbone).__name__}; it must be a torch nn.Module"
+            f"backbone {settings.name!r} gave a {type(backbone).__name__}; it must be a torch "
+            "nn.Module"
         )
     return backbone
 
@@ -153,13 +154,17 @@ def _build_objective(settings: ComponentConfig, backbone: nn.Module, dataset: Da
 
 
 def _num_classes(objective: str, dataset: DataSet) -> int:
-    """Returns the number of classes, for an objective that learns them."""
+    """Returns the number of classes, for an objective that learns them.
+
+    Raises:
+        ConfigError: some training images have no label.
+    """
     num_unlabelled = int((dataset.train.labels < 0).sum())
     if num_unlabelled:
         raise ConfigError(
             f"objective {objective!r} learns from labels, but {num_unlabelled} of the "
-            f"{len(dataset.train)} training images of {dataset.name} have none; leave them out, or choose "
-            "a self-supervised objective"
+            f"{len(dataset.train)} training images of {dataset.name} have none; leave them out, or "
+            "choose a self-supervised objective"
         )
     return dataset.num_classes
 
@@ -168,7 +173,7 @@ def _freeze(objective: Objective, peer_id: PeerId, run_dir: str, device: torch.d
     """Gives a frozen peer the weights that the peer of its name has in another run.
 
     Raises:
-        ConfigError: there are none, or they are of another model.
+        ConfigError: that run has no checkpoint of this peer, or it is of another model.
     """
     folder = PeerFolder(Path(run_dir), peer_id)
     try:
@@ -177,13 +182,17 @@ def _freeze(objective: Objective, peer_id: PeerId, run_dir: str, device: torch.d
         raise ConfigError(f"frozen_from={run_dir}: {error}") from error
     if step is None:
         raise ConfigError(
-            f"frozen_from={run_dir}: that run has no checkpoint of a peer of this name; train it there "
-            "first"
+            f"frozen_from={run_dir}: that run has no checkpoint of a peer of this name; train it "
+            "there first"
         )
 
 
 def _feature_dim(backbone: nn.Module, dataset: DataSet) -> int:
-    """Returns F by showing the backbone two black images, which leaves it as it was."""
+    """Returns F by passing two black images through the backbone, which leaves it as it was.
+
+    Raises:
+        ConfigError: the backbone can't take them, or does not give N x F features.
+    """
     size = dataset.image_size
     try:
         with evaluation_mode(backbone), torch.no_grad():
@@ -196,6 +205,7 @@ def _feature_dim(backbone: nn.Module, dataset: DataSet) -> int:
     if not isinstance(features_NF, torch.Tensor) or features_NF.ndim != 2 or len(features_NF) != 2:
         shape = tuple(features_NF.shape) if isinstance(features_NF, torch.Tensor) else "no tensor"
         raise ConfigError(
-            f"the backbone must map N x C x H x W images to N x F features; for 2 images it gave {shape}"
+            "the backbone must map N x C x H x W images to N x F features; for 2 images it gave "
+            f"{shape}"
         )
     return features_NF.shape[1]

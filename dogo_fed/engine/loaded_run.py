@@ -1,4 +1,4 @@
-"""A run's settings with its data: what every process of a run derives from them by itself."""
+"""A run's settings with its data, and what every process of the run derives from them by itself."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from dogo_fed.wire.format import WireFormat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedRun:
-    """One run as a process of it knows it.
+    """A run as each of its processes knows it.
 
     Attributes:
         data: the data sets by their roles, as all peers have them.
         schedule: which images a step uses.
         plan: how many steps there are, and which of them exchange.
-        agreement: what all processes of the run must share.
-        backbones: modules of the user's own, by peer, in place of those that the settings name.
+        agreement: the values that all processes of the run must share.
+        backbones: the user's own modules, by peer, in place of those that the settings name.
     """
 
     config: RunConfig
@@ -49,7 +49,7 @@ class LoadedRun:
 
     @property
     def wire_format(self) -> WireFormat:
-        """What the run's distributions look like in messages."""
+        """The form of the run's distributions in messages."""
         return WireFormat.of(self.config)
 
     def data_of(self, peer_id: PeerId) -> DataRoles:
@@ -57,7 +57,11 @@ class LoadedRun:
         return self.data
 
     def build_peer(self, peer_id: PeerId, device: torch.device | None = None) -> Peer:
-        """Returns the peer with its initial weights, on the device that the settings name unless told.
+        """Returns the peer with its initial weights.
+
+        Args:
+            peer_id: which peer.
+            device: where it computes; None takes the device that the settings name.
 
         Raises:
             ConfigError: see `build.build_peer`.
@@ -73,12 +77,12 @@ class LoadedRun:
         )
 
     def images_of(self, peer_id: PeerId, step: int, *, with_labels: bool) -> StepImages:
-        """Returns the images that a peer looks at in this step; loss and distribution see the same."""
+        """Returns the images that a peer uses at this step, for loss and distribution alike."""
         source, ids = self.data_of(peer_id).shared.train, self.schedule.sample_ids(step)
         return StepImages(source.images(ids), source.labels[ids] if with_labels else None)
 
     def coordinator_settings(self, run_id: str, first_step: int) -> CoordinatorSettings:
-        """Returns what the coordinator needs to know."""
+        """Returns the coordinator's settings for a run that starts, or goes on, at `first_step`."""
         exchange = self.config.exchange
         return CoordinatorSettings(
             run_id=run_id,
@@ -98,7 +102,12 @@ def load_run(
     dataset: DataSet | None = None,
     backbones: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> LoadedRun:
-    """Loads the data set that `config` names, unless one is given.
+    """Returns the run with its data, its schedule and its plan.
+
+    Args:
+        config: the run.
+        dataset: in place of the one that `config.data` names.
+        backbones: the user's own modules, by peer.
 
     Raises:
         ConfigError: a setting is impossible with this data set.

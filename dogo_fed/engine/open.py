@@ -33,16 +33,17 @@ def open_session(
         run: its settings and data.
         run_dir: the run folder; its name is the run's id.
         peer_id: which peer.
-        link: its way to the coordinator.
+        link: the peer's connection to the coordinator.
         sink: gets its reports.
-        checkpoint_step: the step whose checkpoint the whole run goes on from; None is the beginning. Later
-            checkpoints of this peer are removed, since it will write them again.
-        takes_newest: go on from this peer's own newest checkpoint instead: it died in a run that goes on.
+        checkpoint_step: the step whose checkpoint the whole run goes on from; None is the
+            beginning. Later checkpoints of this peer are removed, since it will write them again.
+        takes_newest: whether the peer goes on from its own newest checkpoint instead, because it
+            died in a run that still goes on.
 
     Raises:
         ConfigError: the peer can't be built.
         CheckpointError: the checkpoint can't be used.
-        ExchangeError: the coordinator does not let it in, or does not answer.
+        ExchangeError: the coordinator refuses it, or does not answer.
     """
     peer = run.build_peer(peer_id)
     folder = PeerFolder(
@@ -70,7 +71,7 @@ def open_session(
 def _restore(
     peer: Peer, folder: PeerFolder, checkpoint_step: int | None, takes_newest: bool
 ) -> Progress:
-    """Puts the weights into the peer and returns how far it is."""
+    """Loads the checkpoint into the peer and returns the peer's progress."""
     store, parts = folder.checkpoints, (peer.objective, peer.optimizer, peer.device)
     if takes_newest:
         return store.load_latest(*parts) or Progress()

@@ -1,4 +1,4 @@
-"""One learner: an objective over a backbone, its optimizer, its augmentation, and how it is taught."""
+"""One learner: an objective over a backbone, its optimizer, its augmentation, how it is taught."""
 
 # N = images in the step's batch, C, H, W = channels and pixels
 
@@ -21,15 +21,16 @@ from dogo_fed.objectives.similarity import log_similarity_distribution, negative
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Everything a step needs to know of one learner; the objective and the optimizer hold its state.
+    """Everything that a step needs of one learner. Its state is in the objective and the optimizer.
 
     Attributes:
         distill_weight: factor of the mutual KL, in units of `reduction`.
-        distill_warmup_steps: the weight rises from 0 at the run's step 0 to its value at this step.
+        distill_warmup_steps: the weight rises linearly from 0 at the run's step 0 to its full value
+            at this step.
         temperature: divisor of the cosines in the similarity distribution.
         is_symmetric: whether both view directions are published (exchange.symmetric).
         run_seed: the run's seed; this peer's random streams are named by it, the peer and the step.
-        is_frozen: it looks and teaches with the weights it has, in eval mode, and never learns.
+        is_frozen: whether it teaches with the weights it has, in eval mode, and never learns.
     """
 
     id: PeerId
@@ -46,7 +47,7 @@ class Peer:
     is_frozen: bool = False
 
     def views(self, images_NCHW: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns this peer's two augmented views of the step's images."""
+        """Returns this peer's two augmented views of the step's images, on its device."""
         with seeding.stream(self.run_seed, self.id, step, "augmentation", device=self.device):
             return self.augmentation(images_NCHW.to(self.device, non_blocking=True))
 
@@ -56,14 +57,14 @@ class Peer:
         images: StepImages,
         step: int,
     ) -> ObjectiveOutput:
-        """Returns one train-mode forward pass; layers that draw (dropout) use this step's stream.
+        """Does one train-mode forward pass; layers that draw (dropout) use this step's stream.
 
         A frozen peer's pass is in eval mode and has no graph.
 
         Args:
             views_NCHW: two views of all images of the pass.
-            images: which of them the loss sees, with their classes, and which are shared.
-            step: of the run.
+            images: tells which of them the loss sees, with their classes, and which are shared.
+            step: the run's step.
         """
         self.objective.train(not self.is_frozen)
         labels = () if images.labels_P is None else (images.labels_P.to(self.device),)
@@ -80,11 +81,11 @@ class Peer:
         return output
 
     def log_distribution(self, pair: ViewPair) -> torch.Tensor:
-        """Returns the log similarity distribution of two views' embeddings, N x N, with its gradient."""
+        """Returns the log similarity distribution of two views, N x N, with its graph."""
         return log_similarity_distribution(pair.a_ND, pair.b_ND, self.temperature)
 
     def distribution(self, pair: ViewPair) -> SimilarityDistribution:
-        """Returns what leaves this peer: the similarity distribution, cut off from the graph."""
+        """Returns what this peer publishes: the similarity distribution, without a graph."""
         reverse = self._one_way(pair.swapped()) if self.is_symmetric else None
         return self._one_way(pair, reverse)
 
@@ -104,7 +105,7 @@ class Peer:
         return SimilarityDistribution(p_NN.cpu().numpy(), entropy, reverse)
 
     def synchronise(self) -> None:
-        """Waits for the accelerator, so that times are told apart; nothing to do on a CPU."""
+        """Waits until the GPU has finished, so that times are measured right; a no-op on a CPU."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -118,8 +119,8 @@ class Peer:
             return
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the loss of peer {self.id!r} is {loss.item()} at step {step}; nothing was updated. "
-                "Lower the learning rate, or look at the images of this step"
+                f"the loss of peer {self.id!r} is {loss.item()} at step {step}; nothing was "
+                "updated. Lower the learning rate, or look at the images of this step"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

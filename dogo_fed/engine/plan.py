@@ -1,4 +1,4 @@
-"""How long a run is: total steps, steps in a round, where rounds end, and which steps exchange."""
+"""The plan of a run: how many steps it has, where rounds end, and which steps exchange."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Plan:
 
     @property
     def num_rounds(self) -> int:
-        """Rounds, the last of which may be shorter."""
+        """The number of rounds, the shorter last one included."""
         return -(-self.total_steps // self.steps_per_round)
 
     def round_of(self, step: int) -> int:
@@ -31,7 +31,7 @@ class Plan:
         return step // self.steps_per_round + 1
 
     def end_of(self, round_number: int) -> int:
-        """Returns the step after the last one of a round."""
+        """Returns the step that follows the last step of a round."""
         return min(round_number * self.steps_per_round, self.total_steps)
 
     def ends_round(self, step: int) -> bool:
@@ -39,7 +39,7 @@ class Plan:
         return (step + 1) % self.steps_per_round == 0 or step + 1 == self.total_steps
 
     def next_exchange(self, step: int) -> int:
-        """Returns the first step from `step` on that exchanges; it may lie beyond the run's end."""
+        """Returns `step` if it exchanges, else the next step that does, even beyond the end."""
         return -(-step // self.exchange_every_steps) * self.exchange_every_steps
 
     def exchanges_at(self, step: int) -> bool:
@@ -48,21 +48,21 @@ class Plan:
 
 
 def make_schedule(config: RunConfig, num_samples: int) -> Schedule:
-    """Returns the run's schedule.
+    """Returns the run's schedule: which images each step uses.
 
     Raises:
         ConfigError: the batch is larger than the data set.
     """
     if config.batch_size > num_samples:
         raise ConfigError(
-            f"batch_size={config.batch_size} is larger than the data set {config.data.name}, which has "
-            f"{num_samples} training images"
+            f"batch_size={config.batch_size} is larger than the data set {config.data.name}, which "
+            f"has {num_samples} training images"
         )
     return Schedule(seed=config.seed, num_samples=num_samples, batch_size=config.batch_size)
 
 
 def make_plan(config: RunConfig, schedule: Schedule) -> Plan:
-    """Returns the run's plan: `steps`, or `rounds`, or the data set's default number of rounds."""
+    """Returns the run's plan; its length is `steps`, else `rounds`, else the data set's default."""
     steps_per_round = config.steps_per_round or schedule.steps_per_epoch
     rounds = config.rounds or config.data.default_rounds
     return Plan(

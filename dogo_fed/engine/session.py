@@ -1,4 +1,4 @@
-"""One peer's way through a run: steps, evaluation at the end of rounds, checkpoints, the last word.
+"""One peer's run: its steps, its evaluation at the end of rounds, its checkpoints, its result.
 
 The same session runs in every host. `run_peer` drives one session that has a process of its own;
 `run_lockstep` drives several in one process: all propose, then all absorb.
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _OpenStep:
-    """A step between its two halves. Times in seconds; `exchange` is None where it has no ticket."""
+    """A step between its two halves. `exchange` is None if the step does not exchange."""
 
     ticket: Ticket
     proposal: Proposal
@@ -62,16 +62,16 @@ class PeerSession:
         folder: PeerFolder,
         progress: Progress,
     ) -> None:
-        """Puts the peer at `progress`; its weights are already there.
+        """Opens the session; `engine.open` makes the arguments.
 
         Args:
-            peer: the learner.
+            peer: the learner, whose weights are those of `progress`.
             run: its settings and data.
             run_id: the run's name.
-            exchange: None trains alone.
+            exchange: how it is taught; None trains alone.
             sink: gets a report for every step and round, and the result.
-            folder: where checkpoints and the exported encoder go.
-            progress: where to go on.
+            folder: takes checkpoints and the exported encoder.
+            progress: how far the peer is.
         """
         self.peer = peer
         self._run = run
@@ -101,7 +101,7 @@ class PeerSession:
         return self._exchange is not None
 
     def start(self) -> None:
-        """Evaluates the untrained encoder at the beginning of a run, and saves it."""
+        """Evaluates the untrained encoder, unless the run goes on, and saves a checkpoint."""
         if self.peer.is_frozen:
             self._frozen_digest = state_digest(self.peer.objective)
         if math.isnan(self._progress.knn_top1_untrained):
@@ -109,8 +109,13 @@ class PeerSession:
         self.save()
 
     def begin_step(self) -> None:
-        """Proposes, and at a step that exchanges publishes what the others learn from."""
+        """Does the first half of a step: proposes and, at a step that exchanges, publishes.
+
+        Raises:
+            ExchangeError: see `Exchange.publish`.
+        """
         step = self._progress.step
+        # Set before `propose`, which moves the running statistics: from here on, `save` must wait.
         self._is_between_halves = True
         started_s = time.perf_counter()
         images = self._run.images_of(
@@ -129,7 +134,12 @@ class PeerSession:
         )
 
     def end_step(self) -> None:
-        """Collects, absorbs, reports; at the end of a round evaluates, and saves when it is due."""
+        """Does the second half: collects, absorbs, reports; evaluates and saves when it is due.
+
+        Raises:
+            ExchangeError: see `Exchange.collect`.
+            TrainingError: the loss is not finite.
+        """
         assert self._open is not None, "end_step without begin_step"
         open_step, self._open = self._open, None
         started_s = time.perf_counter()
@@ -137,6 +147,7 @@ class PeerSession:
         signal = None if exchange is None else exchange.collect(open_step.ticket)
         collected_s = time.perf_counter()
         losses = absorb(self.peer, open_step.proposal, signal)
+        # Not reset where `collect` or `absorb` raises: a half step must not become a checkpoint.
         self._is_between_halves = False
         open_step.compute_s += time.perf_counter() - collected_s
         open_step.exchange_s += collected_s - started_s
@@ -145,24 +156,29 @@ class PeerSession:
         self._after_step(open_step.ticket.step)
 
     def stop(self) -> None:
-        """Ends the run before the next step; peers that exchange are told by their signal instead."""
+        """Ends the run before the next step; peers that exchange get a signal to stop instead."""
         self._is_stopped = True
 
     def save(self) -> None:
-        """Writes a checkpoint of where the peer is, unless there is one.
+        """Writes a checkpoint of the peer's present step, unless there is one.
 
-        Between the halves of a step there is nothing to save: the proposal has moved the running
-        statistics already, and doing the step again would move them twice.
+        Between the halves of a step none is written: the proposal has moved the running statistics
+        already, and a peer that did the step again would move them twice.
         """
         if self._is_between_halves:
             logger.warning("peer=%s keeps its last checkpoint: a step is open", self.peer.id)
             return
         if self._progress.step not in self._folder.checkpoints.steps():
-            self._sink.flush()
+            self._sink.flush()  # first: a peer that resumes here does not report these steps again
             self._folder.checkpoints.save(self.peer.objective, self.peer.optimizer, self._progress)
 
     def finish(self) -> PeerResult | None:
-        """Saves, evaluates for the last time and exports; None if the run was stopped early."""
+        """Saves, evaluates and exports; returns the result, or None if the run was stopped early.
+
+        Raises:
+            EvaluationError: the evaluation changed the backbone.
+            TrainingError: a frozen peer has changed.
+        """
         self.save()
         result = None if self._is_stopped else self._result()
         if result is not None:
@@ -233,10 +249,10 @@ class PeerSession:
         return knn_top1
 
     def _measure(self, *, linear_probe: bool) -> tuple[float, float]:
-        """Returns the accuracies of kNN and linear probe, 0 to 1; NaN where there is no probe.
+        """Returns the accuracies of kNN and linear probe, 0 to 1; NaN for a probe not asked for.
 
         Raises:
-            EvaluationError: the backbone is not the same afterwards.
+            EvaluationError: the evaluation changed the backbone.
         """
         settings, data = self._run.config.eval, self._run.data_of(self.peer.id)
         backbone = self.peer.objective.backbone
@@ -298,7 +314,7 @@ class PeerSession:
         )
 
     def _state_digest(self) -> str:
-        """Returns the digest of the peer's state, which for a frozen peer is that of the beginning.
+        """Returns the digest of the peer's state; for a frozen peer it is the same as at the start.
 
         Raises:
             TrainingError: a frozen peer has changed.
@@ -306,8 +322,9 @@ class PeerSession:
         digest = state_digest(self.peer.objective)
         if self._frozen_digest not in (None, digest):
             raise TrainingError(
-                f"peer {self.peer.id!r} is frozen, but its state has changed: its objective or backbone "
-                "has buffers that move in eval mode. They must move only while `self.training`"
+                f"peer {self.peer.id!r} is frozen, but its state has changed: its objective or "
+                "backbone has buffers that move in eval mode. They must move only while "
+                "`self.training`"
             )
         return digest
 
@@ -333,8 +350,10 @@ def run_peer(
 
     Args:
         session: the peer in its run.
-        stop_requested: asked before every step; peers that exchange are told by their signal instead.
-        await_turn: returns when the peer may do this step; a host that drives rounds waits here.
+        stop_requested: asked before every step if the peer does not exchange; a peer that exchanges
+            gets a signal to stop instead.
+        await_turn: called before every step; returns when the peer may do it. A host that drives
+            rounds waits here.
 
     Returns:
         The peer's result, or None if the run was stopped early.
@@ -353,7 +372,15 @@ def run_peer(
 def run_lockstep(
     sessions: Sequence[PeerSession], stop_requested: Callable[[], bool]
 ) -> list[PeerResult | None]:
-    """Drives several peers in one process: all propose, then all absorb. The reference of all hosts."""
+    """Drives several peers in one process: all propose, then all absorb. Other hosts must equal it.
+
+    Args:
+        sessions: the peers, in name order.
+        stop_requested: asked once before every step.
+
+    Returns:
+        The peers' results in the order of the sessions, None for each if the run was stopped early.
+    """
     for session in sessions:
         session.start()
     while not all(session.is_finished for session in sessions):

@@ -2,8 +2,8 @@
 
 Every peer draws its own two views of the same images, minimises its own self-supervised loss, and
 is pulled towards what the other peers see as similar: L = L_ssl + weight * mean KL(theirs || mine).
-What the others see is same-step, from before the update and in train mode, and no gradient flows to
-them.
+The others' distributions are of the same step, from before the update and in train mode. No
+gradient flows to the other peers.
 
 Every session runs these three functions at every step, in this order. They know no network. Between
 `show` and `absorb` lies the only moment when anything leaves a peer.
@@ -26,7 +26,7 @@ from dogo_fed.objectives.mutual import distillation_loss, mutual_kl
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a peer has computed by itself: its own loss and its embeddings, with their graph."""
+    """What a peer has computed by itself at a step: its own loss and its embeddings, with graph."""
 
     step: int
     output: ObjectiveOutput
@@ -34,14 +34,19 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class StepLosses:
-    """A finished step. `mutual_kl` is unweighted, in nats, and 0 where nobody taught."""
+    """The losses of a finished step.
+
+    Attributes:
+        ssl_loss: the objective's own loss, in its own units.
+        mutual_kl: before the distill weight, in nats; 0 if there was no teacher.
+    """
 
     ssl_loss: float
     mutual_kl: float
 
 
 def propose(peer: Peer, images: StepImages, step: int) -> Proposal:
-    """Looks at the images, and changes nothing but the running statistics of the normalisation."""
+    """Does the forward pass; changes nothing but the running statistics of the normalisation."""
     views = peer.views(images.images_NCHW, step)
     return Proposal(step, peer.encode(views, images, step))
 
@@ -52,7 +57,11 @@ def show(peer: Peer, proposal: Proposal) -> SimilarityDistribution:
 
 
 def absorb(peer: Peer, proposal: Proposal, signal: TeacherSignal | None) -> StepLosses:
-    """Learns from the others' mean distribution, or alone if nobody taught, and updates the weights."""
+    """Updates the weights with the peer's own loss and, if there was a teacher, the mutual KL.
+
+    Raises:
+        TrainingError: the loss is not finite; nothing was updated.
+    """
     loss, kl_value = proposal.output.ssl_loss, 0.0
     if signal is not None and signal.mean_NN is not None:
         learn_with, weight = proposal.output.learn_with, peer.distill_weight_at(proposal.step)

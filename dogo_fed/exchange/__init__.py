@@ -1,1 +1,1 @@
-"""The seam between the engine and whatever carries distributions: publish, collect, close."""
+"""The interface between the engine and what carries distributions: publish, collect, close."""

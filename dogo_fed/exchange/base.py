@@ -1,18 +1,19 @@
-"""The one seam of a run: publish, collect, close. What implements it can carry distributions.
+"""The interface by which a peer is taught: publish, collect, close. It hides what carries messages.
 
 What a peer may rely on:
-    * `publish` returns without waiting for other peers. The same call again changes nothing. Another
+    * `publish` returns without waiting for other peers. A repeated call changes nothing. Another
       distribution for the same ticket is an error.
-    * `collect` returns the mean of the distributions of the other peers that took part; where the run
-      has a teaching graph, of this peer's teachers among them. The mean is summed in peer-name order, so
-      it does not depend on who came first. It returns at the run's deadline with those present, or
-      raises; it never waits longer.
-    * Only steps that exchange have a ticket (exchange.every_steps); at others nobody calls.
-    * A peer that was late learns so from the signal's `next_step`.
+    * `collect` returns the mean of the distributions of the other peers that took part. If the run
+      has a teaching graph, only this peer's teachers count. The mean is summed in the order of the
+      peers' names, so it does not depend on the order of arrival. `collect` returns at the run's
+      deadline with the peers that are present, or raises; it never waits longer.
+    * Only steps that exchange have a ticket (exchange.every_steps). At other steps a peer calls
+      neither.
+    * A peer that was late sees it by the signal's `next_step`.
     * `close` leaves the run; a second call does nothing.
 
-Publishing and collecting are two calls, not one blocking swap: several peers in one process would wait
-for each other, and a host that is driven by messages must return between the two.
+Publishing and collecting are two calls, not one that blocks: several peers in one process would
+wait for each other, and a host that is driven by messages must return between the two.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from dogo_fed.contracts import SimilarityDistribution, TeacherSignal, Ticket
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes on the wire for one ticket, both counted at the peer."""
+    """Bytes of the messages for one ticket: sent by the peer, and received by it."""
 
     bytes_up: int = 0
     bytes_down: int = 0
 
 
 class Exchange(Protocol):
-    """Carries one peer's distributions to the coordinator and brings back the mean of the others'."""
+    """Carries one peer's distributions to the coordinator, and its teachers' mean back."""
 
     @property
     def last_traffic(self) -> Traffic:
@@ -44,9 +45,9 @@ class Exchange(Protocol):
         """Hands over my distribution for this ticket.
 
         Raises:
-            StaleTicket: another distribution was published for it, or it is not this peer's turn.
-            SchemaMismatch: the run or the images differ from the coordinator's.
-            MalformedDistribution: what I published is not a similarity distribution.
+            StaleTicket: another distribution was published for it, or the step is not open.
+            SchemaMismatch: the run or the images are not the coordinator's.
+            MalformedDistribution: it is not a similarity distribution of the run's form.
         """
         ...
 
@@ -56,7 +57,7 @@ class Exchange(Protocol):
         Raises:
             ExchangeTimeout: no answer before the deadline.
             CoordinatorLost: the coordinator can't be reached any more.
-            Refused: whatever `publish` may raise, where the answer comes only now.
+            Refused, MalformedDistribution: as `publish` does, if its answer comes only now.
         """
         ...
 
@@ -66,7 +67,7 @@ class Exchange(Protocol):
 
 
 class Link(Exchange, Protocol):
-    """An `Exchange` by which a peer also enters the run."""
+    """An `Exchange` with which a peer also joins the run."""
 
     def join(self, agreement: Mapping[str, str]) -> int:
         """Enters the run and returns the step to go on with.
@@ -74,6 +75,6 @@ class Link(Exchange, Protocol):
         Raises:
             SchemaMismatch: this process does not run the same thing as the coordinator.
             Refused: there is no such peer in the run.
-            ExchangeError: nobody answers.
+            ExchangeError: the coordinator does not answer.
         """
         ...

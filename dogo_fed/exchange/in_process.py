@@ -1,4 +1,4 @@
-"""An `Exchange` with a coordinator in the same process: the reference that all others must equal."""
+"""An `Exchange` with a coordinator in the same process: the reference for all other exchanges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dogo_fed.wire.format import WireFormat
 
 
 class InProcessExchange:
-    """One peer's end. Peers take turns: all publish, then all collect; nothing travels."""
+    """One peer's end. All peers publish, then all collect. No message is sent."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class InProcessExchange:
 
     @property
     def last_traffic(self) -> Traffic:
-        """Nothing travels."""
+        """Always 0: no message is sent."""
         return Traffic()
 
     def join(self, agreement: Mapping[str, str]) -> int:
@@ -46,16 +46,16 @@ class InProcessExchange:
         self._coordinator.offer(self._peer, self._incarnation, ticket, carried, self._clock())
 
     def collect(self, ticket: Ticket) -> TeacherSignal:
-        """Returns the mean of the others'; see `Exchange.collect`.
+        """Returns the teachers' mean; see `Exchange.collect`.
 
         Raises:
-            ExchangeTimeout: some peer of this process has not published: the peers are out of step.
+            ExchangeTimeout: a peer of this process has not published yet.
         """
         signal = self._coordinator.answer(self._peer, ticket.step)
         if signal is None:
             raise ExchangeTimeout(
-                f"step {ticket.step} is still open, and in one process nobody can close it while this "
-                "peer collects: let all peers publish before the first collects"
+                f"step {ticket.step} is still open, and in one process no other peer can publish "
+                "while this one collects: let all peers publish before the first collects"
             )
         return self._wire.signal_as_carried(signal)
 

@@ -1,1 +1,1 @@
-"""The mathematics: similarity distributions, mutual KL, and one file for each objective. Torch only."""
+"""The mathematics in torch: similarity distributions, mutual KL, one file for each objective."""

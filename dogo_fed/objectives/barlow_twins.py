@@ -1,7 +1,7 @@
 """Barlow Twins: the cross-correlation of two views' embeddings is pulled towards the identity.
 
-Source: Zbontar et al., "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", ICML 2021,
-equations 1 and 2.
+Source: Zbontar et al., "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", ICML
+2021, equations 1 and 2.
 """
 
 # N = images in the step's batch, D = embedding dimension, C, H, W = channels and pixels
@@ -16,14 +16,18 @@ from dogo_fed.objectives.checks import check_not_negative, check_sizes, check_vi
 from dogo_fed.objectives.heads import barlow_twins_projector
 
 EPSILON = 1e-5
-"""Added to every variance. The equation has none; it is what batch normalisation adds, with which the
-correlation is usually written, and lets a constant output cost something finite."""
+"""Added to every variance. Equation 2 has no such term; implementations that standardise by batch
+normalisation add this value. It keeps the loss of a constant output finite."""
 
 
 def cross_correlation(z_a_ND: torch.Tensor, z_b_ND: torch.Tensor) -> torch.Tensor:
-    """Returns the correlations of all outputs of one view with all of the other, D x D (equation 2).
+    """Returns the correlations of one view's outputs with the other's, D x D (equation 2).
 
-    Means and variances are over the batch, the variances divided by N.
+    Means and variances are over the batch; the variance is the biased one (divided by N).
+
+    Args:
+        z_a_ND: embeddings of the first view.
+        z_b_ND: embeddings of the second view, same shape, N >= 2.
 
     Raises:
         ValueError: the shapes differ, or N < 2.
@@ -39,7 +43,7 @@ def barlow_twins_loss(
 ) -> torch.Tensor:
     """Returns sum_i (1 - C_ii)^2 + weight * sum_i sum_(j != i) C_ij^2 (equation 1).
 
-    A sum over outputs, so it grows with D: about D for embeddings that are not correlated at all.
+    It is a sum over outputs, so it grows with D: about D for embeddings without any correlation.
 
     Args:
         z_a_ND: embeddings of the first view.
@@ -63,7 +67,7 @@ def _standardised(z_ND: torch.Tensor) -> torch.Tensor:
 
 
 class BarlowTwins(Objective):
-    """Barlow Twins over a backbone. Learns with, and publishes, the projector's output."""
+    """Barlow Twins over a backbone. It learns with the projector's output and publishes it."""
 
     def __init__(
         self,
@@ -79,9 +83,9 @@ class BarlowTwins(Objective):
         Args:
             backbone: images to pooled features of `feature_dim`.
             feature_dim: F.
-            off_diagonal_weight: of the redundancy reduction, the paper's lambda, 0 or more.
+            off_diagonal_weight: weight of the redundancy reduction, the paper's lambda, 0 or more.
             hidden_dim: width of the projector's two hidden layers.
-            output_dim: D; the loss takes a matrix of D x D.
+            output_dim: D; the loss needs memory for a D x D matrix.
 
         Raises:
             ValueError: the weight is negative, or a size is below 1.

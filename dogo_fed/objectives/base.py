@@ -1,4 +1,4 @@
-"""What every self-supervised objective gives the engine: its loss, and two named pairs of embeddings."""
+"""What every objective gives the engine: its loss, and two named pairs of embeddings."""
 
 # N = images in the pass, D = embedding dimension, C, H, W = channels and pixels
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 Embeddings: TypeAlias = Mapping[str, torch.Tensor]
-"""What one pass gives, N x D each, by head and view: "projector_a", "projector_b", "predictor_a", ..."""
+"""Embeddings of one pass, N x D each, by head and view: "projector_a", "predictor_b", ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class ObjectiveOutput:
     """One forward pass over two views.
 
     Attributes:
-        ssl_loss: the objective's own loss, a scalar with a gradient.
+        ssl_loss: the objective's own loss, a scalar with a graph.
         learn_with: embeddings whose similarity distribution is pulled towards the other peers'.
-        publish: embeddings whose similarity distribution the other peers receive; no gradient is
-            needed.
+        publish: embeddings whose similarity distribution the other peers receive; they need no
+            graph.
     """
 
     ssl_loss: torch.Tensor
@@ -47,18 +47,18 @@ class ObjectiveOutput:
 class Objective(nn.Module, ABC):
     """A backbone, the heads an objective needs, and the loss over two views.
 
-    An objective says what it sees (`embed`) and what it makes of that (`loss`). The two may look at
-    different images of one pass: the loss at some, the published pair at others. One that has nothing
-    but a projector needs no `embed` of its own.
+    `embed` computes the embeddings of two views, and `loss` computes the loss from embeddings. The
+    loss and the published pair may use different images of one pass. An objective whose only head
+    is a projector needs no `embed` of its own.
 
-    The backbone is registered here, so that one module is all there is of a peer's state. State of an
-    objective's own (a momentum encoder, a queue) is registered too, as parameters that require no
-    gradient or as buffers: then checkpoints hold it, digests cover it and no optimizer touches it.
-    `embed` and `loss` leave it as it is, `after_update` moves it.
+    The backbone is registered here, so one module holds the whole state of a peer. A subclass
+    registers its further state (a momentum encoder, a queue) too, as parameters that require no
+    gradient or as buffers. Then checkpoints hold it, digests cover it and no optimizer touches it.
+    `embed` and `loss` leave it as it is; `after_update` moves it.
 
     Attributes:
-        uses_labels: whether `loss` needs the classes of its images; then it is built with the number of
-            classes as `num_classes`.
+        uses_labels: whether `loss` needs the classes of its images. If so, the constructor gets
+            their number as `num_classes`.
         learn_with: the head whose embeddings are pulled towards the other peers'.
         publish: the head whose embeddings the other peers learn from.
         projector: features to embeddings.
@@ -74,10 +74,11 @@ class Objective(nn.Module, ABC):
         self.backbone = backbone
 
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns what the heads make of two views of the same images: here, the projections.
+        """Returns the heads' embeddings of two views of the same images; here the projector's.
 
-        Each view is a pass of its own, so that normalisation sees them apart. `learn_with` and `publish`
-        name pairs of what is returned, e.g. "projector" for "projector_a" and "projector_b".
+        Each view is a pass of its own, so that it is normalised by its own statistics. `learn_with`
+        and `publish` name a pair of the result, e.g. "projector" for "projector_a" and
+        "projector_b".
         """
         return {
             "projector_a": self.projector(self.backbone(view_a_NCHW)),
@@ -86,11 +87,11 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
-        """Returns the objective's own loss, a scalar with a gradient.
+        """Returns the objective's own loss, a scalar with a graph.
 
         Args:
-            seen: embeddings by `embed`, of all images of the pass or of some.
-            labels_N: classes of these images, int64, where the objective uses them.
+            seen: embeddings from `embed`, of all images of the pass or of some.
+            labels_N: classes of these images, int64; given if `uses_labels`.
         """
 
     def forward(
@@ -107,9 +108,9 @@ class Objective(nn.Module, ABC):
         Args:
             view_a_NCHW: the first view.
             view_b_NCHW: the second.
-            labels_N: classes of the images that the loss sees.
-            own: rows that the loss sees; None is all of them.
-            shared: rows of the two pairs; None is all of them.
+            labels_N: classes of the images that the loss uses.
+            own: rows that the loss uses; None is all of them.
+            shared: rows that go into the two pairs; None is all of them.
         """
         seen = self.embed(view_a_NCHW, view_b_NCHW)
         shown = _rows(seen, shared)
@@ -120,7 +121,7 @@ class Objective(nn.Module, ABC):
         )
 
     def after_update(self) -> None:
-        """Called once after every optimizer step; for state that follows the weights."""
+        """Moves state that follows the weights; called once after every optimizer step."""
 
 
 def with_predictions(seen: Embeddings, predictor: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
-"""BYOL: a predictor maps one view's embedding to what a slowly following copy sees in the other.
+"""BYOL: a predictor maps one view's embedding to a momentum copy's embedding of the other view.
 
-Source: Grill et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning", NeurIPS
-2020, equations 1 and 2; the loss of both directions is their sum (section 3.1).
+Source: Grill et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning",
+NeurIPS 2020, equations 1 and 2; the loss of both directions is their sum (section 3.1).
 """
 
 # N = images in the step's batch, D = embedding dimension, C, H, W = channels and pixels
@@ -19,9 +19,13 @@ from dogo_fed.objectives.simsiam import negative_cosine
 
 
 def byol_regression(p_ND: torch.Tensor, target_ND: torch.Tensor) -> torch.Tensor:
-    """Returns the mean over images of |p / |p| - t / |t||^2 = 2 - 2 cos(p, t), in 0..4 (equation 2).
+    """Returns the mean over images of |p / |p| - t / |t||^2, in 0..4 (equation 2).
 
-    No gradient flows to the target.
+    That is 2 - 2 cos(p, t). No gradient flows to the target.
+
+    Args:
+        p_ND: the online network's predictions.
+        target_ND: the target network's projections, same shape.
 
     Raises:
         ValueError: the shapes differ.
@@ -30,7 +34,7 @@ def byol_regression(p_ND: torch.Tensor, target_ND: torch.Tensor) -> torch.Tensor
 
 
 class BYOL(Objective):
-    """BYOL over a backbone. Learns with the predictor's output, publishes the projector's."""
+    """BYOL over a backbone. It learns with the predictor's output and publishes the projector's."""
 
     def __init__(
         self,
@@ -51,8 +55,8 @@ class BYOL(Objective):
             hidden_dim: width of the hidden layers of projector and predictor.
             output_dim: D.
             momentum: share of its old weights that the target keeps at an update.
-            momentum_steps: steps over which the momentum rises to 1, as in the paper: the length of
-                the run, which an objective does not know by itself. None keeps it constant.
+            momentum_steps: steps over which the momentum rises to 1. In the paper it is the length
+                of the run, which an objective does not know. None keeps the momentum constant.
             publish: "projector", "predictor", or "target" for the target's projector.
 
         Raises:
@@ -67,7 +71,7 @@ class BYOL(Objective):
         self.target = MomentumEncoder(backbone, self.projector, momentum, momentum_steps)
 
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns projections, predictions, and what the target sees."""
+        """Returns the outputs of projector, predictor and target, N x D each."""
         return {
             **with_predictions(super().embed(view_a_NCHW, view_b_NCHW), self.predictor),
             "target_a": self.target(view_a_NCHW),
@@ -75,7 +79,7 @@ class BYOL(Objective):
         }
 
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
-        """Returns the sum of both directions' losses, in 0..8."""
+        """Returns the sum of both directions' losses, in 0..8 (section 3.1)."""
         a_to_b = byol_regression(seen["predictor_a"], seen["target_b"])
         b_to_a = byol_regression(seen["predictor_b"], seen["target_a"])
         return a_to_b + b_to_a

@@ -1,4 +1,4 @@
-"""Checks of options and shapes that objectives share; every refusal is a ValueError of one sentence."""
+"""Checks of options and shapes that objectives share; each raises a ValueError of one sentence."""
 
 # N = images in the step's batch, D = embedding dimension
 
@@ -11,7 +11,7 @@ import torch
 
 
 def check_sizes(**sizes: int) -> None:
-    """Checks sizes and counts, by name.
+    """Checks that sizes and counts, given by name, are at least 1.
 
     Raises:
         ValueError: one is below 1.
@@ -22,7 +22,7 @@ def check_sizes(**sizes: int) -> None:
 
 
 def check_positive(**values: float) -> None:
-    """Checks temperatures and the like, by name.
+    """Checks that temperatures and the like, given by name, are above 0.
 
     Raises:
         ValueError: one is not greater than 0, or is not finite.
@@ -33,7 +33,7 @@ def check_positive(**values: float) -> None:
 
 
 def check_not_negative(**values: float) -> None:
-    """Checks weights of terms, by name.
+    """Checks that weights of terms, given by name, are not negative.
 
     Raises:
         ValueError: one is below 0, or is not finite.
@@ -44,7 +44,7 @@ def check_not_negative(**values: float) -> None:
 
 
 def check_publish(publish: str, choices: Sequence[str]) -> None:
-    """Checks which embeddings an objective is told to publish.
+    """Checks that an objective has the embeddings that it is told to publish.
 
     Raises:
         ValueError: it has no such embeddings.
@@ -56,13 +56,13 @@ def check_publish(publish: str, choices: Sequence[str]) -> None:
 
 
 def check_views(a_ND: torch.Tensor, b_ND: torch.Tensor, *, min_images: int, name: str) -> None:
-    """Checks that two embeddings belong together.
+    """Checks that two batches of embeddings fit together.
 
     Args:
         a_ND: embeddings of one view.
         b_ND: embeddings of the other, or of another network.
-        min_images: the fewest images that the loss makes sense for.
-        name: of the loss, for the message.
+        min_images: the smallest N for which the loss is defined.
+        name: the loss, for the message.
 
     Raises:
         ValueError: they are not two N x D matrices of one shape, or N is too small.
@@ -75,6 +75,9 @@ def check_views(a_ND: torch.Tensor, b_ND: torch.Tensor, *, min_images: int, name
 
 
 def widened(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """Returns the tensors in one precision, float32 or wider: sums over a batch outgrow half precision."""
+    """Returns the tensors in one precision, float32 or wider.
+
+    Sums over a batch may exceed the range of half precision.
+    """
     dtype = functools.reduce(torch.promote_types, (one.dtype for one in tensors), torch.float32)
     return [one.to(dtype) for one in tensors]

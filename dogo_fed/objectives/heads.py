@@ -15,12 +15,12 @@ def _perceptron(
 ) -> nn.Sequential:
     """Returns fully connected layers from width to width, with BN and ReLU after all but the last.
 
-    Layers that BN follows have no bias, since it would be subtracted again.
+    A layer before BN has no bias, since BN would subtract it again.
 
     Args:
-        widths: of the input, of every hidden layer, of the output.
+        widths: widths of the input, of every hidden layer, and of the output.
         output_norm: whether BN follows the last layer too.
-        output_bias: whether the last layer has a bias, where no BN follows it.
+        output_bias: whether the last layer has a bias if no BN follows it.
     """
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(widths[:-1]):
@@ -39,7 +39,7 @@ def simclr_projector(feature_dim: int, hidden_dim: int, output_dim: int) -> nn.S
     """Returns Linear(F, hidden) - BN - ReLU - Linear(hidden, output).
 
     Source: Chen et al., "A Simple Framework for Contrastive Learning", ICML 2020, section 2.1: an
-    MLP with one hidden layer. DoGo's sizes are 512 and 128, no bias before the normalisation.
+    MLP with one hidden layer. DoGo uses 512 and 128, and no bias before the normalisation.
     """
     return _perceptron([feature_dim, hidden_dim, output_dim])
 
@@ -47,11 +47,11 @@ def simclr_projector(feature_dim: int, hidden_dim: int, output_dim: int) -> nn.S
 def simsiam_projector(
     feature_dim: int, hidden_dim: int, output_dim: int, num_layers: int
 ) -> nn.Sequential:
-    """Returns `num_layers` fully connected layers, each followed by BN, ReLU after all but the last.
+    """Returns `num_layers` linear layers, with BN after each and ReLU after all but the last.
 
     Source: Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021, section 3:
-    BN is applied to each fully connected layer, including the output one, which has no ReLU. Three
-    layers of 2048, two for CIFAR-10 (appendix D).
+    three layers of 2048, BN on each of them, no ReLU on the output. Two layers for CIFAR-10
+    (appendix D).
     """
     return _perceptron(
         [feature_dim, *[hidden_dim] * (num_layers - 1), output_dim], output_norm=True
@@ -68,28 +68,33 @@ def simsiam_predictor(dim: int, bottleneck_dim: int) -> nn.Sequential:
 
 
 def byol_head(input_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
-    """Returns Linear(input, hidden) - BN - ReLU - Linear(hidden, output): BYOL's projector and predictor.
+    """Returns Linear(input, hidden) - BN - ReLU - Linear(hidden, output).
 
-    Source: Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, section 3.3, architecture: hidden
-    4096, output 256, no BN on the output; the predictor is built as the projector is.
+    It serves as projector and as predictor.
+
+    Source: Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, section 3.3, architecture:
+    hidden 4096, output 256, no BN on the output.
     """
     return _perceptron([input_dim, hidden_dim, output_dim])
 
 
 def barlow_twins_projector(feature_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
-    """Returns three linear layers, BN and ReLU after the first two.
+    """Returns three linear layers, with BN and ReLU after the first two.
 
-    Source: Zbontar et al., "Barlow Twins", ICML 2021, implementation details: 8192 units each. No layer has a
-    bias: the loss subtracts the mean of every output, and a common offset would only blur cosines.
+    Source: Zbontar et al., "Barlow Twins", ICML 2021, implementation details: 8192 units each. No
+    layer has a bias: the loss subtracts the mean of every output, and a common offset would make
+    all cosines more alike.
     """
     return _perceptron([feature_dim, hidden_dim, hidden_dim, output_dim], output_bias=False)
 
 
 def vicreg_expander(feature_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
-    """Returns three linear layers, BN and ReLU after the first two; VICReg's name for its projector.
+    """Returns three linear layers, with BN and ReLU after the first two.
 
-    Source: Bardes et al., "VICReg", ICLR 2022, implementation details: 8192 units each. No
-    bias, for the reason that Barlow Twins has none.
+    VICReg calls its projector the expander.
+
+    Source: Bardes et al., "VICReg", ICLR 2022, implementation details: 8192 units each. No layer
+    has a bias, for the same reason as in `barlow_twins_projector`.
     """
     return _perceptron([feature_dim, hidden_dim, hidden_dim, output_dim], output_bias=False)
 
@@ -108,7 +113,7 @@ def moco_v2_projector(feature_dim: int, hidden_dim: int, output_dim: int) -> nn.
 
 
 def moco_v3_projector(feature_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
-    """Returns three fully connected layers, each followed by BN, ReLU after all but the last.
+    """Returns three fully connected layers with BN after each and ReLU after all but the last.
 
     Source: Chen, Xie and He, "An Empirical Study of Training Self-Supervised Vision Transformers",
     ICCV 2021, implementation details: hidden 4096, output 256, BN in all layers.

@@ -1,16 +1,16 @@
-"""MoCo v2: a view is told apart from a queue of earlier images by a slowly following copy's keys.
+"""MoCo v2: a view must match its image's key, and none of the keys of earlier images in a queue.
 
 Source: He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020,
-equations 1 and 2 and algorithm 1; the head and the temperature of Chen et al., "Improved Baselines with
-Momentum Contrastive Learning", 2020.
+equations 1 and 2 and algorithm 1; the head and the temperature of Chen et al., "Improved Baselines
+with Momentum Contrastive Learning", 2020. The keys come from a momentum encoder.
 
-Shuffling BN (section 3.3) hides from the queries which keys shared their batch statistics, by mixing
-images between GPUs. A peer has one device, so there is nothing to mix; queries and keys are normalised
-by different networks over different views.
+The paper's shuffling BN (section 3.3) is left out. It mixes images between GPUs, so that a query
+and its key do not share batch statistics. A peer has one device, and there queries and keys are
+normalised by different networks over different views.
 """
 
-# N = images in the step's batch, D = embedding dimension, K = keys in the queue, C, H, W = channels and
-# pixels
+# N = images in the step's batch, D = embedding dimension, K = keys in the queue
+# C, H, W = channels and pixels
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from dogo_fed.objectives.momentum import MomentumEncoder
 def queue_contrast(
     query_ND: torch.Tensor, key_ND: torch.Tensor, queue_KD: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Returns the mean over images of -log(e^(q.k+ / t) / sum of e^(q.k / t) over k+ and the queue).
+    """Returns the mean over images of -log(e^(q.k+ / t) / sum_k e^(q.k / t)), in nats.
 
-    Equation 1 of He et al. 2020, in nats; queries and keys are normalised here. Gradients flow to the
-    queries only.
+    The sum is over the positive key k+ and the keys of the queue. Source: equation 1 of He et al.
+    2020. Queries and keys are normalised here. Gradients flow to the queries only.
 
     Args:
         query_ND: one view's embeddings.
         key_ND: the other view's, by the momentum encoder, same shape.
         queue_KD: keys of earlier images, of unit length.
-        temperature: greater than 0.
+        temperature: t, greater than 0.
 
     Raises:
         ValueError: shapes do not fit, or the temperature is not positive.
@@ -51,7 +51,8 @@ def queue_contrast(
     check_positive(temperature=temperature)
     if queue_KD.ndim != 2 or queue_KD.shape[1] != query_ND.shape[1]:
         raise ValueError(
-            f"the queue must be K x {query_ND.shape[1]} as the queries are, not {tuple(queue_KD.shape)}"
+            f"the queue must be K x {query_ND.shape[1]} as the queries are, not "
+            f"{tuple(queue_KD.shape)}"
         )
     with torch.autocast(device_type=query_ND.device.type, enabled=False):
         query_ND, key_ND, queue_KD = widened(query_ND, key_ND.detach(), queue_KD.detach())
@@ -63,13 +64,13 @@ def queue_contrast(
 
 
 class MoCoV2(Objective):
-    """MoCo v2 over a backbone. Learns with, and publishes, the projector's output.
+    """MoCo v2 over a backbone. It learns with the projector's output and publishes it.
 
-    The paper's loss looks at one direction: the first view's query, the second view's key. The second
-    view passes through the backbone as well, since two views of it are what peers exchange.
+    The paper's loss has one direction: the first view's query and the second view's key. The second
+    view passes through the backbone as well, since a similarity distribution needs both views.
 
-    The queue is a ring of K keys. It starts with random directions, as the paper's code does, and every
-    update puts the step's keys in place of the oldest. Queue and position are buffers.
+    The queue is a ring of K keys. It starts with random directions, as in the paper's code, and
+    every update replaces the oldest keys by the step's. Queue and position are buffers.
     """
 
     queue_KD: torch.Tensor
@@ -92,12 +93,12 @@ class MoCoV2(Objective):
         Args:
             backbone: images to pooled features of `feature_dim`; it is copied for the keys.
             feature_dim: F.
-            temperature: of the contrast, greater than 0.
+            temperature: divisor of the cosines in the loss, greater than 0.
             hidden_dim: width of the projector's hidden layer.
             output_dim: D.
             queue_size: K.
             momentum: share of its old weights that the momentum encoder keeps at an update.
-            publish: "projector", or "target" for the momentum encoder's.
+            publish: "projector", or "target" for the momentum encoder's projector.
 
         Raises:
             ValueError: an option is out of range, or the backbone can't be copied.
@@ -115,20 +116,20 @@ class MoCoV2(Objective):
         self._new_keys: torch.Tensor | None = None
 
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns projections, and the keys: the second view's, both where they are published."""
+        """Returns projections and the second view's keys; the first view's too if published."""
         seen = {**super().embed(view_a_NCHW, view_b_NCHW), "target_b": self.target(view_b_NCHW)}
         if self.publish == "target":
             seen["target_a"] = self.target(view_a_NCHW)
         return seen
 
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
-        """Returns the loss of the first view's queries; the queue is left as it is."""
+        """Returns the loss of the first view's queries, and keeps the keys for `after_update`."""
         key_b_ND = seen["target_b"]
         self._new_keys = key_b_ND if self.training else None
         return queue_contrast(seen["projector_a"], key_b_ND, self.queue_KD, self.temperature)
 
     def after_update(self) -> None:
-        """Moves the momentum encoder (equation 2) and puts the keys of the last step into the queue."""
+        """Moves the momentum encoder (equation 2) and puts the step's keys into the queue."""
         self.target.follow(self.backbone, self.projector)
         if self._new_keys is not None:
             self._enqueue(self._new_keys)
@@ -136,7 +137,7 @@ class MoCoV2(Objective):
 
     @torch.no_grad()
     def _enqueue(self, keys_ND: torch.Tensor) -> None:
-        """Overwrites the oldest keys; of more than K new ones, the last K stay."""
+        """Overwrites the oldest keys; if there are more than K new ones, the last K stay."""
         size = len(self.queue_KD)
         (newest_ND,) = widened(keys_ND[-size:])
         unit_ND = F.normalize(newest_ND, dim=1)

@@ -1,7 +1,8 @@
-"""MoCo v3: a view is told apart from the other images of its batch by a slowly following copy's keys.
+"""MoCo v3: a view must match its image's key, and none of the other keys of its batch.
 
 Source: Chen, Xie and He, "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV
-2021, equation 1 and algorithm 1: no queue, a predictor, both directions.
+2021, equation 1 and algorithm 1: no queue, a predictor, both directions. The keys come from a
+momentum encoder.
 """
 
 # N = images in the step's batch, D = embedding dimension, C, H, W = channels and pixels
@@ -24,8 +25,8 @@ def batch_contrast(
 ) -> torch.Tensor:
     """Returns 2 t times the mean over i of -log(e^(q_i.k_i / t) / sum_j e^(q_i.k_j / t)).
 
-    Equation 1 with the keys of the same batch as negatives; the factor 2 t is algorithm 1's. Queries and
-    keys are normalised here. Gradients flow to the queries only.
+    Source: equation 1 with the keys of the same batch as negatives; the factor 2 t is algorithm
+    1's. Queries and keys are normalised here. Gradients flow to the queries only.
 
     Args:
         query_ND: one view's embeddings.
@@ -43,7 +44,7 @@ def batch_contrast(
 
 
 class MoCoV3(Objective):
-    """MoCo v3 over a backbone. Learns with the predictor's output, publishes the projector's."""
+    """MoCo v3 over a backbone. It learns with the predictor's output, publishes the projector's."""
 
     def __init__(
         self,
@@ -62,12 +63,12 @@ class MoCoV3(Objective):
         Args:
             backbone: images to pooled features of `feature_dim`; it is copied for the keys.
             feature_dim: F.
-            temperature: of the contrast, greater than 0.
+            temperature: divisor of the cosines in the loss, greater than 0.
             hidden_dim: width of the hidden layers of projector and predictor.
             output_dim: D.
             momentum: share of its old weights that the momentum encoder keeps at an update.
-            momentum_steps: steps over which the momentum rises to 1: the length of the run, which an
-                objective does not know by itself. None keeps it constant.
+            momentum_steps: steps over which the momentum rises to 1. In the paper it is the length
+                of the run, which an objective does not know. None keeps the momentum constant.
             publish: "projector", "predictor", or "target" for the momentum encoder's projector.
 
         Raises:
@@ -84,7 +85,7 @@ class MoCoV3(Objective):
         self.target = MomentumEncoder(backbone, self.projector, momentum, momentum_steps)
 
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns projections, predictions, and what the momentum encoder sees."""
+        """Returns the outputs of projector, predictor and momentum encoder, N x D each."""
         return {
             **with_predictions(super().embed(view_a_NCHW, view_b_NCHW), self.predictor),
             "target_a": self.target(view_a_NCHW),
@@ -98,5 +99,5 @@ class MoCoV3(Objective):
         return a_to_b + b_to_a
 
     def after_update(self) -> None:
-        """Moves the momentum encoder."""
+        """Moves the momentum encoder (algorithm 1)."""
         self.target.follow(self.backbone, self.projector)

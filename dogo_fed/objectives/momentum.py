@@ -1,7 +1,7 @@
-"""A momentum encoder: a copy of backbone and projector that follows them slowly and is never trained.
+"""A momentum encoder: a copy of backbone and projector that follows them and is never trained.
 
-Source: He et al., "Momentum Contrast", CVPR 2020, equation 2; the same rule is equation 1 of Grill et
-al., "Bootstrap Your Own Latent", NeurIPS 2020, where the copy is called the target network.
+Source: He et al., "Momentum Contrast", CVPR 2020, equation 2. The same rule is equation 1 of Grill
+et al., "Bootstrap Your Own Latent", NeurIPS 2020, which calls the copy the target network.
 """
 
 # N = images in the step's batch, D = embedding dimension, C, H, W = channels and pixels
@@ -20,11 +20,12 @@ from dogo_fed.objectives.checks import check_sizes
 def momentum_at(base: float, num_updates: int, total_updates: int | None) -> float:
     """Returns the momentum of the next update, in 0..1.
 
-    Source: Grill et al. 2020, section 3.3: 1 - (1 - base) (cos(pi k / K) + 1) / 2, so from `base` to 1.
+    It rises from `base` to 1. Source: Grill et al. 2020, section 3.3:
+    1 - (1 - base) (cos(pi k / K) + 1) / 2.
 
     Args:
         base: the momentum at the beginning.
-        num_updates: k, the updates made so far.
+        num_updates: k, the number of updates made so far.
         total_updates: K, the length of the run; None keeps `base`. After K the momentum is 1.
     """
     if total_updates is None:
@@ -36,9 +37,10 @@ def momentum_at(base: float, num_updates: int, total_updates: int | None) -> flo
 class MomentumEncoder(nn.Module):
     """Copies of a backbone and a projector, and their exponential moving average.
 
-    Parameters follow; running statistics of the normalisation do not: as in the papers, the copy runs
-    in train mode, is normalised by its own batch, and gathers statistics of its own. All of it, the
-    count of updates too, is registered, so checkpoints and digests cover it.
+    Parameters follow the originals. Running statistics of the normalisation do not: as in the
+    papers, the copy runs in train mode, is normalised by its own batch, and gathers its own
+    statistics. All state, the number of updates included, is registered, so checkpoints and digests
+    cover it.
     """
 
     num_updates: torch.Tensor
@@ -46,7 +48,7 @@ class MomentumEncoder(nn.Module):
     def __init__(
         self, backbone: nn.Module, projector: nn.Module, momentum: float, total_updates: int | None
     ) -> None:
-        """Starts as equal to what it follows.
+        """Copies both modules; the copies start equal to them.
 
         Args:
             backbone: images to features.
@@ -76,13 +78,13 @@ class MomentumEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, view_NCHW: torch.Tensor) -> torch.Tensor:
-        """Returns the view's embeddings, N x D, without a graph."""
+        """Returns the embeddings of a view, N x D, without a graph."""
         embeddings_ND: torch.Tensor = self.projector(self.backbone(view_NCHW))
         return embeddings_ND
 
     @torch.no_grad()
     def follow(self, backbone: nn.Module, projector: nn.Module) -> None:
-        """Moves every parameter: theirs = momentum * theirs + (1 - momentum) * the followed one's."""
+        """Moves every parameter: new = momentum * old + (1 - momentum) * original (equation 2)."""
         momentum = self.momentum
         if self.total_updates is not None:
             momentum = momentum_at(momentum, int(self.num_updates), self.total_updates)

@@ -19,7 +19,7 @@ from dogo_fed.objectives.similarity import cosine_similarity
 
 
 def nt_xent(z_a_ND: torch.Tensor, z_b_ND: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Returns the normalised-temperature cross entropy over 2N embeddings, mean over the 2N anchors.
+    """Returns the NT-Xent loss of 2N embeddings, mean over the 2N anchors, in nats (equation 1).
 
     Each anchor has one positive (the other view of its image) and 2N - 2 negatives.
 
@@ -43,7 +43,7 @@ def nt_xent(z_a_ND: torch.Tensor, z_b_ND: torch.Tensor, temperature: float) -> t
 
 
 class SimCLR(Objective):
-    """SimCLR over a backbone. Learns with, and publishes, the projector's output."""
+    """SimCLR over a backbone. It learns with the projector's output and publishes it."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class SimCLR(Objective):
         Args:
             backbone: images to pooled features of `feature_dim`.
             feature_dim: F.
-            temperature: of NT-Xent, greater than 0.
+            temperature: divisor of the cosines in NT-Xent, greater than 0.
             hidden_dim: width of the projector's hidden layer.
             output_dim: D.
 
@@ -73,5 +73,5 @@ class SimCLR(Objective):
         self.projector = simclr_projector(feature_dim, hidden_dim, output_dim)
 
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
-        """Returns the NT-Xent loss."""
+        """Returns the NT-Xent loss of both views' projections."""
         return nt_xent(seen["projector_a"], seen["projector_b"], self.temperature)

@@ -1,7 +1,7 @@
 """Cosine similarity of two views of a batch, and its row softmax: what peers teach each other with.
 
-Source: Bhat et al., "Distill on the Go", CVPR Workshops 2021, method figure: P = softmax(sim(Z',
-    Z'') / tau).
+Source: Bhat et al., "Distill on the Go", CVPR Workshops 2021, method figure:
+P = softmax(sim(Z', Z'') / tau).
 """
 
 # N = images in the step's batch, D = embedding dimension
@@ -15,9 +15,8 @@ import torch.nn.functional as F
 def cosine_similarity(a_ND: torch.Tensor, b_ND: torch.Tensor) -> torch.Tensor:
     """Returns the N x N cosines between every row of `a_ND` and every row of `b_ND`, in -1..1.
 
-    Computed as one product of normalised matrices, in float32 or wider whatever the input's
-    precision
-    and whatever autocast says: N x N memory, never N x N x D.
+    It is one product of normalised matrices, so it needs N x N memory and not N x N x D. It is
+    computed in float32 or wider, whatever the precision of the input, and autocast is off.
     """
     with torch.autocast(device_type=a_ND.device.type, enabled=False):
         wide = torch.promote_types(a_ND.dtype, torch.float32)
@@ -30,7 +29,8 @@ def log_similarity_distribution(
 ) -> torch.Tensor:
     """Returns the log of the row softmax of the two views' cosine similarities.
 
-    Row i is over the images of the second view; the diagonal (the positive pair) is kept.
+    Row i compares image i of the first view with all images of the second. The diagonal, the
+    positive pairs, is kept.
 
     Args:
         a_ND: embeddings of the first view.
@@ -38,7 +38,7 @@ def log_similarity_distribution(
         temperature: divisor of the cosines, greater than 0; the paper uses 0.1.
 
     Returns:
-        log p, N x N, float32 or wider; exp of every row sums to 1.
+        log p, N x N, float32 or wider; the exponentials of every row sum to 1.
 
     Raises:
         ValueError: the shapes differ or the temperature is not positive.
@@ -54,5 +54,5 @@ def log_similarity_distribution(
 
 
 def negative_entropy(p_NN: torch.Tensor, log_p_NN: torch.Tensor) -> torch.Tensor:
-    """Returns the mean over rows of sum_j p_ij log p_ij (nats), between -log N and 0; float64 scalar."""
+    """Returns the mean over rows of sum_j p_ij log p_ij, in -log N..0 nats, as a float64 scalar."""
     return (p_NN * log_p_NN).sum(dim=1, dtype=torch.float64).mean()

@@ -20,6 +20,10 @@ from dogo_fed.objectives.heads import simsiam_predictor, simsiam_projector
 def negative_cosine(p_ND: torch.Tensor, z_ND: torch.Tensor) -> torch.Tensor:
     """Returns the mean over images of -cos(p_i, stop_gradient(z_i)), in -1..1 (equations 1 and 3).
 
+    Args:
+        p_ND: predictions of one view.
+        z_ND: projections of the other view, same shape.
+
     Raises:
         ValueError: the shapes differ.
     """
@@ -31,8 +35,8 @@ def negative_cosine(p_ND: torch.Tensor, z_ND: torch.Tensor) -> torch.Tensor:
 class SimSiam(Objective):
     """SimSiam over a backbone.
 
-    Learns with the predictor's output and publishes the projector's, which mirrors the asymmetry of
-    its own loss and is what the published code does for a SimSiam pair.
+    It learns with the predictor's output and publishes the projector's. That mirrors the asymmetry
+    of its own loss, and the published code does the same for a SimSiam pair.
     """
 
     def __init__(
@@ -52,13 +56,13 @@ class SimSiam(Objective):
             backbone: images to pooled features of `feature_dim`.
             feature_dim: F.
             hidden_dim: width of the projector's hidden layers.
-            output_dim: D, of projector and predictor.
-            bottleneck_dim: hidden width of the predictor.
-            num_layers: of the projector.
-            publish: "projector", or "predictor" as the published code does in a mixed pair.
+            output_dim: D, width of the outputs of projector and predictor.
+            bottleneck_dim: width of the predictor's hidden layer.
+            num_layers: number of the projector's layers.
+            publish: "projector", or "predictor" as in the published code's mixed pairs.
 
         Raises:
-            ValueError: `publish` is neither, or a size is below 1.
+            ValueError: `publish` is another name, or a size is below 1.
         """
         check_sizes(
             hidden_dim=hidden_dim,
@@ -73,11 +77,11 @@ class SimSiam(Objective):
         self.predictor = simsiam_predictor(output_dim, bottleneck_dim)
 
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns projections and predictions."""
+        """Returns the outputs of projector and predictor, N x D each."""
         return with_predictions(super().embed(view_a_NCHW, view_b_NCHW), self.predictor)
 
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
-        """Returns the symmetric loss (equation 4)."""
+        """Returns the mean of both directions' losses, in -1..1 (equation 4)."""
         a_to_b = negative_cosine(seen["predictor_a"], seen["projector_b"])
         b_to_a = negative_cosine(seen["predictor_b"], seen["projector_a"])
         return (a_to_b + b_to_a) / 2

@@ -1,7 +1,7 @@
-"""Supervised: cross entropy on the labels, through a linear classifier; the upper bound to compare with.
+"""Supervised: cross entropy on the labels, through a linear classifier, as an upper bound.
 
-Not part of DoGo. It tells what the same backbone reaches with the same images, views and steps when it is
-told the classes. Labels are used at the peer and go nowhere.
+It is not part of DoGo. It shows what the same backbone reaches with the same images, views and
+steps if it knows the classes. Labels stay at the peer.
 """
 
 # N = images in the step's batch, C, H, W = channels and pixels, F = feature dimension, K = classes
@@ -18,7 +18,7 @@ from dogo_fed.objectives.base import Embeddings, Objective
 
 
 class Supervised(Objective):
-    """A linear classifier over the backbone. Learns with, and publishes, the features."""
+    """A linear classifier over the backbone. It learns with the features and publishes them."""
 
     uses_labels: ClassVar[bool] = True
 
@@ -40,7 +40,7 @@ class Supervised(Objective):
         self.classifier = nn.Linear(feature_dim, num_classes)
 
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns the features."""
+        """Returns the backbone's features, N x F each."""
         return {"features_a": self.backbone(view_a_NCHW), "features_b": self.backbone(view_b_NCHW)}
 
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""VICReg: views agree, every output keeps its variance, and outputs are not correlated.
+"""VICReg: the views agree, every output keeps its variance, outputs are not correlated.
 
 Source: Bardes, Ponce and LeCun, "VICReg: Variance-Invariance-Covariance Regularization for
 Self-Supervised Learning", ICLR 2022, equations 1 to 6 and algorithm 1.
@@ -16,20 +16,20 @@ from dogo_fed.objectives.checks import check_not_negative, check_sizes, check_vi
 from dogo_fed.objectives.heads import vicreg_expander
 
 EPSILON = 1e-4
-"""The paper's epsilon, inside the root of equation 2."""
+"""The paper's epsilon, under the root of equation 2."""
 
 
 def variance_term(z_ND: torch.Tensor) -> torch.Tensor:
-    """Returns the mean over outputs of max(0, 1 - sqrt(Var + epsilon)) (equations 1 and 2, gamma = 1).
+    """Returns the mean over outputs of max(0, gamma - sqrt(Var + epsilon)) (equations 1 and 2).
 
-    The variance is divided by N - 1, as algorithm 1 does.
+    Gamma is 1. The variance is the unbiased one (divided by N - 1), as in algorithm 1.
     """
     deviation_D = torch.sqrt(z_ND.var(dim=0) + EPSILON)
     return torch.relu(1.0 - deviation_D).mean()
 
 
 def covariance_term(z_ND: torch.Tensor) -> torch.Tensor:
-    """Returns the sum of the squared covariances of different outputs, divided by D (equations 3, 4)."""
+    """Returns the sum of the squared off-diagonal covariances, divided by D (equations 3 and 4)."""
     num_images, dim = z_ND.shape
     centred_ND = z_ND - z_ND.mean(dim=0)
     covariance_DD = centred_ND.T @ centred_ND / (num_images - 1)
@@ -47,9 +47,9 @@ def vicreg_loss(
 ) -> torch.Tensor:
     """Returns lambda s + mu (v(a) + v(b)) + nu (c(a) + c(b)) (equation 6).
 
-    s is the squared distance of the two views, mean over images and outputs. Equation 5 sums over the
-    outputs; algorithm 1, with which the paper's weights of 25, 25 and 1 go, takes the mean. Multiply
-    `invariance_weight` by D for the equation to the letter.
+    s is the squared distance of the two views, mean over images and outputs. The paper's equation 5
+    sums over the outputs; its algorithm 1 takes the mean, and the weights of 25, 25 and 1 belong to
+    that. For the equation to the letter, multiply `invariance_weight` by D.
 
     Args:
         z_a_ND: embeddings of the first view.
@@ -80,7 +80,7 @@ def vicreg_loss(
 
 
 class VICReg(Objective):
-    """VICReg over a backbone. Learns with, and publishes, the expander's output."""
+    """VICReg over a backbone. It learns with the expander's output and publishes it."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class VICReg(Objective):
         hidden_dim: int = 8192,
         output_dim: int = 8192,
     ) -> None:
-        """Builds the expander, called `projector` here as everywhere.
+        """Builds the expander, which is called `projector` as in all objectives.
 
         Args:
             backbone: images to pooled features of `feature_dim`.
@@ -102,7 +102,7 @@ class VICReg(Objective):
             variance_weight: mu, 0 or more.
             covariance_weight: nu, 0 or more.
             hidden_dim: width of the two hidden layers.
-            output_dim: D; the loss takes two matrices of D x D.
+            output_dim: D; the loss needs memory for two D x D matrices.
 
         Raises:
             ValueError: a weight is negative, or a size is below 1.
@@ -119,5 +119,5 @@ class VICReg(Objective):
         self.projector = vicreg_expander(feature_dim, hidden_dim, output_dim)
 
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
-        """Returns the sum of the three terms."""
+        """Returns the weighted sum of the three terms (equation 6)."""
         return vicreg_loss(seen["projector_a"], seen["projector_b"], **self.weights)

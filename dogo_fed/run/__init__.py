@@ -1,1 +1,1 @@
-"""A whole run: checked settings, a folder on disk, a host for the peers, and the report at the end."""
+"""A whole run: checks, a folder on disk, a host for the peers, and the report at the end."""

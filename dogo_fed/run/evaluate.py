@@ -1,7 +1,7 @@
-"""Evaluates the encoders of a finished run, or a weights file, under a protocol; leaves three files.
+"""Evaluates the encoders of a finished run, or a weights file, by a protocol; writes three files.
 
-Nothing else is touched: no training stream is drawn from, no thread count or other global setting
-changes, and the encoders are proven to be the same afterwards.
+Nothing else changes: no training stream is drawn from, thread counts and other global settings
+stay, and the encoders are checked to be the same afterwards.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from dogo_fed.storage.peer_folder import PeerFolder
 _log = logging.getLogger(__name__)
 
 FOLDER = "evaluation"
-"""Where the files go, inside the run folder."""
+"""The subfolder of the run folder for the files."""
 
 
 def evaluate_run(
@@ -50,10 +50,10 @@ def evaluate_run(
     """Returns each peer's scores, and writes <folder>/evaluation/<protocol>.json, .csv and .png.
 
     Args:
-        folder: of a finished run.
-        config: of the run, for example from `dogo_fed.config_text.load_run_config`.
+        folder: folder of a finished run.
+        config: the run's configuration, e.g. from `dogo_fed.config_text.load_run_config`.
         protocol: a key of `dogo_fed.evaluation.protocols.PROTOCOLS`, or an import path.
-        options: of the protocol. Without targets, `ood` takes digits for digits_m.
+        options: options of the protocol. Without targets, `ood` uses digits for digits_m.
         dataset: the run's data set, if it is loaded already.
         peers: some of the run's peers; None takes all.
 
@@ -84,12 +84,12 @@ def open_run(
     """Returns the encoders of a run, in name order, ready for protocols; see `evaluate_run`.
 
     Args:
-        folder: of a finished run.
-        config: of the run.
+        folder: folder of a finished run.
+        config: the run's configuration.
         dataset: the run's data set, if it is loaded already.
+        on: the data set to evaluate on; None takes the run's own.
         peers: some of the run's peers, in this order; None takes all.
-        on: evaluate on this data set; None takes the run's own.
-        seed: of subsets and noise; None takes the run's.
+        seed: the seed of subsets and noise; None takes the run's.
 
     Raises:
         ConfigError: there is no such peer.
@@ -126,9 +126,10 @@ class WeightsFile:
     """An encoder of the user's own, in a file.
 
     Attributes:
-        path: .safetensors, or a .pt file of tensors only.
-        backbone: what the weights belong to.
-        image_size, mean, std: what it expects of images; None takes those of the data set.
+        path: a .safetensors file, or a .pt file of tensors only.
+        backbone: the network that the weights belong to.
+        image_size, mean, std: the size and normalisation that it expects; None takes the data
+            set's.
     """
 
     path: Path
@@ -148,7 +149,7 @@ def open_file(
 ) -> Subject:
     """Returns the encoder in a file on a data set, ready for protocols.
 
-    What is left out of the file (a classifier's weights) is logged as a warning.
+    Weights in the file that the backbone does not have (a classifier's) are logged as a warning.
 
     Raises:
         ConfigError: the backbone is unknown, or the input settings are impossible.
@@ -162,8 +163,8 @@ def open_file(
     )
     if len(inputs.mean) != len(inputs.std) or not all(deviation > 0 for deviation in inputs.std):
         raise ConfigError(
-            f"mean and std need a number for each channel, and std above 0, not {list(inputs.mean)} "
-            f"and {list(inputs.std)}"
+            "mean and std need a number for each channel, and std above 0, not "
+            f"{list(inputs.mean)} and {list(inputs.std)}"
         )
     like = DataSet(
         name=dataset.name, train=dataset.train, test=dataset.test, fingerprint="",
@@ -189,8 +190,8 @@ def evaluate_subjects(
     Args:
         subjects: one or more; they keep their features, so further protocols are cheaper.
         protocol: a key of `dogo_fed.evaluation.protocols.PROTOCOLS`, or an import path.
-        options: of the protocol.
-        source: the run's name, or the weights file.
+        options: options of the protocol.
+        source: the run's name, or the weights file, for the reports.
 
     Raises:
         ConfigError, DataError, EvaluationError: see `evaluate_run`.
@@ -216,7 +217,7 @@ def evaluate_subjects(
 def with_targets(
     protocol: str, options: Mapping[str, object], data: DataConfig
 ) -> dict[str, object]:
-    """Returns the options of a protocol; `ood` for digits_m has digits for its target by default.
+    """Returns the options of a protocol; for digits_m, `ood` gets the target digits by default.
 
     Raises:
         ConfigError: see `check_split`.
@@ -235,34 +236,34 @@ def with_targets(
 
 
 def check_split(home: DataConfig, name: str, options: Mapping[str, object]) -> None:
-    """Checks that a data set does not test what an encoder from `home` was trained on.
+    """Checks that the test images of a data set are not training images of `home`.
 
     Raises:
-        ConfigError: digits_m and digits whose seeds, and so whose splits of the digits, differ.
+        ConfigError: they are digits_m and digits with different seeds, so their splits differ.
     """
     if home.name != "digits_m" or name != "digits":
         return
     theirs, ours = _seed_of(home.options)["seed"], _seed_of(options)["seed"]
     if theirs != ours:
         raise ConfigError(
-            f"digits with seed {ours} would test digits that digits_m with seed {theirs} trained on; "
-            f"set the option seed of digits to {theirs}"
+            f"digits with seed {ours} would test digits that digits_m with seed {theirs} trained "
+            f"on; set the option seed of digits to {theirs}"
         )
 
 
 def _seed_of(options: Mapping[str, object]) -> dict[str, object]:
-    """Returns the seed of a data set's options, alone."""
+    """Returns only the seed of a data set's options."""
     return {"seed": options.get("seed", 0)}
 
 
 def _backbone(settings: ComponentConfig, dataset: DataSet, seed: int) -> torch.nn.Module:
-    """Returns the backbone; its initial weights are about to be replaced."""
+    """Returns the backbone with initial weights, which the caller replaces."""
     with seeding.stream(seed, "evaluation", "initialisation"):
         return build_backbone(settings, dataset)
 
 
 def _recorded(value: object) -> object:
-    """Returns an option as plain values."""
+    """Returns an option as plain values, as the score sheet records it."""
     if isinstance(value, DataSet):
         return value.name
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Host "local": all peers in this process, in lock-step. The reference that the other hosts must equal."""
+"""Host "local": all peers in this process, in lock-step. The other hosts must equal it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ from dogo_fed.storage.run_folder import RunFolder
 def run_local(
     run: LoadedRun, folder: RunFolder, sink: Sink, stop_requested: Callable[[], bool]
 ) -> None:
-    """Runs all peers to their end."""
+    """Runs all peers to their end.
+
+    Args:
+        run: its settings and data.
+        folder: the run folder.
+        sink: gets the reports.
+        stop_requested: whether the user has asked for an end; asked before every step.
+    """
     fix_numerics(run.config.threads_per_peer)
     clock = time.monotonic
     coordinator = Coordinator(

@@ -1,4 +1,4 @@
-"""Everything that is checked before anything starts."""
+"""The checks before a run starts."""
 
 from __future__ import annotations
 

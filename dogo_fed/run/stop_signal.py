@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to end well, the second ends it at once."""
+"""Ctrl-C and SIGTERM: the first signal asks the run to end well, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import FrameType
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether the user has asked for an end.
 
-    Outside the main thread, where Python takes no signals, the answer is always no.
+    Outside the main thread Python delivers no signals, and the answer is always no.
 
     Raises:
         KeyboardInterrupt: at the second signal.
@@ -23,6 +23,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
         return
 
+    # Sets a flag only: it interrupts the main thread between two bytecodes, maybe inside a lock.
     def take(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""One run from its settings to its report. The host that carries the peers is a parameter."""
+"""One run from its settings to its report. The host that runs the peers is a parameter."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.storage.run_folder import RunFolder, create, reopen
 
 RunHost: TypeAlias = Callable[[LoadedRun, RunFolder, Sink, Callable[[], bool]], None]
-"""Runs all peers to their end, reports to the sink, and ends early when the function says so."""
+"""Runs all peers to their end and reports to the sink; ends early when the function says so."""
 
 
 def train(
@@ -38,27 +38,30 @@ def train(
     dataset: DataSet | None = None,
     backbones: Mapping[str, nn.Module] | None = None,
 ) -> RunSummary:
-    """Runs `config` in this process, with modules and data of the user's own where they are given.
+    """Runs `config` in this process, with the user's own modules and data if they are given.
 
     Args:
-        config: the run; its `host` is not looked at.
+        config: the run; its `host` is ignored.
         dataset: in place of the one that `config.data` names.
-        backbones: peer name to a module that maps N x C x H x W images to N x F features, in place
-            of
-            the backbone that the peer's settings name.
+        backbones: for a peer's name, a module that maps N x C x H x W images to N x F features; it
+            replaces the backbone that the peer's settings name.
 
     Returns:
         The content of summary.json. A run that was stopped early has an event of kind "stopped".
 
     Raises:
         ConfigError, DataError: before anything has started.
-        DogoError: a peer could not go on; what the run has reached is in its folder.
+        DogoError: a peer could not go on; the run folder holds what was done until then.
     """
     return conduct(prepare(config, dataset=dataset, backbones=backbones), run_local)
 
 
 def conduct(run: LoadedRun, host: RunHost) -> RunSummary:
-    """Carries a prepared run through with this host, and leaves everything in the run folder."""
+    """Runs a prepared run in this host, writes the run folder, and returns its summary.
+
+    Raises:
+        DogoError: a peer could not go on. The summary and the curves are written all the same.
+    """
     config = run.config
     folder = create(config) if config.resume is None else reopen(config.resume, config)
     started_s = time.monotonic()
@@ -88,7 +91,7 @@ def conduct(run: LoadedRun, host: RunHost) -> RunSummary:
 
 @contextmanager
 def _reporting(run: LoadedRun, folder: RunFolder, totals: RunTotals) -> Iterator[Sink]:
-    """Yields the sink that every record of the run goes to."""
+    """Yields the sink for every record of the run; it has seen a resumed run's old records."""
     metrics = MetricsLog(folder.metrics)
     title = f"run={folder.run_id}  {run.config.host.value}  {run.data.shared.name}"
     view = LiveView(

@@ -1,8 +1,9 @@
-"""Saves and loads one peer: weights, optimizer, progress. Written atomically, loaded as weights only.
+"""Saves and loads one peer: weights, optimizer, progress.
 
-A checkpoint after step s has everything that step s + 1 depends on, since random streams are named
-by the step and sample order by the epoch; a run that goes on from it gives the numbers of one that
-never stopped.
+Files are written atomically and read without running code from them (`weights_only`). A checkpoint
+after step s has everything that step s + 1 depends on, since random streams are named by the step
+and the sample order by the epoch. A run that goes on from it gets the numbers of a run that never
+stopped.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ class Progress:
 
     Attributes:
         step: the next step to do.
-        steps_trained: updates made; fewer than `step` if the peer was away for a while.
-        knn_top1_untrained, knn_top1: latest values, NaN before the first evaluation.
-        round_steps, ssl_loss_sum, mutual_kl_sum: over the steps of the current or last round.
-        round_exchanges: how many of these steps exchanged.
+        steps_trained: number of updates; fewer than `step` if the peer was away for a while.
+        knn_top1_untrained, knn_top1: accuracies of the untrained encoder and of the latest
+            evaluation, 0 to 1; NaN before it.
+        round: the round of the last step, from 1; 0 before the first.
+        round_steps: number of steps done in that round.
+        ssl_loss_sum, mutual_kl_sum: sums over these steps.
+        round_exchanges: number of these steps that exchanged.
     """
 
     step: int = 0
@@ -58,10 +62,10 @@ class CheckpointStore:
         """Opens the folder, which need not be there yet.
 
         Args:
-            folder: of this peer alone.
-            keep: how many checkpoints stay at least.
-            lag_steps: by how many steps another peer of the run may be behind this one. It has only
-                the checkpoints up to there, so the newest of these stays, and all later ones.
+            folder: used by this peer only.
+            keep: how many checkpoints are kept at least.
+            lag_steps: how many steps another peer of the run may be behind this one. That peer has
+                no later checkpoint, so the newest one that is that old is kept, and all later ones.
         """
         self._folder = folder
         self._keep = keep
@@ -77,7 +81,7 @@ class CheckpointStore:
     def save(
         self, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
     ) -> Path:
-        """Writes a checkpoint and removes those that nobody will need to go on from."""
+        """Writes a checkpoint, removes those that no run will go on from, and returns its path."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(progress.step)
         with atomic_path(path) as temporary:
@@ -101,7 +105,7 @@ class CheckpointStore:
         optimizer: torch.optim.Optimizer,
         device: torch.device,
     ) -> Progress:
-        """Puts the checkpoint of `step` into `objective` and `optimizer`, and returns the progress.
+        """Loads the checkpoint of `step` into `objective` and `optimizer`; returns the progress.
 
         Raises:
             CheckpointError: there is none, it can't be read, or it is of another model.
@@ -109,7 +113,7 @@ class CheckpointStore:
         return self._load(step, objective, optimizer, device)
 
     def load_weights(self, objective: nn.Module, device: torch.device) -> int | None:
-        """Puts the newest checkpoint's weights into `objective`, and leaves all else alone.
+        """Loads the weights of the newest checkpoint into `objective`.
 
         Returns:
             The checkpoint's step, or None if there is no checkpoint.
@@ -173,7 +177,7 @@ class CheckpointStore:
         return None
 
     def is_readable(self, step: int) -> bool:
-        """Whether the checkpoint of `step` can be read whole; says in the log what is wrong if not."""
+        """Whether the whole checkpoint of `step` can be read; logs what is wrong if not."""
         try:
             torch.load(self._path(step), map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load fails in many ways on a broken file
@@ -182,7 +186,7 @@ class CheckpointStore:
         return True
 
     def remove_after(self, step: int) -> None:
-        """Removes checkpoints of later steps: the run goes on from `step` and will write them again."""
+        """Removes the checkpoints of later steps; a run from `step` on writes them again."""
         for later in self.steps():
             if later > step:
                 self._path(later).unlink()
@@ -197,7 +201,7 @@ class CheckpointStore:
 
 
 def latest_common_step(stores: Iterable[CheckpointStore]) -> int | None:
-    """Returns the latest step that every peer has a readable checkpoint of; None if there is none."""
+    """Returns the latest step of which every peer has a readable checkpoint, or None."""
     stores = list(stores)
     common = set.intersection(*(set(store.steps()) for store in stores))
     for step in sorted(common, reverse=True):

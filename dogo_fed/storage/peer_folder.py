@@ -1,4 +1,4 @@
-"""What a peer leaves in the run folder: checkpoints, and the encoder that people take away."""
+"""A peer's files in the run folder: its checkpoints, and the encoder that it exports."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dogo_fed.storage.checkpoint import CheckpointStore
 
 
 class PeerFolder:
-    """`<run>/peers/<peer>/`."""
+    """One peer's folder, `<run>/peers/<peer>/`."""
 
     def __init__(
         self, run_dir: Path, peer_id: PeerId, *, keep_checkpoints: int = 2, lag_steps: int = 1
     ) -> None:
-        """Names the folder; see `CheckpointStore` for what its checkpoints' two numbers mean."""
+        """Makes no folder yet; see `CheckpointStore` for the two numbers."""
         self.path = run_dir / "peers" / peer_id
         self.checkpoints = CheckpointStore(
             self.path / "checkpoints", keep=keep_checkpoints, lag_steps=lag_steps
@@ -30,15 +30,15 @@ class PeerFolder:
 
     @property
     def encoder_path(self) -> Path:
-        """Where the exported backbone goes."""
+        """The file of the exported backbone."""
         return self.path / "encoder.safetensors"
 
     def export_encoder(self, backbone: nn.Module, description: dict[str, str]) -> Path:
-        """Writes the backbone's parameters and buffers; they load into the plain backbone.
+        """Writes the backbone's parameters and buffers, and returns the file's path.
 
         Args:
-            backbone: the network without heads; tensors that share memory are written out each.
-            description: goes into the file's metadata, for people.
+            backbone: the network without heads. Tensors that share memory are each written in full.
+            description: written into the file's metadata, for people.
         """
         tensors = {
             name: tensor.detach().to("cpu", copy=True).contiguous()
@@ -51,14 +51,14 @@ class PeerFolder:
         return self.encoder_path
 
     def load_encoder(self, backbone: nn.Module) -> None:
-        """Puts the exported parameters and buffers into the plain backbone.
+        """Loads the exported parameters and buffers into a backbone of the same architecture.
 
         Raises:
             CheckpointError: nothing was exported, or it does not fit this backbone.
         """
         if not self.encoder_path.is_file():
             raise CheckpointError(
-                f"peer {self.path.name!r} has no encoder in {self.path}: it is written when the run "
-                "ends; finish the run first (dogo-fed train resume=<run folder>)"
+                f"peer {self.path.name!r} has no encoder in {self.path}: it is written when the "
+                "run ends; finish the run first (dogo-fed train resume=<run folder>)"
             )
         load_weights(backbone, read_weights(self.encoder_path), f"{self.encoder_path}")

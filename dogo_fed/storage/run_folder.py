@@ -1,4 +1,4 @@
-"""The run folder: made for a new run, found and trimmed for one that goes on."""
+"""The run folder: made for a new run, found again for a run that goes on."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class RunFolder:
     """One run on disk.
 
     Attributes:
-        path: absolute.
+        path: the folder, absolute.
         run_id: the folder's name.
-        checkpoint_step: the step whose checkpoints the run goes on from; None starts at the beginning.
-        is_resumed: whether something was there already.
+        checkpoint_step: the step whose checkpoints the run goes on from; None is the beginning.
+        is_resumed: whether the run was started before.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """Every record, a JSON object a line."""
+        """The file of all records, one JSON object on each line."""
         return self.path / "metrics.jsonl"
 
 
@@ -56,7 +56,7 @@ def create(config: RunConfig) -> RunFolder:
 
 
 def make_empty(config: RunConfig) -> Path:
-    """Returns the folder of a new run, absolute: made if it was not there, and empty.
+    """Returns the absolute path of a new run's folder, which is empty; makes it if needed.
 
     Raises:
         ConfigError: the folder exists and is not empty, or can't be made.
@@ -74,10 +74,10 @@ def make_empty(config: RunConfig) -> Path:
 
 
 def reopen(folder: str, config: RunConfig) -> RunFolder:
-    """Finds the latest step that all peers have saved. Nothing is removed.
+    """Returns the folder of an earlier run, with the latest step that all peers have saved.
 
-    What was saved after that step belongs to the peers, and each removes it when it has loaded its own
-    checkpoint (`engine.open`): a start that fails before that loses nothing.
+    Nothing is removed here. Each peer removes its later checkpoints after it has loaded that of the
+    common step (`engine.open`), so a start that fails earlier loses nothing.
 
     Raises:
         CheckpointError: some peers have checkpoints, but no step in common.

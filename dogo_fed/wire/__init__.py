@@ -1,1 +1,1 @@
-"""The one .proto, its generated code, and the only code that encodes, decodes and checks messages."""
+"""The one .proto, its generated code, and the code that encodes, decodes and checks messages."""

@@ -1,6 +1,7 @@
-"""Tickets, reports and refusals as messages, and back. Distributions are `format.WireFormat`'s.
+"""Turns tickets, reports and refusals into messages, and back.
 
-Nothing is unpickled, evaluated or imported: a message is numbers, short strings and matrices.
+Distributions are encoded by `format.WireFormat`. Nothing is unpickled, evaluated or imported: a
+message holds numbers, short strings and matrices.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _REPORT_MESSAGES: dict[type, Any] = {
 Report = TypeVar("Report", StepReport, RoundReport, PeerResult)
 
 REFUSALS: tuple[type[DogoError], ...] = tuple(_CODES)
-"""The errors that travel as a refusal, with their sentence."""
+"""The errors that are sent as a refusal, with their message."""
 
 
 def encode_reports(
@@ -62,7 +63,7 @@ def encode_reports(
 
 
 def encode_ticket(ticket: Ticket) -> pb.Ticket:
-    """Returns the message."""
+    """Returns the message for a ticket."""
     return pb.Ticket(
         run_id=ticket.run_id,
         round=ticket.round,
@@ -72,7 +73,7 @@ def encode_ticket(ticket: Ticket) -> pb.Ticket:
 
 
 def decode_ticket(message: pb.Ticket) -> Ticket:
-    """Returns the ticket."""
+    """Returns the ticket in a message; its values are not checked."""
     return Ticket(
         run_id=message.run_id,
         round=message.round,
@@ -87,19 +88,23 @@ def encode_refusal(error: DogoError) -> pb.Refusal:
 
 
 def raise_refusal(reply: pb.JoinReply | pb.ExchangeReply | pb.ReportReply | pb.LeaveReply) -> None:
-    """Raises the coordinator's refusal if the reply carries one."""
+    """Raises the coordinator's refusal if the reply carries one.
+
+    Raises:
+        Refused, SchemaMismatch, StaleTicket, MalformedDistribution: as the coordinator raised it.
+    """
     if reply.HasField("refusal"):
         raise _ERRORS.get(reply.refusal.code, Refused)(reply.refusal.message)
 
 
 def encode_report(report: StepReport | RoundReport | PeerResult) -> Any:
-    """Returns the message of the same name and fields; the sender is named once, in the request."""
+    """Returns the message for a report, without the peer: the request names the sender once."""
     message_type = _REPORT_MESSAGES[type(report)]
     return message_type(**{name: getattr(report, name) for name in _field_names(type(report))})
 
 
 def decode_report(kind: type[Report], message: Any, peer: PeerId) -> Report:
-    """Returns the report of `peer`; a time that is no time becomes 0."""
+    """Returns the report of `peer`; a duration that is negative or not finite becomes 0."""
     values = {name: getattr(message, name) for name in _field_names(kind)}
     for name in values:
         if name.endswith("_s"):
@@ -112,5 +117,5 @@ def _field_names(kind: type[StepReport] | type[RoundReport] | type[PeerResult]) 
 
 
 def non_negative(value: float) -> float:
-    """Returns a time in seconds; 0 for what is none."""
+    """Returns a duration in seconds, or 0 if it is negative or not finite."""
     return value if math.isfinite(value) and value > 0 else 0.0

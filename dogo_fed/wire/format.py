@@ -1,7 +1,7 @@
-"""What the distributions of one run look like in messages: one value, made once, that owns sizes and bytes.
+"""The form of a run's distributions in messages: one value that knows their sizes and their bytes.
 
-Both sides of a run make the same `WireFormat` from the settings that they have agreed on. Everything that
-sends, receives, limits or counts distributions takes it whole.
+Both sides of a run make the same `WireFormat` from the settings that they have agreed on. All code
+that sends, receives, limits or counts distributions uses it.
 """
 
 # N = images in the step's batch
@@ -31,7 +31,7 @@ class WireFormat:
     Attributes:
         batch_size: N; a distribution is N x N.
         is_symmetric: whether each distribution has a reverse (exchange.symmetric).
-        encoding: how numbers become bytes (exchange.encoding).
+        encoding: how the numbers become bytes (exchange.encoding).
     """
 
     batch_size: int
@@ -45,21 +45,21 @@ class WireFormat:
 
     @property
     def payload_bytes(self) -> int:
-        """The bytes of all matrices of one exchange, in each direction."""
+        """Size of the matrices that one exchange sends, and as much that it receives, in bytes."""
         num_matrices = 2 if self.is_symmetric else 1
         return num_matrices * self._matrix.num_bytes(self.batch_size)
 
     @property
     def limit_bytes(self) -> int:
-        """The largest message of an exchange: its matrices and its envelope."""
+        """Size of the largest message of an exchange, matrices and the rest, in bytes."""
         return self.payload_bytes + _ENVELOPE_BYTES
 
     def check(self, distribution: SimilarityDistribution) -> None:
-        """Checks that this is a distribution of the run.
+        """Checks that this distribution has the run's form and is a similarity distribution.
 
         Raises:
-            MalformedDistribution: its size or its number of view directions is another one, or it is no
-                similarity distribution.
+            MalformedDistribution: its size or its number of view directions is not the run's, or it
+                is not a similarity distribution.
         """
         has_reverse = distribution.reverse is not None
         if has_reverse != self.is_symmetric:
@@ -70,13 +70,13 @@ class WireFormat:
         wanted = (self.batch_size, self.batch_size)
         if distribution.p_NN.shape != wanted:
             raise MalformedDistribution(
-                f"the distribution is a matrix of shape {distribution.p_NN.shape}; the batch size is "
-                f"{self.batch_size}"
+                f"the distribution is a matrix of shape {distribution.p_NN.shape}; the batch size "
+                f"is {self.batch_size}"
             )
         check_distribution(distribution, self._matrix.row_sum_tolerance)
 
     def as_carried(self, distribution: SimilarityDistribution) -> SimilarityDistribution:
-        """Returns the distribution as a message would deliver it; the very same where that is exact."""
+        """Returns the distribution encoded and decoded; the same object if that is exact."""
         if self._matrix.is_exact:
             return distribution
         reverse = distribution.reverse
@@ -95,7 +95,7 @@ class WireFormat:
         return dataclasses.replace(signal, mean_NN=carried.p_NN, reverse=carried.reverse)
 
     def encode(self, distribution: SimilarityDistribution) -> pb.Distribution:
-        """Returns the message of one direction."""
+        """Returns the message for one view direction; the reverse is left out."""
         return pb.Distribution(
             dtype=self._matrix.code,
             size=len(distribution.p_NN),
@@ -104,10 +104,11 @@ class WireFormat:
         )
 
     def decode(self, message: pb.Distribution) -> SimilarityDistribution:
-        """Returns one direction, checked; its matrix is read-only.
+        """Returns the distribution of one view direction, checked. Its matrix may be read-only.
 
         Raises:
-            MalformedDistribution: wrong type, size or number of bytes, or not row-stochastic.
+            MalformedDistribution: its type, size or number of bytes is wrong, or it is not
+                row-stochastic.
         """
         if message.dtype != self._matrix.code:
             raise MalformedDistribution(
@@ -116,7 +117,8 @@ class WireFormat:
             )
         if message.size != self.batch_size:
             raise MalformedDistribution(
-                f"the distribution is over {message.size} images; the batch size is {self.batch_size}"
+                f"the distribution is over {message.size} images; the batch size is "
+                f"{self.batch_size}"
             )
         expected = self._matrix.num_bytes(self.batch_size)
         if len(message.rows) != expected:
@@ -132,7 +134,7 @@ class WireFormat:
     def encode_published(
         self, sender: pb.Sender, ticket: Ticket, distribution: SimilarityDistribution
     ) -> pb.ExchangeRequest:
-        """Returns the request by which a peer publishes."""
+        """Returns the request with which a peer publishes its distribution."""
         return pb.ExchangeRequest(
             sender=sender,
             ticket=encode_ticket(ticket),
@@ -141,10 +143,10 @@ class WireFormat:
         )
 
     def decode_published(self, request: pb.ExchangeRequest) -> SimilarityDistribution:
-        """Returns what a peer has published, checked.
+        """Returns the distribution that a peer has published, checked.
 
         Raises:
-            MalformedDistribution: see `decode`, or there are not as many view directions as agreed.
+            MalformedDistribution: see `decode`, or the number of view directions is not the run's.
         """
         given = self.decode(request.distribution)
         has_reverse = request.HasField("reverse")
@@ -158,7 +160,7 @@ class WireFormat:
         return dataclasses.replace(given, reverse=self._decode_reverse(request.reverse))
 
     def encode_signal(self, signal: TeacherSignal) -> pb.ExchangeReply:
-        """Returns the reply by which a peer is taught."""
+        """Returns the reply that brings a peer its teachers' mean."""
         mean = None
         if signal.mean_NN is not None:
             mean = self.encode(SimilarityDistribution(signal.mean_NN, signal.negative_entropy))
@@ -172,11 +174,11 @@ class WireFormat:
         )
 
     def decode_signal(self, message: pb.ExchangeReply) -> TeacherSignal:
-        """Returns the signal, its matrices checked.
+        """Returns the signal in a reply, its matrices checked.
 
         Raises:
-            MalformedDistribution: a mean is no distribution, or it comes without teachers or they
-                without it, or there are not as many view directions as agreed.
+            MalformedDistribution: a mean is not a distribution; there are teachers but no mean, or
+                a mean but no teachers; or the number of view directions is not the run's.
         """
         teachers = tuple(PeerId(name) for name in message.teachers)
         if message.HasField("mean") != bool(teachers):

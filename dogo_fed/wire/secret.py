@@ -1,4 +1,7 @@
-"""The secret that every call carries, and its check: of a run at the coordinator, of a site at its peer."""
+"""The secret that every call carries, and its check.
+
+The coordinator checks the run's secret; a site's peer process checks the site's token.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import secrets
 from collections.abc import Iterable
 
 METADATA_KEY = "dogo-run-secret"
+"""The metadata under which a call to the coordinator carries the run's secret."""
 
 
 def is_carried(secret: str, key: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
@@ -21,5 +25,5 @@ def new_secret() -> str:
 
 
 def is_same_secret(mine: str, theirs: str) -> bool:
-    """Whether the two are equal, in a time that does not tell where they differ."""
+    """Whether the two are equal; how long it takes does not tell where they differ."""
     return hmac.compare_digest(mine.encode(), theirs.encode())

@@ -1,4 +1,4 @@
-"""What makes a matrix a similarity distribution. Applied to everything that was received, before use."""
+"""Checks that a matrix is a similarity distribution; applied to everything received, before use."""
 
 # N = images in the step's batch
 
@@ -20,12 +20,12 @@ def check_distribution(distribution: SimilarityDistribution, row_sum_tolerance: 
 
     Args:
         distribution: as it was received.
-        row_sum_tolerance: how far the sum of a row may be from 1, which depends on the encoding.
+        row_sum_tolerance: how far the sum of a row may be from 1; it depends on the encoding.
 
     Raises:
-        MalformedDistribution: it is not a square float32 matrix, has entries that are not finite or
-            negative, rows that do not sum to 1 within the tolerance, or its negative entropy is
-            outside [-log N, 0]. The message names the rule, and the first row that breaks it.
+        MalformedDistribution: the matrix is not square, not float32 or empty; an entry is negative
+            or not finite; a row does not sum to 1 within the tolerance; the negative entropy is
+            outside -log N..0; the reverse has another size. The message names the rule and the row.
     """
     _check_one(distribution, row_sum_tolerance)
     reverse = distribution.reverse
@@ -45,7 +45,8 @@ def _check_one(distribution: SimilarityDistribution, row_sum_tolerance: float) -
     p_NN = distribution.p_NN
     if p_NN.dtype != np.float32 or p_NN.ndim != 2 or p_NN.shape[0] != p_NN.shape[1]:
         raise MalformedDistribution(
-            f"a distribution must be a square float32 matrix, not {p_NN.dtype} of shape {p_NN.shape}"
+            "a distribution must be a square float32 matrix, not "
+            f"{p_NN.dtype} of shape {p_NN.shape}"
         )
     size = len(p_NN)
     if size == 0:
@@ -53,10 +54,10 @@ def _check_one(distribution: SimilarityDistribution, row_sum_tolerance: float) -
     with np.errstate(invalid="ignore", over="ignore"):
         row_sums_N = p_NN.sum(axis=1)  # pairwise in float32: fast, and exact enough
         smallest = p_NN.min()
-    # Not finite or NaN anywhere shows in a sum or in the minimum, so two passes are enough.
+    # A NaN or an infinity shows in a sum or in the minimum, so two passes are enough.
     if not smallest >= 0 or not np.isfinite(row_sums_N).all():
         is_bad_N = ~(np.isfinite(p_NN) & (p_NN >= 0)).all(axis=1)
-        if is_bad_N.any():  # else a sum is beyond float32, and is refused as such below
+        if is_bad_N.any():  # else a sum has overflowed, and is refused below
             raise MalformedDistribution(
                 f"row {int(is_bad_N.argmax())} has entries that are negative or not finite"
             )
@@ -70,6 +71,6 @@ def _check_one(distribution: SimilarityDistribution, row_sum_tolerance: float) -
     lowest = -math.log(size) - ENTROPY_TOLERANCE
     if not lowest <= distribution.negative_entropy <= ENTROPY_TOLERANCE:
         raise MalformedDistribution(
-            f"the negative entropy is {distribution.negative_entropy:.6g}; for {size} images it must be "
-            f"between {-math.log(size):.6g} and 0 nats"
+            f"the negative entropy is {distribution.negative_entropy:.6g}; for {size} images it "
+            f"must be between {-math.log(size):.6g} and 0 nats"
         )

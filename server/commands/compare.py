@@ -1,4 +1,4 @@
-"""`dogo-fed compare`: its command line, what it would do, what it does, and the exit status."""
+"""`dogo-fed compare`: its command line, its dry run, the comparison, and the exit status."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ Did it help? Runs every method with every seed, and prints the paired difference
   peers=, data=   configurations, or lists of them
   variants=    DoGo with other settings of the teaching: {{name: [settings]}}
   protocols=   evaluations after training
-  out=         folder, runs/compare/<experiment> unless told; the same command goes on with what is there
-  jobs=        cells at a time: one a core, or one a GPU, unless told
+  out=         folder, by default runs/compare/<experiment>; the same command goes on with it
+  jobs=        cells at a time; by default one a core, or one a GPU
   runner=      processes, or ray: cells as tasks of a cluster (ray.address=auto)
-  silence_s=   a cell that writes nothing for so long is ended
+  silence_s=   a cell that writes nothing for this many seconds is ended
 
 everything else is a setting of every run, as for `dogo-fed train`.
-Ctrl-C ends the cells that run well, a second one at once.
+Ctrl-C lets the running cells save themselves and end; a second one ends them at once.
 exit status: 0 all cells finished, 1 some did not, 2 could not be started, 130 stopped
 """
 
@@ -65,14 +65,14 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Returns 0, 1 if a cell did not finish, 2 if nothing could be started, 130 if the user stopped it."""
+    """Runs the comparison; returns the exit status that the help text describes."""
     is_dry = "--dry-run" in arguments
     try:
         flags = [one for one in arguments if one.startswith("-") and one != "--dry-run"]
         if flags:
             raise ConfigError(
-                f"`dogo-fed compare` has no option {flags[0]}; it takes settings (key=value), --dry-run "
-                "and --help"
+                f"`dogo-fed compare` has no option {flags[0]}; it takes settings (key=value), "
+                "--dry-run and --help"
             )
         request = request_comparison([one for one in arguments if one != "--dry-run"])
         standings = {
@@ -92,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def describe(request: ComparisonRequest, standings: dict[str, Standing]) -> str:
-    """Returns what would be run, a line a cell, and how long that may take."""
+    """Returns the text of a dry run: a line for each cell, and how long it may take."""
     lines = [f"out={request.out}", ""]
     for cell in request.cells:
         after = f"  after {', '.join(cell.needs)}" if cell.needs else ""
@@ -107,7 +107,7 @@ def describe(request: ComparisonRequest, standings: dict[str, Standing]) -> str:
 
 
 def _estimate(request: ComparisonRequest, left: Sequence[Cell], jobs: int) -> str:
-    """Returns a sentence about time, from cells that are finished or from the preset's measurement."""
+    """Returns a sentence about the time, by finished cells or by the preset's own measurement."""
     if not left:
         return "nothing is left to run"
     rounds = -(-len(left) // jobs)
@@ -128,8 +128,8 @@ def _estimate(request: ComparisonRequest, left: Sequence[Cell], jobs: int) -> st
     if cell_s is None:
         return "how long a cell takes was not measured for this preset; the first one will tell"
     return (
-        f"about {human_seconds(rounds * cell_s)}, at {human_seconds(cell_s)} a cell as measured with the "
-        f"preset's own settings on {expected.measured_on}"
+        f"about {human_seconds(rounds * cell_s)}, at {human_seconds(cell_s)} a cell as measured "
+        f"with the preset's own settings on {expected.measured_on}"
     )
 
 
@@ -138,10 +138,10 @@ def _jobs(request: ComparisonRequest) -> int:
 
 
 def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing]) -> None:
-    """Checks a cell of each pair of peers and data set as a run would, before anything is started.
+    """Checks one new cell for each method, peers and data set, as a run would at its start.
 
     Raises:
-        ConfigError, DataError: it can't be run.
+        ConfigError, DataError: the cell can't be run.
     """
     checked = set()
     for cell in request.cells:
@@ -182,7 +182,7 @@ def _report(request: ComparisonRequest, reports: Sequence[CellReport]) -> None:
 
 @contextmanager
 def _runner(request: ComparisonRequest) -> Iterator[tuple[CellRunner, int]]:
-    """Yields what starts cells, and how many at a time; ends what is left of them."""
+    """Yields the runner and the number of cells at a time; ends left-over processes."""
     if request.runner is Runner.RAY:
         # Ray is imported only where it is used: that takes a second.
         from server.comparison.ray_cells import RayCells

@@ -1,4 +1,4 @@
-"""`dogo-fed data`: loads the data set of a configuration, says what it is, and draws samples of it."""
+"""`dogo-fed data`: loads the data set of a configuration, describes it, and draws samples of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _SAMPLES_PER_ROW = 16
 
 
 def main() -> None:
-    """Prints sizes and the fingerprint that all sites must share, and writes <name>-samples.png."""
+    """Prints the sizes and the fingerprint of the data set, and writes <name>-samples.png.
+
+    All sites of a run must have the same fingerprint.
+    """
     try:
         check_overrides(sys.argv[1:])
     except ConfigError as error:
@@ -51,7 +54,7 @@ def _main(composed: DictConfig) -> None:
 
 
 def describe_classes(dataset: DataSet) -> str:
-    """Returns how many training images the classes have, and how many images have no class."""
+    """Returns a phrase with the number of training images for each class, and without a class."""
     labels_N = dataset.train.labels
     counts = labels_N[labels_N >= 0].bincount(minlength=dataset.num_classes)
     fewest, most = int(counts.min()), int(counts.max())
@@ -61,7 +64,7 @@ def describe_classes(dataset: DataSet) -> str:
 
 
 def draw_samples(dataset: DataSet, path: Path) -> None:
-    """Writes a sheet with training images, evenly spaced, since many sets are sorted by class."""
+    """Writes a sheet of training images, evenly spaced, because many sets are sorted by class."""
     number = min(_NUM_SAMPLES, len(dataset.train))
     ids = torch.arange(number) * len(dataset.train) // number
     sheet = make_grid(dataset.train.images(ids).float() / 255, nrow=_SAMPLES_PER_ROW, padding=2)

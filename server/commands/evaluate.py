@@ -38,7 +38,7 @@ from server.terminal_log import log_to_terminal
 
 
 def main() -> None:
-    """Evaluates what the command line says; the status is 0, or 2 if it can't be done."""
+    """Evaluates what the command line says, and exits with the status of `run`."""
     try:
         arguments = as_lists(sys.argv[1:])
         check_evaluation(arguments)
@@ -56,7 +56,7 @@ def _main(composed: DictConfig) -> None:
 
 
 def run(composed: DictConfig) -> int:
-    """Returns 0, 1 if an evaluation failed, 2 if it could not be started, 130 if the user stopped it."""
+    """Returns 0, 1 if an evaluation failed, 2 if it could not be started, 130 after Ctrl-C."""
     log_to_terminal()
     try:
         evaluate(request_from_omegaconf(composed))
@@ -70,7 +70,7 @@ def run(composed: DictConfig) -> int:
 
 
 def evaluate(request: EvaluationRequest) -> None:
-    """Evaluates, writes and prints every protocol of the request, one after the other.
+    """Runs every protocol of the request, one after the other; writes and prints the scores.
 
     Raises:
         DogoError: see `dogo_fed.run.evaluate.evaluate_run`.
@@ -134,7 +134,7 @@ def _out(request: EvaluationRequest) -> Path:
 
 
 def _stem(protocol: str, request: EvaluationRequest, subjects: Sequence[Subject]) -> str:
-    """Returns the name of the files: that of the protocol, and of the data set if it is another."""
+    """Returns the files' name: the protocol's, and the data set's if it is not the run's own."""
     title = protocol_title(protocol)
     if request.run is None or request.data is None:
         return title

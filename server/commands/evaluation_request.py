@@ -1,4 +1,4 @@
-"""From the overrides of `dogo-fed evaluate` to a checked request."""
+"""Reads the overrides of `dogo-fed evaluate` into a checked request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dogo_fed.evaluation.protocols import PROTOCOLS, check_protocol
 from dogo_fed.plain import from_plain
 
 _LISTS = {"protocol": "protocol", "peer": "peer_names"}
-"""What takes several names on the command line, and its key."""
+"""Keys that take several names on the command line, with the key in evaluate.yaml."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class EvaluationRequest:
     """What to evaluate, on what, and how; the keys are those of evaluate.yaml.
 
     Attributes:
-        protocol: options by protocol.
+        protocol: the protocols with their options.
     """
 
     protocol: Mapping[str, Mapping[str, Any]]
@@ -43,7 +43,12 @@ class EvaluationRequest:
     std: list[float] | None = None
 
     def __post_init__(self) -> None:
-        """Checks what belongs together, and every protocol's options."""
+        """Checks the settings and every protocol's options.
+
+        Raises:
+            ConfigError: not exactly one of run and checkpoint is set, a setting of the other one is
+                set, checkpoint lacks a setting, a number is below 1, or an option is wrong.
+        """
         if (self.run is None) == (self.checkpoint is None):
             raise ConfigError(
                 "name what to evaluate: run=<folder of a finished run>, or "
@@ -70,12 +75,12 @@ class EvaluationRequest:
 
 
 def as_lists(arguments: Sequence[str]) -> list[str]:
-    """Returns a command line in which protocol=a,b and peer=a,b are the lists that Hydra wants.
+    """Returns the command line with protocol=a,b and peer=a,b as lists, as Hydra wants them.
 
-    `peer` is a group of the tree (kinds of peers), hence the other key.
+    The key of `peer` changes, because Hydra has a config group of that name.
 
     Raises:
-        ConfigError: there is no such protocol; names close matches.
+        ConfigError: there is no such protocol; the message names close matches.
     """
     changed = []
     for argument in arguments:
@@ -96,8 +101,8 @@ def _check_known(names: Sequence[str]) -> None:
         components.resolve("protocol", name, PROTOCOLS)
         if name not in PROTOCOLS:
             raise ConfigError(
-                f"protocol {name!r}: on the command line, only {', '.join(PROTOCOLS)}; your own by its "
-                "import path from Python, dogo_fed.run.evaluate.evaluate_run"
+                f"protocol {name!r}: on the command line, only {', '.join(PROTOCOLS)}; your own by "
+                "its import path from Python, dogo_fed.run.evaluate.evaluate_run"
             )
 
 
@@ -105,7 +110,7 @@ def check_evaluation(arguments: Sequence[str]) -> None:
     """Checks a command line before Hydra sees it; see `configs.compose.check_overrides`.
 
     Raises:
-        ConfigError: these overrides ask for nothing that can be done.
+        ConfigError: these overrides are not a possible request.
     """
     if not any(argument.startswith("-") for argument in arguments):
         compose_evaluation(arguments)
@@ -121,7 +126,7 @@ def compose_evaluation(overrides: Sequence[str] = ()) -> EvaluationRequest:
 
 
 def request_from_omegaconf(composed: DictConfig) -> EvaluationRequest:
-    """Returns the checked request for what Hydra has composed.
+    """Returns the checked request that Hydra has composed.
 
     Raises:
         ConfigError: see `compose_evaluation`.

@@ -1,4 +1,4 @@
-"""`dogo-fed train`: Hydra's part of it, and the exit status."""
+"""`dogo-fed train`: reads the command line by Hydra, runs, and returns the exit status."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from server.terminal_log import log_to_terminal
 
 
 def main() -> None:
-    """Runs what the command line says; leaves the process with a status that tells how it ended."""
+    """Runs what the command line says, and exits with the status of `run`."""
     try:
         check_overrides(sys.argv[1:])
     except ConfigError as error:

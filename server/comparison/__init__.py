@@ -1,1 +1,1 @@
-"""Runs the cells of a comparison, in processes or as Ray tasks."""
+"""Runs the cells of a comparison, each in a process or in a Ray task."""

@@ -1,4 +1,7 @@
-"""One cell of a comparison, in a process (`python -m server.comparison.cell JOB.json`) or a Ray task."""
+"""One cell of a comparison: trains and evaluates it, in a process or in a Ray task.
+
+The process is `python -m server.comparison.cell JOB.json`.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,14 @@ from server.terminal_log import log_to_terminal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellJob:
-    """What is left to do for a cell.
+    """The work that is left to do for a cell.
 
     Attributes:
         folder: the cell's run folder, absolute.
-        config: the run as plain nested dicts.
+        config: the run's configuration, as plain nested dicts.
         is_trained: whether the run is finished.
-        protocols: evaluations that are still to be done, with their options.
-        learners: the peers that are evaluated.
+        protocols: the evaluations that are still to be done, with their options.
+        learners: the peers to evaluate.
     """
 
     folder: str
@@ -48,7 +51,7 @@ class CellJob:
         """Returns the job.
 
         Raises:
-            ConfigError: the text is no job.
+            ConfigError: the text is not a job.
         """
         try:
             return cls(**json.loads(text))
@@ -57,7 +60,11 @@ class CellJob:
 
 
 def run_cell(text: str) -> tuple[int, str]:
-    """Does what is left; returns an exit status and, if it is not 0, a sentence. Raises no DogoError."""
+    """Does a job, given as JSON.
+
+    Returns:
+        An exit status and, if it is not 0, a sentence. A `DogoError` is caught.
+    """
     try:
         job = CellJob.from_json(text)
         config = from_mapping(job.config)
@@ -77,7 +84,7 @@ def run_cell(text: str) -> tuple[int, str]:
 
 
 def main() -> None:
-    """Runs the job in the file that the command line names."""
+    """Runs the job in the file that the command line names; exits with its status."""
     log_to_terminal()
     status, message = run_cell(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if status:

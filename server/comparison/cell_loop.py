@@ -1,7 +1,8 @@
-"""Runs the cells of a comparison side by side: in order, each after those it needs, none lost by another.
+"""Runs the cells of a comparison side by side, in order, each after the cells that it needs.
 
-Where cells run is a `CellRunner`'s business. Nothing here waits without a deadline: a cell that writes
-nothing for too long is ended, and so is one that does not stop when it is asked to.
+A failed cell does not end the others. A `CellRunner` decides where cells run. Nothing here waits
+without a deadline: a cell that writes nothing for too long is killed, and so is a cell that does
+not stop when it is asked to.
 """
 
 from __future__ import annotations
@@ -28,17 +29,22 @@ _STOP_WITHIN_S = 150.0
 
 @dataclass(frozen=True, slots=True)
 class CellEnding:
-    """How a cell's process ended: its exit status, or -1 if it died, and a sentence."""
+    """How a cell's process ended.
+
+    Attributes:
+        status: its exit status; negative if it died.
+        message: one sentence for people; may be empty.
+    """
 
     status: int
     message: str = ""
 
 
 class CellHandle(Watchable[CellEnding], Protocol):
-    """A cell that runs."""
+    """A cell's process or task."""
 
     def last_word_s(self) -> float:
-        """Returns the time (of `time.time`) at which it was seen to be alive; 0 if that is not known."""
+        """Returns the time, by `time.time`, of its last sign of life; 0 if there is none."""
         ...
 
     def stop(self) -> None:
@@ -50,7 +56,7 @@ class CellRunner(Protocol):
     """Starts cells."""
 
     def start(self, cell: Cell, job: CellJob) -> CellHandle:
-        """Starts one; the caller sees to it that there are not too many."""
+        """Starts a cell; the caller limits how many run at a time."""
         ...
 
 
@@ -63,21 +69,22 @@ class _UnderWay:
     started_s: float
 
     def last_word_s(self) -> float:
-        """Returns when it was seen to be alive, or was started."""
+        """Returns the time of its last sign of life, or of its start."""
         return max(self.handle.last_word_s(), self.started_s)
 
 
 @dataclass(slots=True)
 class CellLoop:
-    """The cells of a comparison, on their way.
+    """Runs the cells of a comparison.
 
     Attributes:
-        cells: each after those that it needs.
-        protocols: evaluations of every cell.
-        jobs: cells at a time.
-        silence_s: longest silence of a cell.
-        tell: is given a line for people whenever something happens.
-        clock, sleep: of the time module, but for tests.
+        cells: all cells, each after those that it needs.
+        protocols: the evaluations of every cell, with their options.
+        runner: starts cells.
+        jobs: number of cells at a time.
+        silence_s: seconds without a sign of life after which a cell is killed.
+        tell: gets a line for people whenever something happens.
+        clock, sleep: those of the time module; tests replace them.
     """
 
     cells: Sequence[Cell]
@@ -93,7 +100,6 @@ class CellLoop:
     _watch: Watch[str, CellEnding] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Watches no cell yet."""
         self._watch = Watch(
             silence_s=self.silence_s,
             silence_setting="silence_s",
@@ -102,7 +108,7 @@ class CellLoop:
         )
 
     def run(self, stop_requested: Callable[[], bool]) -> list[CellReport]:
-        """Runs what is not finished; returns how each cell ended, in the order of the cells."""
+        """Runs the unfinished cells; returns a report for each cell, in the order of the cells."""
         waiting = []
         for cell in self.cells:
             if standing_of(cell, self.protocols) is Standing.FINISHED:
@@ -154,7 +160,7 @@ class CellLoop:
         self.tell(f"{cell.id}: {phrases[standing]}")
 
     def _look(self) -> None:
-        """Looks at every cell that runs once."""
+        """Looks once at every running cell."""
         for cell_id, ending in self._watch.look(lambda key: self._under_way[key].last_word_s()):
             one = self._under_way[cell_id]
             if isinstance(ending, Overdue):

@@ -1,4 +1,4 @@
-"""Cells in processes of this machine: one thread each, or one GPU each."""
+"""Runs cells in processes of this machine, side by side: one a core, or one a GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server.process_tree import ProcessTree
 
 
 class ProcessCellHandle:
-    """A cell's process, and the GPU that it has for itself."""
+    """A cell's process, with the GPU that it was given."""
 
     def __init__(
         self, process: ChildProcess, log: Path, folder: Path, busy: list[str], gpu: str
@@ -31,7 +31,7 @@ class ProcessCellHandle:
         self._gpu = gpu
 
     def ending(self) -> CellEnding | None:
-        """Returns how it ended; its last line says why."""
+        """Returns how it ended, with the last line of its output, or None while it runs."""
         status = self._process.status()
         if status is None:
             return None
@@ -42,15 +42,15 @@ class ProcessCellHandle:
         return CellEnding(status, said if status > 0 else f"{how_it_ended(status)}; {said}")
 
     def last_word_s(self) -> float:
-        """Returns when it last wrote something."""
+        """Returns when one of its files was last written, by `time.time`."""
         return newest_of(self._signs)
 
     def stop(self) -> None:
-        """Asks it to end well."""
+        """Asks it to save itself and end."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills it."""
         self._process.kill()
         self._give_gpu_back()
 
@@ -69,10 +69,10 @@ class ProcessCells:
         """Prepares; nothing is started yet.
 
         Args:
-            processes: starts them, and ends what is left of them.
-            out: folder of the comparison; jobs and logs go there.
-            threads: torch threads of a cell.
-            gpus: those that can be given to cells, as CUDA_VISIBLE_DEVICES names them.
+            processes: starts processes, and ends those that are left over.
+            out: folder of the comparison; it gets the subfolders jobs and logs.
+            threads: torch's threads in a cell.
+            gpus: the GPUs for cells, as CUDA_VISIBLE_DEVICES names them.
         """
         self._processes = processes
         self._out = out
@@ -81,7 +81,7 @@ class ProcessCells:
         self._busy: list[str] = []
 
     def start(self, cell: Cell, job: CellJob) -> ProcessCellHandle:
-        """Starts a cell; its output goes to logs/."""
+        """Starts a cell; its output goes to a file in logs/."""
         name = cell.id.replace("/", "-")
         path, log = self._out / "jobs" / f"{name}.json", self._out / "logs" / f"{name}.log"
         for folder in (path.parent, log.parent):
@@ -98,7 +98,7 @@ class ProcessCells:
         return ProcessCellHandle(ChildProcess(process, log), log, cell.folder, self._busy, gpu)
 
     def _take_gpu(self) -> str:
-        """Returns the GPU that has the fewest cells; empty if there are none to give."""
+        """Returns the GPU with the fewest cells; an empty text if there is no GPU."""
         if not self._gpus:
             return ""
         gpu = min(self._gpus, key=self._busy.count)
@@ -119,7 +119,7 @@ def visible_gpus(config: RunConfig) -> list[str]:
 
 
 def default_jobs(config: RunConfig, gpus: Sequence[str]) -> int:
-    """Returns how many cells run at a time: one a GPU, or as many as the cores have threads for."""
+    """Returns how many cells run at a time: one a GPU, or as many as the cores allow."""
     if gpus:
         return len(gpus)
     cores = (

@@ -1,4 +1,4 @@
-"""Cells as Ray tasks: each wherever the cluster has a core and, where there are any, a GPU for it."""
+"""Runs cells as Ray tasks, on any node with a free core and, if there are GPUs, a free GPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RayCellHandle:
         self._signs = signs_of_life(cell.folder)
 
     def ending(self) -> CellEnding | None:
-        """Returns how it ended."""
+        """Returns how it ended, or None while it runs."""
         ready, _ = ray.wait([self._task], timeout=0)
         if not ready:
             return None
@@ -40,20 +40,20 @@ class RayCellHandle:
         return CellEnding(int(status), str(message))
 
     def last_word_s(self) -> float:
-        """Returns when it last wrote something, on storage that all nodes see."""
+        """Returns when one of its files was last written; all nodes must see the same storage."""
         return newest_of(self._signs)
 
     def stop(self) -> None:
-        """Interrupts it, as Ctrl-C would."""
+        """Interrupts it as Ctrl-C would, so that it saves itself."""
         ray.cancel(self._task, force=False)
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills it."""
         ray.cancel(self._task, force=True)
 
 
 class RayCells:
-    """Starts cells as tasks. A task is never tried again by Ray: its folder tells what is left."""
+    """Starts cells as tasks. Ray never retries a task; the same command goes on with its folder."""
 
     def __init__(self, config: RunConfig) -> None:
         self._cpus = config.ray.cpus_per_peer * config.threads_per_peer
@@ -62,7 +62,7 @@ class RayCells:
 
     @property
     def room(self) -> int:
-        """How many cells the cluster has room for at a time, at least 1."""
+        """The number of cells that the cluster has room for at a time, at least 1."""
         return max(1, sum(self._fitting(node["Resources"]) for node in live_nodes()))
 
     def start(self, cell: Cell, job: CellJob) -> RayCellHandle:
@@ -71,13 +71,13 @@ class RayCells:
             num_cpus=self._cpus,
             num_gpus=self._gpus,
             max_retries=0,
-            max_calls=1,  # a process of its own: thread counts and kernels are the process's
+            max_calls=1,  # a new process: thread counts and deterministic kernels are per process
             runtime_env={"env_vars": self._environment},
         )(run_cell)
         return RayCellHandle(run.options(name=cell.id).remote(job.to_json()), cell)
 
     def _fitting(self, resources: dict[str, float]) -> int:
-        """Returns how many cells a node has room for; a fraction of a GPU never spans two."""
+        """Returns how many cells a node has room for; a fraction of a GPU does not span two."""
         cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
         by_cpu = int(cpus / self._cpus) if self._cpus else _AT_MOST
         if not self._gpus:

@@ -1,4 +1,4 @@
-"""From a preset of the group `experiment` and a command line to a checked comparison and its cells."""
+"""Reads a preset of the group `experiment` and a command line into a checked comparison."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dogo_fed.packages import package_folder
 from dogo_fed.plain import from_plain
 
 OUT = Path("runs") / "compare"
-"""Where comparisons go that are not told where."""
+"""The folder for comparisons without `out=`."""
 
 _DECIDED = {
     "seed": "seeds=[...] names them",
@@ -32,18 +32,18 @@ _DECIDED = {
     "run_dir": "out= is the folder of the comparison",
     "resume": "the same command goes on with what is there",
 }
-"""Settings of a run that are not the user's in a comparison, and why."""
+"""Settings of a run that the user can't choose in a comparison, with the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareConfig:
-    """What a preset and the command line may set; see `Experiment` for the first block.
+    """What a preset and the command line may set; `Experiment` has the settings not listed here.
 
     Attributes:
         out: folder of the comparison; null is runs/compare/<experiment>.
-        jobs: cells at a time; null is one a core, or one a GPU.
-        runner: null is Ray where ray.address is given, else processes.
-        silence_s: a cell that writes nothing for so long is ended.
+        jobs: number of cells at a time; null is one a core, or one a GPU.
+        runner: null is Ray if ray.address is given, else processes.
+        silence_s: a cell that writes nothing for this many seconds is killed.
     """
 
     methods: Sequence[Method]
@@ -60,7 +60,6 @@ class CompareConfig:
     silence_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"jobs must be at least 1, not {self.jobs}")
         if not self.silence_s > 0:
@@ -72,9 +71,9 @@ class ComparisonRequest:
     """A comparison, ready to be run.
 
     Attributes:
-        out: absolute.
-        cells: all of them, each after those that it needs.
-        run: settings of one cell: device, threads and Ray are those of all.
+        out: folder of the comparison, absolute.
+        cells: all cells, each after those that it needs.
+        run: the settings of one cell; device, threads and Ray are the same for all.
     """
 
     experiment: Experiment
@@ -94,8 +93,8 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
     """Returns the comparison that a command line asks for.
 
     Args:
-        arguments: e.g. ["experiment=digits_m_pair", "seeds=[0,1]", "rounds=5", "out=runs/mine"]; what is no
-            setting of the comparison is one of every run in it.
+        arguments: e.g. ["experiment=digits_m_pair", "seeds=[0,1]", "rounds=5", "out=runs/mine"].
+            An argument that is not a setting of the comparison is a setting of all its runs.
 
     Raises:
         ConfigError: an unknown key, a wrong type or an impossible value.
@@ -140,7 +139,7 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
 
 
 def preset_names() -> list[str]:
-    """Returns the presets that there are."""
+    """Returns the names of all presets, sorted."""
     folder = package_folder("configs") / "experiment"
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
@@ -173,10 +172,10 @@ def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
 
 
 def _put(content: dict[str, Any], path: Sequence[str], value: object) -> None:
-    """Sets what lies at this path.
+    """Sets the value at this path.
 
     Raises:
-        ConfigError: something on the way holds no settings.
+        ConfigError: a part of the path is not a mapping.
     """
     for place, part in enumerate(path[:-1]):
         content = content.setdefault(part, {})
@@ -209,7 +208,7 @@ def _preset(choice: list[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _protocols(content: object) -> dict[str, Any]:
-    """Returns protocols with their options; a list, or one name, has the options that are usual."""
+    """Returns protocols with their options; a list or a single name takes the default options."""
     if isinstance(content, Mapping):
         return {str(name): dict(options or {}) for name, options in content.items()}
     names = content if isinstance(content, list) else [] if content is None else [content]
@@ -217,10 +216,10 @@ def _protocols(content: object) -> dict[str, Any]:
 
 
 def _merged(preset: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """Returns the preset's overrides with those of the command line in their place, or behind them.
+    """Returns the preset's overrides; those of the command line replace them or are added.
 
     Raises:
-        ConfigError: one of them is decided by the comparison.
+        ConfigError: the comparison decides one of these settings.
     """
     found: dict[str, str] = {}
     for override in (*preset, *overrides):
@@ -244,9 +243,9 @@ def _compose_runs(
             )
             if config.host not in (Host.LOCAL, Host.PROCESSES):
                 raise ConfigError(
-                    f"host={config.host.value} is not for comparisons: the cells run side by side, each "
-                    "with all its peers in one process (host=local), with the same numbers; runner=ray "
-                    "spreads the cells over a cluster"
+                    f"host={config.host.value} is not for comparisons: the cells run side by "
+                    "side, each with all its peers in one process (host=local), with the same "
+                    "numbers; runner=ray spreads the cells over a cluster"
                 )
             for seed in experiment.seeds:
                 found[peers, data, seed] = dataclasses.replace(config, seed=seed)

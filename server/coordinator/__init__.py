@@ -1,1 +1,1 @@
-"""The coordinator's side of the exchange: its calls, its gRPC service, and who owns both."""
+"""The coordinator's side of the exchange: its calls, its gRPC service, and the owner of both."""

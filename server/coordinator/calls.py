@@ -1,7 +1,7 @@
 """The coordinator's four calls, from message to message: decode, ask the state machine, encode.
 
-Nothing here waits and nothing decides. Over gRPC the service holds back an answer until its step has
-closed; where a framework carries the messages, whoever delivers them asks again.
+Nothing here waits or decides. Over gRPC the service holds an answer back until its step has closed.
+If a framework carries the messages, the code that delivers them asks again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class CoordinatorCalls:
-    """The four calls. All of them from one thread."""
+    """The four calls. They are not thread-safe: one thread makes all of them."""
 
     def __init__(
         self,
@@ -33,15 +33,15 @@ class CoordinatorCalls:
         clock: Callable[[], float],
         reported: Reported | None = None,
     ) -> None:
-        """Answers for a coordinator.
+        """Makes the calls of one coordinator.
 
         Args:
             coordinator: the state machine.
-            run_id: of the run.
-            wire: what distributions look like.
-            sink: gets the reports.
+            run_id: the run's name; a peer that joins must name the same.
+            wire: the form of the run's distributions.
+            sink: gets the peers' reports.
             clock: the time in seconds.
-            reported: which reports have been taken before; None is none.
+            reported: the reports that arrived earlier; None if there are none.
         """
         self.coordinator = coordinator
         self.wire = wire
@@ -52,11 +52,11 @@ class CoordinatorCalls:
 
     @property
     def next_open_step(self) -> int:
-        """The first step that has not closed."""
+        """The first exchanging step that has not closed."""
         return self.coordinator.next_open_step
 
     def join(self, request: pb.JoinRequest) -> pb.JoinReply:
-        """Lets a peer in, or says what differs."""
+        """Lets a peer join, or refuses it and says what differs."""
         try:
             if request.run_id != self._run_id:
                 raise SchemaMismatch(
@@ -91,12 +91,12 @@ class CoordinatorCalls:
         return None
 
     def answer(self, sender: pb.Sender, step: int) -> pb.ExchangeReply | None:
-        """Returns what the sender of an offer learns from, or None while the step is open."""
+        """Returns the reply to an offer of the sender, or None while its step is open."""
         signal = self.coordinator.answer(PeerId(sender.peer), step)
         return None if signal is None else self.wire.encode_signal(signal)
 
     def report(self, request: pb.ReportRequest) -> pb.ReportReply:
-        """Takes reports; a repeated one is counted once."""
+        """Takes reports; a repeated report counts once."""
         peer = PeerId(request.sender.peer)
         try:
             self.coordinator.check_sender(peer, request.sender.incarnation)
@@ -114,7 +114,7 @@ class CoordinatorCalls:
         return pb.ReportReply(stop=self.coordinator.stop_requested)
 
     def leave(self, request: pb.LeaveRequest) -> pb.LeaveReply:
-        """Lets a peer go."""
+        """Takes note that a peer leaves."""
         try:
             self.coordinator.leave(
                 PeerId(request.sender.peer), request.sender.incarnation, self._clock()

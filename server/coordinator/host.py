@@ -1,8 +1,8 @@
-"""The coordinator of one run, from its start to its end: state machine, secret, address and service.
+"""The coordinator of one run, from its start to its end: state machine, secret, address, service.
 
-A supervisor, or whoever else starts peers, is a client of it. It can be started by itself, and what it knows
-can be written to a file and read back: a coordinator that takes the place of an earlier one answers at the
-same address, with the same secret, and gives the same answers.
+A supervisor, or other code that starts peers, is a client of it. It can be started by itself, and
+its state can be written to a file and read back. A coordinator made from that file has the same
+address and the same secret, and gives the same answers.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ T = TypeVar("T")
 
 
 class Endpoint(Protocol):
-    """Makes the coordinator reachable for peers."""
+    """Makes a coordinator reachable for peers."""
 
     def start(self) -> str:
-        """Returns the address for peers, host:port; empty where messages of a framework reach it.
+        """Starts, and returns the address for peers, host:port.
+
+        The address is empty if peers reach the coordinator by a framework's messages.
 
         Raises:
             ConfigError: it can't listen there.
@@ -50,7 +52,7 @@ class Endpoint(Protocol):
         ...
 
     def stop(self) -> None:
-        """Is not reachable any more; a second call does nothing."""
+        """Stops; peers can't reach the coordinator any more. A second call does nothing."""
         ...
 
 
@@ -58,7 +60,7 @@ Serve: TypeAlias = Callable[[CoordinatorCalls, ServiceSettings], Endpoint]
 
 
 class CoordinatorHost:
-    """Owns a coordinator. A context: inside it, the coordinator can be reached."""
+    """Owns a coordinator. It is a context manager; inside it, peers can reach the coordinator."""
 
     def __init__(
         self,
@@ -72,12 +74,12 @@ class CoordinatorHost:
         """Prepares a coordinator that cannot be reached yet.
 
         Args:
-            settings: of the run.
-            wire: what distributions look like.
+            settings: the coordinator's settings for this run.
+            wire: the form of the run's distributions.
             service: where to listen, and the secret.
-            sink: gets what peers report and what the coordinator notes.
-            serve: what makes it reachable.
-            state: what an earlier coordinator of this run knew.
+            sink: gets the peers' reports and the coordinator's events.
+            serve: makes it reachable.
+            state: the state of an earlier coordinator of this run.
 
         Raises:
             CheckpointError: the state is of another run.
@@ -115,10 +117,10 @@ class CoordinatorHost:
 
         Args:
             run: its settings and data.
-            folder: where it is.
-            sink: gets the reports.
-            listen_address: says where to listen; asked only if the settings don't say.
-            serve: what makes it reachable.
+            folder: the run folder.
+            sink: gets the peers' reports and the coordinator's events.
+            listen_address: returns the interface to listen on; called if the settings name none.
+            serve: makes it reachable.
 
         Raises:
             ConfigError: the coordinator's certificate can't be read.
@@ -149,22 +151,22 @@ class CoordinatorHost:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Ends the service; what the coordinator knows stays."""
+        """Ends the service; the coordinator keeps its state."""
         self._endpoint.stop()
 
     @property
     def address(self) -> str:
-        """Where peers reach it, host:port; empty where messages of a framework do."""
+        """The address for peers, host:port; empty if they reach it by a framework's messages."""
         return self._address
 
     @property
     def secret(self) -> str:
-        """What every call must carry."""
+        """The secret that every call must carry."""
         return self._service.secret
 
     @property
     def last_report_s(self) -> float:
-        """When something was last reported, by `time.monotonic`."""
+        """When a peer or the coordinator last reported something, by `time.monotonic`."""
         return self._activity.at_s
 
     def has_joined(self, peer: PeerId) -> bool:
@@ -172,7 +174,7 @@ class CoordinatorHost:
         return self.ask(lambda coordinator: coordinator.has_joined(peer))
 
     def lose(self, peer: PeerId, reason: str) -> None:
-        """Marks a peer as lost: nobody waits for it any more."""
+        """Marks a peer as lost, so that no step waits for it."""
         self.ask(lambda coordinator: coordinator.lose(peer, reason, time.monotonic()))
 
     def request_stop(self, reason: str) -> None:
@@ -180,7 +182,7 @@ class CoordinatorHost:
         self.ask(lambda coordinator: coordinator.stop(reason, time.monotonic()))
 
     def note(self, kind: str, message: str, peer: PeerId | None) -> None:
-        """Reports something as an event of the run's present step."""
+        """Emits an event at the run's present step."""
         self.ask(lambda coordinator: coordinator.note(kind, message, peer, time.monotonic()))
 
     def ask(self, action: Callable[[Coordinator], T]) -> T:
@@ -188,7 +190,7 @@ class CoordinatorHost:
         return self._endpoint.call(lambda calls: action(calls.coordinator))
 
     def write(self, path: Path) -> None:
-        """Writes what the coordinator knows now, for its owner's eyes only: the secret is in it."""
+        """Writes the coordinator's present state; only the file's owner may read it."""
 
         def look(calls: CoordinatorCalls) -> HostState:
             return HostState(
@@ -211,15 +213,15 @@ class CoordinatorHost:
         answer_within_s: float,
         tls: ServerCertificate | None = None,
     ) -> CoordinatorHost:
-        """Returns a coordinator that goes on where the one that wrote the file was.
+        """Returns a coordinator that goes on from the state in a file.
 
         Args:
-            path: of the file.
-            settings: of the run.
-            wire: what distributions look like.
-            sink: gets the reports.
-            answer_within_s: longest time that an exchange is held back.
-            tls: see `ServiceSettings`; address, port and secret are in the file.
+            path: a file of `write`.
+            settings: the coordinator's settings for this run.
+            wire: the form of the run's distributions.
+            sink: gets the peers' reports and the coordinator's events.
+            answer_within_s: longest time that an answer is held back.
+            tls: the certificate; address, port and secret are in the file.
 
         Raises:
             CheckpointError: the file can't be used, or is of another run.
@@ -237,7 +239,7 @@ class CoordinatorHost:
 
 
 class _ActivitySink(Sink):
-    """Remembers when something was last reported."""
+    """Remembers the time of the last record."""
 
     def __init__(self) -> None:
         self.at_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Which reports have been taken: a repeated one is counted once."""
+"""Remembers which reports have arrived, so that a repeated report counts once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _RESULT = -1
 
 
 class Reported:
-    """The memory of reports, by peer and by start of the peer's process."""
+    """The reports that have arrived, by peer and by start of the peer's process."""
 
     def __init__(self) -> None:
         self._last_step: dict[tuple[str, str], int] = {}
         self._rounds: dict[tuple[str, str], set[int]] = {}
 
     def is_new_step(self, peer: str, incarnation: str, step: int) -> bool:
-        """Notes a step's report; returns whether it is the first one of this step or a later one."""
+        """Notes a step's report; returns whether its step is later than all steps before."""
         sender = (peer, incarnation)
         if step <= self._last_step.get(sender, -1):
             return False
@@ -35,7 +35,7 @@ class Reported:
         return self.is_new_round(peer, incarnation, _RESULT)
 
     def to_plain(self) -> dict[str, Any]:
-        """Returns the memory as plain values."""
+        """Returns this as plain values."""
         return {
             "last_step": [[*sender, step] for sender, step in self._last_step.items()],
             "rounds": [[*sender, sorted(rounds)] for sender, rounds in self._rounds.items()],
@@ -43,10 +43,10 @@ class Reported:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Reported:
-        """Returns the memory that `to_plain` has written.
+        """Returns what `to_plain` has written.
 
         Raises:
-            KeyError, TypeError, ValueError: it has written something else.
+            KeyError, TypeError, ValueError: these are not values of `to_plain`.
         """
         memory = cls()
         memory._last_step = {

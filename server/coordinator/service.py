@@ -1,7 +1,7 @@
-"""The coordinator as a gRPC service: takes the calls, and holds answers back until their step closes.
+"""The coordinator as a gRPC service: takes calls, and holds answers back until their step closes.
 
-The service runs its own event loop in a thread of its own, so that it answers whatever the process
-around it does. Only that thread touches the state machine; others ask through `call`.
+The service has an event loop in a thread of its own, so that it answers peers while the rest of the
+process does something else. Only that thread touches the state machine; others use `call`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _STOP_GRACE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ServerCertificate:
-    """What the service shows to peers, PEM."""
+    """The certificate that the service shows to peers; both parts are PEM."""
 
     certificate_chain: bytes
     private_key: bytes
@@ -54,10 +54,10 @@ class ServiceSettings:
     Attributes:
         address: interface to listen on.
         port: 0 takes a free one.
-        answer_within_s: longest time an exchange is held back; the state machine's deadlines are
+        answer_within_s: longest time that an answer is held back; the state machine's deadlines are
             shorter.
-        secret: what every call must carry; a new one unless told.
-        tls: certificate chain and private key, both PEM; None speaks without TLS.
+        secret: the secret that every call must carry; by default a new one.
+        tls: the certificate; None uses no TLS.
     """
 
     address: str
@@ -68,7 +68,7 @@ class ServiceSettings:
 
 
 def read_certificate(settings: CoordinatorConfig) -> ServerCertificate | None:
-    """Returns what the settings' files hold, or None where they name none.
+    """Returns the certificate in the files that the settings name, or None if they name none.
 
     Raises:
         ConfigError: a file can't be read.
@@ -81,13 +81,13 @@ def read_certificate(settings: CoordinatorConfig) -> ServerCertificate | None:
         )
     except OSError as error:
         raise ConfigError(
-            f"the coordinator's certificate or key can't be read: {error}; check coordinator.certificate "
-            "and coordinator.private_key"
+            f"the coordinator's certificate or key can't be read: {error}; check "
+            "coordinator.certificate and coordinator.private_key"
         ) from error
 
 
 class _Servicer(CoordinationServicer):
-    """The four calls over gRPC: holds back what has to wait. Runs in the service's event loop only."""
+    """The four calls over gRPC. Runs in the service's event loop only, so it needs no lock."""
 
     def __init__(self, calls: CoordinatorCalls, answer_within_s: float) -> None:
         self._calls = calls
@@ -95,7 +95,7 @@ class _Servicer(CoordinationServicer):
         self._closings: dict[int, asyncio.Event] = {}
 
     async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
-        """Lets a peer in, or says what differs."""
+        """Lets a peer join, or refuses it and says what differs."""
         return self._calls.join(request)
 
     async def Exchange(self, request: pb.ExchangeRequest, context: Any) -> pb.ExchangeReply:
@@ -104,10 +104,11 @@ class _Servicer(CoordinationServicer):
         refused = self._calls.offer(request)
         if refused is not None:
             return refused
-        del request  # and with it the matrix
+        del request  # it holds a matrix, and may wait here for minutes
         self.wake()
         answer = self._calls.answer(sender, step)
         if answer is None:
+            # Held back here, so that a peer needs one call for each step and does not poll.
             closing = self._closings.setdefault(step, asyncio.Event())
             try:
                 await asyncio.wait_for(closing.wait(), self._answer_within_s)
@@ -120,23 +121,23 @@ class _Servicer(CoordinationServicer):
         return answer
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportReply:
-        """Takes reports; a repeated one is counted once."""
+        """Takes reports; a repeated report counts once."""
         return self._calls.report(request)
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveReply:
-        """Lets a peer go."""
+        """Takes note that a peer leaves."""
         reply = self._calls.leave(request)
         self.wake()
         return reply
 
     def wake(self) -> None:
-        """Wakes those whose step has closed."""
+        """Lets the calls go on whose step has closed."""
         for step in [one for one in self._closings if one < self._calls.next_open_step]:
             self._closings.pop(step).set()
 
 
 class _SecretCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Turns strangers away before anything they sent is looked at."""
+    """Refuses calls without the run's secret, before their message is decoded."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
@@ -165,12 +166,12 @@ class CoordinatorService:
         settings: ServiceSettings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Listens nowhere yet.
+        """Prepares the service; `start` begins to listen.
 
         Args:
-            calls: what the four calls do.
+            calls: the handlers of the four calls.
             settings: where to listen, and what callers must know.
-            clock: the time in seconds, as the state machine is told it.
+            clock: the time in seconds, as the state machine gets it.
         """
         self._calls = calls
         self._settings = settings
@@ -193,19 +194,19 @@ class CoordinatorService:
         return f"{self._settings.address}:{port}"
 
     def stop(self) -> None:
-        """Stops listening; calls under way are cut off after a moment. A second call does nothing."""
+        """Stops listening; calls under way are cut off after 1 s. A second call does nothing."""
         if self._loop is not None and self._thread.is_alive():
             assert self._stopping is not None, "a running service can be stopped"
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(timeout=_CALL_TIMEOUT_S)
 
     def call(self, action: Callable[[CoordinatorCalls], T]) -> T:
-        """Runs `action` in the service's thread, the only one that may, and returns its result."""
+        """Runs `action` in the service's thread and returns its result; called by other threads."""
         assert self._loop is not None, "the service has been started"
 
         async def run() -> T:
             result = action(self._calls)
-            self._servicer.wake()
+            self._servicer.wake()  # `action` may have closed a step, for example by losing a peer
             return result
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_CALL_TIMEOUT_S)
@@ -228,7 +229,7 @@ class CoordinatorService:
             options=[
                 ("grpc.max_send_message_length", limit),
                 ("grpc.max_receive_message_length", limit),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", 0),  # else a second coordinator could share the port unseen
             ],
         )
         add_CoordinationServicer_to_server(self._servicer, server)  # type: ignore[no-untyped-call]
@@ -255,15 +256,18 @@ class CoordinatorService:
         return int(server.add_secure_port(where, grpc.ssl_server_credentials([pair])))
 
     async def _tick(self) -> None:
-        """Lets the state machine see time pass: at its deadlines, and once a second."""
+        """Tells the state machine the time: at its deadlines, and at least once a second.
+
+        Once a second, because a call may bring a new deadline while this task sleeps.
+        """
         while True:
             deadline_s = self._calls.coordinator.next_deadline_s()
             sleep_s = _LONGEST_SLEEP_S
             if deadline_s is not None:
                 sleep_s = min(sleep_s, max(deadline_s - self._clock(), 0.0))
-            await asyncio.sleep(sleep_s + 0.001)
+            await asyncio.sleep(sleep_s + 0.001)  # wakes after the deadline, not a moment before it
             try:
                 self._calls.coordinator.tick(self._clock())
             except Exception:
-                logger.exception("a look at the clock failed")
+                logger.exception("the coordinator's deadlines could not be checked")
             self._servicer.wake()

@@ -1,6 +1,6 @@
-"""What a coordinator knows, in a file: matrices as safetensors, the rest as JSON in the same file's header.
+"""The state of a coordinator in a file: matrices as safetensors, the rest as JSON in its header.
 
-The file holds the run's secret, so it is its owner's alone. Nothing in it is executed when it is read.
+The file holds the run's secret, so only its owner may read it. Reading it executes nothing in it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ _ROW_SUM_TOLERANCE = max(one.row_sum_tolerance for one in ENCODINGS.values())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostState:
-    """A coordinator with what its owner keeps for it.
+    """The state of a coordinator and of its owner, `CoordinatorHost`.
 
     Attributes:
-        reported: which reports have been taken.
-        secret: of the run.
-        address: host:port at which peers know it.
+        coordinator: the state machine's state.
+        reported: the reports that have arrived.
+        secret: the run's secret.
+        address: host:port by which peers reach it.
     """
 
     coordinator: CoordinatorState
@@ -49,7 +50,7 @@ class HostState:
 
 
 def write_state(path: Path, state: HostState) -> None:
-    """Writes the state, in full or not at all; nobody but its owner may read it."""
+    """Writes the state, in full or not at all; only the file's owner may read it."""
     matrices: dict[str, npt.NDArray[Any]] = {}
     known = state.coordinator
     header = {
@@ -78,7 +79,7 @@ def read_state(path: Path) -> HostState:
     """Returns the state in a file.
 
     Raises:
-        CheckpointError: it can't be read, or is not what this version writes.
+        CheckpointError: the file can't be read, or is not as this version writes it.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -122,7 +123,7 @@ def _member(plain: Mapping[str, Any]) -> MemberState:
 
 
 def _plain(meeting: RendezvousState, matrices: dict[str, npt.NDArray[Any]]) -> dict[str, object]:
-    """Returns a meeting without its matrices, which go to `matrices`."""
+    """Returns a meeting as plain values; its matrices are put into `matrices`."""
     entropies: dict[str, list[float]] = {}
     for peer, given in meeting.contributions.items():
         directions = [given] if given.reverse is None else [given, given.reverse]

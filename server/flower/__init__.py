@@ -1,1 +1,1 @@
-"""The ServerApp: the same run with its peers behind Flower's nodes."""
+"""The ServerApp: the same run, with its peers behind Flower's nodes."""

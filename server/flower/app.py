@@ -1,8 +1,8 @@
-"""Flower's ServerApp: the same run as everywhere, with peers behind Flower's nodes.
+"""Flower's ServerApp: the same run as in other hosts, with peers behind Flower's nodes.
 
-Flower carries the life cycle: which node has which peer, start, rounds of steps, how it goes, the end.
-The steps themselves go to the coordinator's gRPC service, which lives in this process, or, with
-exchange=flower, in Flower's messages.
+Flower's messages carry the life cycle: which node has which peer, start, rounds, state and end. The
+steps go to the coordinator's gRPC service in this process or, with exchange=flower, travel in
+Flower's messages too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 from configs.compose import compose_run
 from configs.resume import resumed
 from dogo_fed.config import RunConfig
+from dogo_fed.contracts import Event
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.reporting.sink import Sink, TeeSink
@@ -40,17 +41,17 @@ logger = logging.getLogger(__name__)
 app = ServerApp()
 
 _PLAIN_KEYS = ("peers", "data", "exchange", "rounds", "steps", "steps-per-round", "seed", "run-dir")
-"""Run-config keys that are settings by themselves; 0 and "" leave a setting alone."""
+"""Run-config keys that are settings by themselves; 0 and "" leave the default."""
 
 _END_WELL_WITHIN_S = 60.0
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Runs what the run configuration describes.
+    """Runs what Flower's run configuration describes, and prints the summary.
 
     Raises:
-        DogoError: it can't be run, or a peer could not go on; Flower counts the run as failed.
+        DogoError: it can't be run, or a peer could not go on. Flower then marks the run as failed.
     """
     log_to_terminal()
     try:
@@ -62,7 +63,11 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
-    """Carries the run through; returns the content of summary.json."""
+    """Carries out the run and returns the content of summary.json.
+
+    Raises:
+        DogoError: see `main`.
+    """
     config = configuration(run_config)
     with _stop_before_exit() as stop_asked:
 
@@ -77,6 +82,10 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
 
             logger.warning("the run's folder is %s", folder.path)
             nodes = find_nodes(grid, prepared.peer_ids, config.exchange.join_deadline_s, stop)
+            if nodes is None:
+                why = "stopped by the user before every peer had a Flower node"
+                sink.emit(Event(kind="stopped", message=why, step=folder.first_step))
+                return
             fleet = FlowerFleet(grid, prepared, folder.run_id, nodes)
             heard = TeeSink(sink, fleet.steps)
             try:
@@ -91,10 +100,10 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
 
 
 def configuration(run_config: Mapping[str, object]) -> RunConfig:
-    """Returns the settings that Flower's run configuration stands for.
+    """Returns the checked settings in Flower's run configuration.
 
     Raises:
-        ConfigError: they are none.
+        ConfigError: they compose to nothing that can be run, or a path is not absolute.
     """
     overrides = ["host=flower"]
     for key in _PLAIN_KEYS:
@@ -120,7 +129,7 @@ def _check_absolute(key: str, path: str | None) -> None:
 
 
 def _quoted(value: object) -> str:
-    """Returns a value as Hydra reads it; a path may have characters that mean something to Hydra."""
+    """Returns a value as Hydra reads it, with quotes if it has characters special to Hydra."""
     if not isinstance(value, str) or re.fullmatch(r"[\w./-]+", value):
         return str(value)
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -128,12 +137,13 @@ def _quoted(value: object) -> str:
 
 @contextmanager
 def _stop_before_exit() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether Flower is about to end this process, or is gone itself.
+    """Yields a function that tells whether Flower is about to end this process, or has died.
 
-    In simulation the app has a thread, and Flower's main thread takes the signals: it runs exit handlers
-    before it ends. Ours asks for a stop and holds the end back until the peers have saved themselves.
-    If the process that started this one dies, nobody will hear how the run ends: that is a stop too.
-    In a deployment the app has the main thread and takes the signals itself, and messages fail.
+    In simulation the app runs in a thread, and Flower's main thread takes the signals: it runs exit
+    handlers before the process ends. Our handler asks for a stop, and waits until the peers have
+    saved themselves. If the parent process dies, that is a stop too, since no process is left that
+    would report the run's end. In a deployment the app has the main thread and takes the signals
+    itself, and messages fail if Flower dies.
     """
     asked, ended = threading.Event(), threading.Event()
     parent, is_simulated = os.getppid(), not _is_main_thread()

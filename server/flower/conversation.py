@@ -1,7 +1,7 @@
-"""One peer's line of messages: what is to be said to it next, and what it has said. Knows no Flower.
+"""The messages to and from one peer's host: what to send next, and what was received.
 
-At most one message is under way at a time. All of them may be repeated, so one that got lost, with the
-process that should have answered it, is simply sent again.
+It is a state machine that imports no Flower. At most one message is under way at a time. Every
+message may be repeated, so one that was lost is sent again.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _BEFORE_CLOSING_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long to wait for what. Seconds.
+    """Time limits, in seconds.
 
     Attributes:
-        answer_s: for the reply to a message; then it is sent again.
-        unreachable_s: for a node or its peer's process to be heard of again.
-        placement_s: for a process for the peer.
-        hold_s: a reply may be held back for so long where messages carry the steps.
-        poll_s: between two questions how the peer is, at least.
+        answer_s: how long to wait for a reply; then the message is sent again.
+        unreachable_s: how long a node or a peer's process may be unreachable before it is given up.
+        placement_s: how long a peer may wait for a free GPU.
+        hold_s: how long a host may hold a reply back until its peer has news.
+        poll_s: the shortest time between two messages that only ask for the state.
     """
 
     answer_s: float
@@ -47,17 +47,17 @@ class Outgoing:
 
 
 class Conversation:
-    """What one peer has been told and has said. Times are the caller's clock, in seconds.
+    """The conversation with one peer's host. Times are of the caller's clock, in seconds.
 
     Attributes:
-        where: the peer's process, for people; empty until it has said so.
-        next_step: the step that it does next.
-        ending: how it ended, a sentence if its process is gone, or None.
-        gave_up: whether it was told to end, and never said that it had.
+        where: the peer's process, for people; empty until its first reply.
+        next_step: the step that the peer does next.
+        ending: how the peer ended, a sentence if its process is gone, or None.
+        gave_up: whether the peer was told to end and never confirmed it.
     """
 
     def __init__(self, peer: PeerId, run_id: str, patience: Patience) -> None:
-        """Makes a line on which nothing has been said yet."""
+        """Makes a conversation without messages."""
         self.peer = peer
         self._run_id = run_id
         self._patience = patience
@@ -70,7 +70,7 @@ class Conversation:
         self._forget()
 
     def _forget(self) -> None:
-        """Forgets what was known of a start."""
+        """Resets everything that belongs to one start of the peer."""
         self.where = ""
         self.next_step = 0
         self.ending: Ending | str | None = None
@@ -100,30 +100,30 @@ class Conversation:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing is left to be said."""
+        """Whether no message is left to be sent."""
         return not self._closings and self._assignment is None
 
     def bring_join(self, reply: pb.JoinReply) -> None:
-        """The next message answers the peer's request to join."""
+        """Puts the answer to the peer's request to join into the next message."""
         self._join = reply
 
     def bring_answer(self, step: int, reply: pb.ExchangeReply) -> None:
-        """The next message brings what this step has taught."""
+        """Puts the coordinator's answer for this step into the next message."""
         self._answer, self._offer = (step, reply), None
 
     @property
     def open_offer(self) -> pb.ExchangeRequest | None:
-        """What the peer has shown and not been answered yet."""
+        """The distribution that the peer has published and that is not answered yet."""
         return self._offer
 
     # ---- the next message ----
 
     def next_message(self, until_step: int, stop: bool, now_s: float) -> Outgoing | None:
-        """Returns what is to be sent now, if anything is.
+        """Returns the message to send now, or None.
 
         Args:
-            until_step: the peer may do the steps below this one.
-            stop: the run is to end early.
+            until_step: the peer may do the steps before this one.
+            stop: whether the run is to end early.
             now_s: the time.
         """
         if self._sent is not None:
@@ -137,7 +137,7 @@ class Conversation:
         return outgoing
 
     def overdue(self, now_s: float) -> str | None:
-        """Returns why the reply to the message under way is waited for no more, if it is not."""
+        """Returns why we gave up waiting for the current reply, or None."""
         if self._sent is None:
             return None
         is_in_the_way = self._closings and self._sent.kind != "query.stop"
@@ -186,13 +186,13 @@ class Conversation:
         if self._join is not None or until_step > self._told_until or stop > self._was_told_to_stop:
             return "train.round"
         if self._offer is not None:
-            return None  # there is nothing to say before its step closes
+            return None  # the next message is the answer, once the step has closed
         return "query.status" if is_poll_due else None
 
     # ---- replies ----
 
     def missed(self, what: str, now_s: float) -> bool:
-        """The message under way will not be answered; returns whether that is news."""
+        """Notes that the current message got no reply; returns whether it is the first in a row."""
         was_closing = self._sent is not None and self._sent.kind == "query.stop"
         self._sent = None
         if self._closings:
@@ -206,7 +206,7 @@ class Conversation:
         return is_news
 
     def receive(self, reply: pb.HostReply, now_s: float) -> bool:
-        """Takes a reply; returns whether it carries anything that the coordinator should look at."""
+        """Takes a reply; returns whether it may carry calls for the coordinator."""
         sent, self._sent = self._sent, None
         self._is_node_missed = False
         if self._closings or self._assignment is None or sent is None:
@@ -233,13 +233,13 @@ class Conversation:
         return True
 
     def new_reports(self, reply: pb.HostReply) -> list[pb.ReportRequest]:
-        """Returns those reports of a reply that have not been seen before."""
+        """Returns the reports of a reply that earlier replies did not have."""
         known = max(self._num_reports - reply.first_report, 0)
         self._num_reports = max(self._num_reports, reply.first_report + len(reply.reports))
         return list(reply.reports)[known:]
 
     def _is_not_there(self, reply: pb.HostReply, now_s: float) -> None:
-        """The peer's host can't be asked: it is starting, waits for room, is away, or is a new one."""
+        """Notes why the peer's host can't answer for it: it starts, waits for a GPU, or is gone."""
         patience = self._patience
         if reply.state == pb.UNKNOWN and self._is_known:
             self.ending = f"is gone: {reply.message}"

@@ -1,7 +1,8 @@
-"""Peers behind Flower's nodes: starts them and turns their messages over, none of which anybody waits for.
+"""Peers behind Flower's nodes: starts them and delivers their messages; waits for no reply.
 
-With exchange=flower the steps travel in the messages, and the coordinator needs no port. Message s brings
-what step s - 1 has taught and takes along what step s shows, so a step costs one message.
+With exchange=flower the steps travel in the messages, and the coordinator needs no port. The
+message for step s brings the mean of step s - 1, and its reply carries the peer's distribution of
+step s. So a step costs one message.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class FlowerHandle:
         self._node = node
 
     def where(self) -> str:
-        """Returns the node; which process it is comes with its first reply."""
+        """Returns the node, for people; the peer's process is known from its first reply on."""
         kind = "a site's node" if self._node.is_site else "a simulated node"
         return f"{kind} of Flower, {self._node.node_id}"
 
@@ -60,25 +61,25 @@ class FlowerHandle:
         return self._fleet.ending(self._peer)
 
     def kill(self) -> None:
-        """Has the peer's process end it; `FlowerFleet.release` waits for that."""
+        """Tells the peer's process to end the peer; `FlowerFleet.release` waits for that."""
         self._fleet.conversation(self._peer).close()
 
 
 class FlowerFleet:
-    """All peers of a run, each behind its node: a `PeerLauncher`. One thread only.
+    """All peers of a run, each behind its node: a `PeerLauncher`. Only one thread may use it.
 
     Attributes:
-        steps: how far the peers are; also a sink for what they report.
+        steps: the next step of each peer; also a sink for the peers' reports.
     """
 
     def __init__(self, grid: Grid, run: LoadedRun, run_id: str, nodes: dict[PeerId, Node]) -> None:
-        """Makes a fleet to which nothing has been said yet.
+        """Makes a fleet that has sent nothing yet.
 
         Args:
             grid: Flower's messages.
-            run: what is to be run.
-            run_id: its id.
-            nodes: one for each peer.
+            run: its settings and data.
+            run_id: the run's name.
+            nodes: the node of each peer.
         """
         self._run = run
         self._nodes = nodes
@@ -98,7 +99,7 @@ class FlowerFleet:
         self._is_releasing = False
 
     def listen_address(self) -> str:
-        """Returns the address of this machine to listen on, so that all peers can reach it."""
+        """Returns the address to listen on, so that all peers can reach this machine."""
         if not self._is_deployment:
             from server.hosts.ray_actors import address_for_peers
 
@@ -106,12 +107,12 @@ class FlowerFleet:
         return "0.0.0.0"  # sites come from anywhere; the run's secret and TLS keep strangers out
 
     def start(self, peer: PeerId, number: int, assignment: Assignment) -> FlowerHandle:
-        """Has the peer started; whether that works comes with a later reply."""
+        """Prepares the message that starts the peer; a later reply tells whether it has started."""
         self._conversations[peer].assign(assignment)
         return FlowerHandle(self, peer, self._nodes[peer])
 
     def wait(self, seconds: float) -> None:
-        """Delivers messages for so long.
+        """Delivers messages for about this time.
 
         Raises:
             ExchangeError: Flower has not taken messages for too long.
@@ -126,8 +127,8 @@ class FlowerFleet:
             time.sleep(min(poll_s, left_s))
 
     def release(self) -> None:
-        """Waits until every peer's process has been told to end, but not for ever."""
-        self._is_releasing = True  # the coordinator is not there any more
+        """Tells every peer's process to end, and waits for that, at most 30 seconds."""
+        self._is_releasing = True  # the coordinator has ended, so it must not be asked any more
         deadline_s = time.monotonic() + _RELEASE_WITHIN_S
         for conversation in self._conversations.values():
             conversation.close()
@@ -147,10 +148,10 @@ class FlowerFleet:
             logger.warning("peer=%s did not say that it has ended", ",".join(left))
 
     def serve(self, calls: CoordinatorCalls, settings: ServiceSettings) -> Endpoint:
-        """Makes the coordinator reachable: over gRPC, or by the messages that pass here.
+        """Makes the coordinator reachable: over gRPC, or by Flower's messages.
 
         Raises:
-            ConfigError: sites are elsewhere, and nobody has said how they reach this machine.
+            ConfigError: sites are on other machines, and coordinator.public_address is not set.
         """
         if self._run.config.exchange.transport is Transport.FLOWER:
             self._calls = calls
@@ -166,7 +167,11 @@ class FlowerFleet:
         return self._conversations[peer]
 
     def ending(self, peer: PeerId) -> Ending | str | None:
-        """Returns how a peer ended. Where Flower takes no messages, the coordinator knows who has left."""
+        """Returns how a peer ended; None while it runs.
+
+        If Flower is down, no reply can tell. Then a peer that has left the coordinator counts as
+        stopped.
+        """
         ending = self._conversations[peer].ending
         if (
             ending is None
@@ -192,7 +197,7 @@ class FlowerFleet:
             self._event("node_lost", f"peer {peer}: its Flower node is in trouble: {why}", peer)
 
     def _look_at(self, peer: PeerId, conversation: Conversation, reply: pb.HostReply) -> None:
-        """Passes on to the coordinator what a reply carries."""
+        """Notes a reply's state, and passes its calls on to the coordinator."""
         self.steps.raise_to(peer, conversation.next_step)
         if conversation.where != self._where.get(peer):
             self._where[peer] = conversation.where
@@ -236,7 +241,7 @@ class FlowerFleet:
                 self._missed(peer, "Flower did not take a message to it", now_s)
 
     def _bring_answers(self, now_s: float) -> None:
-        """With exchange=flower: lets time pass for the coordinator, and takes up what has closed."""
+        """With exchange=flower: tells the coordinator the time, fetches answers of closed steps."""
         calls = self._calls
         if calls is None:
             return
@@ -289,7 +294,8 @@ def _check_reachable(settings: CoordinatorConfig) -> None:
     if settings.public_address is None:
         raise ConfigError(
             "sites have to be told how to reach the coordinator: set "
-            "coordinator.public_address=<host>:<port> and coordinator.port=<port>, or exchange=flower"
+            "coordinator.public_address=<host>:<port> and coordinator.port=<port>, or "
+            "exchange=flower"
         )
     if settings.certificate is None:
         logger.warning(

@@ -1,4 +1,4 @@
-"""Sends messages to peers' nodes and collects the replies; knows when Flower itself is out of order."""
+"""Sends messages to peers' nodes and collects the replies; notices when Flower itself is down."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ logger = logging.getLogger(__name__)
 
 _DOWN_FOR_S = 30.0
 _MESSAGE_LIVES_S = 300.0
-"""Flower's own default is twelve hours, in which a message that nobody will answer is not called lost."""
+"""Flower's default is twelve hours; until then it does not call an unanswered message lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What came back for a message: a reply, or in its place the reason why there is none."""
+    """What came back for a message.
+
+    Attributes:
+        reply: None if there is none.
+        why_not: the reason, if there is no reply.
+    """
 
     peer: PeerId
     reply: pb.HostReply | None
@@ -34,15 +39,15 @@ class Returned:
 
 
 class GridClient:
-    """Flower's messages, one under way for each peer. Whatever Flower's client raises ends here."""
+    """Flower's messages, at most one under way per peer. Catches what Flower's client raises."""
 
     def __init__(self, grid: Grid, nodes: Mapping[PeerId, Node], lease_s: float) -> None:
-        """Has sent nothing yet.
+        """Makes a client that has sent nothing yet.
 
         Args:
             grid: Flower's messages.
-            nodes: where the peers are.
-            lease_s: a peer's process that hears nothing for so long may end.
+            nodes: the node of each peer.
+            lease_s: seconds without a message after which a peer's process may end.
         """
         self._grid = grid
         self._nodes = nodes
@@ -53,23 +58,23 @@ class GridClient:
 
     @property
     def is_down(self) -> bool:
-        """Whether Flower did not take the last call."""
+        """Whether the last call to Flower failed."""
         return self._down_since_s is not None
 
     def check(self) -> None:
-        """Checks that Flower works, or has not been down for long.
+        """Checks that Flower has not been down for too long.
 
         Raises:
-            ExchangeError: it has been.
+            ExchangeError: every call has failed for 30 s.
         """
         if self._down_since_s is not None and time.monotonic() - self._down_since_s > _DOWN_FOR_S:
             raise ExchangeError(
-                f"Flower has taken no messages for {_DOWN_FOR_S:g} s ({self._why_down}); was the run "
-                "stopped, or has the SuperLink ended? The peers' checkpoints are kept"
+                f"Flower has taken no messages for {_DOWN_FOR_S:g} s ({self._why_down}); was the "
+                "run stopped, or has the SuperLink ended? The peers' checkpoints are kept"
             )
 
     def send(self, peer: PeerId, outgoing: Outgoing, round_number: int) -> bool:
-        """Sends a message; an earlier one to the same peer is waited for no more.
+        """Sends a message; the reply to an earlier one to the same peer is ignored from now on.
 
         Returns:
             Whether Flower took it.
@@ -90,13 +95,13 @@ class GridClient:
             self._failed(error)
             return False
         self._down_since_s = None
-        if not ids or not ids[0]:  # which of the two it is depends on the kind of grid
+        if not ids or not ids[0]:  # a refusal: an empty list or an empty id, depending on the grid
             return False
         self._under_way[ids[0]] = peer
         return True
 
     def collect(self) -> list[Returned]:
-        """Returns what has come back since the last call."""
+        """Returns what came back since the last call: replies, and failures in their place."""
         if not self._under_way:
             return []
         try:
@@ -136,7 +141,7 @@ def _returned(peer: PeerId, message: Message) -> Returned:
 
 
 def _senders(reply: pb.HostReply) -> list[str]:
-    """Returns in whose name the parts of a reply speak."""
+    """Returns the peers that the parts of a reply name as their sender."""
     senders = [report.sender.peer for report in reply.reports]
     for name in ("join", "offer", "leave"):
         if reply.HasField(name):

@@ -1,4 +1,4 @@
-"""The coordinator where Flower's messages reach it: no address, no port, no thread of its own."""
+"""The coordinator's endpoint if Flower's messages carry the steps: no port and no thread."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 class InThread:
-    """An `Endpoint` for the thread that turns the messages over."""
+    """An `Endpoint` whose calls run in the caller's thread, the one that delivers the messages."""
 
     def __init__(self, calls: CoordinatorCalls) -> None:
         self._calls = calls
 
     def start(self) -> str:
-        """Returns no address."""
+        """Returns an empty address."""
         return ""
 
     def call(self, action: Callable[[CoordinatorCalls], T]) -> T:
-        """Runs `action` here and now."""
+        """Runs `action` in the caller's thread."""
         return action(self._calls)
 
     def stop(self) -> None:
-        """Has nothing to stop."""
+        """Does nothing: there is no server."""

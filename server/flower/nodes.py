@@ -1,4 +1,4 @@
-"""Finds out which of Flower's nodes is for which peer."""
+"""Finds a Flower node for every peer."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Node:
     """One of Flower's nodes.
 
     Attributes:
-        peer: the peer that its configuration names; empty if none.
-        is_site: whether it has a peer process of its own, i.e. this is a deployment.
+        peer: the peer that its configuration names; empty if it names none.
+        is_site: whether it has its own peer process, i.e. this is a deployment.
         number: its number among the simulated nodes; -1 in a deployment.
         num_simulated: how many nodes are simulated; 0 in a deployment.
     """
@@ -43,11 +43,20 @@ def find_nodes(
     peers: tuple[PeerId, ...],
     within_s: float,
     stop_requested: Callable[[], bool] = lambda: False,
-) -> dict[PeerId, Node]:
+) -> dict[PeerId, Node] | None:
     """Returns a node for every peer: by the name in the node's configuration, else by its number.
 
+    Args:
+        grid: Flower's messages.
+        peers: the run's peers, in name order.
+        within_s: how long to search, in seconds.
+        stop_requested: whether the user has asked for an end.
+
+    Returns:
+        The node of each peer, or None if the user asked for an end before every peer had one.
+
     Raises:
-        PlacementError: within the time there is not a node for every peer; the message says what to do.
+        PlacementError: after this time there is not a node for every peer.
     """
     search = _Search(grid)
     deadline_s = time.monotonic() + within_s
@@ -64,16 +73,16 @@ def find_nodes(
             missing = [peer for peer in peers if peer not in found]
             raise PlacementError(
                 f"no Flower node for peer {', '.join(missing)} within {within_s:g} s; "
-                f"{len(search.nodes)} node(s) answered. {search.trouble}Start a SuperNode for each, with "
-                'peer="<name>" in its --node-config (docs/flower.md)'
+                f"{len(search.nodes)} node(s) answered. {search.trouble}Start a SuperNode for "
+                'each, with peer="<name>" in its --node-config (docs/flower.md)'
             )
         if stop_requested():
-            raise PlacementError("the run was stopped before every peer had a node")
+            return None
         time.sleep(_POLL_S)
 
 
 class _Search:
-    """Says hello to every node that is there, and keeps what they answer."""
+    """Greets every node of the federation and keeps the answers."""
 
     def __init__(self, grid: Grid) -> None:
         self.nodes: dict[int, Node] = {}
@@ -83,7 +92,7 @@ class _Search:
         self._asked_at_s: dict[int, float] = {}
 
     def look(self) -> None:
-        """One look; raises whatever Flower's client raises."""
+        """Greets new nodes and collects answers; raises what Flower's client raises."""
         present = set(self._grid.get_node_ids())
         self.nodes = {one: node for one, node in self.nodes.items() if one in present}
         for node_id in present - set(self.nodes):
@@ -110,13 +119,13 @@ class _Search:
 
 
 def first_line(text: str | None) -> str:
-    """Returns the telling line of Flower's error texts, which may hold whole tracebacks."""
+    """Returns the last line of one of Flower's error texts, which may hold whole tracebacks."""
     lines = [line for line in (text or "").splitlines() if line.strip()]
     return lines[-1].strip()[:300] if lines else "no reason given"
 
 
 def _node(node_id: int, reply: Message) -> Node | None:
-    """Returns the node as it describes itself, or None if it does not."""
+    """Returns the node from its answer, or None if the answer is not one of our ClientApp."""
     if reply.has_error():
         logger.warning("a node could not say hello: %s", first_line(reply.error.reason))
         return None
@@ -145,11 +154,11 @@ def _assigned(nodes: Iterable[Node], peers: tuple[PeerId, ...]) -> dict[PeerId, 
 
 
 def _check_simulated(nodes: Iterable[Node], peers: tuple[PeerId, ...]) -> None:
-    """Raises PlacementError where Flower simulates too few nodes: there will not be more."""
+    """Raises PlacementError if Flower simulates too few nodes, since no more will appear."""
     simulated = max((node.num_simulated for node in nodes if not node.is_site), default=0)
     if 0 < simulated < len(peers):
         raise PlacementError(
-            f"the run has {len(peers)} peers ({', '.join(peers)}), but Flower simulates {simulated} "
-            f"nodes; start it with --federation-config 'num-supernodes={len(peers)}', or by "
-            "`dogo-fed flower`, which does"
+            f"the run has {len(peers)} peers ({', '.join(peers)}), but Flower simulates "
+            f"{simulated} nodes; start it with --federation-config "
+            f"'num-supernodes={len(peers)}', or by `dogo-fed flower`, which does"
         )

@@ -1,4 +1,4 @@
-"""Which round the peers of a Flower run are in, and how far they may go. Knows no Flower."""
+"""The round of a Flower run, and the steps that its peers may do. Imports no Flower."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorView:
-    """The coordinator at one moment. Asking it goes through its thread, so not at every turn.
+    """The coordinator's state at one moment.
+
+    It is kept for a while, because a question to the coordinator goes through another thread.
 
     Attributes:
-        at_s: when it was asked.
+        at_s: when the coordinator was asked.
         next_step: the step after the last one that has closed.
         is_stopping: whether the run is to end early.
-        lost: the peers that nobody waits for.
+        lost: the peers that no step waits for.
     """
 
     at_s: float
@@ -31,34 +33,34 @@ class CoordinatorView:
 
 
 class KnownSteps(Sink):
-    """How far each peer is known to be, from what it reports and replies."""
+    """The next step of each peer, as far as its reports and replies tell."""
 
     def __init__(self) -> None:
         self._next_step: dict[PeerId, int] = {}
 
     def emit(self, record: Record) -> None:
-        """Takes a record; only reports of steps matter."""
+        """Notes the step of a step report; ignores other records."""
         if isinstance(record, StepReport):
             self.raise_to(record.peer, record.step + 1)
 
     def raise_to(self, peer: PeerId, next_step: int) -> None:
-        """Notes the step that a peer does next; it never goes back."""
+        """Notes the step that a peer does next, unless a later one is known."""
         self._next_step[peer] = max(self.of(peer), next_step)
 
     def of(self, peer: PeerId) -> int:
-        """Returns the step that a peer does next; 0 before it is heard of."""
+        """Returns the step that a peer does next; 0 before its first report."""
         return self._next_step.get(peer, 0)
 
 
 class Rounds:
-    """The run's rounds, one after the other."""
+    """The present round of the run."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self.number = 0
 
     def advance(self, view: CoordinatorView, steps: KnownSteps, peers: Collection[PeerId]) -> None:
-        """Goes on with the next round when these peers have done this one."""
+        """Begins the next round when all of these peers have done the present one."""
         if self.number == 0:
             self._begin(self._plan.round_of(view.next_step))
         until_step = self._plan.end_of(self.number)
@@ -67,9 +69,9 @@ class Rounds:
             self._begin(self.number + 1)
 
     def until_step(self, view: CoordinatorView) -> int:
-        """Returns how far peers may go: one round ahead, so that none of them waits for a message."""
+        """Returns the step before which peers must stop: one round ahead, so that none waits."""
         if view.is_stopping:
-            return self._plan.total_steps  # on to the step that tells them all to stop
+            return self._plan.total_steps  # the next exchange tells all of them to stop
         return self._plan.end_of(self.number + 1)
 
     def _begin(self, number: int) -> None:

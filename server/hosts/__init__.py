@@ -1,1 +1,1 @@
-"""Where peers live, and who starts and watches them: this process, processes, Ray actors."""
+"""Starts peers in their hosts and watches them: this process, processes, Ray actors."""

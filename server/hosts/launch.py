@@ -17,11 +17,11 @@ from server.hosts.supervisor import PeerLauncher, Supervisor
 
 
 def launch(config: RunConfig) -> RunSummary:
-    """Runs what `config` describes, in the host it names; see `dogo_fed.run.train.train`.
+    """Runs `config` in the host that it names, and returns the summary.
 
     Raises:
         ConfigError, DataError, PlacementError: before anything has started.
-        DogoError: a peer could not go on; what the run has reached is in its folder.
+        DogoError: a peer could not go on; the run folder holds what was done until then.
     """
     return conduct(prepare(config), _HOSTS[config.host])
 

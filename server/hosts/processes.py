@@ -15,12 +15,22 @@ from server.child_process import ChildProcess, how_it_ended, start_process
 
 
 class ProcessHandle:
-    """A peer's process. It outlives this one, so that it can save itself (`Outcome.CUT_OFF`)."""
+    """A peer's process. If this process dies, the peer lives on and saves itself.
+
+    It then ends as `Outcome.CUT_OFF`.
+    """
 
     def __init__(self, assignment: Assignment, threads: int) -> None:
+        """Starts the process.
+
+        Raises:
+            PlacementError: the operating system does not start another process.
+        """
+        # Thread counts go into the environment: the libraries read them when they are loaded.
         environment = {**os.environ, **thread_environment(threads)}
         output = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
         try:
+            # A file and not a pipe: writing to a pipe could wait for a process that does not read.
             with tempfile.TemporaryFile() as given:
                 given.write(assignment.to_json().encode())
                 given.seek(0)
@@ -34,7 +44,7 @@ class ProcessHandle:
         self.pid = process.pid
 
     def where(self) -> str:
-        """Returns the process id."""
+        """Returns the process id, for people."""
         return f"process {self.pid} on this machine"
 
     def ending(self) -> Ending | str | None:
@@ -48,7 +58,7 @@ class ProcessHandle:
         return f"{how_it_ended(status)} ({last_line})" if last_line else how_it_ended(status)
 
     def kill(self) -> None:
-        """Ends the process at once; a second call does nothing."""
+        """Kills the process; a second call does nothing."""
         self._process.kill()
 
 
@@ -59,7 +69,7 @@ class ProcessLauncher:
         self._threads_per_peer = threads_per_peer
 
     def listen_address(self) -> str:
-        """Returns the loopback address: nobody else has business here."""
+        """Returns the loopback address, since all peers are on this machine."""
         return "127.0.0.1"
 
     def start(self, peer: PeerId, number: int, assignment: Assignment) -> ProcessHandle:
@@ -67,5 +77,5 @@ class ProcessLauncher:
         return ProcessHandle(assignment, self._threads_per_peer)
 
     def wait(self, seconds: float) -> None:
-        """Lets time pass; the processes need nothing of this one."""
+        """Sleeps; the processes need nothing of this one meanwhile."""
         time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Host "ray": one actor per peer, placed by a placement group, on a Ray of its own or a running cluster."""
+"""Host "ray": one actor per peer, in a placement group, on a local Ray or a running cluster."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _NODE_ID_SHOWN = 8
 
 @contextmanager
 def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
-    """Joins the cluster at `settings.address`, or starts one of its own and ends it.
+    """Joins the cluster at `settings.address`, or starts a local one; leaves or ends it at the end.
 
     Raises:
-        PlacementError: there is no cluster at this address, or none can be started here.
+        PlacementError: there is no cluster at this address, or no local one can be started.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = settings.address is None
@@ -49,7 +49,7 @@ def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
         if settings.address is not None:
             _probe(settings.address)
         with warnings.catch_warnings():
-            # Announces that actors without GPUs will see all of them one day; ours are told theirs.
+            # The tip is about actors without GPUs, which may see all of them in a later Ray.
             warnings.filterwarnings("ignore", message="Tip: In future versions of Ray")
             with _keep_sigterm():
                 ray.init(
@@ -70,6 +70,11 @@ class RayHandle:
     """A peer's actor."""
 
     def __init__(self, peer: PeerId, actor: Any, assignment: Assignment) -> None:
+        """Waits until the actor has started, and starts the peer in it.
+
+        Raises:
+            PlacementError: the actor did not start.
+        """
         self._actor = actor
         try:
             self._where = ray.get(actor.where.remote(), timeout=_ACTOR_START_S)
@@ -82,14 +87,14 @@ class RayHandle:
             raise PlacementError(
                 f"the actor of peer {peer} can't be started: {_first_line(error)}"
             ) from error
-        self._run = actor.run.remote(assignment.to_json())
+        self._run = actor.run.remote(assignment.to_json())  # a future; `ending` polls it
 
     def where(self) -> str:
-        """Returns the node's address and Ray's id of it, process id and GPUs."""
+        """Returns the node's address and Ray id, the process id and the GPUs, for people."""
         node_id, gpus = self._where["node_id"], self._where["cuda_visible_devices"]
         return (
-            f"node {_address_of(node_id)} ({node_id[:_NODE_ID_SHOWN]}) process {self._where['pid']} "
-            f"GPU {gpus or 'none'}"
+            f"node {_address_of(node_id)} ({node_id[:_NODE_ID_SHOWN]}) "
+            f"process {self._where['pid']} GPU {gpus or 'none'}"
         )
 
     def ending(self) -> Ending | str | None:
@@ -98,6 +103,7 @@ class RayHandle:
         if not ready:
             return None
         try:
+            # The result is ready, but `get` may have to fetch it from a node that does not answer.
             value, message = ray.get(ready[0], timeout=_ACTOR_START_S)
         except RayActorError:
             return f"died (its actor's process {self._where['pid']} is gone)"
@@ -106,12 +112,12 @@ class RayHandle:
         return Ending(Outcome(value), message)
 
     def kill(self) -> None:
-        """Ends the actor at once; a second call does nothing."""
+        """Kills the actor; a second call does nothing."""
         ray.kill(self._actor, no_restart=True)
 
 
 class RayLauncher:
-    """Starts peers as actors, each in a bundle of its own of one placement group."""
+    """Starts peers as actors, each in its own bundle of one placement group."""
 
     def __init__(
         self, settings: RayConfig, peers: tuple[PeerId, ...], run_id: str, threads_per_peer: int
@@ -129,7 +135,7 @@ class RayLauncher:
         self._group = self._reserve()
 
     def listen_address(self) -> str:
-        """Returns loopback where the cluster is this node alone, else this node's own address."""
+        """Returns loopback if the cluster has only this node, else this node's address."""
         return address_for_peers()
 
     def start(self, peer: PeerId, number: int, assignment: Assignment) -> RayHandle:
@@ -141,7 +147,7 @@ class RayLauncher:
                 namespace=NAMESPACE,
                 num_cpus=self._settings.cpus_per_peer,
                 num_gpus=self._gpus,
-                max_restarts=0,
+                max_restarts=0,  # the supervisor decides about a new start, with another assignment
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     placement_group=self._group,
                     placement_group_bundle_index=self._peers.index(peer),
@@ -153,11 +159,11 @@ class RayLauncher:
         return RayHandle(peer, actor, assignment)
 
     def wait(self, seconds: float) -> None:
-        """Lets time pass; the actors need nothing of this process."""
+        """Sleeps; the actors need nothing of this process meanwhile."""
         time.sleep(seconds)
 
     def release(self) -> None:
-        """Gives the room back."""
+        """Removes the placement group."""
         remove_placement_group(self._group)
 
     def _reserve(self) -> PlacementGroup:
@@ -173,14 +179,15 @@ class RayLauncher:
             raise PlacementError(
                 f"Ray has no room for {len(self._peers)} peers of {bundle} each, placement "
                 f"{self._settings.placement.value} after {self._settings.placement_timeout_s:g} s; "
-                f"{room()}. Lower ray.cpus_per_peer or ray.gpus_per_peer, or choose another ray.placement"
+                f"{room()}. Lower ray.cpus_per_peer or ray.gpus_per_peer, or choose another "
+                "ray.placement"
             )
         return group
 
 
 @contextmanager
 def _keep_sigterm() -> Iterator[None]:
-    """Takes SIGTERM back from `ray.init`, which would have it end the process at once."""
+    """Restores the handler of SIGTERM, which `ray.init` replaces by one that ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -192,17 +199,18 @@ def _keep_sigterm() -> Iterator[None]:
 
 
 def _probe(address: str) -> None:
-    """Makes sure that somebody who speaks gRPC answers; else `ray.init` tries for twelve minutes.
+    """Checks that a gRPC server answers; without one `ray.init` would try for twelve minutes.
 
     Raises:
-        ValueError, OSError: nobody does, or this is no address.
+        ValueError: this is not an address, or one of Ray Client.
+        OSError: nothing answers there, or not a gRPC server.
     """
     from ray._private.services import canonicalize_bootstrap_address  # what "auto" stands for
 
     if "://" in address:
         raise ValueError(
-            "Ray Client is not supported, because peers have to reach the coordinator in this process: "
-            "submit a job instead (docs/ray.md)"
+            "Ray Client is not supported, because peers have to reach the coordinator in this "
+            "process: submit a job instead (docs/ray.md)"
         )
     found = str(canonicalize_bootstrap_address(address))
     host, _, port = found.rpartition(":")
@@ -211,26 +219,26 @@ def _probe(address: str) -> None:
     except OSError as error:
         raise ConnectionError(f"nothing answers at {found} ({error})") from error
     if os.environ.get("RAY_USE_TLS", "0") != "0":
-        return  # an answer would take the cluster's certificates
+        return  # the check would need the cluster's certificates
     with grpc.insecure_channel(found, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=_PROBE_S)
         except grpc.FutureTimeoutError as error:
             raise ConnectionError(
-                f"what answers at {found} is not Ray's GCS; its port is 6379 unless `ray start` was told "
-                "otherwise (8265 is the dashboard's, 10001 Ray Client's)"
+                f"what answers at {found} is not Ray's GCS; its port is 6379 unless `ray start` "
+                "was told otherwise (8265 is the dashboard's, 10001 Ray Client's)"
             ) from error
 
 
 def address_for_peers() -> str:
-    """Returns loopback where the cluster is this node alone, else this node's own address."""
+    """Returns loopback if the cluster has only this node, else this node's address."""
     mine = _address_of(ray.get_runtime_context().get_node_id())
     is_alone = {node["NodeManagerAddress"] for node in live_nodes()} <= {mine}
     return "127.0.0.1" if is_alone else mine
 
 
 def _address_of(node_id: str) -> str:
-    """Returns the address by which the cluster knows this node."""
+    """Returns the address by which the cluster knows a node."""
     for node in ray.nodes():
         if node["NodeID"] == node_id:
             return str(node["NodeManagerAddress"])

@@ -1,8 +1,8 @@
-"""Starts peers that live in processes of their own, watches them, and starts them again if they die.
+"""Starts peers that live in their own processes, watches them, and starts them again if they die.
 
-Where the processes come from is a `PeerLauncher`'s business: this machine, Ray, or Flower's nodes. The
-coordinator is somebody else's too; the supervisor is a client of it. Nothing here waits without a deadline:
-peers that say nothing for too long are ended, and so are peers that do not stop in time.
+A `PeerLauncher` starts the processes: on this machine, by Ray, or at Flower's nodes. The supervisor
+is a client of the coordinator. Nothing here waits without a deadline: peers that report nothing for
+too long are killed, and so are peers that do not stop in time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_TOLD_FAILURES = 3
 
 
 class PeerHandle(Watchable[Ending | str], Protocol):
-    """A peer's running process. Its ending is a sentence where it died."""
+    """A peer's process. Its ending is an `Ending`, or a sentence if the process died."""
 
     def where(self) -> str:
         """Returns node, process and GPU, for people."""
@@ -40,19 +40,19 @@ class PeerLauncher(Protocol):
     """Starts peers' processes."""
 
     def listen_address(self) -> str:
-        """Returns the address of this machine that all peers can reach."""
+        """Returns the address to listen on, so that all peers can reach this machine."""
         ...
 
     def start(self, peer: PeerId, number: int, assignment: Assignment) -> PeerHandle:
         """Starts a process for `peer`; `number` counts its starts from 0.
 
         Raises:
-            PlacementError: there is no room for it.
+            PlacementError: the machine or the cluster has no room for it.
         """
         ...
 
     def wait(self, seconds: float) -> None:
-        """Lets about so much time pass, and does meanwhile what the peers need of this process."""
+        """Returns after about this time; meanwhile does what the peers need of this process."""
         ...
 
 
@@ -70,10 +70,10 @@ class Supervisor:
         """Prepares a run; nothing is started yet.
 
         Args:
-            run: what is to be run.
-            folder: where.
-            launcher: where the peers' processes come from.
-            coordinator: of the run; it can be reached.
+            run: its settings and data.
+            folder: the run folder.
+            launcher: starts the peers' processes.
+            coordinator: the run's coordinator, which peers can reach already.
             stop_requested: whether the user has asked for an end.
         """
         self._run = run
@@ -94,8 +94,8 @@ class Supervisor:
         """Runs the peers to their end.
 
         Raises:
-            DogoError: a peer could not be started or could not go on; the others have gone on to
-                their end where that made sense.
+            DogoError: a peer could not be started, or could not go on. In the latter case the
+                others have run to their end, unless a wrong setting ended them too.
         """
         try:
             for peer in self._run.peer_ids:
@@ -104,7 +104,7 @@ class Supervisor:
                 self._look()
                 self._launcher.wait(_POLL_S)
         finally:
-            self._watch.kill_all()
+            self._watch.kill_all()  # whatever was raised: no process is left behind
         if self._failures:
             raise ExchangeError(self._told_failures())
 
@@ -133,7 +133,11 @@ class Supervisor:
         coordinator.note("peer_started", message, peer)
 
     def _look(self) -> None:
-        """Looks at every peer once."""
+        """Looks at every peer once.
+
+        Any peer's report counts as a sign of life of all: a peer that waits for others is silent
+        too.
+        """
         for peer, ending in self._watch.look(lambda peer: self._coordinator.last_report_s):
             if isinstance(ending, Ending):
                 self._ended(peer, ending)
@@ -163,7 +167,7 @@ class Supervisor:
                 f"its log is in peers/{peer}/peer.log"
             )
             return
-        self._watch.kill(peer)  # what is left of it must not stand in the way of the next one
+        self._watch.kill(peer)  # what is left of it could still write to the peer's folder
         try:
             self._start(peer)
         except DogoError as error:
@@ -174,7 +178,7 @@ class Supervisor:
             self._coordinator.request_stop(reason)
 
     def _told_failures(self) -> str:
-        """Returns a sentence for each thing that went wrong, with the peers that it happened to."""
+        """Returns a sentence for each different failure, with the peers that it happened to."""
         peers: dict[str, list[PeerId]] = {}
         for peer, what in self._failures.items():
             peers.setdefault(what, []).append(peer)

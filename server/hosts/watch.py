@@ -1,7 +1,7 @@
-"""Watches over processes: sees how they end, ends those that are silent or do not stop, loses none.
+"""Watches processes: notices how they end, and ends those that are silent or do not stop.
 
-What a process is, and what its end means, is the business of whoever started it: the supervisor of a run's
-peers, and the loop over the cells of a comparison.
+The owner of the watch starts the processes and decides what an ending means. Owners are the
+supervisor of a run's peers, and the loop over the cells of a comparison.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ End_co = TypeVar("End_co", covariant=True)
 
 
 class Watchable(Protocol[End_co]):
-    """A process that runs somewhere."""
+    """A process that can be watched, on this machine or another."""
 
     def ending(self) -> End_co | None:
         """Returns how it ended, or None while it runs. Does not wait."""
@@ -30,13 +30,13 @@ class Watchable(Protocol[End_co]):
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """The end of a process that was ended because it took too long, with the reason for people."""
+    """The ending of a process that the watch has killed, with the reason for people."""
 
     reason: str
 
 
 class Watch(Generic[Key, End]):
-    """The processes under way, by key."""
+    """The watched processes, by key. Not thread-safe: its owner polls `look` from one thread."""
 
     def __init__(
         self,
@@ -46,13 +46,13 @@ class Watch(Generic[Key, End]):
         stop_within_s: float,
         clock: Callable[[], float],
     ) -> None:
-        """Watches nobody yet.
+        """Makes a watch without processes.
 
         Args:
-            silence_s: seconds after which a process that says nothing is ended.
-            silence_setting: the setting that says so, for the message.
-            stop_within_s: seconds that a stop may take.
-            clock: the time in seconds, of the kind that last words are given in.
+            silence_s: seconds after which a process without a sign of life is killed.
+            silence_setting: the name of that setting, for the message.
+            stop_within_s: seconds that processes have to end after `begin_stop`.
+            clock: the time in seconds; `look` gets times of the same clock.
         """
         self._silence_s = silence_s
         self._silence_setting = silence_setting
@@ -69,28 +69,28 @@ class Watch(Generic[Key, End]):
 
     @property
     def is_stopping(self) -> bool:
-        """Whether they have been asked to end."""
+        """Whether `begin_stop` was called."""
         return self._stopping_since_s is not None
 
     def add(self, key: Key, process: Watchable[End]) -> None:
-        """Watches a process, in place of an earlier one of the same key."""
+        """Watches a process; it replaces an earlier one of the same key."""
         self._all[key] = self._running[key] = process
 
     def begin_stop(self) -> bool:
-        """Lets the time for a stop run from now; returns whether this is the first call."""
+        """Starts the time that a stop may take; returns whether this is the first call."""
         if self._stopping_since_s is not None:
             return False
         self._stopping_since_s = self._clock()
         return True
 
     def look(self, last_word_s: Callable[[Key], float]) -> list[tuple[Key, End | Overdue]]:
-        """Looks at every process once, and returns those that have ended, with how they did.
-
-        All are judged by one and the same moment: the end of one is no word of another.
+        """Looks at every process once, kills the overdue ones, and returns those that have ended.
 
         Args:
-            last_word_s: the time at which a process was last heard of.
+            last_word_s: returns when a process last gave a sign of life.
         """
+        # Collected first and handled by the caller: the report that one peer was lost would else
+        # count as a sign of life of the others.
         ended: list[tuple[Key, End | Overdue]] = []
         for key, process in list(self._running.items()):
             ending: End | Overdue | None = process.ending()
@@ -104,12 +104,12 @@ class Watch(Generic[Key, End]):
         return ended
 
     def kill(self, key: Key) -> None:
-        """Ends a process at once, or what is left of one that has ended."""
+        """Kills a process, or what is left of one that has ended."""
         self._all[key].kill()
         self._running.pop(key, None)
 
     def kill_all(self) -> None:
-        """Ends all of them at once; one that can't be ended does not save the others."""
+        """Kills all of them; if that fails for one, the others are killed all the same."""
         with ExitStack() as ending:
             for process in self._all.values():
                 ending.callback(process.kill)

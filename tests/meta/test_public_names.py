@@ -82,6 +82,12 @@ def test_the_conversation_with_flowers_messages_loads_no_torch_no_flower_and_no_
     assert not loaded & {"torch", "flwr", "hydra", "grpc", "ray", "dogo_fed.run"}
 
 
+def test_a_sites_client_app_loads_no_torch_and_no_ray() -> None:
+    """Flower starts a process of it for every message."""
+    loaded = imported_by("import clients.flower.app, clients.flower.site.carrier")
+    assert not loaded & {"torch", "ray", "hydra", "clients.flower.peer_host"}
+
+
 def test_a_run_folder_is_read_without_hydra() -> None:
     loaded = imported_by("from dogo_fed import load_run_config; load_run_config")
     assert not loaded & {"hydra", "omegaconf", "configs"}

@@ -12,6 +12,7 @@ import numpy as np
 
 from dogo_fed.contracts import Event, PeerId, Record, SimilarityDistribution, Ticket
 from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
+from dogo_fed.reporting.sink import Sink
 from dogo_fed.wire.format import WireFormat
 
 SIZE = 6
@@ -40,7 +41,7 @@ class Clock:
         return self.now_s
 
 
-class KeepingSink:
+class KeepingSink(Sink):
     """Keeps every record; may be used from any thread."""
 
     def __init__(self) -> None:
@@ -50,12 +51,6 @@ class KeepingSink:
     def emit(self, record: Record) -> None:
         with self._lock:
             self.records.append(record)
-
-    def flush(self) -> None:
-        """Has nothing to write."""
-
-    def close(self) -> None:
-        """Has nothing to finish."""
 
     def events(self, kind: str | None = None) -> list[Event]:
         return [

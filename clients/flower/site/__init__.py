@@ -1,1 +1,1 @@
-"""A site's own peer process, for Flower deployments."""
+"""A site's own peer process, for Flower deployments: the model stays at the site."""

@@ -1,6 +1,6 @@
-"""Where a site's peer process listens: a socket file of the owner's, or a loopback port with a token.
+"""The address of a site's peer process: a socket file, or a loopback port with a token.
 
-Whoever reaches the address can start training with this site's data, so only the owner may reach it.
+A caller can start training with this site's data, so only the owner of the process may call it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dogo_fed.errors import ConfigError
 from dogo_fed.wire.secret import new_secret
 
 TOKEN_KEY = "dogo-site-token"
-"""The metadata under which a call carries the token."""
+"""The metadata under which a call to a site's peer process carries the token."""
 
 METHOD = "/dogo.Site/Handle"
-"""The one call: a message's bytes for the reply's bytes."""
+"""The only method: it takes the bytes of a message and returns the bytes of the reply."""
 
 DEFAULT_MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -31,7 +31,7 @@ _LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class SiteAddress:
-    """A socket file, or a port of the loopback interface; exactly one of the two is set."""
+    """A socket file or a port of the loopback interface; exactly one of the two is set."""
 
     path: Path | None = None
     port: int | None = None
@@ -45,7 +45,7 @@ class SiteAddress:
         """Returns the address for "unix:/path/to/peer.sock" or "127.0.0.1:port".
 
         Raises:
-            ConfigError: it is neither, or an interface that others can reach.
+            ConfigError: it is neither, or an interface that other machines can reach.
         """
         if text.startswith("unix:"):
             return cls(path=_socket_path(text.removeprefix("unix:")))
@@ -57,14 +57,14 @@ class SiteAddress:
             )
         if host != _LOOPBACK:
             raise ConfigError(
-                f"a peer process listens on {_LOOPBACK} only, not on {host!r}, since nobody outside of "
-                "this machine has business there; write unix:/path/to/peer.sock or "
+                f"a peer process listens on {_LOOPBACK} only, not on {host!r}, since other "
+                "machines must not reach it; write unix:/path/to/peer.sock or "
                 f"{_LOOPBACK}:{port}"
             )
         return cls(port=int(port))
 
     def is_answered(self) -> bool:
-        """Whether somebody listens there now."""
+        """Whether a process listens there now."""
         family = socket.AF_UNIX if self.path is not None else socket.AF_INET
         target = str(self.path) if self.path is not None else (_LOOPBACK, self.port)
         with socket.socket(family) as probe:
@@ -88,7 +88,7 @@ def make_private_folder(folder: Path) -> None:
     """Makes the folder of a socket, for the owner only, or checks the one that is there.
 
     Raises:
-        ConfigError: it can't be made, belongs to somebody else, or others may write to it.
+        ConfigError: it can't be made, belongs to another user, or other users may write to it.
     """
     try:
         if not folder.exists():
@@ -102,8 +102,8 @@ def make_private_folder(folder: Path) -> None:
         raise ConfigError(f"the folder {folder} belongs to another user; take one of your own")
     if found.st_mode & 0o022:
         raise ConfigError(
-            f"others may write to the folder {folder}, so they could put a socket of theirs in the "
-            f"place of this one; chmod 700 {folder}, or take another folder"
+            f"other users may write to the folder {folder}, so they could replace the socket by "
+            f"theirs; chmod 700 {folder}, or take another folder"
         )
 
 
@@ -129,7 +129,7 @@ def read_token(path: Path) -> str:
     """Returns the token in this file.
 
     Raises:
-        ConfigError: there is none, it is too short, or others could read or change it.
+        ConfigError: there is none, it is too short, or other users may read or change it.
     """
     try:
         found = path.stat()
@@ -138,11 +138,11 @@ def read_token(path: Path) -> str:
         raise ConfigError(f"there is no token to be read in {path}: {error}") from error
     if found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ConfigError(
-            f"the token in {path} must belong to you and to nobody else (chmod 600 {path})"
+            f"the token in {path} must belong to you, and only you may read it (chmod 600 {path})"
         )
     if len(token) < _SHORTEST_TOKEN:
         raise ConfigError(
-            f"the token in {path} is shorter than {_SHORTEST_TOKEN} characters; remove the file, and "
-            "`dogo-fed peer` makes a good one"
+            f"the token in {path} is shorter than {_SHORTEST_TOKEN} characters; remove the file, "
+            "and `dogo-fed peer` makes a good one"
         )
     return token

@@ -1,4 +1,4 @@
-"""Carries a Flower message to this site's peer process. Needs neither torch nor the site's settings."""
+"""Carries a Flower message to this site's peer process; needs no torch and no settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from dogo_fed.errors import (
     DogoError,
     ExchangeError,
     ExchangeTimeout,
-    PlacementError,
     Refused,
 )
 
@@ -31,14 +30,14 @@ TOKEN_FILE_KEY = "peer-token-file"
 
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
-    # A peer process that is started again should be found soon.
+    # So that a peer process that is started again is found soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
 
 class SiteCarrier:
-    """The way from a ClientApp to its site's peer process; each message has a connection of its own."""
+    """Carries messages from a ClientApp to its site's peer process, each over a new connection."""
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class SiteCarrier:
         """Returns the carrier that a SuperNode's `--node-config` describes.
 
         Raises:
-            ConfigError: the address is missing or impossible, or there is no token to be read.
+            ConfigError: the address is missing or impossible, or the token can't be read.
         """
         address, token_file = node_config.get(ADDRESS_KEY), node_config.get(TOKEN_FILE_KEY)
         if not isinstance(address, str):
@@ -71,15 +70,19 @@ class SiteCarrier:
         return cls(SiteAddress.parse(address), token)
 
     def forward(self, body: bytes, timeout_s: float) -> bytes:
-        """Returns the peer process's reply to these bytes. They are sent once, never again.
+        """Returns the peer process's reply to these bytes, which are sent once and not repeated.
 
-        A peer process that is not there yet is waited for, since it may be just starting again.
+        A peer process that does not listen yet is waited for, since it may be starting again.
+
+        Args:
+            body: an encoded message.
+            timeout_s: time for connection and reply together, in seconds.
 
         Raises:
-            PlacementError: nobody answers, or the process has died over this message.
+            ExchangeTimeout: nothing listened in time, or there was no reply in time.
             Refused: the peer process wants another token.
-            ExchangeTimeout: there was no reply in time.
-            ExchangeError: it could not handle the message.
+            ExchangeError: another user owns the socket, the process died over this message, or it
+                could not handle it.
         """
         deadline_s = time.monotonic() + timeout_s
         self._check_owner()
@@ -87,8 +90,8 @@ class SiteCarrier:
             try:
                 grpc.channel_ready_future(channel).result(timeout=timeout_s)
             except grpc.FutureTimeoutError as error:
-                raise PlacementError(
-                    f"nobody answers at {self._where} within {timeout_s:g} s"
+                raise ExchangeTimeout(
+                    f"no process answers at {self._where} within {timeout_s:g} s"
                 ) from error
             call = channel.unary_unary(METHOD)
             left_s = max(0.0, deadline_s - time.monotonic())
@@ -106,32 +109,32 @@ class SiteCarrier:
         )
 
     def _check_owner(self) -> None:
-        """Refuses to talk to a socket that somebody else has put there."""
+        """Raises ExchangeError if another user owns the socket file: it is not our peer process."""
         path = self._address.path
         if path is None:
             return
         try:
             owner = path.stat().st_uid
         except FileNotFoundError:
-            return  # it may be on its way
+            return  # the peer process may be starting
         except OSError as error:
-            raise PlacementError(f"this user may not look at {self._where} ({error})") from error
+            raise ExchangeError(f"this user may not look at {self._where} ({error})") from error
         if owner not in (os.getuid(), 0):
-            raise PlacementError(f"another user (id {owner}) owns {self._where}")
+            raise ExchangeError(f"another user (id {owner}) owns {self._where}")
 
     def _translate(self, error: Any, timeout_s: float) -> DogoError:
         code, details = error.code(), error.details() or "no details"
         where = f"the peer process at {self._address}"
         if code is grpc.StatusCode.UNAVAILABLE:
-            return PlacementError(
+            return ExchangeError(
                 f"{where} ended before it had replied ({details}); its log says why"
             )
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ExchangeTimeout(f"{where} did not reply within {timeout_s:g} s; is it frozen?")
         if code is grpc.StatusCode.UNAUTHENTICATED:
             return Refused(
-                f"{where} refused this SuperNode: {details}; {TOKEN_FILE_KEY} in --node-config must "
-                "name the file that `dogo-fed peer` was given as token_file="
+                f"{where} refused this SuperNode: {details}; {TOKEN_FILE_KEY} in --node-config "
+                "must name the file that `dogo-fed peer` was given as token_file="
             )
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return ExchangeError(

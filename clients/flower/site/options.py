@@ -1,4 +1,4 @@
-"""The command line of a site's peer process. Loads nothing heavy: the watching process reads it too."""
+"""The command line of a site's peer process. Imports no torch, since the watcher reads it too."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from dogo_fed.errors import ConfigError
 USAGE = """\
 usage: dogo-fed peer listen=ADDRESS [option=value ...] [key=value ...]
 
-The peer of one site of a Flower deployment. Keeps the model while Flower starts a process per message.
+The peer of one site of a Flower deployment. It keeps the model, since Flower starts a new process
+for each message.
 
-  listen=unix:/path/to/peer.sock   the socket file to listen on, in a folder that only you may write to
+  listen=unix:/path/to/peer.sock   the socket file to listen on, in a folder only you can write to
   listen=127.0.0.1:PORT            or a loopback port; needs token_file=
-  token_file=PATH                  what a caller must know; made if it is missing, readable by you only
-  root_certificates=PATH           PEM, to check the coordinator's certificate by
-  max_message_bytes=N              largest message, 67108864 unless told
+  token_file=PATH                  the token of callers; made if it is missing, readable only by you
+  root_certificates=PATH           PEM, to check the coordinator's certificate
+  max_message_bytes=N              largest message, by default 67108864
 
 everything else is a setting of this site, as for `dogo-fed train`: peers=, data=, device=, run_dir=
 
@@ -31,13 +32,14 @@ _OWN = ("listen", "token_file", "root_certificates", "max_message_bytes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteOptions:
-    """What `dogo-fed peer` was told.
+    """The command line of `dogo-fed peer`.
 
     Attributes:
-        listen: where callers reach it.
-        token: what callers must know; None where the file system decides who may call.
-        root_certificates: PEM, to check the coordinator by.
-        overrides: of the site's own configuration.
+        listen: the address to listen on.
+        token: the token that calls must carry; None if the file system decides who may call.
+        root_certificates: PEM, to check the coordinator's certificate.
+        max_message_bytes: largest message or reply.
+        overrides: settings of the site's own configuration.
     """
 
     listen: SiteAddress
@@ -48,7 +50,7 @@ class SiteOptions:
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> SiteOptions:
-        """Returns the options of a command line; makes the token's file if it is missing.
+        """Returns the options of a command line; makes the token file if it is missing.
 
         Raises:
             ConfigError: an option is missing, unknown or impossible, or a file can't be read.

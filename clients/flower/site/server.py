@@ -1,4 +1,4 @@
-"""A site's peer process as seen from its own machine: one call, bytes for bytes, for the owner only."""
+"""The gRPC server of a site's peer process: one method, bytes for bytes, for the owner only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STOP_WAIT_S = 10.0
 
 
 class SiteServer:
-    """Listens from the start on; `stop` ends it."""
+    """Listens from its construction until `stop`."""
 
     def __init__(
         self,
@@ -38,20 +38,20 @@ class SiteServer:
         """Starts to listen.
 
         Args:
-            listen: where.
-            handle: turns a message into its reply; called by several threads.
-            token: what callers must know; None where the file system decides who may call.
-            max_message_bytes: largest message, either way.
+            listen: the address to listen on.
+            handle: returns the reply to a message; several threads call it.
+            token: the token that calls must carry; None if the file system decides who may call.
+            max_message_bytes: largest message or reply.
 
         Raises:
-            ConfigError: somebody listens there already, or it can't be listened on.
+            ConfigError: another process listens there already, or it can't be listened on.
         """
         self._server = grpc.server(
             ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="site"),
             interceptors=[] if token is None else [_TokenCheck(token)],
             maximum_concurrent_rpcs=_NUM_THREADS,
             options=[
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", 0),  # else a second process could share the port unseen
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", max_message_bytes),
             ],
@@ -65,23 +65,23 @@ class SiteServer:
         self._server.start()
 
     def refuse(self) -> None:
-        """Turns away all further calls, but keeps the address, so that nobody takes it over yet."""
+        """Refuses all further calls, but keeps the address, so that no other process takes it."""
         self._calls.is_open = False
 
     def stop(self) -> None:
-        """Takes no more calls, and waits a little for those under way."""
+        """Stops listening; calls under way are cut off after 1 s."""
         self._server.stop(_STOP_GRACE_S).wait(_STOP_WAIT_S)
 
 
 class _Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """The one call. Bodies are bytes; nothing is decoded here."""
+    """Handles the only method. Bodies stay bytes; nothing is decoded here."""
 
     def __init__(self, handle: Callable[[bytes], bytes]) -> None:
         self._handle = handle
         self.is_open = True
 
     def service(self, call: Any) -> Any:
-        """Returns what handles this call, or None if there is no such method."""
+        """Returns the handler for this call, or None if there is no such method."""
         return grpc.unary_unary_rpc_method_handler(self._answer) if call.method == METHOD else None
 
     def _answer(self, body: bytes, context: Any) -> bytes:
@@ -89,14 +89,14 @@ class _Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
             context.abort(grpc.StatusCode.UNAVAILABLE, "it is just ending")
         try:
             return self._handle(body)
-        except Exception as error:  # the caller is told, and the process lives on
+        except Exception as error:  # the caller gets the error, and the process lives on
             logger.exception("a message could not be handled")
             context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
             raise AssertionError("abort raises") from error
 
 
 class _TokenCheck(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Refuses who does not know the token, before anything else of the call is looked at."""
+    """Refuses calls without the token, before their message is read."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -127,10 +127,10 @@ def _bind(server: Any, listen: SiteAddress) -> None:
 
 
 def _bind_socket_file(server: Any, listen: SiteAddress, path: Path) -> None:
-    """Binds the server to a socket file that only the owner may use; a dead process's is replaced.
+    """Binds the server to a socket file that only the owner may use; replaces a stale one.
 
     Raises:
-        ConfigError: a live process listens there, or something else is in the way.
+        ConfigError: a process listens there, or there is a file that is not a socket.
     """
     make_private_folder(path.parent)
     with _only_one_in(path.parent):
@@ -145,6 +145,7 @@ def _bind_socket_file(server: Any, listen: SiteAddress, path: Path) -> None:
             raise ConfigError(
                 f"{path} is in the way: it is no socket; remove it, or listen elsewhere"
             )
+        # Between bind and chmod the file must not be open to others, so it is made with 0600.
         earlier = os.umask(0o177)
         try:
             _bind(server, listen)
@@ -155,10 +156,10 @@ def _bind_socket_file(server: Any, listen: SiteAddress, path: Path) -> None:
 
 @contextmanager
 def _only_one_in(folder: Path) -> Iterator[None]:
-    """Keeps two processes that start at once from both finding a dead socket."""
+    """Locks the folder, so that of two processes only one replaces a stale socket."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # freed by the kernel if we die
         yield
     except BlockingIOError as error:
         raise ConfigError(

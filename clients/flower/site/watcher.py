@@ -1,7 +1,7 @@
 """`dogo-fed peer`: keeps a site's peer process alive.
 
-This process only watches, and loads nothing that could fail; the model lives in a process of its own
-below it, which is started again when it dies and goes on from its checkpoint.
+This process only watches, and imports no torch and no CUDA that could crash it. The model lives in
+a child process, which is started again if it dies and then goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _END_WITHIN_S = SAVE_WITHIN_S + 15.0
 
 
 def main() -> None:
-    """Runs what the command line says; leaves the process with a status that tells how it ended."""
+    """Runs what the command line says, and exits with the status of `watch`."""
     arguments = sys.argv[1:]
     if any(argument in ("-h", "--help") for argument in arguments):
         sys.stdout.write(USAGE)
@@ -39,15 +39,15 @@ def main() -> None:
 
 
 def watch(arguments: Sequence[str], worker: Sequence[str] = WORKER) -> int:
-    """Watches over the worker until told to end.
+    """Runs the worker until it is told to end.
 
     Args:
         arguments: the command line, which the worker gets too.
-        worker: what Python is to run.
+        worker: Python's arguments that start the worker.
 
     Returns:
-        0 when told to end, 130 when told so twice, 1 if the worker kept dying or did not end well, 2 if
-        it can't be run at all.
+        0 after one signal, 130 after two; 1 if the worker kept dying or did not end well; 2 if it
+        can't be run at all.
     """
     try:
         SiteOptions.parse(arguments)
@@ -63,7 +63,7 @@ def watch(arguments: Sequence[str], worker: Sequence[str] = WORKER) -> int:
 
 
 def _keep_alive(command: Sequence[str], stop_requested: Callable[[], bool]) -> int:
-    """Starts the worker, again if it dies, until it should end or keeps dying."""
+    """Starts the worker, and again when it dies, until a stop or too many deaths in a minute."""
     deaths: collections.deque[float] = collections.deque(maxlen=_MOST_DEATHS)
     while True:
         status = _run_once(command, stop_requested)
@@ -75,8 +75,8 @@ def _keep_alive(command: Sequence[str], stop_requested: Callable[[], bool]) -> i
         recent = [at_s for at_s in deaths if at_s > time.monotonic() - _WITHIN_S]
         if len(recent) == _MOST_DEATHS:
             return say(
-                f"the peer process has died {_MOST_DEATHS} times within {_WITHIN_S:g} s, the last time "
-                f"with status {status}; what it wrote is above. Given up",
+                f"the peer process has died {_MOST_DEATHS} times within {_WITHIN_S:g} s, the last "
+                f"time with status {status}; what it wrote is above. Given up",
                 EXIT_FAILED,
             )
         pause_s = min(_FIRST_PAUSE_S * 2 ** (len(recent) - 1), _LONGEST_PAUSE_S)
@@ -87,7 +87,7 @@ def _keep_alive(command: Sequence[str], stop_requested: Callable[[], bool]) -> i
 
 
 def _ended(status: int) -> int:
-    """Returns our own status after a stop, given the worker's."""
+    """Returns the watcher's status after a stop, for the worker's status."""
     if status == 0:
         return 0
     return say(
@@ -97,16 +97,16 @@ def _ended(status: int) -> int:
 
 
 def _run_once(command: Sequence[str], stop_requested: Callable[[], bool]) -> int:
-    """Runs the worker to its end, or to the end of its time when a stop is asked for.
+    """Runs the worker to its end, or ends it when a stop is asked for; returns its status.
 
     Raises:
-        PlacementError: there is no room for another process.
+        PlacementError: the operating system does not start another process.
     """
     try:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,  # closes when this process ends, however it ends
-            start_new_session=True,  # Ctrl-C reaches this process only
+            stdin=subprocess.PIPE,  # closes however this process ends, and so ends the worker
+            start_new_session=True,  # Ctrl-C reaches only this process, which ends the worker well
         )
     except OSError as error:
         raise PlacementError(f"the peer process can't be started: {error}") from error
@@ -121,7 +121,7 @@ def _run_once(command: Sequence[str], stop_requested: Callable[[], bool]) -> int
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Lets the worker save itself and returns its status; ends it at once if that takes too long."""
+    """Lets the worker save itself and returns its status; kills it if that takes too long."""
     assert process.stdin is not None, "the process was given a pipe"
     process.stdin.close()
     try:
@@ -133,6 +133,7 @@ def _end(process: subprocess.Popen[bytes]) -> int:
 
 
 def _pause(seconds: float, stop_requested: Callable[[], bool]) -> None:
+    """Sleeps in short pieces, so that a stop is noticed soon."""
     deadline_s = time.monotonic() + seconds
     while time.monotonic() < deadline_s and not stop_requested():
         time.sleep(min(_POLL_S, seconds))

@@ -1,7 +1,7 @@
-"""The process that holds a site's model; `clients.flower.site.watcher` starts it and watches over it.
+"""The process that holds a site's model; `clients.flower.site.watcher` starts and watches it.
 
-It ends well when it is told to (SIGTERM), and when its standard input closes: then whoever watched
-over it is gone.
+It saves the peer and ends at SIGTERM. It does the same when its standard input closes, because then
+the watcher is gone.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from dogo_fed.errors import DogoError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_UNUSABLE, say
 
 SAVE_WITHIN_S = 60.0
-"""How long a peer may take to save itself; then the process ends without it."""
+"""How long a peer may take to save itself, in seconds; then the process ends anyway."""
 
 _POLL_S = 0.5
 _DEFAULT_RUN_ROOT = "runs"
 
 
 class MessageHandler(Protocol):
-    """What answers the messages: `clients.flower.peer_host.PeerHost`."""
+    """Answers messages; `clients.flower.peer_host.PeerHost` is one."""
 
     def handle(self, body: bytes) -> bytes:
-        """Turns a message into its reply; from any thread."""
+        """Returns the reply to a message. Any thread may call it."""
         ...
 
     def close(self) -> None:
-        """Saves and ends the peer."""
+        """Lets the peer save itself, and ends it."""
         ...
 
 
@@ -47,7 +47,15 @@ def main() -> int:
 
 
 def run_worker(arguments: Sequence[str], make_host: Callable[[SiteOptions], MessageHandler]) -> int:
-    """Answers messages until told to end; returns 0, or `EXIT_UNUSABLE` if it could not start."""
+    """Answers messages until it is told to end.
+
+    Args:
+        arguments: see `SiteOptions`.
+        make_host: makes what answers the messages.
+
+    Returns:
+        0, or `EXIT_UNUSABLE` if it could not start.
+    """
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: ended.set())
@@ -68,8 +76,8 @@ def run_worker(arguments: Sequence[str], make_host: Callable[[SiteOptions], Mess
         pass
     _end_anyway_after(SAVE_WITHIN_S)
     server.refuse()
-    host.close()  # the address is given up after that: no other process may write to the same folder
-    server.stop()
+    host.close()
+    server.stop()  # only now: until the peer is saved, no other process may take the address
     return 0
 
 
@@ -77,9 +85,9 @@ def make_peer_host(options: SiteOptions) -> MessageHandler:
     """Returns the host of this site's peer.
 
     Raises:
-        ConfigError: the site's own settings compose to nothing that can be run.
+        ConfigError: the site's own settings can't be run.
     """
-    # What needs torch is imported only here: the command line is checked before that.
+    # Imported here, since torch takes seconds: the command line is checked before that.
     from clients.flower.peer_host import PeerHost, SiteSettings
     from configs.compose import compose_run
 
@@ -93,14 +101,17 @@ def make_peer_host(options: SiteOptions) -> MessageHandler:
 
 
 def _watch_input(ended: threading.Event) -> None:
-    """Sets the event when standard input closes."""
-    while os.read(0, 4096):  # os.read holds no lock that would be in the way at exit
+    """Sets the event when standard input closes, i.e. when the watcher has ended."""
+    while os.read(0, 4096):  # not sys.stdin, whose lock would block the interpreter's exit
         pass
     ended.set()
 
 
 def _end_anyway_after(seconds: float) -> None:
+    """Ends the process after this time, even if the peer's thread hangs."""
+
     def end() -> None:
+        # Not sys.exit, which in a thread ends only the thread.
         os._exit(say(f"the peer did not save itself within {seconds:g} s", EXIT_FAILED))
 
     timer = threading.Timer(seconds, end)

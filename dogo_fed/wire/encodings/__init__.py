@@ -1,7 +1,8 @@
-"""How the numbers of a distribution become bytes: one file for each encoding, and the table of all of them.
+"""How the numbers of a distribution become bytes: one file for each encoding, and their table.
 
-A further encoding is a file here, a member of `config.Encoding`, a value of `DType` in dogo.proto, and a
-row of `ENCODINGS`. tests/unit/dogo_fed/wire/test_encodings.py fails for a member without a row.
+A new encoding needs a file here, a member of `config.Encoding`, a value of `DType` in dogo.proto
+and a row of `ENCODINGS`. tests/unit/dogo_fed/wire/test_encodings.py fails for a member without a
+row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an encoding of a similarity distribution has to offer."""
+"""The interface of an encoding of similarity distributions."""
 
 # N = images in the step's batch
 
@@ -37,5 +37,5 @@ class MatrixEncoding(Protocol):
         ...
 
     def decode(self, rows: bytes, size: int) -> FloatMatrix:
-        """Returns the size x size matrix in bytes of the right length; it may be read-only."""
+        """Returns the size x size matrix in `rows`, whose length is right; it may be read-only."""
         ...

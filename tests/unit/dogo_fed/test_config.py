@@ -412,7 +412,7 @@ def test_whether_anything_is_exchanged():
         ({"one": {"two": 1.0, "one": 1.0}}, "exchange.graph.one.one: a peer can't be its own"),
         ({"one": {"two": -3.0}}, "exchange.graph.one.two must be a weight of 0 or more, not -3.0"),
         ({"one": {"two": 0.0}}, "exchange.graph.one has only weights of 0"),
-        ({}, "no edge, so nobody would learn from anybody; say exchange.enabled=false"),
+        ({}, "no edge, so no peer would learn from another; say exchange.enabled=false"),
         ({"one": {"zoe": 1.0}}, "names 'zoe', but the peers of the run are one, two"),
         ({"zoe": {"one": 1.0}}, "names 'zoe', but the peers of the run are one, two"),
     ],

@@ -165,7 +165,7 @@ def test_who_is_forgotten_at_its_turn_ends_by_itself(host, config_over_grpc, mon
     line.begin()
     reply = line.ended()
     assert outcome(reply) is Outcome.CUT_OFF
-    assert "nobody has asked for step 0" in reply.message
+    assert "no message has asked for step 0" in reply.message
 
 
 def test_a_peer_that_fails_in_a_way_nobody_thought_of_has_failed(host, config_over_grpc, toys):

@@ -155,7 +155,7 @@ def test_impossible_teachers_are_refused_before_anything_starts(runs, tmp_path: 
         prepare(frozen(tmp_path / "run", tmp_path / "nothing"))
     with pytest.raises(ConfigError, match=r"peer 'simsiam': frozen_from=.*another model"):
         prepare(frozen(tmp_path / "run", solo, "peers.simsiam.objective.options.hidden_dim=64"))
-    with pytest.raises(ConfigError, match="nobody would learn"):
+    with pytest.raises(ConfigError, match="no peer would learn"):
         frozen(tmp_path / "run", solo, f"+peers.{STUDENT}.frozen_from={solo}")
     with pytest.raises(ConfigError, match="frozen_from"):
         frozen(tmp_path / "run", Path(), f"+peers.{STUDENT}.frozen_from=''")

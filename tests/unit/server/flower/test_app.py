@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shlex
+import signal
 
 import pytest
 
 from configs.compose import compose_run
 from dogo_fed.config import Host, Transport
 from dogo_fed.errors import ConfigError
+from dogo_fed.exit_status import EXIT_STOPPED
+from dogo_fed.reporting.summary import was_stopped
 from dogo_fed.storage.run_folder import create
-from server.flower.app import configuration
+from server.commands.flower import report
+from server.flower.app import configuration, run
+from server.flower.superlink import COMPLETED, RunStatus
+from tests.support.fake_flower import AtOnce, FakeGrid
+from tests.support.tiny_run import TINY
 
 DEFAULTS = {
     "peers": "",
@@ -114,6 +123,29 @@ def test_overrides_that_are_none_are_refused_with_their_name(overrides, message)
 def test_a_plain_key_of_the_wrong_type_is_refused(key):
     with pytest.raises(ConfigError, match=f"{key} must be"):
         configuration({**DEFAULTS, key: "many"})
+
+
+# ---- a stop while the nodes are searched ----
+
+
+@pytest.mark.usefixtures("flower_identity")
+def test_a_stop_before_the_nodes_are_there_ends_the_run_as_stopped(tmp_path):
+    """Not as one that failed or could not be started: the user wanted it."""
+    grid, calls = FakeGrid({}, AtOnce()), []
+
+    def interrupt(call):
+        calls.append(call)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    grid.trouble = interrupt
+    folder = tmp_path / "run"
+    overrides = shlex.join([*TINY[:-1], f"run_dir={folder}"])
+    summary = run(grid, {**DEFAULTS, "hydra-overrides": overrides})
+    (event,) = summary["events"]
+    assert event["message"] == "stopped by the user before every peer had a Flower node"
+    assert was_stopped(summary) and summary["peers"] == {}
+    assert report(RunStatus(COMPLETED), "", folder) == EXIT_STOPPED
 
 
 # ---- going on with a run ----
