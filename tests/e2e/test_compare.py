@@ -271,7 +271,7 @@ def test_a_killed_cell_is_reported_and_goes_on_next_time(
         for pid in [process.pid, *descendants(process.pid)]:
             kill(pid)
     assert process.returncode == 1, said
-    assert "dogo/simclr_simsiam/synthetic/0: failed" in said and "signal 9" in said
+    assert "dogo/simclr_simsiam/synthetic/0: failed" in said and "died of SIGKILL" in said
     assert "Cells that are not finished" in (out / "compare.md").read_text()
     solo = times_of_solo(out)
     again = dogo_fed(*command, f"out={out}", "jobs=2", timeout_s=LONG_S)
