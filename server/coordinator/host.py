@@ -7,6 +7,7 @@ address and the same secret, and gives the same answers.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ from server.coordinator.service import (
     read_certificate,
 )
 from server.coordinator.state_file import HostState, read_state, write_state
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -96,6 +99,7 @@ class CoordinatorHost:
             time.monotonic,
             reported=None if state is None else state.reported,
         )
+        self._run_id = settings.run_id
         self._service = service
         self._endpoint = serve(self._calls, service)
         self._address = ""
@@ -138,6 +142,7 @@ class CoordinatorHost:
             ConfigError: it can't listen at its address.
         """
         self._address = self._endpoint.start()
+        logger.info("run=%s coordinator listens on %s", self._run_id, self._address)
         return self
 
     def __exit__(

@@ -110,15 +110,14 @@ def test_the_exported_encoder_loads_into_the_plain_backbone(tmp_path: Path) -> N
     import torch
     from safetensors.torch import load_file
 
-    from configs.compose import load_yaml
-    from dogo_fed import components
+    from dogo_fed import components, load_run_config
     from dogo_fed.models.catalog import BACKBONES
     from dogo_fed.storage.checkpoint import CheckpointStore
 
     run_dir = tmp_path / "run"
     dogo_fed("train", *SHORT, "peers=solo", f"run_dir={run_dir}")
-    (peer,) = load_yaml(run_dir / "config.yaml").peers
-    settings = load_yaml(run_dir / "config.yaml").peers[peer].backbone
+    (peer,) = load_run_config(run_dir).peers
+    settings = load_run_config(run_dir).peers[peer].backbone
     backbone = components.build(
         "backbone", settings.name, BACKBONES, settings.options, image_size=16, in_channels=3
     )
@@ -131,9 +130,9 @@ def test_the_exported_encoder_loads_into_the_plain_backbone(tmp_path: Path) -> N
         assert torch.equal(tensor, newest[f"backbone.{name}"]), name
 
 
-def test_verbs_and_help() -> None:
+def test_commands_and_help() -> None:
     assert "train" in dogo_fed("--help") and "data" in dogo_fed("--help")
-    assert "there is no verb" in dogo_fed("tarin", expect=2)
+    assert "there is no command" in dogo_fed("tarin", expect=2)
     assert "batch_size" in dogo_fed("train", "--help")
     job = dogo_fed("train", "--cfg", "job", "seed=7", "peers=trio")
     assert "seed: 7" in job and "wide:" in job

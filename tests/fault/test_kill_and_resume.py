@@ -121,6 +121,7 @@ def test_a_torn_checkpoint_is_not_the_end(uninterrupted: dict[str, str], tmp_pat
     assert digests(run_dir) == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     short, long = tmp_path / "short", tmp_path / "long"
     run = [part for part in RUN if not part.startswith("steps=")]

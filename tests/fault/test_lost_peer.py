@@ -34,7 +34,7 @@ RUN = (
 
 HOSTS = [
     pytest.param("processes", marks=pytest.mark.grpc),
-    pytest.param("ray", marks=pytest.mark.ray),
+    pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow]),
 ]
 
 pytestmark = pytest.mark.kill

@@ -103,7 +103,7 @@ def test_with_all_variants_ray_and_flower_equal_one_process(tmp_path: Path) -> N
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("peers", PEERS)
+@pytest.mark.parametrize("peers", ["simclr_simsiam", pytest.param("trio", marks=pytest.mark.slow)])
 def test_ray_actors_equal_one_process(
     peers: str, reference: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
@@ -112,6 +112,7 @@ def test_ray_actors_equal_one_process(
     assert digests(run_dir) == reference[peers]
 
 
+@pytest.mark.slow
 def test_another_seed_and_no_exchange_give_other_numbers(
     reference: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

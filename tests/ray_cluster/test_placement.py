@@ -38,6 +38,7 @@ def refused(tmp_path: Path, *settings: str) -> str:
     return output.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_strict_pack_finds_no_room_on_nodes_of_one_gpu(cluster: Running, tmp_path: Path) -> None:
     said = refused(
         tmp_path,
@@ -68,6 +69,7 @@ def test_a_peer_can_t_have_the_gpus_of_two_nodes(cluster: Running, tmp_path: Pat
     assert "no node of the cluster has more than 1" in said
 
 
+@pytest.mark.slow
 def test_two_peers_share_one_gpu(
     cluster: Running, run_settings: tuple[str, ...], reference: dict[str, str], tmp_path: Path
 ) -> None:

@@ -113,7 +113,7 @@ def test_every_component_file_names_options_that_exist(group, known, reserved):
         components.check_options(group, component.name, factory, component.options, reserved)
 
 
-@pytest.mark.parametrize("peer", names_in("peer"))
+@pytest.mark.parametrize("peer", [name for name in names_in("peer") if name != "base"])
 def test_every_peer_file_can_be_used(peer):
     config = compose_run(["peers=solo", f"+peer@peers.another={peer}"])
     assert isinstance(config.peers["another"], PeerConfig)
