@@ -168,7 +168,7 @@ class MessageLink:
             self._changed.notify_all()
 
     def tell(self, reply: pb.HostReply) -> None:
-        """Adds the calls that are not answered and the reports that are not confirmed to a reply."""
+        """Adds the unanswered calls and the unconfirmed reports to a reply."""
         with self._changed:
             if self._join is not None and self._joined is None:
                 reply.join.CopyFrom(self._join)
