@@ -57,8 +57,10 @@ def run_worker(arguments: Sequence[str], make_host: Callable[[SiteOptions], Mess
         0, or `EXIT_UNUSABLE` if it could not start.
     """
     ended = threading.Event()
+    # No event for signals: their handler runs in this thread, maybe while it holds the event's lock.
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: ended.set())
+        signal.signal(number, lambda number, frame: signals.append(number))
     threading.Thread(target=_watch_input, args=(ended,), daemon=True).start()
     try:
         options = SiteOptions.parse(arguments)
@@ -72,7 +74,7 @@ def run_worker(arguments: Sequence[str], make_host: Callable[[SiteOptions], Mess
     except DogoError as error:
         return say(error, EXIT_UNUSABLE)
     sys.stderr.write(f"dogo-fed: peer process {os.getpid()} listens on {options.listen}\n")
-    while not ended.wait(_POLL_S):
+    while not signals and not ended.wait(_POLL_S):
         pass
     _end_anyway_after(SAVE_WITHIN_S)
     server.refuse()
