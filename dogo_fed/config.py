@@ -75,6 +75,19 @@ class Encoding(enum.Enum):
     FLOAT32 = "float32"
 
 
+class Rows(enum.Enum):
+    """Whose similarities the peers show each other and learn from: the rows of the distributions.
+
+    PROJECTOR: the projector's output.
+    PREDICTOR: the predictor's output, where the objective has one.
+    FEATURES: the backbone's pooled features, which are what is used after training.
+    """
+
+    PROJECTOR = "projector"
+    PREDICTOR = "predictor"
+    FEATURES = "features"
+
+
 class Placement(enum.Enum):
     """How Ray spreads the peers over nodes (Ray's placement group strategies)."""
 
@@ -130,6 +143,8 @@ class PeerConfig:
         distill_warmup_steps: the weight rises linearly from 0 at the run's step 0 to its full value
             at this step; 0 uses the full value from the start.
         kl_temperature: divisor of the cosines in the similarity distribution.
+        features_temperature: the same where exchange.rows=features: cosines of features are nearer
+            to each other than those of a projector.
         frozen_from: run folder in which the peer of this name was trained. The peer teaches with
             the weights of its newest checkpoint there, and never learns. On a cluster the path must
             be absolute.
@@ -145,10 +160,15 @@ class PeerConfig:
     distill_reduction: Reduction = field(default=Reduction.BATCHMEAN, metadata=_OWN_TEACHING)
     distill_warmup_steps: int = field(default=0, metadata=_OWN_TEACHING)
     kl_temperature: float = field(default=0.1, metadata=_OWN_TEACHING)
+    features_temperature: float = field(default=0.05, metadata=_OWN_TEACHING)
     frozen_from: str | None = field(default=None, metadata=_OWN)
 
     def __post_init__(self) -> None:
-        _require_positive("", kl_temperature=self.kl_temperature)
+        _require_positive(
+            "",
+            kl_temperature=self.kl_temperature,
+            features_temperature=self.features_temperature,
+        )
         _require(self.frozen_from != "", "frozen_from must be a run folder or null, not empty")
         _require(
             math.isfinite(self.distill_weight) and self.distill_weight >= 0,
@@ -192,6 +212,8 @@ class ExchangeConfig:
         graph: for each learner its teachers with their weights, which count relative to each other.
             A peer that is not a learner here trains alone. Null: every peer learns from all others,
             with equal weights.
+        rows: whose similarities are shown and learned with, the same at every peer. Null: each
+            objective's own choice, as published.
         encoding: how the numbers of the distributions travel.
         transport: what carries the distributions; not used where all peers are in one process.
         deadline_s: how long the others wait for a peer at a step; then it counts as lost.
@@ -203,6 +225,7 @@ class ExchangeConfig:
     symmetric: bool = field(default=False, metadata=_AGREED_TEACHING)
     every_steps: int = field(default=1, metadata=_AGREED_TEACHING)
     graph: Mapping[str, Mapping[str, float]] | None = field(default=None, metadata=_AGREED_TEACHING)
+    rows: Rows | None = field(default=None, metadata=_AGREED_TEACHING)
     encoding: Encoding = field(default=Encoding.FLOAT32, metadata=_AGREED_TEACHING)
     transport: Transport = field(default=Transport.GRPC, metadata=_CONVERSATION)
     deadline_s: float = field(default=120.0, metadata=_AGREED_CONVERSATION)

@@ -56,7 +56,8 @@ def main() -> None:
         )
 
         # 2. Each shows one row-stochastic matrix: how similar the images are to it. Nothing else
-        #    leaves a peer.
+        # leaves. Here the rows are the projector's. With rows=Rows.FEATURES in `build_peer` they
+        # are those of the encoder itself, and tell that much more about it.
         my_p, your_p = show(first, mine), show(second, yours)
 
         # 3. Each learns its own objective, and to agree with the other. Both use matrices from

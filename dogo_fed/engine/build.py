@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dogo_fed import components, seeding
-from dogo_fed.config import ComponentConfig, PeerConfig
+from dogo_fed.config import ComponentConfig, PeerConfig, Rows
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.augment import build_augmentation
 from dogo_fed.data.source import DataSet
@@ -59,6 +59,7 @@ def build_peer(
     device: torch.device,
     backbone: nn.Module | None = None,
     is_symmetric: bool = False,
+    rows: Rows | None = None,
 ) -> Peer:
     """Returns the peer with its initial weights, which depend only on the seed and the peer's name.
 
@@ -70,6 +71,7 @@ def build_peer(
         device: where it computes.
         backbone: the user's own module, in place of the one that `settings` names.
         is_symmetric: whether the run exchanges both view directions.
+        rows: whose similarities are exchanged; None leaves that to the objective.
 
     Raises:
         ConfigError: a component is unknown, an option is wrong, the backbone does not give
@@ -80,6 +82,8 @@ def build_peer(
             if backbone is None:
                 backbone = build_backbone(settings.backbone, dataset)
             objective = _build_objective(settings.objective, backbone, dataset)
+        if rows is not None:
+            _choose_rows(objective, settings.objective, rows, dataset)
         objective.to(device)
         optimizer = components.build(
             "optimizer",
@@ -107,7 +111,9 @@ def build_peer(
         distill_weight=settings.distill_weight,
         distill_warmup_steps=settings.distill_warmup_steps,
         reduction=settings.distill_reduction,
-        temperature=settings.kl_temperature,
+        temperature=(
+            settings.features_temperature if rows is Rows.FEATURES else settings.kl_temperature
+        ),
         is_symmetric=is_symmetric,
         run_seed=run_seed,
         device=device,
@@ -151,6 +157,31 @@ def _build_objective(settings: ComponentConfig, backbone: nn.Module, dataset: Da
             "dogo_fed.objectives.base.Objective"
         )
     return objective
+
+
+def _choose_rows(
+    objective: Objective, settings: ComponentConfig, rows: Rows, dataset: DataSet
+) -> None:
+    """Lets an objective learn with, and publish, the embeddings that the run exchanges.
+
+    Raises:
+        ConfigError: it has no such embeddings, or a setting of its own says something else.
+    """
+    if objective.publish not in ("projector", rows.value):
+        raise ConfigError(
+            f"exchange.rows={rows.value} decides what objective {settings.name!r} publishes, but its "
+            f"option publish={objective.publish} says otherwise; leave one of them out"
+        )
+    objective.learn_with = objective.publish = rows.value
+    black_NCHW = torch.zeros(2, len(dataset.mean), dataset.image_size, dataset.image_size)
+    with evaluation_mode(objective), torch.no_grad():
+        heads = {name.rpartition("_")[0] for name in objective.embed(black_NCHW, black_NCHW)}
+    if rows.value not in heads:
+        offered = sorted(heads & {one.value for one in Rows})
+        raise ConfigError(
+            f"objective {settings.name!r} has no {rows.value}, which exchange.rows={rows.value} "
+            f"exchanges; it has {' and '.join(offered) or 'none of the rows that can be chosen'}"
+        )
 
 
 def _num_classes(objective: str, dataset: DataSet) -> int:

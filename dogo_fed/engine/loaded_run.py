@@ -74,6 +74,7 @@ class LoadedRun:
             device=resolve_device(self.config.device) if device is None else device,
             backbone=self.backbones.get(peer_id),
             is_symmetric=self.wire_format.is_symmetric,
+            rows=self.config.exchange.rows,
         )
 
     def images_of(self, peer_id: PeerId, step: int, *, with_labels: bool) -> StepImages:

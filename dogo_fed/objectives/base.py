@@ -74,16 +74,17 @@ class Objective(nn.Module, ABC):
         self.backbone = backbone
 
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
-        """Returns the heads' embeddings of two views of the same images; here the projector's.
+        """Returns the heads' embeddings of two views of the same images: features and projections.
 
         Each view is a pass of its own, so that it is normalised by its own statistics. `learn_with`
         and `publish` name a pair of the result, e.g. "projector" for "projector_a" and
         "projector_b".
         """
-        return {
-            "projector_a": self.projector(self.backbone(view_a_NCHW)),
-            "projector_b": self.projector(self.backbone(view_b_NCHW)),
-        }
+        seen = {}
+        for view, view_NCHW in (("a", view_a_NCHW), ("b", view_b_NCHW)):
+            seen[f"features_{view}"] = self.backbone(view_NCHW)
+            seen[f"projector_{view}"] = self.projector(seen[f"features_{view}"])
+        return seen
 
     @abstractmethod
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:

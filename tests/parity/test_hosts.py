@@ -19,6 +19,7 @@ VARIANTS = (
     "peers=trio",
     "exchange.symmetric=true",
     "exchange.every_steps=3",
+    "exchange.rows=features",
     "exchange.graph={cnn: {resnet: 0.3, wide: 1.7}, wide: {cnn: 1}}",
     "peers.wide.distill_warmup_steps=20",
     "peers.wide.distill_weight=1.5",
