@@ -75,12 +75,13 @@ def load_yaml(path: Path) -> RunConfig:
     return from_mapping(content)
 
 
-def load_run_config(folder: Path) -> RunConfig:
+def load_run_config(folder: str | Path) -> RunConfig:
     """Returns the configuration of the run in a folder.
 
     Raises:
         ConfigError: there is no run in this folder, or its config.yaml can't be used (`load_yaml`).
     """
+    folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         there = "it has no config.yaml" if folder.is_dir() else "there is no such folder"
         raise ConfigError(f"{folder} is no run folder: {there}")
