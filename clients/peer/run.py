@@ -80,6 +80,10 @@ def _run(assignment: Assignment, around: PeerEnvironment) -> Ending:
         link.close()
     except DogoError as error:
         return _ended_by(error, session, assignment.peer)
+    if result is not None and result.steps_trained == 0 and not session.peer.is_frozen:
+        message = "has made no update: it was not there until the others had done all steps"
+        logger.error("peer=%s %s", assignment.peer, message)
+        return Ending(Outcome.FAILED, message)
     return Ending(Outcome.STOPPED if result is None else Outcome.FINISHED)
 
 

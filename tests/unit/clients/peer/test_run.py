@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,3 +65,21 @@ def test_an_error_of_ours_is_an_ending_with_its_sentence(
     ending = run_assignment(assignment)
     assert (ending.outcome, ending.message) == (outcome, str(error))
     assert "Traceback" not in log_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("steps_trained", "is_frozen", "outcome"),
+    [(0, False, Outcome.FAILED), (1, False, Outcome.FINISHED), (0, True, Outcome.FINISHED)],
+)
+def test_a_peer_that_made_no_update_has_not_finished(
+    steps_trained, is_frozen, outcome, assignment, monkeypatch
+) -> None:
+    """It died before its first update, and came back when the others had done all steps."""
+    session = SimpleNamespace(peer=SimpleNamespace(is_frozen=is_frozen))
+    ends = SimpleNamespace(close=lambda: None)
+    result = SimpleNamespace(steps_trained=steps_trained)
+    monkeypatch.setattr(run, "_open", lambda *arguments: (session, ends, ends))
+    monkeypatch.setattr(run, "run_peer", lambda *arguments: result)
+    ending = run_assignment(assignment)
+    assert ending.outcome is outcome
+    assert ("has made no update" in ending.message) == (outcome is Outcome.FAILED)
