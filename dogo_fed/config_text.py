@@ -47,8 +47,9 @@ def from_mapping(content: Mapping[str, Any]) -> RunConfig:
         ConfigError: an unknown key, a wrong type or an impossible value; the message names the key.
     """
     content = dict(content)
-    if content.get("host") in _FORMER_HOSTS:
-        content["host"] = _FORMER_HOSTS[content["host"]]
+    host = content.get("host")
+    if isinstance(host, str) and host in _FORMER_HOSTS:
+        content["host"] = _FORMER_HOSTS[host]
         _hint_at_former_host(content["host"])
     peers = content.pop("peers", None)
     if not isinstance(peers, Mapping):
