@@ -47,8 +47,9 @@ def from_mapping(content: Mapping[str, Any]) -> RunConfig:
         ConfigError: an unknown key, a wrong type or an impossible value; the message names the key.
     """
     content = dict(content)
-    if content.get("host") in _FORMER_HOSTS:
-        content["host"] = _FORMER_HOSTS[content["host"]]
+    host = content.get("host")
+    if isinstance(host, str) and host in _FORMER_HOSTS:
+        content["host"] = _FORMER_HOSTS[host]
         _hint_at_former_host(content["host"])
     peers = content.pop("peers", None)
     if not isinstance(peers, Mapping):
@@ -75,12 +76,13 @@ def load_yaml(path: Path) -> RunConfig:
     return from_mapping(content)
 
 
-def load_run_config(folder: Path) -> RunConfig:
+def load_run_config(folder: str | Path) -> RunConfig:
     """Returns the configuration of the run in a folder.
 
     Raises:
         ConfigError: there is no run in this folder, or its config.yaml can't be used (`load_yaml`).
     """
+    folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         there = "it has no config.yaml" if folder.is_dir() else "there is no such folder"
         raise ConfigError(f"{folder} is no run folder: {there}")

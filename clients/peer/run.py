@@ -55,24 +55,36 @@ def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None
     folder = Path(assignment.run_dir) / "peers" / assignment.peer
     with log_file(folder / "peer.log", ("dogo_fed", "clients")):
         try:
-            session, link, sink = _open(assignment, around)
-        except (CoordinatorLost, ExchangeTimeout) as error:
-            logger.error("peer=%s %s", assignment.peer, error)
-            return Ending(Outcome.CUT_OFF, str(error))
-        except DogoError as error:
-            logger.error("peer=%s %s", assignment.peer, error)
-            return Ending(Outcome.UNFIT, str(error))
-        try:
-            result = run_peer(
-                session,
-                lambda: sink.stop_requested() or around.stop_requested(),
-                lambda step: around.await_turn(step, sink.ask),
-            )
-            sink.close()
-            link.close()
-        except DogoError as error:
-            return _ended_by(error, session, assignment.peer)
-        return Ending(Outcome.STOPPED if result is None else Outcome.FINISHED)
+            return _run(assignment, around)
+        except Exception:  # a module of the user's own may fail in any way; its process dies of it
+            logger.exception("peer=%s failed", assignment.peer)
+            raise
+
+
+def _run(assignment: Assignment, around: PeerEnvironment) -> Ending:
+    try:
+        session, link, sink = _open(assignment, around)
+    except (CoordinatorLost, ExchangeTimeout) as error:
+        logger.error("peer=%s %s", assignment.peer, error)
+        return Ending(Outcome.CUT_OFF, str(error))
+    except DogoError as error:
+        logger.error("peer=%s %s", assignment.peer, error)
+        return Ending(Outcome.UNFIT, str(error))
+    try:
+        result = run_peer(
+            session,
+            lambda: sink.stop_requested() or around.stop_requested(),
+            lambda step: around.await_turn(step, sink.ask),
+        )
+        sink.close()
+        link.close()
+    except DogoError as error:
+        return _ended_by(error, session, assignment.peer)
+    if result is not None and result.steps_trained == 0 and not session.peer.is_frozen:
+        message = "has made no update: it was not there until the others had done all steps"
+        logger.error("peer=%s %s", assignment.peer, message)
+        return Ending(Outcome.FAILED, message)
+    return Ending(Outcome.STOPPED if result is None else Outcome.FINISHED)
 
 
 def _open(

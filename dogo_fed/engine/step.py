@@ -6,7 +6,7 @@ The others' distributions are of the same step, from before the update and in tr
 gradient flows to the other peers.
 
 Every session runs these three functions at every step, in this order. They know no network. Between
-`show` and `absorb` lies the only moment when anything leaves a peer.
+`show` and `absorb` lies the only moment when a tensor leaves a peer.
 """
 
 # N = images whose similarities are exchanged
@@ -52,7 +52,7 @@ def propose(peer: Peer, images: StepImages, step: int) -> Proposal:
 
 
 def show(peer: Peer, proposal: Proposal) -> SimilarityDistribution:
-    """Returns the one thing that leaves the peer."""
+    """Returns the one tensor that leaves the peer."""
     return peer.distribution(proposal.output.publish)
 
 

@@ -15,6 +15,7 @@ from dogo_fed.config import RunConfig
 from dogo_fed.contracts import Event
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.loaded_run import LoadedRun
+from dogo_fed.errors import ConfigError, PlacementError
 from dogo_fed.reporting.live.view import LiveView
 from dogo_fed.reporting.log_file import log_file
 from dogo_fed.reporting.pictures.curves import draw_curves
@@ -60,12 +61,19 @@ def conduct(run: LoadedRun, host: RunHost) -> RunSummary:
     """Runs a prepared run in this host, writes the run folder, and returns its summary.
 
     Raises:
+        ConfigError, PlacementError: it could not be started. The folder of an earlier run that it
+            was to go on with keeps its configuration and its summary.
         DogoError: a peer could not go on. The summary and the curves are written all the same.
     """
     config = run.config
-    folder = create(config) if config.resume is None else reopen(config.resume, config)
+    folder = (
+        create(config)
+        if config.resume is None
+        else reopen(config.resume, config, run.plan.total_steps)
+    )
     started_s = time.monotonic()
     totals = RunTotals()
+    could_start = True
     with (
         log_file(folder.path / "coordinator.log", ("dogo_fed", "server")),
         stop_on_signal() as stop_requested,
@@ -73,19 +81,32 @@ def conduct(run: LoadedRun, host: RunHost) -> RunSummary:
         try:
             with _reporting(run, folder, totals) as sink:
                 host(run, folder, sink, stop_requested)
+        except (ConfigError, PlacementError):
+            could_start = False
+            raise
         finally:
-            summary = build_summary(
-                run_id=folder.run_id,
-                seed=config.seed,
-                host=config.host.value,
-                steps=run.plan.total_steps,
-                wall_s=time.monotonic() - started_s,
-                exchange_enabled=config.exchanges,
-                totals=totals,
-                variants=config.variants,
-            )
-            write_json_atomic(folder.path / "summary.json", summary)
-            draw_curves(read_records(folder.metrics), folder.path / "curves.png", folder.run_id)
+            if folder.is_resumed and not could_start:
+                folder.put_config_back()  # and what an earlier start has reached stays as it is
+            else:
+                summary = _conclude(run, folder, totals, time.monotonic() - started_s)
+    return summary
+
+
+def _conclude(run: LoadedRun, folder: RunFolder, totals: RunTotals, wall_s: float) -> RunSummary:
+    """Writes the summary and the curves of what the run has reached."""
+    config = run.config
+    summary = build_summary(
+        run_id=folder.run_id,
+        seed=config.seed,
+        host=config.host.value,
+        steps=run.plan.total_steps,
+        wall_s=wall_s,
+        exchange_enabled=config.exchanges,
+        totals=totals,
+        variants=config.variants,
+    )
+    write_json_atomic(folder.path / "summary.json", summary)
+    draw_curves(read_records(folder.metrics), folder.path / "curves.png", folder.run_id)
     return summary
 
 

@@ -26,17 +26,23 @@ class RunFolder:
         run_id: the folder's name.
         checkpoint_step: the step whose checkpoints the run goes on from; None is the beginning.
         is_resumed: whether the run was started before.
+        earlier_config: the text of config.yaml before the run went on; empty for a new run.
     """
 
     path: Path
     run_id: str
     checkpoint_step: int | None
     is_resumed: bool
+    earlier_config: str = ""
 
     @property
     def first_step(self) -> int:
         """The step that the run goes on with."""
         return self.checkpoint_step or 0
+
+    def put_config_back(self) -> None:
+        """Gives config.yaml the content that it had before the run went on."""
+        write_atomic(self.path / "config.yaml", self.earlier_config)
 
     @property
     def metrics(self) -> Path:
@@ -73,7 +79,7 @@ def make_empty(config: RunConfig) -> Path:
     return path
 
 
-def reopen(folder: str, config: RunConfig) -> RunFolder:
+def reopen(folder: str, config: RunConfig, total_steps: int) -> RunFolder:
     """Returns the folder of an earlier run, with the latest step that all peers have saved.
 
     Nothing is removed here. Each peer removes its later checkpoints after it has loaded that of the
@@ -91,8 +97,21 @@ def reopen(folder: str, config: RunConfig) -> RunFolder:
             f"the peers in {path} have no readable checkpoint of the same step ({found}); raise "
             "checkpoint.keep in a new run"
         )
-    write_atomic(path / "config.yaml", to_yaml(config))
-    return RunFolder(path=path, run_id=path.name, checkpoint_step=common, is_resumed=True)
+    if common is not None and common > total_steps:
+        raise ConfigError(
+            f"resume={folder}: the run has done {common} steps already, so it can't end after "
+            f"{total_steps}; give steps={common} or more, or more rounds"
+        )
+    settings = path / "config.yaml"
+    earlier = settings.read_text(encoding="utf-8") if settings.is_file() else to_yaml(config)
+    write_atomic(settings, to_yaml(config))
+    return RunFolder(
+        path=path,
+        run_id=path.name,
+        checkpoint_step=common,
+        is_resumed=True,
+        earlier_config=earlier,
+    )
 
 
 def _make(path: Path) -> None:

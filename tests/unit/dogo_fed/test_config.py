@@ -11,7 +11,7 @@ import yaml
 
 import configs
 from configs.compose import compose_run
-from dogo_fed import components
+from dogo_fed import components, config_text
 from dogo_fed.config import (
     ComponentConfig,
     DataConfig,
@@ -490,3 +490,19 @@ def test_the_weight_of_the_published_code_by_default():
 def test_a_component_says_what_it_is():
     assert str(ComponentConfig(name="cnn")) == "cnn"
     assert str(ComponentConfig(name="cnn", options={"width": 4, "d": 1})) == "cnn(width=4, d=1)"
+
+
+def test_the_former_name_of_a_host_is_taken_with_a_hint(caplog):
+    config_text._hint_at_former_host.cache_clear()
+    saved = to_mapping(compose_run(["host=processes"]))
+    for _ in range(2):
+        assert from_mapping({**saved, "host": "grpc"}) == from_mapping(saved)
+    hints = [one for one in caplog.messages if "host=grpc is called host=processes now" in one]
+    assert len(hints) == 1, "once is enough"
+
+
+@pytest.mark.parametrize("host", [None, [], {}, 3, "smoke_signals"])
+def test_a_host_that_is_none_is_refused_with_those_there_are(host):
+    saved = to_mapping(compose_run(["host=processes"]))
+    with pytest.raises(ConfigError, match="host must be one of local, processes, ray, flower"):
+        from_mapping({**saved, "host": host})

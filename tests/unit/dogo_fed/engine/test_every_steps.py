@@ -191,7 +191,7 @@ def test_killed_while_peers_are_apart_the_run_goes_on_to_the_same_weights(
     assert (slow.next_step, fast.next_step) == (slow_at, fast_at)
     del apart  # killed: nothing is saved
 
-    folder = reopen(str(tmp_path / "run"), run.config)
+    folder = reopen(str(tmp_path / "run"), run.config, run.plan.total_steps)
     assert folder.first_step == goes_on_at
     sink = KeepingSink()
     run_local(run, folder, sink, lambda: False)

@@ -1,0 +1,85 @@
+"""A peer from its assignment to its end: what is told, and what is kept where nobody is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from clients.peer import run
+from clients.peer.run import run_assignment
+from configs.compose import compose_run
+from dogo_fed.assignment import Assignment
+from dogo_fed.config_text import to_mapping
+from dogo_fed.contracts import Outcome
+from dogo_fed.errors import ConfigError, CoordinatorLost
+from tests.support.tiny_run import TINY
+
+
+@pytest.fixture
+def assignment(tmp_path: Path):
+    return Assignment(
+        peer="wide",
+        run_id=tmp_path.name,
+        run_dir=str(tmp_path),
+        address="127.0.0.1:1",
+        secret="s3cret",
+        checkpoint_step=None,
+        config=to_mapping(compose_run([*TINY, "peers=pair"])),
+    )
+
+
+def log_of(tmp_path: Path) -> str:
+    return (tmp_path / "peers" / "wide" / "peer.log").read_text()
+
+
+@pytest.mark.parametrize("where", ["_open", "run_peer"])
+def test_an_error_that_nobody_expected_is_in_the_peers_log_whole(
+    where, assignment, tmp_path, monkeypatch
+) -> None:
+    def fail(*arguments, **others):
+        raise AttributeError("'Mine' object has no attribute 'projector'")
+
+    monkeypatch.setattr(run, where, fail)
+    if where == "run_peer":
+        monkeypatch.setattr(run, "_open", lambda *arguments: (None, None, None))
+    with pytest.raises(AttributeError):
+        run_assignment(assignment)
+    log = log_of(tmp_path)
+    assert "peer=wide failed" in log and "Traceback" in log
+    assert "no attribute 'projector'" in log
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(ConfigError("no such head"), Outcome.UNFIT), (CoordinatorLost("gone"), Outcome.CUT_OFF)],
+)
+def test_an_error_of_ours_is_an_ending_with_its_sentence(
+    error, outcome, assignment, tmp_path, monkeypatch
+) -> None:
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(run, "_open", fail)
+    ending = run_assignment(assignment)
+    assert (ending.outcome, ending.message) == (outcome, str(error))
+    assert "Traceback" not in log_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("steps_trained", "is_frozen", "outcome"),
+    [(0, False, Outcome.FAILED), (1, False, Outcome.FINISHED), (0, True, Outcome.FINISHED)],
+)
+def test_a_peer_that_made_no_update_has_not_finished(
+    steps_trained, is_frozen, outcome, assignment, monkeypatch
+) -> None:
+    """It died before its first update, and came back when the others had done all steps."""
+    session = SimpleNamespace(peer=SimpleNamespace(is_frozen=is_frozen))
+    ends = SimpleNamespace(close=lambda: None)
+    result = SimpleNamespace(steps_trained=steps_trained)
+    monkeypatch.setattr(run, "_open", lambda *arguments: (session, ends, ends))
+    monkeypatch.setattr(run, "run_peer", lambda *arguments: result)
+    ending = run_assignment(assignment)
+    assert ending.outcome is outcome
+    assert ("has made no update" in ending.message) == (outcome is Outcome.FAILED)
