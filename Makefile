@@ -20,7 +20,7 @@ test: $(VENV)/.installed-dev ## the tests, under 12 minutes on 2 cores, JOBS=2 f
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## the longer proofs: kill and resume, a real Ray cluster
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow --timeout=600 $(ARGS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff format --check .

@@ -63,7 +63,7 @@ def test_a_peer_comes_back_on_another_node(tmp_path: Path) -> None:
         try:
             wait_for_step(run_dir, 15, process)
             kill(parent(dict(seats(run_dir))["wide"].pid))  # the raylet: what makes it a node
-            output, _ = process.communicate(timeout=150)
+            output, _ = process.communicate(timeout=400)
         finally:
             process.kill()
         assert process.returncode == 0, output
