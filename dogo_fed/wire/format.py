@@ -61,12 +61,7 @@ class WireFormat:
             MalformedDistribution: its size or its number of view directions is not the run's, or it
                 is not a similarity distribution.
         """
-        has_reverse = distribution.reverse is not None
-        if has_reverse != self.is_symmetric:
-            raise MalformedDistribution(
-                f"the distribution has {_directions(has_reverse)}; this run exchanges "
-                f"{_directions(self.is_symmetric)} (exchange.symmetric)"
-            )
+        self._check_directions(distribution.reverse is not None)
         wanted = (self.batch_size, self.batch_size)
         if distribution.p_NN.shape != wanted:
             raise MalformedDistribution(
@@ -150,11 +145,7 @@ class WireFormat:
         """
         given = self.decode(request.distribution)
         has_reverse = request.HasField("reverse")
-        if has_reverse != self.is_symmetric:
-            raise MalformedDistribution(
-                f"the distribution has {_directions(has_reverse)}; this run exchanges "
-                f"{_directions(self.is_symmetric)} (exchange.symmetric)"
-            )
+        self._check_directions(has_reverse)
         if not has_reverse:
             return given
         return dataclasses.replace(given, reverse=self._decode_reverse(request.reverse))
@@ -210,6 +201,13 @@ class WireFormat:
     @property
     def _matrix(self) -> MatrixEncoding:
         return ENCODINGS[self.encoding]
+
+    def _check_directions(self, has_reverse: bool) -> None:
+        if has_reverse != self.is_symmetric:
+            raise MalformedDistribution(
+                f"the distribution has {_directions(has_reverse)}; this run exchanges "
+                f"{_directions(self.is_symmetric)} (exchange.symmetric)"
+            )
 
     def _encode_if_any(self, distribution: SimilarityDistribution | None) -> pb.Distribution | None:
         return None if distribution is None else self.encode(distribution)
