@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import REPOSITORY, SMALL_RUN, dogo_fed, environment
+from tests.support.command_line import SMALL_RUN, dogo_fed, environment
 from tests.support.flower_federation import Federation, free_port, tcp_sockets
+from tests.support.flower_simulation import copy_app
 from tests.support.run_watch import descendants, digests, events, kill, records, wait_until_gone
 
 PEERS = ("simclr", "simsiam")
@@ -38,7 +38,6 @@ SHORT_RUN = (
     "eval.knn_k=20",
     "eval.linear=false",
 )
-APP = ("dogo_fed", "server", "clients", "configs", "pyproject.toml", "README.md", "LICENSE")
 KINDS = ("node_lost", "peer_lost", "peer_started")
 RUN_WITHIN_S = 240.0
 GIVEN_UP_WITHIN_S = 180.0
@@ -154,23 +153,9 @@ class Deployment:
         assert status == "finished:completed", self.told(status, run_id)
 
 
-def copy_app(folder: Path) -> Path:
-    """Returns a copy of the app, so that the sites and the bundle are of the same moment."""
-    for name in APP:
-        source = REPOSITORY / name
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, folder / name, ignore=ignored)
-        else:
-            shutil.copy(source, folder / name)
-    return folder
-
-
 @contextmanager
 def deployment(folder: Path) -> Iterator[Deployment]:
-    app = folder / "app"
-    app.mkdir()
-    copy_app(app)
+    app = copy_app(folder / "app")
     with ExitStack() as stack:
         federation = stack.enter_context(Federation(folder / "flower"))
         sites = {}
