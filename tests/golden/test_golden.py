@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from dogo_fed.config import Rows
 from dogo_fed.data.roles import StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.synthetic import synthetic
@@ -123,7 +124,9 @@ PAIRS = [f"{a}+{b}" for a, b in combinations_with_replacement(sorted(TOY_OBJECTI
 PAIRS_PATH = FOLDER / "objective_pairs.json"
 
 
-def run_pair(pair: str, weight: float = 0.4) -> dict[str, dict[str, list[float]]]:
+def run_pair(
+    pair: str, weight: float = 0.4, rows: Rows | None = None
+) -> dict[str, dict[str, list[float]]]:
     """Ten steps of two peers; in float64, so that rounding decides nothing on the way."""
     kinds = pair.split("+")
     peers = [
@@ -132,6 +135,7 @@ def run_pair(pair: str, weight: float = 0.4) -> dict[str, dict[str, list[float]]
             name=f"{kind}-{seed}",
             dtype=torch.float64,
             weight=weight,
+            rows=rows,
             optimizer=sgd,
             seed=seed,
         )
@@ -140,7 +144,7 @@ def run_pair(pair: str, weight: float = 0.4) -> dict[str, dict[str, list[float]]
     return numbers_of(peers, 10, 16)
 
 
-def write_pairs(content: dict[str, Any]) -> None:
+def write_pairs(path: Path, content: dict[str, Any]) -> None:
     """Writes one line for each series, six digits a number."""
     pairs = []
     for pair in sorted(content):
@@ -149,20 +153,24 @@ def write_pairs(content: dict[str, Any]) -> None:
             for peer, series in content[pair].items()
         ]
         pairs.append(f'"{pair}": {{\n  {f",{chr(10)}  ".join(peers)}\n}}')
-    PAIRS_PATH.write_text("{\n" + ",\n".join(pairs) + "\n}\n")
+    path.write_text("{\n" + ",\n".join(pairs) + "\n}\n")
 
 
 def line(quantity: str, values: list[float]) -> str:
     return f'"{quantity}": [{", ".join(f"{value:.6g}" for value in values)}]'
 
 
+def compare_pair(numbers: dict[str, Any], pair: str, path: Path, rewrite: bool) -> None:
+    """Compares with what the file has of this pair; writes that anew if asked to."""
+    if rewrite:
+        golden = json.loads(path.read_text()) if path.exists() else {}
+        write_pairs(path, {**{key: golden[key] for key in golden if key in PAIRS}, pair: numbers})
+    check(numbers, json.loads(path.read_text())[pair], f"{pair} of {path.name}")
+
+
 @pytest.mark.parametrize("pair", PAIRS)
 def test_ten_steps_of_every_pair_of_objectives(pair, rewrite):
-    numbers = run_pair(pair)
-    if rewrite:
-        golden = json.loads(PAIRS_PATH.read_text()) if PAIRS_PATH.exists() else {}
-        write_pairs({**{key: golden[key] for key in golden if key in PAIRS}, pair: numbers})
-    check(numbers, json.loads(PAIRS_PATH.read_text())[pair], f"{pair} of {PAIRS_PATH.name}")
+    compare_pair(run_pair(pair), pair, PAIRS_PATH, rewrite)
 
 
 def test_the_file_has_every_pair_and_no_other():
@@ -178,3 +186,29 @@ def test_the_pairs_numbers_depend_on_the_exchange(kind):
         assert min(series["mutual_kl"]) > 1e-3
         (norm,), (norm_alone,) = series["weight_norm"], alone[peer]["weight_norm"]
         assert abs(norm - norm_alone) > 2 * TOLERANCE * norm
+
+
+# ---------------------------------------------------------------------------------------------------
+# Rows of the features: every objective with SimCLR
+
+FEATURES_PATH = FOLDER / "feature_rows.json"
+WITH_SIMCLR = [pair for pair in PAIRS if "simclr" in pair.split("+")]
+
+
+@pytest.mark.parametrize("pair", WITH_SIMCLR)
+def test_ten_steps_of_every_objective_with_rows_of_the_features(pair, rewrite):
+    numbers = run_pair(pair, rows=Rows.FEATURES)
+    compare_pair(numbers, pair, FEATURES_PATH, rewrite)
+    projector = json.loads(PAIRS_PATH.read_text())[pair]
+    for peer, series in numbers.items():
+        # The first step's own loss is from before any teaching.
+        first, first_there = series["ssl_loss"][0], projector[peer]["ssl_loss"][0]
+        assert first == pytest.approx(first_there, rel=TOLERANCE)
+        assert min(series["mutual_kl"]) > 0.1
+        kl, kl_there = series["mutual_kl"][-1], projector[peer]["mutual_kl"][-1]
+        assert abs(kl - kl_there) > 0.1 * kl
+
+
+def test_the_file_of_the_features_has_every_objective():
+    assert sorted(json.loads(FEATURES_PATH.read_text())) == sorted(WITH_SIMCLR)
+    assert len(WITH_SIMCLR) == len(TOY_OBJECTIVES)

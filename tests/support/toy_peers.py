@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dogo_fed.config import Rows
 from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal
 from dogo_fed.engine.peer import Peer
 from dogo_fed.objectives.barlow_twins import BarlowTwins
@@ -91,11 +92,14 @@ def toy_peer(
     weight: float = 0.4,
     reduction: Reduction = Reduction.BATCHMEAN,
     publish: str = "projector",
+    rows: Rows | None = None,
     optimizer: Callable[[Objective], torch.optim.Optimizer] | None = None,
     seed: int | None = None,
 ) -> Peer:
     """Returns a peer named after its objective, e.g. "simclr"."""
     objective = toy_objective(kind, dropout, publish, seed).to(dtype)
+    if rows is not None:
+        objective.learn_with = objective.publish = rows.value
     if optimizer is None:
         made: torch.optim.Optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3)
     else:
@@ -107,7 +111,7 @@ def toy_peer(
         augmentation=noisy_views(dtype),
         distill_weight=weight,
         reduction=reduction,
-        temperature=0.1,
+        temperature=0.05 if rows is Rows.FEATURES else 0.1,
         run_seed=RUN_SEED,
         device=torch.device("cpu"),
     )
