@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import rows_together
 from configs.compose import compose_run
 from dogo_fed.agreement import differences
 from dogo_fed.config import Rows, RunConfig
@@ -17,6 +18,7 @@ from dogo_fed.engine.loaded_run import LoadedRun, load_run
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation import state_digest
 from dogo_fed.objectives.similarity import log_similarity_distribution
 from tests.support.tiny_run import TINY, run_here
 from tests.support.toy_peers import TOY_OBJECTIVES, signal_of, toy_images, toy_objective
@@ -157,3 +159,15 @@ def test_an_objective_gives_its_features_beside_its_heads(kind: str) -> None:
     assert {"features_a", "features_b", "projector_a", "projector_b"} <= set(seen)
     images = StepImages(toy_images(4))
     assert len(images.images_NCHW) == len(seen["features_a"])
+
+
+def test_the_trial_with_two_kinds_of_rows_is_the_product_where_it_uses_one() -> None:
+    """`benchmarks.rows_together` with no weight on the projector trains what a run trains."""
+    overrides = ("exchange.rows=features", "peers.wide.distill_weight=0.3")
+    same = ("peers.resnet.distill_weight=0.3", *overrides)
+    summary = run_here(config(*same))
+    peers = rows_together.train(load_run(config(*same)), {"features": 0.3, "projector": 0.0})
+    for peer in peers:
+        assert state_digest(peer.objective) == summary["peers"][peer.id]["state_digest"]
+    both = rows_together.train(load_run(config(*same)), {"features": 0.3, "projector": 0.3})
+    assert state_digest(both[0].objective) != state_digest(peers[0].objective)
