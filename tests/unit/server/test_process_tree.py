@@ -21,13 +21,18 @@ ORPHANS = ["bash", "-c", "setsid sleep 300 & setsid bash -c 'trap \"\" TERM; sle
 """Starts two processes in sessions of their own, one of which starts a third, and dies."""
 
 
-def pids_of(processes: ProcessTree, number: int) -> list[int]:
-    """Returns the ids of those alive, once there are so many."""
+def pids_of(
+    processes: ProcessTree, number: int, but: subprocess.Popen[bytes] | None = None
+) -> list[int]:
+    """Returns the ids of those alive, once `but` has ended and there are so many."""
     deadline_s = time.monotonic() + WITHIN_S
-    while len(alive := processes.alive()) != number:
+    while True:
+        has_ended = but is None or but.poll() is not None
+        alive = processes.alive()
+        if has_ended and len(alive) == number:
+            return [process.pid for process in alive]
         assert time.monotonic() < deadline_s, alive
         time.sleep(0.05)
-    return [process.pid for process in alive]
 
 
 def start(processes: ProcessTree, *command: str) -> subprocess.Popen[bytes]:
@@ -37,7 +42,7 @@ def start(processes: ProcessTree, *command: str) -> subprocess.Popen[bytes]:
 def test_orphans_in_sessions_of_their_own_are_ended_and_collected() -> None:
     with process_tree() as processes:
         parent = start(processes, *ORPHANS)
-        found = pids_of(processes, 3)
+        found = pids_of(processes, 3, but=parent)
         assert parent.pid not in found and parent.returncode == 0
         assert processes.end(patience_s=0.3) == []
         assert not processes.alive()

@@ -162,8 +162,13 @@ class TestOwnSuperLink:
     def test_apps_are_told_by_a_signal(self, programs: Path, processes: ProcessTree) -> None:
         """The SuperLink starts a SuperExec, and that starts the app."""
         note = programs.parent / "note"
-        app = f"trap 'echo told > {note}; exit' INT; touch {note}; while :; do sleep 0.1; done"
-        self.install(programs, "app", f"#!/bin/bash\n{app}\n")
+        app = (
+            "#!{python}\nimport pathlib, time\n"
+            f"note = pathlib.Path({str(note)!r})\n"
+            "try:\n    note.touch()\n    time.sleep(300)\n"
+            "except KeyboardInterrupt:\n    note.write_text('told')\n"
+        )
+        self.install(programs, "app", app)
         self.install(programs, "executor", "#!{python}\nimport subprocess\nsubprocess.run('app')\n")
         start_executor = "import subprocess\nsubprocess.Popen(['executor'])\n"
         healthy = HEALTHY.replace("class Handler", f"{start_executor}\nclass Handler")
@@ -172,7 +177,7 @@ class TestOwnSuperLink:
         _wait_until(note.exists)
         assert len(superlink.apps()) == 1
         superlink.interrupt("7")
-        _wait_until(lambda: note.read_text() == "told\n")
+        _wait_until(lambda: note.read_text() == "told")
         _wait_until(lambda: superlink.apps() == [])
 
 
