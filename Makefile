@@ -17,7 +17,7 @@ train: $(VENV)/.installed ## set up .venv and run the main job; ARGS="seed=3 pee
 	$(BIN)/dogo-fed train $(ARGS)
 
 test: $(VENV)/.installed-dev ## the tests, under 12 minutes on 2 cores, JOBS=2 files at a time; ARGS goes to pytest
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## the longer proofs: kill and resume, a real Ray cluster
 	$(BIN)/python -m pytest -m slow --timeout=600 $(ARGS)

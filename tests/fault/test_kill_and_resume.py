@@ -111,6 +111,7 @@ def test_killed_with_ray(uninterrupted: dict[str, str], tmp_path: Path) -> None:
     resume_and_compare(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_torn_checkpoint_is_not_the_end(uninterrupted: dict[str, str], tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     dogo_fed("train", *RUN, "host=local", f"run_dir={run_dir}", expect=0)
@@ -131,6 +132,7 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     assert digests(short) == digests(long)
 
 
+@pytest.mark.slow
 def test_another_run_is_not_resumed(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     dogo_fed("train", *RUN, "host=local", "steps=2", f"run_dir={run_dir}")

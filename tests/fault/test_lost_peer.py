@@ -74,6 +74,7 @@ def test_a_killed_peer_comes_back(host: str, tmp_path: Path) -> None:
     assert is_alive(victim) is False
 
 
+@pytest.mark.slow
 @pytest.mark.grpc
 def test_a_peer_that_keeps_dying_is_given_up_and_the_other_finishes(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from tests.support.leftover_processes import Started, started_here
 from tests.support.run_watch import digests, events, kill, records
 
 EXCHANGES = ("grpc", "flower")
+WAYS = (pytest.param("grpc", marks=pytest.mark.slow), "flower")
+"""The first opens a port and the peers' conversation is that of host=ray; the second is Flower's own."""
 PAIR = ("simclr", "simsiam")
 RUN = (*SMALL_RUN, "device=cpu")
 LONG_RUN = (
@@ -105,69 +108,73 @@ def reference(app: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(app: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+def done(app: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Done]:
+    """Returns a function that gives the run of an exchange, carried out once."""
     folder = tmp_path_factory.mktemp("pair")
-    return {
-        way: carry_out(app, folder / way, *RUN, "peers=simclr_simsiam", f"exchange={way}")
-        for way in EXCHANGES
-    }
+
+    @functools.cache
+    def carried_out(way: str) -> Done:
+        return carry_out(app, folder / way, *RUN, "peers=simclr_simsiam", f"exchange={way}")
+
+    return carried_out
 
 
 class TestPair:
     """Two runs, and all that is said about them."""
 
-    @pytest.mark.parametrize("way", EXCHANGES)
+    @pytest.mark.parametrize("way", WAYS)
     def test_the_numbers_are_those_of_one_process(
-        self, way: str, done: dict[str, Done], reference: Path
+        self, way: str, done: Callable[[str], Done], reference: Path
     ) -> None:
         expected = digests(reference)
         assert sorted(expected) == list(PAIR) and len(set(expected.values())) == 2
-        assert digests(done[way].folder) == expected
+        assert digests(done(way).folder) == expected
 
-    @pytest.mark.parametrize("way", EXCHANGES)
+    @pytest.mark.parametrize("way", WAYS)
     def test_every_round_is_evaluated_and_every_step_told(
-        self, way: str, done: dict[str, Done], reference: Path
+        self, way: str, done: Callable[[str], Done], reference: Path
     ) -> None:
         def told(folder: Path, kind: str, *names: str) -> list[tuple[Any, ...]]:
             of_kind = [one for one in records(folder) if one["type"] == kind]
             return sorted(tuple(one[name] for name in names) for one in of_kind)
 
-        rounds = told(done[way].folder, "round", "peer", "round", "step", "knn_top1")
+        rounds = told(done(way).folder, "round", "peer", "round", "step", "knn_top1")
         assert len(rounds) == 2 * 4, "before the first and after each of the three"
         assert rounds == told(reference, "round", "peer", "round", "step", "knn_top1")
-        steps = told(done[way].folder, "step", "peer", "step", "num_teachers")
+        steps = told(done(way).folder, "step", "peer", "step", "num_teachers")
         assert steps == [(peer, step, 1) for peer in PAIR for step in range(50)]
 
-    @pytest.mark.parametrize("way", EXCHANGES)
+    @pytest.mark.parametrize("way", WAYS)
     def test_its_report_is_in_the_folder_that_the_user_named(
-        self, way: str, done: dict[str, Done]
+        self, way: str, done: Callable[[str], Done]
     ) -> None:
-        summary = done[way].summary()
+        summary = done(way).summary()
         assert (summary["host"], summary["run_id"], summary["steps"]) == ("flower", way, 50)
-        assert f"run folder: {done[way].folder}" in done[way].output
+        assert f"run folder: {done(way).folder}" in done(way).output
         assert summary["exchange"]["bytes_up_per_step"] > 32 * 32 * 4
-        names = {path.name for path in done[way].folder.iterdir()}
+        names = {path.name for path in done(way).folder.iterdir()}
         assert {"config.yaml", "curves.png", "metrics.jsonl", "peers"} <= names
         for peer in PAIR:
             told = summary["peers"][peer]
             assert told["steps_trained"] == 50
             assert told["knn_top1"] > 0.25 and told["linear_top1"] > 0.25
 
-    @pytest.mark.parametrize("way", EXCHANGES)
+    @pytest.mark.parametrize("way", WAYS)
     def test_each_peer_had_a_process_of_its_own_which_is_gone_like_all_others(
-        self, way: str, done: dict[str, Done]
+        self, way: str, done: Callable[[str], Done]
     ) -> None:
-        placed = placements(done[way].folder)
+        placed = placements(done(way).folder)
         assert sorted(placed) == list(PAIR)
         assert len({place.pid for place in placed.values()}) == 2
         assert not any(psutil.pid_exists(place.pid) for place in placed.values())
-        assert done[way].left == []
+        assert done(way).left == []
 
-    def test_only_the_exchange_over_grpc_opens_a_port(self, done: dict[str, Done]) -> None:
-        assert re.fullmatch(r"127\.0\.0\.1:\d+", done["grpc"].says())
+    @pytest.mark.slow
+    def test_only_the_exchange_over_grpc_opens_a_port(self, done: Callable[[str], Done]) -> None:
+        assert re.fullmatch(r"127\.0\.0\.1:\d+", done("grpc").says())
         # The port that it was told to listen on was taken, and nobody minded or called there.
-        assert done["flower"].says() == ""
-        assert not done["flower"].was_port_used
+        assert done("flower").says() == ""
+        assert not done("flower").was_port_used
 
 
 def last_line(output: str) -> str:

@@ -51,7 +51,7 @@ def test_all_peers_are_trained_and_differ(peers: str, reference: dict[str, dict[
 
 
 @pytest.mark.grpc
-@pytest.mark.parametrize("peers", PEERS)
+@pytest.mark.parametrize("peers", ["simclr_simsiam", pytest.param("trio", marks=pytest.mark.slow)])
 def test_processes_equal_one_process(
     peers: str, reference: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
@@ -137,10 +137,10 @@ SHORT = [part for part in SMALL_RUN if not part.startswith("steps")] + [
     "eval.linear=false",
 ]
 MIXED = [
-    pytest.param("moco_v2", "byol"),
-    pytest.param("moco_v3", "barlow_twins", marks=pytest.mark.slow),
-    pytest.param("vicreg", "byol", marks=pytest.mark.slow),
-    pytest.param("simsiam", "moco_v2", marks=pytest.mark.slow),
+    ("moco_v2", "byol"),
+    ("moco_v3", "barlow_twins"),
+    ("vicreg", "byol"),
+    ("simsiam", "moco_v2"),
 ]
 
 
@@ -151,6 +151,7 @@ def of_objectives(resnet: str, wide: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.grpc
 @pytest.mark.parametrize(("resnet", "wide"), MIXED)
 def test_any_mix_of_objectives_is_the_same_in_processes(

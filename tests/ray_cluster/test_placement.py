@@ -52,12 +52,14 @@ def test_strict_pack_finds_no_room_on_nodes_of_one_gpu(cluster: Running, tmp_pat
     assert cluster.busy() == IDLE
 
 
+@pytest.mark.slow
 def test_too_many_gpus_are_refused_without_waiting(cluster: Running, tmp_path: Path) -> None:
     said = refused(tmp_path, f"ray.address={cluster.address}", "ray.gpus_per_peer=2")
     assert "2 peers need 2 GPU each, but the cluster has 2" in said
     assert "ray.gpus_per_peer=1" in said
 
 
+@pytest.mark.slow
 def test_a_peer_can_t_have_the_gpus_of_two_nodes(cluster: Running, tmp_path: Path) -> None:
     said = refused(
         tmp_path,
@@ -89,8 +91,10 @@ def test_two_peers_share_one_gpu(
     ("address", "said"),
     [
         ("127.0.0.1:1", "nothing answers at"),
-        ("nonsense", "Invalid address"),
-        ("ray://127.0.0.1:10001", "Ray Client is not supported"),
+        pytest.param("nonsense", "Invalid address", marks=pytest.mark.slow),
+        pytest.param(
+            "ray://127.0.0.1:10001", "Ray Client is not supported", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_no_cluster_is_told_soon(address: str, said: str, tmp_path: Path) -> None:
@@ -130,6 +134,7 @@ def test_a_ray_of_its_own_leaves_no_process(
         assert users_of(temp) == []
 
 
+@pytest.mark.slow
 def test_sigterm_lets_all_peers_stop_after_the_same_step(cluster: Running, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start(

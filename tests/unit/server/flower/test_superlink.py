@@ -163,7 +163,9 @@ class TestOwnSuperLink:
         """The SuperLink starts a SuperExec, and that starts the app."""
         note = programs.parent / "note"
         app = (
-            "#!{python}\nimport pathlib, time\n"
+            "#!{python}\nimport pathlib, signal, time\n"
+            # A job in the background of a script starts with SIGINT ignored.
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             f"note = pathlib.Path({str(note)!r})\n"
             "try:\n    note.touch()\n    time.sleep(300)\n"
             "except KeyboardInterrupt:\n    note.write_text('told')\n"
