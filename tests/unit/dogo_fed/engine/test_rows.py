@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -149,6 +150,18 @@ def test_the_summary_names_the_rows_and_the_numbers_are_others(tmp_path) -> None
         for summary in found.values()
     ]
     assert all(digests[0][name] != digests[1][name] for name in digests[0])
+
+
+def test_a_run_that_goes_on_has_the_numbers_of_one_that_never_stopped(tmp_path) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    settings = ("exchange.rows=features", "exchange.symmetric=true")
+    expected = run_here(config(*settings, f"run_dir={whole}"))["peers"]
+    shorter = config(*settings, "steps=2", f"run_dir={part}")
+    run_here(shorter)
+    found = run_here(dataclasses.replace(shorter, steps=3, resume=str(part)))["peers"]
+    assert {name: peer["state_digest"] for name, peer in found.items()} == {
+        name: peer["state_digest"] for name, peer in expected.items()
+    }
 
 
 @pytest.mark.parametrize("kind", sorted(TOY_OBJECTIVES))
