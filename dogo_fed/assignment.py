@@ -21,7 +21,7 @@ class Assignment:
         address, secret: of the coordinator; the address is empty where messages carry the exchange.
         is_tls: whether the coordinator shows a certificate.
         number: which start of this peer this is, from 0.
-        checkpoint_step: the checkpoint that the whole run goes on from; None is the beginning.
+        checkpoint_step: the checkpoint that the peer goes on from; None is the beginning.
         takes_newest: whether the peer goes on from its own newest checkpoint instead, because it
             has been in the run before.
     """

@@ -22,6 +22,7 @@ from dogo_fed.errors import (
     CoordinatorLost,
     DogoError,
     ExchangeTimeout,
+    StorageFull,
     TrainingError,
 )
 from dogo_fed.process_setup import keep_freed_memory
@@ -75,6 +76,7 @@ def _run(assignment: Assignment, around: PeerEnvironment) -> Ending:
             session,
             lambda: sink.stop_requested() or around.stop_requested(),
             lambda step: around.await_turn(step, sink.ask),
+            lambda: sink.ask() or around.stop_requested(),
         )
         sink.close()
         link.close()
@@ -133,7 +135,7 @@ def _grpc_link(
 
 def _ended_by(error: DogoError, session: PeerSession, peer: str) -> Ending:
     logger.error("peer=%s %s: %s", peer, type(error).__name__, error)
-    if isinstance(error, TrainingError):
+    if isinstance(error, TrainingError | StorageFull):
         return Ending(Outcome.FAILED, str(error))
     try:
         session.save()

@@ -13,7 +13,7 @@ from configs.compose import compose_run
 from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import to_mapping
 from dogo_fed.contracts import Outcome
-from dogo_fed.errors import ConfigError, CoordinatorLost
+from dogo_fed.errors import ConfigError, CoordinatorLost, StorageFull
 from tests.support.tiny_run import TINY
 
 
@@ -65,6 +65,18 @@ def test_an_error_of_ours_is_an_ending_with_its_sentence(
     ending = run_assignment(assignment)
     assert (ending.outcome, ending.message) == (outcome, str(error))
     assert "Traceback" not in log_of(tmp_path)
+
+
+def test_a_full_disk_ends_the_peer_for_good_with_its_sentence(assignment, monkeypatch) -> None:
+    """Starting it again would not help."""
+
+    def fail(*arguments):
+        raise StorageFull("no room for checkpoint step-000000009.pt in there")
+
+    monkeypatch.setattr(run, "_open", lambda *arguments: (None, None, None))
+    monkeypatch.setattr(run, "run_peer", fail)
+    ending = run_assignment(assignment)
+    assert ending.outcome is Outcome.FAILED and "no room for checkpoint" in ending.message
 
 
 @pytest.mark.parametrize(
