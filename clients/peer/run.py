@@ -27,6 +27,7 @@ from dogo_fed.errors import (
 )
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.log_file import log_file
+from dogo_fed.storage.run_lock import read_lock
 from dogo_fed.wire.format import WireFormat
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def _run(assignment: Assignment, around: PeerEnvironment) -> Ending:
         sink.close()
         link.close()
     except DogoError as error:
-        return _ended_by(error, session, assignment.peer)
+        return _ended_by(error, session, assignment)
     if result is not None and result.steps_trained == 0 and not session.peer.is_frozen:
         message = "has made no update: it was not there until the others had done all steps"
         logger.error("peer=%s %s", assignment.peer, message)
@@ -133,10 +134,15 @@ def _grpc_link(
     return GrpcLink(peer_id, assignment.run_id, connection)
 
 
-def _ended_by(error: DogoError, session: PeerSession, peer: str) -> Ending:
+def _ended_by(error: DogoError, session: PeerSession, assignment: Assignment) -> Ending:
+    peer = assignment.peer
     logger.error("peer=%s %s: %s", peer, type(error).__name__, error)
     if isinstance(error, TrainingError | StorageFull):
         return Ending(Outcome.FAILED, str(error))
+    owner = read_lock(Path(assignment.run_dir))
+    if owner and assignment.lock and owner != assignment.lock:
+        logger.error("peer=%s is not saved: another start of the run goes on in its folder", peer)
+        return Ending(Outcome.CUT_OFF, str(error))
     try:
         session.save()
     except (DogoError, OSError) as saving_error:

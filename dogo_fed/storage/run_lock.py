@@ -44,14 +44,25 @@ def run_lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def read_lock(folder: Path) -> str:
+    """Returns what a folder's lock says about its owner; empty if there is no lock.
+
+    A peer that outlives its launcher compares it with what it was told at its start: another owner
+    means that another start of the run goes on in this folder, and the peer must not write there.
+    """
+    with suppress(OSError, UnicodeDecodeError):
+        return (folder / LOCK_NAME).read_text(encoding="utf-8")
+    return ""
+
+
 def told_owner(folder: Path) -> str | None:
     """Returns a sentence about the process that holds a folder's lock; None if there is no lock."""
     path = folder / LOCK_NAME
-    with suppress(OSError, UnicodeDecodeError):
-        process, host, *_ = [*path.read_text(encoding="utf-8").split("\n"), "", ""]
-        return (
-            f"a run goes on in {folder}: process {process or '(unknown)'} on {host or '(unknown)'} "
-            "writes there. Wait for its end, or stop it. If it is another machine, and that process "
-            f"is gone, remove {path} and type the command again"
-        )
-    return None
+    if not path.exists():
+        return None
+    process, host, *_ = [*read_lock(folder).split("\n"), "", ""]
+    return (
+        f"a run goes on in {folder}: process {process or '(unknown)'} on {host or '(unknown)'} "
+        "writes there. Wait for its end, or stop it. If it is another machine, and that process "
+        f"is gone, remove {path} and type the command again"
+    )

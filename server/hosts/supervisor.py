@@ -19,6 +19,7 @@ from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import DogoError, ExchangeError
 from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.storage.run_folder import RunFolder
+from dogo_fed.storage.run_lock import read_lock
 from server.coordinator.host import CoordinatorHost
 from server.hosts.watch import Overdue, Watch, Watchable
 
@@ -127,6 +128,7 @@ class Supervisor:
             number=number,
             checkpoint_step=self._folder.checkpoints.get(peer),
             takes_newest=takes_newest,
+            lock=read_lock(self._folder.path),
             config=to_mapping(self._run.config),
         )
         handle = self._launcher.start(peer, number, assignment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,6 +78,27 @@ def test_a_full_disk_ends_the_peer_for_good_with_its_sentence(assignment, monkey
     monkeypatch.setattr(run, "run_peer", fail)
     ending = run_assignment(assignment)
     assert ending.outcome is Outcome.FAILED and "no room for checkpoint" in ending.message
+
+
+@pytest.mark.parametrize(
+    ("told", "there", "is_saved"),
+    [("ada", "ada", True), ("ada", "bob", False), ("ada", None, True), ("", "bob", True)],
+)
+def test_a_peer_that_outlives_its_launcher_keeps_out_of_the_next_start(
+    told, there, is_saved, assignment, tmp_path, monkeypatch
+) -> None:
+    def lost(*arguments):
+        raise CoordinatorLost("gone")
+
+    saves: list[int] = []
+    session = SimpleNamespace(save=lambda: saves.append(1))
+    monkeypatch.setattr(run, "_open", lambda *arguments: (session, None, None))
+    monkeypatch.setattr(run, "run_peer", lost)
+    if there is not None:
+        (tmp_path / "run.lock").write_text(there)
+    ending = run_assignment(dataclasses.replace(assignment, lock=told))
+    assert ending.outcome is Outcome.CUT_OFF and bool(saves) == is_saved
+    assert ("another start of the run" in log_of(tmp_path)) != is_saved
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from dogo_fed.contracts import (
 )
 from dogo_fed.errors import CheckpointError
 from dogo_fed.reporting.live.view import LiveView
+from dogo_fed.reporting.log_file import log_file
 from dogo_fed.reporting.pictures.canvas import spread
 from dogo_fed.reporting.pictures.curves import draw_curves
 from dogo_fed.reporting.pictures.series import at_exchanges, collect_series, smoothed
@@ -61,6 +62,17 @@ class FullDisk:
             raise OSError(errno.ENOSPC, "No space left on device")
         self.num_bytes -= taken
         return int(self._file.write(data[:taken]))
+
+
+class FailingStream(io.StringIO):
+    """A stream that can't be written."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self._code = code
+
+    def write(self, text: str) -> int:
+        raise OSError(self._code, "no")
 
 
 def step_report(peer: str = "ada", step: int = 0, **changes: object) -> StepReport:
@@ -279,6 +291,17 @@ class TestMetricsLog:
         log.emit(step_report(step=5))
         log.close()
         assert "1 records are not in" in caplog.text
+
+    def test_a_log_on_a_full_disk_shows_no_traceback(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        logger = logging.getLogger("dogo_fed.test")
+        for code, is_shown in ((errno.ENOSPC, False), (errno.EIO, True)):
+            with log_file(tmp_path / "log", ["dogo_fed"]):
+                (handler,) = logging.getLogger("dogo_fed").handlers
+                handler.setStream(FailingStream(code))  # type: ignore[attr-defined]
+                logger.error("hello")
+            assert ("Traceback" in capfd.readouterr().err) == is_shown
 
     def test_threads_do_not_mix_their_lines(self, tmp_path: Path) -> None:
         path = tmp_path / "metrics.jsonl"
