@@ -27,6 +27,8 @@ import psutil
 from dogo_fed.errors import StorageFull
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOCK_SET_BY = 500
+"""In hundredths of a second; no process id comes again as soon as that."""
 _PARTIAL = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}\.partial(\.[^.]+)?")
 
 
@@ -119,7 +121,7 @@ def remove_partials(folder: Path) -> list[Path]:
     removed = []
     for path in folder.glob(".*.partial*"):
         found = _PARTIAL.fullmatch(path.name)
-        if found is None or found[1] != _machine() or _started_at(int(found[2])) == int(found[3]):
+        if found is None or found[1] != _machine() or _is_alive(int(found[2]), int(found[3])):
             continue
         path.unlink(missing_ok=True)
         removed.append(path)
@@ -134,6 +136,16 @@ def _machine() -> str:
     except OSError:  # not on Linux
         namespace = 0
     return hashlib.sha256(f"{socket.gethostname()} {namespace}".encode()).hexdigest()[:8]
+
+
+def _is_alive(pid: int, started_at: int) -> bool:
+    """Whether the process of this id that was started then is still there.
+
+    The time of a start is computed from the clock, which may have been set since; so a few seconds
+    more or less are the same.
+    """
+    found = _started_at(pid)
+    return found is not None and abs(found - started_at) <= _CLOCK_SET_BY
 
 
 def _started_at(pid: int) -> int | None:

@@ -15,7 +15,7 @@ from dogo_fed.storage.run_lock import run_lock
 from tests.support.command_line import SMALL_RUN, dogo_fed, start
 from tests.support.run_watch import digests, events, records, wait_for_step
 
-TOTAL_STEPS = 100
+TOTAL_STEPS = 60
 RUN = (
     *(part for part in SMALL_RUN if not part.startswith("steps")),
     f"steps={TOTAL_STEPS}",
@@ -59,8 +59,8 @@ def test_a_stop_saves_every_peer_where_it_is_and_the_last_line_says_how_to_go_on
     assert saved == {name: one["steps_done"] for name, one in summary["unfinished"].items()}
     assert 5 < max(saved.values()) < TOTAL_STEPS
 
-    dogo_fed(*shlex.split(told[3]), "host=local")
-    dogo_fed("train", *RUN, teaching, "host=local", f"run_dir={tmp_path / 'whole'}")
+    dogo_fed(*shlex.split(told[3]), "host=local", timeout_s=400)
+    dogo_fed("train", *RUN, teaching, "host=local", f"run_dir={tmp_path / 'whole'}", timeout_s=400)
     assert digests(run_dir) == digests(tmp_path / "whole")
     done = [(one["peer"], one["step"]) for one in records(run_dir) if one["type"] == "step"]
     assert sorted(done) == [(name, step) for name in sorted(saved) for step in range(TOTAL_STEPS)]
