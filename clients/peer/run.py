@@ -10,6 +10,7 @@ from pathlib import Path
 from clients.peer.grpc_link import Connection, GrpcLink
 from clients.peer.link import CoordinatorLink, ReportSink
 from dogo_fed.assignment import Assignment
+from dogo_fed.atomic import room_for
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
@@ -55,12 +56,18 @@ def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None
     """Runs a peer to its end and returns how it ended; does not raise a `DogoError`."""
     around = PeerEnvironment() if around is None else around
     folder = Path(assignment.run_dir) / "peers" / assignment.peer
-    with log_file(folder / "peer.log", ("dogo_fed", "clients")):
-        try:
-            return _run(assignment, around)
-        except Exception:  # a module of the user's own may fail in any way; its process dies of it
-            logger.exception("peer=%s failed", assignment.peer)
-            raise
+    try:
+        with (
+            room_for("the peer's files", folder),
+            log_file(folder / "peer.log", ("dogo_fed", "clients")),
+        ):
+            try:
+                return _run(assignment, around)
+            except Exception:  # a module of the user's own may fail in any way; its process dies
+                logger.exception("peer=%s failed", assignment.peer)
+                raise
+    except StorageFull as error:  # starting it again would not help
+        return Ending(Outcome.FAILED, str(error))
 
 
 def _run(assignment: Assignment, around: PeerEnvironment) -> Ending:

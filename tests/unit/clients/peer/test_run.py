@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,16 +69,25 @@ def test_an_error_of_ours_is_an_ending_with_its_sentence(
     assert "Traceback" not in log_of(tmp_path)
 
 
-def test_a_full_disk_ends_the_peer_for_good_with_its_sentence(assignment, monkeypatch) -> None:
-    """Starting it again would not help."""
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageFull("no room for checkpoint step-000000009.pt in there"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_a_full_disk_ends_the_peer_for_good_with_its_sentence(
+    error, assignment, monkeypatch
+) -> None:
+    """Starting it again would not help, wherever it wanted to write."""
 
     def fail(*arguments):
-        raise StorageFull("no room for checkpoint step-000000009.pt in there")
+        raise error
 
     monkeypatch.setattr(run, "_open", lambda *arguments: (None, None, None))
     monkeypatch.setattr(run, "run_peer", fail)
     ending = run_assignment(assignment)
-    assert ending.outcome is Outcome.FAILED and "no room for checkpoint" in ending.message
+    assert ending.outcome is Outcome.FAILED and "no room for" in ending.message
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ class TestMetricsLog:
         for code, is_shown in ((errno.ENOSPC, False), (errno.EIO, True)):
             with log_file(tmp_path / "log", ["dogo_fed"]):
                 (handler,) = logging.getLogger("dogo_fed").handlers
-                handler.setStream(FailingStream(code))  # type: ignore[attr-defined]
+                handler.setStream(FailingStream(code)).close()  # type: ignore[attr-defined]
                 logger.error("hello")
             assert ("Traceback" in capfd.readouterr().err) == is_shown
 
