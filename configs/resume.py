@@ -7,14 +7,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from configs.compose import compose_named
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping, load_run_config, to_mapping
 from dogo_fed.errors import ConfigError
 from dogo_fed.scope import Scope, paths_of, scopes_below
 
+_OF_THIS_START = ("resume", "afresh")
+"""Settings that say how this start goes on; a run folder does not keep them."""
+
 
 def resumed(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
     """Returns the saved configuration of the run that `config` resumes, with the allowed changes.
+
+    Only the settings that an override names change. A choice of a group (exchange=flower) names
+    the settings in the file of its group.
 
     Args:
         config: the configuration that the overrides compose to; its `resume` names the run folder.
@@ -28,35 +38,38 @@ def resumed(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
         saved = to_mapping(load_run_config(Path(config.resume)))
     except ConfigError as error:
         raise ConfigError(f"resume={config.resume}: {error}") from error
-    keys = [override.lstrip("+~").partition("=")[0].rpartition("@")[2] for override in overrides]
-    merged = merge_resumed(saved, to_mapping(config), keys)
-    return dataclasses.replace(from_mapping(merged), resume=config.resume)
+    merged = merge_resumed(saved, to_mapping(config), overrides)
+    return dataclasses.replace(from_mapping(merged), resume=config.resume, afresh=config.afresh)
 
 
 def merge_resumed(
-    saved: Mapping[str, Any], wanted: Mapping[str, Any], overridden: Iterable[str]
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], overrides: Iterable[str]
 ) -> dict[str, Any]:
     """Returns the saved configuration with the overrides that a resumed run may have.
 
     Args:
         saved: the run folder's configuration, as plain nested dicts.
         wanted: the configuration that the command line composes to, as plain nested dicts.
-        overridden: the settings that the command line sets, e.g. "ray.address", or groups of them.
+        overrides: as on the command line.
 
     Raises:
         ConfigError: an override may not change in a resumed run.
     """
-    merged: dict[str, Any] = dict(saved)
-    overridden = [key for key in overridden if key != "resume"]
-    for key in overridden:
+    merged: dict[str, Any] = {**saved, "resume": None, "afresh": False}
+    keys = set()
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0].rpartition("@")[2]
+        if key in _OF_THIS_START:
+            continue
+        keys.add(key)
         scopes = {} if key == "run_dir" else scopes_below(RunConfig, key)
         if not scopes:
             raise _refusal(key)
-        for path, scope in scopes.items():
+        for path, scope in _named(override, key, scopes).items():
             _take(merged, wanted, path.split("."), scope, key)
-    if "steps" in overridden and "rounds" not in overridden:
+    if "steps" in keys and "rounds" not in keys:
         merged["rounds"] = None
-    if "rounds" in overridden and "steps" not in overridden:
+    if "rounds" in keys and "steps" not in keys:
         merged["steps"] = None
     return merged
 
@@ -65,7 +78,8 @@ def resumable_settings() -> list[str]:
     """Returns the paths of the settings that may change; "eval.*" if all below eval may."""
     found: dict[str, list[tuple[str, bool]]] = {}
     for path, scope in paths_of(RunConfig):
-        may_change = scope is not None and scope.is_resumable and path not in ("run_dir", "resume")
+        is_own = path == "run_dir" or path in _OF_THIS_START
+        may_change = scope is not None and scope.is_resumable and not is_own
         found.setdefault(path.partition(".")[0], []).append((path, may_change))
     listed = []
     for top, settings in found.items():
@@ -73,6 +87,32 @@ def resumable_settings() -> list[str]:
         is_whole = len(paths) == len(settings) > 1
         listed += [f"{top}.*"] if is_whole else paths
     return listed
+
+
+def _named(override: str, key: str, scopes: Mapping[str, Scope]) -> Mapping[str, Scope]:
+    """Returns those of the settings at or below `key` that the override itself names."""
+    parsed = OverridesParser.create().parse_override(override)
+    if key in scopes or parsed.is_delete() or any("*" in path for path in scopes):
+        return scopes
+    value = parsed.value()
+    content: object = value
+    if isinstance(value, str):  # a choice of a group
+        chosen = compose_named(f"{parsed.key_or_group}/{value}", [])
+        content = OmegaConf.to_container(OmegaConf.select(chosen, key))
+    return {
+        path: scope
+        for path, scope in scopes.items()
+        if not path.startswith(f"{key}.") or _has(content, path.removeprefix(f"{key}.").split("."))
+    }
+
+
+def _has(content: object, path: list[str]) -> bool:
+    """Whether nested mappings have this path."""
+    for name in path:
+        if not isinstance(content, Mapping) or name not in content:
+            return False
+        content = content[name]
+    return True
 
 
 def _take(

@@ -21,7 +21,8 @@ class Assignment:
         address, secret: of the coordinator; the address is empty where messages carry the exchange.
         is_tls: whether the coordinator shows a certificate.
         number: which start of this peer this is, from 0.
-        checkpoint_step: the checkpoint that the whole run goes on from; None is the beginning.
+        checkpoint_step: the checkpoint that the peer goes on from; None is the beginning.
+        lock: what the lock of the run folder says at the peer's start; empty if there is none.
         takes_newest: whether the peer goes on from its own newest checkpoint instead, because it
             has been in the run before.
     """
@@ -36,6 +37,7 @@ class Assignment:
     number: int = 0
     is_tls: bool = False
     takes_newest: bool = False
+    lock: str = ""
 
     def to_json(self) -> str:
         """Returns the assignment as text."""

@@ -1,19 +1,35 @@
 """Files that are there in full or not at all, whatever happens to the process or the machine.
 
 A file is written under a hidden temporary name in the same folder, flushed to the disk, and renamed
-over the old one; then the folder is flushed, so that the rename survives a power cut too.
+over the old one; then the folder is flushed, so that the rename survives a power cut too. The
+temporary name tells which process writes the file, so that what a killed one has left can be removed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
+import hashlib
 import json
 import math
 import os
+import re
 import secrets
+import shutil
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
+
+from dogo_fed.errors import StorageFull
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOCK_SET_BY = 500
+"""In hundredths of a second; no process id comes again as soon as that."""
+_PARTIAL = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}\.partial(\.[^.]+)?")
 
 
 @contextmanager
@@ -26,7 +42,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         FileNotFoundError: the block wrote nothing, or the folder does not exist.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.partial{target.suffix}")
+    owner = f"{_machine()}-{os.getpid()}-{_started_at(os.getpid())}"
+    partial = target.with_name(
+        f".{target.stem}.{owner}-{secrets.token_hex(4)}.partial{target.suffix}"
+    )
     try:
         yield partial
         _flush_file(partial)
@@ -37,10 +56,45 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     _flush_folder(target.parent)
 
 
-def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
+def write_atomic(path: str | os.PathLike[str], content: bytes | memoryview | str) -> None:
     """Replaces `path` by `content` (text as UTF-8), in full or not at all."""
     with atomic_path(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def room_for(what: str, folder: Path, num_bytes: int | None = None) -> Iterator[None]:
+    """Translates the errors of a disk that is full.
+
+    Args:
+        what: what the block writes, for people.
+        folder: where it writes.
+        num_bytes: how much it writes, if that is known.
+
+    Raises:
+        StorageFull: there was no room for it; the message says where, and what is missing.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_no_room(error):
+            raise
+        raise StorageFull(no_room(what, folder, error, num_bytes)) from error
+
+
+def is_no_room(error: OSError) -> bool:
+    """Whether a disk, a quota or a limit for the size of files is the reason."""
+    return error.errno in _NO_ROOM
+
+
+def no_room(what: str, folder: Path, error: OSError, num_bytes: int | None = None) -> str:
+    """Returns the sentence that says what there is no room for, where, and what is missing."""
+    takes = "" if num_bytes is None else f" takes {num_bytes / 2**20:.1f} MiB and"
+    try:
+        free = f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB are free"
+    except OSError:
+        free = "it is not known how much is free"
+    return f"no room for {what} in {folder}: it{takes} can't be written ({error.strerror}); {free}"
 
 
 def write_json_atomic(path: str | os.PathLike[str], value: object) -> None:
@@ -57,6 +111,49 @@ def without_nan(value: object) -> object:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [without_nan(item) for item in value]
     return value
+
+
+def remove_partials(folder: Path) -> list[Path]:
+    """Removes the temporary files in a folder whose process is gone, and returns their paths.
+
+    Those of a process on another machine stay, since nothing is known of it here.
+    """
+    removed = []
+    for path in folder.glob(".*.partial*"):
+        found = _PARTIAL.fullmatch(path.name)
+        if found is None or found[1] != _machine() or _is_alive(int(found[2]), int(found[3])):
+            continue
+        path.unlink(missing_ok=True)
+        removed.append(path)
+    return removed
+
+
+@functools.cache
+def _machine() -> str:
+    """Returns a short digest of this machine's name; containers with process ids of their own differ."""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # not on Linux
+        namespace = 0
+    return hashlib.sha256(f"{socket.gethostname()} {namespace}".encode()).hexdigest()[:8]
+
+
+def _is_alive(pid: int, started_at: int) -> bool:
+    """Whether the process of this id that was started then is still there.
+
+    The time of a start is computed from the clock, which may have been set since; so a few seconds
+    more or less are the same.
+    """
+    found = _started_at(pid)
+    return found is not None and abs(found - started_at) <= _CLOCK_SET_BY
+
+
+def _started_at(pid: int) -> int | None:
+    """Returns when a process of this machine was started, in hundredths of a second; None if gone."""
+    try:
+        return round(100 * psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
 
 
 def _flush_file(path: Path) -> None:

@@ -409,6 +409,7 @@ class RunConfig:
         device: "auto", "cpu" or "cuda".
         run_dir: null is runs/<peers>-<time>.
         resume: run folder to go on with; everything else is read from there.
+        afresh: whether the run that `resume` names begins again at step 0.
     """
 
     peers: Mapping[str, PeerConfig]
@@ -423,6 +424,7 @@ class RunConfig:
     device: str = field(default="auto", metadata=scope(DecidedBy.SITE, Decides.ROUNDING))
     run_dir: str | None = field(default=None, metadata=_PLACE)
     resume: str | None = field(default=None, metadata=_PLACE)
+    afresh: bool = field(default=False, metadata=_PLACE)
     exchange: ExchangeConfig = ExchangeConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -466,6 +468,10 @@ class RunConfig:
         _require(
             self.rounds is None or self.steps is None,
             f"give rounds or steps, not both (rounds={self.rounds}, steps={self.steps})",
+        )
+        _require(
+            self.resume is not None or not self.afresh,
+            "afresh=true begins an earlier run again; name its folder by resume=",
         )
         _require(
             self.exchange.transport is Transport.GRPC or self.host is Host.FLOWER,

@@ -201,7 +201,8 @@ class Event:
         message: one sentence for people.
         peer: the peer it is about; empty if it is about the run.
         step: the run's step when it happened; -1 before the first.
-        at_s: seconds since the coordinator started.
+        at_s: seconds since the coordinator started; for "resumed", the seconds that all earlier
+            starts of the run took.
     """
 
     kind: str

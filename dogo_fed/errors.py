@@ -4,6 +4,7 @@
     |-- ConfigError               a setting is unknown, of the wrong type, or impossible
     |-- DataError                 a data set is missing, broken, or not what was promised
     |-- CheckpointError           a checkpoint or run folder can't be read or does not fit the run
+    |-- StorageFull               a disk has no room for what must be kept
     |-- PlacementError            the machine or cluster has no room for what was asked
     |-- TrainingError             the numbers went wrong (a loss that is not finite)
     |-- EvaluationError           an evaluation broke its own promise (a frozen backbone changed)
@@ -37,6 +38,10 @@ class DataError(DogoError):
 
 class CheckpointError(DogoError):
     """A checkpoint or a run folder can't be read, or does not fit this run."""
+
+
+class StorageFull(DogoError):
+    """A disk, a quota or a limit has no room for what must be kept; the message says what and where."""
 
 
 class PlacementError(DogoError):

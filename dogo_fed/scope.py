@@ -110,6 +110,19 @@ def settings_of(config: Any, path: str = "") -> Iterator[Setting]:
                 yield from settings_of(item, f"{here}.{name}.")
 
 
+def changed(before: Any, after: Any) -> dict[str, tuple[object, object]]:
+    """Returns the settings whose values differ, by path, each with the old and the new value.
+
+    None stands for a setting that one of the two configurations does not have.
+    """
+    old, new = ({one.path: one.value for one in settings_of(each)} for each in (before, after))
+    return {
+        path: (old.get(path), new.get(path))
+        for path in {**old, **new}
+        if old.get(path) != new.get(path)
+    }
+
+
 def paths_of(kind: type[Any], path: str = "") -> Iterator[tuple[str, Scope | None]]:
     """Yields path and scope of every setting that a configuration may have.
 

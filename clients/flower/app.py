@@ -59,6 +59,12 @@ def status(message: Message, context: Context) -> Message:
     return _forward(message, context)
 
 
+@app.query("checkpoints")
+def checkpoints(message: Message, context: Context) -> Message:
+    """Asks which checkpoints of a run the peer has."""
+    return _forward(message, context)
+
+
 @app.query("stop")
 def stop(message: Message, context: Context) -> Message:
     """Ends the peer."""

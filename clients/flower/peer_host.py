@@ -29,6 +29,7 @@ from dogo_fed.config_text import from_mapping, to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.errors import ConfigError, CoordinatorLost, DogoError
 from dogo_fed.scope import DecidedBy, with_settings_of
+from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.format import WireFormat
 
@@ -81,6 +82,8 @@ class PeerHost:
         except DecodeError as error:
             return self._said(pb.UNKNOWN, f"this is no request to a peer's host: {error}")
         key = (request.run_id, request.peer, request.start)
+        if request.asks_checkpoints:
+            return self._told_checkpoints(request)
         with self._lock:
             if request.assignment and (self._job is None or self._job.key != key):
                 refusal = self._start(key, request.assignment)
@@ -103,6 +106,18 @@ class PeerHost:
             if self._job is not None:
                 self._job.cut("the peer's process is told to end")
                 self._job.wait(_END_WAIT_S)
+
+    def _told_checkpoints(self, request: pb.HostRequest) -> bytes:
+        """Returns the steps of the checkpoints that a site's peer has of a run and can read."""
+        run_id = request.run_id.partition("@")[0]
+        site = self._site
+        if site is None or not _RUN_ID.fullmatch(run_id) or request.peer not in site.config.peers:
+            return self._said(pb.UNKNOWN, "this process keeps no checkpoints of such a peer")
+        store = PeerFolder(site.run_root / run_id, PeerId(request.peer)).checkpoints
+        readable = [step for step in store.steps() if store.problem_with(step) is None]
+        return pb.HostReply(
+            state=pb.UNKNOWN, where=self._where, checkpoints=" ".join(map(str, readable))
+        ).SerializeToString()
 
     def _start(self, key: tuple[str, str, int], assignment_json: str) -> bytes | None:
         """Replaces an earlier peer by that of the assignment; returns a reply if that fails."""

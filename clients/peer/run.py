@@ -10,6 +10,7 @@ from pathlib import Path
 from clients.peer.grpc_link import Connection, GrpcLink
 from clients.peer.link import CoordinatorLink, ReportSink
 from dogo_fed.assignment import Assignment
+from dogo_fed.atomic import room_for
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
@@ -22,10 +23,12 @@ from dogo_fed.errors import (
     CoordinatorLost,
     DogoError,
     ExchangeTimeout,
+    StorageFull,
     TrainingError,
 )
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.log_file import log_file
+from dogo_fed.storage.run_lock import read_lock
 from dogo_fed.wire.format import WireFormat
 
 logger = logging.getLogger(__name__)
@@ -53,12 +56,18 @@ def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None
     """Runs a peer to its end and returns how it ended; does not raise a `DogoError`."""
     around = PeerEnvironment() if around is None else around
     folder = Path(assignment.run_dir) / "peers" / assignment.peer
-    with log_file(folder / "peer.log", ("dogo_fed", "clients")):
-        try:
-            return _run(assignment, around)
-        except Exception:  # a module of the user's own may fail in any way; its process dies of it
-            logger.exception("peer=%s failed", assignment.peer)
-            raise
+    try:
+        with (
+            room_for("the peer's files", folder),
+            log_file(folder / "peer.log", ("dogo_fed", "clients")),
+        ):
+            try:
+                return _run(assignment, around)
+            except Exception:  # a module of the user's own may fail in any way; its process dies
+                logger.exception("peer=%s failed", assignment.peer)
+                raise
+    except StorageFull as error:  # starting it again would not help
+        return Ending(Outcome.FAILED, str(error))
 
 
 def _run(assignment: Assignment, around: PeerEnvironment) -> Ending:
@@ -75,11 +84,12 @@ def _run(assignment: Assignment, around: PeerEnvironment) -> Ending:
             session,
             lambda: sink.stop_requested() or around.stop_requested(),
             lambda step: around.await_turn(step, sink.ask),
+            lambda: sink.ask() or around.stop_requested(),
         )
         sink.close()
         link.close()
     except DogoError as error:
-        return _ended_by(error, session, assignment.peer)
+        return _ended_by(error, session, assignment)
     if result is not None and result.steps_trained == 0 and not session.peer.is_frozen:
         message = "has made no update: it was not there until the others had done all steps"
         logger.error("peer=%s %s", assignment.peer, message)
@@ -131,10 +141,15 @@ def _grpc_link(
     return GrpcLink(peer_id, assignment.run_id, connection)
 
 
-def _ended_by(error: DogoError, session: PeerSession, peer: str) -> Ending:
+def _ended_by(error: DogoError, session: PeerSession, assignment: Assignment) -> Ending:
+    peer = assignment.peer
     logger.error("peer=%s %s: %s", peer, type(error).__name__, error)
-    if isinstance(error, TrainingError):
+    if isinstance(error, TrainingError | StorageFull):
         return Ending(Outcome.FAILED, str(error))
+    owner = read_lock(Path(assignment.run_dir))
+    if owner and assignment.lock and owner != assignment.lock:
+        logger.error("peer=%s is not saved: another start of the run goes on in its folder", peer)
+        return Ending(Outcome.CUT_OFF, str(error))
     try:
         session.save()
     except (DogoError, OSError) as saving_error:

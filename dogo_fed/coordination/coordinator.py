@@ -11,7 +11,9 @@ What may be relied on:
       same answer.
     * A peer that misses a deadline is lost: later steps do not wait for it until it is heard of
       again. It then goes on with the step after the last one that has closed.
-    * A stop is decided when a step closes, so all peers of that step stop after the same step.
+    * A stop is decided when a step closes, so all peers of that step stop after the same step. If
+      there are steps without an exchange before the open one, it never closes: each peer stops
+      where it is. All have done the same exchanges in either case.
 
 Only steps that exchange are known here (every step, unless exchange.every_steps says otherwise).
 Between two of them each peer trains alone and waits for no other.
@@ -135,6 +137,11 @@ class Coordinator:
         return self._stopping
 
     @property
+    def is_halted(self) -> bool:
+        """Whether the run ends before its open step: each peer stops where it is."""
+        return self._stopping and self._next_step < self._next_open_step
+
+    @property
     def next_open_step(self) -> int:
         """The first exchanging step that has not closed; at the end it lies beyond the run."""
         return self._next_open_step
@@ -204,7 +211,8 @@ class Coordinator:
 
         Raises:
             Refused: no such peer.
-            StaleTicket: an older process of the peer calls, or the step is not open.
+            StaleTicket: an older process of the peer calls, the step is not open, or the run ends
+                before it.
             SchemaMismatch: another run, a step that does not exchange, or other images than the
                 schedule's.
         """
@@ -221,6 +229,8 @@ class Coordinator:
             raise StaleTicket(
                 f"peer {peer!r} offers step {ticket.step}, but step {self._next_open_step} is open"
             )
+        if self.is_halted:
+            raise StaleTicket(f"the run ends before step {ticket.step}, which peer {peer!r} offers")
         if member.standing is Membership.LOST:
             self._event("peer_rejoined", f"is heard of again at step {ticket.step}", peer, now_s)
         member.standing = Membership.PRESENT
@@ -306,10 +316,15 @@ class Coordinator:
         self._close_if_complete(now_s)
 
     def stop(self, reason: str, now_s: float) -> None:
-        """Asks for an early end: the step that closes next is the last one."""
+        """Asks for an early end: the step that closes next is the last one.
+
+        If peers train alone before that step, the run ends without it (see `is_halted`).
+        """
         if not self._stopping:
             self._stopping = True
             self._event("stopped", reason, None, now_s)
+            if self.is_halted:
+                self._open = None
 
     def note(self, kind: str, message: str, peer: PeerId | None, now_s: float) -> None:
         """Emits an event at the run's present step."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from dogo_fed.atomic import remove_partials
 from dogo_fed.contracts import PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
@@ -35,8 +36,8 @@ def open_session(
         peer_id: which peer.
         link: the peer's connection to the coordinator.
         sink: gets its reports.
-        checkpoint_step: the step whose checkpoint the whole run goes on from; None is the
-            beginning. Later checkpoints of this peer are removed, since it will write them again.
+        checkpoint_step: the step of the checkpoint that the peer goes on from; None is the
+            beginning. Later checkpoints of this peer are set aside, since it will write them again.
         takes_newest: whether the peer goes on from its own newest checkpoint instead, because it
             died in a run that still goes on.
 
@@ -73,8 +74,9 @@ def _restore(
 ) -> Progress:
     """Loads the checkpoint into the peer and returns the peer's progress."""
     store, parts = folder.checkpoints, (peer.objective, peer.optimizer, peer.device)
+    remove_partials(store.folder)  # on the machine where this peer's last process was killed
     if takes_newest:
         return store.load_latest(*parts) or Progress()
     progress = Progress() if checkpoint_step is None else store.load(checkpoint_step, *parts)
-    store.remove_after(-1 if checkpoint_step is None else checkpoint_step)
+    store.set_aside_after(-1 if checkpoint_step is None else checkpoint_step)
     return progress

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from dogo_fed.contracts import (
     PeerResult,
     RoundReport,
@@ -24,7 +26,7 @@ from dogo_fed.contracts import (
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import Proposal, StepLosses, absorb, propose, show
-from dogo_fed.errors import TrainingError
+from dogo_fed.errors import StaleTicket, StorageFull, TrainingError
 from dogo_fed.evaluation import frozen, state_digest
 from dogo_fed.evaluation.protocols.knn import knn
 from dogo_fed.evaluation.protocols.linear import linear
@@ -35,6 +37,8 @@ from dogo_fed.storage.checkpoint import Progress
 from dogo_fed.storage.peer_folder import PeerFolder
 
 logger = logging.getLogger(__name__)
+
+_SAVE_AGAIN_S = 5.0
 
 
 @dataclass(slots=True)
@@ -83,7 +87,9 @@ class PeerSession:
         self._frozen_digest: str | None = None
         self._open: _OpenStep | None = None
         self._is_between_halves = False
+        self._buffers: dict[str, torch.Tensor] | None = None
         self._is_stopped = False
+        self._saves_again_at_s: float | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -100,13 +106,18 @@ class PeerSession:
         """Whether this peer takes part in an exchange, which tells it when to stop."""
         return self._exchange is not None
 
+    @property
+    def can_stop_here(self) -> bool:
+        """Whether the peer may stop before its next step: nobody waits for it there."""
+        return self._exchange is None or not self._run.plan.exchanges_at(self.next_step)
+
     def start(self) -> None:
         """Evaluates the untrained encoder, unless the run goes on, and saves a checkpoint."""
         if self.peer.is_frozen:
             self._frozen_digest = state_digest(self.peer.objective)
         if math.isnan(self._progress.knn_top1_untrained):
             self._progress.knn_top1_untrained = self._evaluate(round_number=0)
-        self.save()
+        self._save_if_there_is_room()
 
     def begin_step(self) -> None:
         """Does the first half of a step: proposes and, at a step that exchanges, publishes.
@@ -117,6 +128,7 @@ class PeerSession:
         step = self._progress.step
         # Set before `propose`, which moves the running statistics: from here on, `save` must wait.
         self._is_between_halves = True
+        self._buffers = self._copy_of_buffers(step)
         started_s = time.perf_counter()
         images = self._run.images_of(
             self.peer.id, step, with_labels=self.peer.objective.uses_labels
@@ -156,14 +168,36 @@ class PeerSession:
         self._after_step(open_step.ticket.step)
 
     def stop(self) -> None:
-        """Ends the run before the next step; peers that exchange get a signal to stop instead."""
+        """Ends the run before the next step; at a step that exchanges, a signal does that."""
         self._is_stopped = True
+
+    def undo_step(self) -> None:
+        """Takes back the first half of an exchange, because the run ends before that step.
+
+        The forward pass has moved nothing but the running statistics. They are kept for this only
+        where peers train alone between exchanges: elsewhere a run ends after an exchange.
+        """
+        assert self._buffers is not None, "only a run with steps alone ends before an exchange"
+        for name, buffer in self.peer.objective.named_buffers():
+            buffer.copy_(self._buffers[name])
+        self._open = self._buffers = None
+        self._is_between_halves = False
+
+    def _copy_of_buffers(self, step: int) -> dict[str, torch.Tensor] | None:
+        plan = self._run.plan
+        if self._exchange is None or plan.exchange_every_steps == 1 or not plan.exchanges_at(step):
+            return None
+        buffers = self.peer.objective.named_buffers()
+        return {name: buffer.detach().clone() for name, buffer in buffers}
 
     def save(self) -> None:
         """Writes a checkpoint of the peer's present step, unless there is one.
 
         Between the halves of a step none is written: the proposal has moved the running statistics
         already, and a peer that did the step again would move them twice.
+
+        Raises:
+            StorageFull: there is no room for it.
         """
         if self._is_between_halves:
             logger.warning("peer=%s keeps its last checkpoint: a step is open", self.peer.id)
@@ -171,12 +205,27 @@ class PeerSession:
         if self._progress.step not in self._folder.checkpoints.steps():
             self._sink.flush()  # first: a peer that resumes here does not report these steps again
             self._folder.checkpoints.save(self.peer.objective, self.peer.optimizer, self._progress)
+        self._saves_again_at_s = None
+
+    def _save_if_there_is_room(self) -> None:
+        """Saves; on a full disk training goes on, and the save is tried again after later steps."""
+        try:
+            self.save()
+        except StorageFull as error:
+            if self._saves_again_at_s is None:
+                logger.warning(
+                    "peer=%s %s. Training goes on; it is saved when there is room again",
+                    self.peer.id,
+                    error,
+                )
+            self._saves_again_at_s = time.monotonic() + _SAVE_AGAIN_S
 
     def finish(self) -> PeerResult | None:
         """Saves, evaluates and exports; returns the result, or None if the run was stopped early.
 
         Raises:
             EvaluationError: the evaluation changed the backbone.
+            StorageFull: there is no room for the last checkpoint or the encoder.
             TrainingError: a frozen peer has changed.
         """
         self.save()
@@ -239,8 +288,10 @@ class PeerSession:
                 self._progress.knn_top1 = self._evaluate(number)
         every = self._run.config.checkpoint.every_steps
         due = plan.ends_round(step) if every is None else (step + 1) % every == 0
-        if due or self.is_finished:
-            self.save()
+        again_at_s = self._saves_again_at_s
+        is_overdue = again_at_s is not None and time.monotonic() >= again_at_s
+        if due or is_overdue or self.is_finished:
+            self._save_if_there_is_room()
 
     def _evaluate(self, round_number: int) -> float:
         started_s = time.perf_counter()
@@ -345,13 +396,15 @@ def run_peer(
     session: PeerSession,
     stop_requested: Callable[[], bool],
     await_turn: Callable[[int], None] = lambda step: None,
+    ask_for_stop: Callable[[], bool] = lambda: False,
 ) -> PeerResult | None:
     """Drives one peer to its end.
 
     Args:
         session: the peer in its run.
-        stop_requested: asked before every step if the peer does not exchange; a peer that exchanges
-            gets a signal to stop instead.
+        stop_requested: asked before every step that does not exchange; at one that does, a signal
+            tells to stop.
+        ask_for_stop: the same, asked anew: when the coordinator refuses an exchange.
         await_turn: called before every step; returns when the peer may do it. A host that drives
             rounds waits here.
 
@@ -361,11 +414,17 @@ def run_peer(
     session.start()
     while not session.is_finished:
         await_turn(session.next_step)
-        if not session.exchanges and stop_requested():
+        if session.can_stop_here and stop_requested():
             session.stop()
             break
         session.begin_step()
-        session.end_step()
+        try:
+            session.end_step()
+        except StaleTicket:
+            if not ask_for_stop():
+                raise
+            session.undo_step()
+            session.stop()
     return session.finish()
 
 
@@ -373,6 +432,8 @@ def run_lockstep(
     sessions: Sequence[PeerSession], stop_requested: Callable[[], bool]
 ) -> list[PeerResult | None]:
     """Drives several peers in one process: all propose, then all absorb. Other hosts must equal it.
+
+    Peers that go on from different steps are caught up with first: those that are behind move.
 
     Args:
         sessions: the peers, in name order.
@@ -386,11 +447,21 @@ def run_lockstep(
     while not all(session.is_finished for session in sessions):
         is_stop_asked = stop_requested()
         for session in sessions:
-            if is_stop_asked and not session.exchanges:
+            if is_stop_asked and session.can_stop_here:
                 session.stop()
-        running = [session for session in sessions if not session.is_finished]
+        left = [session for session in sessions if not session.is_finished]
+        running = [
+            session for session in left if session.next_step == min(one.next_step for one in left)
+        ]
         for session in running:
-            session.begin_step()
+            try:
+                session.begin_step()
+            except StaleTicket:
+                if not is_stop_asked:
+                    raise
+                session.undo_step()
+                session.stop()
         for session in running:
-            session.end_step()
+            if not session.is_finished:
+                session.end_step()
     return [session.finish() for session in sessions]

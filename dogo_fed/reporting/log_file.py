@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from dogo_fed.atomic import is_no_room
+
+
+class _LogFile(logging.FileHandler):
+    """A log file; lines for which the disk has no room are left out, without a traceback for each.
+
+    What must be kept is in other files, whose owners say that there is no room.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not (isinstance(error, OSError) and is_no_room(error)):
+            super().handleError(record)
 
 
 @contextmanager
@@ -21,7 +36,7 @@ def log_file(path: str | os.PathLike[str], packages: Sequence[str]) -> Iterator[
         OSError: the file can't be written.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     loggers = [logging.getLogger(name) for name in packages]
     for one in loggers:

@@ -37,15 +37,38 @@ class PeerSummary(TypedDict):
     steps_trained: int
 
 
+class UnfinishedSummary(TypedDict):
+    """How far a peer without a result has come; see `totals.Reached`. None: not known."""
+
+    backbone: str | None
+    objective: str | None
+    steps_done: int
+    steps_trained: int
+    ssl_loss: float | None
+    mutual_kl: float | None
+    knn_top1: float | None
+    knn_top1_untrained: float | None
+
+
 class RunSummary(TypedDict):
-    """The content of summary.json."""
+    """The content of summary.json.
+
+    Attributes:
+        steps: of the whole run.
+        steps_done: by the peer that has got furthest.
+        wall_s: seconds from start to end, over all starts of the run.
+        peers: what each peer reached that has come to the run's end.
+        unfinished: how far the others have come.
+    """
 
     run_id: str
     seed: int
     host: str
     steps: int
+    steps_done: int
     wall_s: float
     peers: dict[str, PeerSummary]
+    unfinished: dict[str, UnfinishedSummary]
     exchange: ExchangeSummary
     variants: dict[str, object]
     events: list[dict[str, object]]
@@ -68,7 +91,7 @@ def build_summary(
         seed: the run's seed.
         host: what ran it, e.g. "local", "processes", "ray", "flower".
         steps: steps of the run.
-        wall_s: from start to end, in seconds.
+        wall_s: from start to end, in seconds, over all starts.
         exchange_enabled: False for a run in which the peers learn alone.
         totals: has seen every record of the run.
         variants: settings of the exchange that are not as published, by name; see
@@ -84,13 +107,24 @@ def build_summary(
         "seed": seed,
         "host": host,
         "steps": steps,
+        "steps_done": max((one.steps_done for one in totals.reached.values()), default=0),
         "wall_s": wall_s,
         "peers": peers,
+        "unfinished": _unfinished(totals),
         "exchange": totals.exchange(exchange_enabled),
         "variants": dict(variants or {}),
         "events": [dataclasses.asdict(event) for event in totals.events],
     }
     return cast(RunSummary, without_nan(summary))
+
+
+def _unfinished(totals: RunTotals) -> dict[str, dict[str, object]]:
+    found = {}
+    for name in sorted(set(totals.reached) - set(totals.results)):
+        backbone, objective = totals.peers.get(name, (None, None))
+        what = {"backbone": backbone, "objective": objective}
+        found[name] = {**what, **dataclasses.asdict(totals.reached[name])}
+    return found
 
 
 def was_stopped(summary: RunSummary) -> bool:
@@ -122,6 +156,18 @@ def summary_table(summary: RunSummary) -> Table:
             str(peer["steps_trained"]),
             peer["state_digest"][:8],
         )
+    for name, one in summary["unfinished"].items():
+        table.add_row(
+            Text(name, style="bold"),
+            Text(one["backbone"] or "-"),
+            Text(one["objective"] or "-"),
+            "-",
+            *_accuracies_so_far(one),
+            number(_float(one["ssl_loss"])),
+            _agreement(summary, one),
+            str(one["steps_trained"]),
+            "unfinished",
+        )
     return table
 
 
@@ -137,6 +183,13 @@ def narrow_table(summary: RunSummary) -> Table:
             Text.assemble((name, "bold"), (what, "dim")),
             *_accuracies(peer),
             _agreement(summary, peer),
+        )
+    for name, one in summary["unfinished"].items():
+        what = f"\nunfinished, {one['steps_trained']} steps trained"
+        table.add_row(
+            Text.assemble((name, "bold"), (what, "dim")),
+            *_accuracies_so_far(one),
+            _agreement(summary, one),
         )
     return table
 
@@ -154,7 +207,7 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
             console = Console(width=160)
     title = Text.assemble(
         (f"run {summary['run_id']}", "bold"),
-        f"  {summary['host']}, seed {summary['seed']}, {summary['steps']} steps in "
+        f"  {summary['host']}, seed {summary['seed']}, {_how_far(summary)} in "
         f"{human_seconds(summary['wall_s'])}",
     )
     table = summary_table(summary)
@@ -162,6 +215,19 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     if Measurement.get(console, unlimited, table).maximum > console.width:
         table = narrow_table(summary)
     console.print(Group(title, table, *map(Text, _footnotes(summary))))
+
+
+def _how_far(summary: RunSummary) -> str:
+    """Returns the number of steps; of a run that did not come to its end, those that were done."""
+    if not summary["unfinished"]:
+        return f"{summary['steps']} steps"
+    return f"{summary['steps_done']} of {summary['steps']} steps"
+
+
+def _accuracies_so_far(peer: UnfinishedSummary) -> tuple[str, Text, str]:
+    """Returns the cells kNN, gain and linear of a peer without a result."""
+    before, after = _float(peer["knn_top1_untrained"]), _float(peer["knn_top1"])
+    return f"{percent(before)} -> {percent(after)}", _gain(after - before), percent(math.nan)
 
 
 def _accuracies(peer: PeerSummary) -> tuple[str, Text, str]:
@@ -174,7 +240,7 @@ def _accuracies(peer: PeerSummary) -> tuple[str, Text, str]:
     )
 
 
-def _agreement(summary: RunSummary, peer: PeerSummary) -> str:
+def _agreement(summary: RunSummary, peer: PeerSummary | UnfinishedSummary) -> str:
     """Returns the cell mutual KL."""
     return number(_float(peer["mutual_kl"])) if summary["exchange"]["enabled"] else "off"
 

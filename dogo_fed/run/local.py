@@ -37,7 +37,9 @@ def run_local(
         for peer in run.peer_ids
     }
     sessions = [
-        open_session(run, folder.path, peer, link, sink, checkpoint_step=folder.checkpoint_step)
+        open_session(
+            run, folder.path, peer, link, sink, checkpoint_step=folder.checkpoints.get(peer)
+        )
         for peer, link in links.items()
     ]
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeAlias
 
 from rich import get_console
 from torch import nn
 
-from dogo_fed.atomic import write_json_atomic
+from dogo_fed.atomic import room_for, write_json_atomic
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import Event
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.errors import ConfigError, PlacementError
+from dogo_fed.errors import CheckpointError, ConfigError, PlacementError
+from dogo_fed.plain import to_plain
 from dogo_fed.reporting.live.view import LiveView
 from dogo_fed.reporting.log_file import log_file
 from dogo_fed.reporting.pictures.curves import draw_curves
@@ -27,7 +30,9 @@ from dogo_fed.reporting.summary import RunSummary, build_summary
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.stop_signal import stop_on_signal
-from dogo_fed.storage.run_folder import RunFolder, create, reopen
+from dogo_fed.scope import changed
+from dogo_fed.storage.run_folder import AskFarPeers, RunFolder, begin, make_empty, reopen
+from dogo_fed.storage.run_lock import run_lock
 
 RunHost: TypeAlias = Callable[[LoadedRun, RunFolder, Sink, Callable[[], bool]], None]
 """Runs all peers to their end and reports to the sink; ends early when the function says so."""
@@ -57,22 +62,43 @@ def train(
     return conduct(prepare(config, dataset=dataset, backbones=backbones), run_local)
 
 
-def conduct(run: LoadedRun, host: RunHost) -> RunSummary:
+def conduct(
+    run: LoadedRun,
+    host: RunHost,
+    on_folder: Callable[[Path], None] = lambda folder: None,
+    ask_far_peers: AskFarPeers = lambda run_id: None,
+) -> RunSummary:
     """Runs a prepared run in this host, writes the run folder, and returns its summary.
 
+    Args:
+        run: its settings and data.
+        host: runs the peers.
+        on_folder: is told the run folder as soon as it is this start's own.
+        ask_far_peers: see `run_folder.reopen`; asked if a run goes on.
+
     Raises:
-        ConfigError, PlacementError: it could not be started. The folder of an earlier run that it
-            was to go on with keeps its configuration and its summary.
+        ConfigError, PlacementError, CheckpointError: it could not be started. The folder of an
+            earlier run that it was to go on with keeps its configuration and its summary.
+        StorageFull: there is no room for what the run must leave.
         DogoError: a peer could not go on. The summary and the curves are written all the same.
     """
     config = run.config
-    folder = (
-        create(config)
-        if config.resume is None
-        else reopen(config.resume, config, run.plan.total_steps)
+    path = make_empty(config) if config.resume is None else Path(config.resume).resolve()
+    with room_for("the run's files", path), run_lock(path):
+        folder = (
+            begin(path, config)
+            if config.resume is None
+            else reopen(path, config, run.plan.total_steps, run.plan.next_exchange, ask_far_peers)
+        )
+        on_folder(folder.path)
+        return _carry_through(run, folder, host)
+
+
+def _carry_through(run: LoadedRun, folder: RunFolder, host: RunHost) -> RunSummary:
+    started_s = time.monotonic() - folder.earlier_s
+    totals = RunTotals(
+        {name: (str(peer.backbone), peer.objective.name) for name, peer in run.config.peers.items()}
     )
-    started_s = time.monotonic()
-    totals = RunTotals()
     could_start = True
     with (
         log_file(folder.path / "coordinator.log", ("dogo_fed", "server")),
@@ -81,7 +107,7 @@ def conduct(run: LoadedRun, host: RunHost) -> RunSummary:
         try:
             with _reporting(run, folder, totals) as sink:
                 host(run, folder, sink, stop_requested)
-        except (ConfigError, PlacementError):
+        except (ConfigError, PlacementError, CheckpointError):
             could_start = False
             raise
         finally:
@@ -114,6 +140,7 @@ def _conclude(run: LoadedRun, folder: RunFolder, totals: RunTotals, wall_s: floa
 def _reporting(run: LoadedRun, folder: RunFolder, totals: RunTotals) -> Iterator[Sink]:
     """Yields the sink for every record of the run; it has seen a resumed run's old records."""
     metrics = MetricsLog(folder.metrics)
+    done = {str(peer): folder.checkpoints.get(peer) or 0 for peer in run.peer_ids}
     title = f"run={folder.run_id}  {run.config.host.value}  {run.data.shared.name}"
     view = LiveView(
         [str(peer) for peer in run.peer_ids],
@@ -123,19 +150,37 @@ def _reporting(run: LoadedRun, folder: RunFolder, totals: RunTotals) -> Iterator
         exchange_every_steps=run.plan.exchange_every_steps,
     )
     if folder.is_resumed:
-        metrics.truncate_after(folder.first_step)
+        metrics.truncate_after(done)
         for record in read_records(folder.metrics):
             totals.emit(record)
             view.emit(record)
-    board = TensorBoardSink(
-        folder.path / "tensorboard", folder.first_step if folder.is_resumed else None
-    )
+    board = TensorBoardSink(folder.path / "tensorboard", done if folder.is_resumed else None)
     sink = TeeSink(metrics, totals, board, view)
     with view:
         try:
             if folder.is_resumed:
-                message = f"the run goes on at step {folder.first_step}"
-                sink.emit(Event(kind="resumed", message=message, step=folder.first_step))
+                for event in _about_resuming(run, folder):
+                    sink.emit(event)
             yield sink
         finally:
             sink.close()
+
+
+def _about_resuming(run: LoadedRun, folder: RunFolder) -> Iterator[Event]:
+    """Yields what people should know when a run goes on: where, and what is not as it was."""
+    step = folder.first_step
+    if run.config.afresh:
+        message = "the run begins again at step 0; its earlier checkpoints are set aside"
+    else:
+        message = f"the run goes on at step {step}"
+    yield Event(kind="resumed", message=message, step=step, at_s=folder.earlier_s)
+    yield from folder.events
+    assert folder.earlier is not None, "a run that goes on had settings before"
+    changes = [
+        f"{path} {json.dumps(to_plain(old))} -> {json.dumps(to_plain(new))}"
+        for path, (old, new) in changed(folder.earlier, run.config).items()
+        if path not in ("resume", "afresh")
+    ]
+    if changes:
+        message = f"settings changed for the steps from {step} on: {', '.join(changes)}"
+        yield Event(kind="settings_changed", message=message, step=step)

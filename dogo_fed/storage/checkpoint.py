@@ -1,6 +1,7 @@
 """Saves and loads one peer: weights, optimizer, progress.
 
-Files are written atomically and read without running code from them (`weights_only`). A checkpoint
+Files are written atomically and read without running code from them (`weights_only`). Each carries
+a digest of its content, which is checked before it is read (`storage.seal`). A checkpoint
 after step s has everything that step s + 1 depends on, since random streams are named by the step
 and the sample order by the epoch. A run that goes on from it gets the numbers of a run that never
 stopped.
@@ -9,9 +10,11 @@ stopped.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import io
 import logging
+import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +22,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from dogo_fed.atomic import atomic_path
+from dogo_fed.atomic import room_for, write_atomic
 from dogo_fed.errors import CheckpointError
+from dogo_fed.storage.seal import check_seal, seal
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 
 _FILE_NAME = re.compile(r"step-(\d{9})\.pt")
+_AHEAD = "ahead"
 
 
 @dataclass(slots=True)
@@ -67,35 +72,45 @@ class CheckpointStore:
             lag_steps: how many steps another peer of the run may be behind this one. That peer has
                 no later checkpoint, so the newest one that is that old is kept, and all later ones.
         """
-        self._folder = folder
+        self.folder = folder
         self._keep = keep
         self._lag_steps = lag_steps
 
     def steps(self) -> list[int]:
         """Returns the steps that there are checkpoints for, in ascending order."""
-        if not self._folder.is_dir():
-            return []
-        matches = (_FILE_NAME.fullmatch(path.name) for path in self._folder.iterdir())
-        return sorted(int(match.group(1)) for match in matches if match)
+        return _steps_in(self.folder)
 
     def save(
         self, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
     ) -> Path:
-        """Writes a checkpoint, removes those that no run will go on from, and returns its path."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Writes a checkpoint, removes those that no run will go on from, and returns its path.
+
+        Checkpoints that were set aside are removed when the peer has got as far again.
+
+        Raises:
+            StorageFull: there is no room for it; the folder is as it was.
+        """
+        # In memory first: torch turns the errors of a file into some of its own, without a cause.
+        content = io.BytesIO()
+        torch.save(
+            {
+                "format_version": FORMAT_VERSION,
+                "progress": dataclasses.asdict(progress),
+                "objective": objective.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            },
+            content,
+        )
+        seal(content)
         path = self._path(progress.step)
-        with atomic_path(path) as temporary:
-            torch.save(
-                {
-                    "format_version": FORMAT_VERSION,
-                    "progress": dataclasses.asdict(progress),
-                    "objective": objective.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                },
-                temporary,
-            )
+        with room_for(f"checkpoint {path.name}", self.folder, len(content.getbuffer())):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, content.getbuffer())
         for step in self._not_needed():
             self._path(step).unlink(missing_ok=True)
+        for step in _steps_in(self.folder / _AHEAD):
+            if step <= progress.step:
+                (self.folder / _AHEAD / self._path(step).name).unlink(missing_ok=True)
         return path
 
     def load(
@@ -133,6 +148,7 @@ class CheckpointStore:
     ) -> Progress:
         path = self._path(step)
         try:
+            _check(path)
             content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
             if content["format_version"] != FORMAT_VERSION:
                 raise CheckpointError(
@@ -151,9 +167,8 @@ class CheckpointStore:
             raise CheckpointError(f"there is no checkpoint {path}") from error
         except Exception as error:  # torch.load fails in many ways on a broken file
             raise CheckpointError(
-                f"checkpoint {path} can't be used: {type(error).__name__}: "
-                f"{str(error).splitlines()[0] if str(error) else 'no details'}. It is broken or of "
-                "another model; remove it to go on from an earlier one"
+                f"checkpoint {path} can't be used: {_first_line(error)}. It is broken or of another "
+                "model"
             ) from error
         return progress
 
@@ -176,20 +191,36 @@ class CheckpointStore:
             raise last_error
         return None
 
-    def is_readable(self, step: int) -> bool:
-        """Whether the whole checkpoint of `step` can be read; logs what is wrong if not."""
-        try:
-            torch.load(self._path(step), map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load fails in many ways on a broken file
-            logger.warning("%s is passed over: %s", self._path(step), type(error).__name__)
-            return False
-        return True
+    def newest_readable(self) -> tuple[int | None, list[str]]:
+        """Returns the newest step whose checkpoint can be read, and why each later one can't be."""
+        problems: list[str] = []
+        for step in reversed(self.steps()):
+            problem = self.problem_with(step)
+            if problem is None:
+                return step, problems
+            problems.append(problem)
+        return None, problems
 
-    def remove_after(self, step: int) -> None:
-        """Removes the checkpoints of later steps; a run from `step` on writes them again."""
+    def problem_with(self, step: int) -> str | None:
+        """Returns why the checkpoint of `step` can't be read, as a sentence; None if it can."""
+        path = self._path(step)
+        try:
+            if not _check(path):
+                torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load fails in many ways on a broken file
+            return f"checkpoint {path} can't be read ({_first_line(error)})"
+        return None
+
+    def set_aside_after(self, step: int) -> None:
+        """Moves the checkpoints of later steps to the subfolder "ahead".
+
+        A run from `step` on writes them again, and `save` then removes those that lie there.
+        """
+        ahead = self.folder / _AHEAD
         for later in self.steps():
             if later > step:
-                self._path(later).unlink()
+                ahead.mkdir(exist_ok=True)
+                os.replace(self._path(later), ahead / self._path(later).name)
 
     def _not_needed(self) -> list[int]:
         steps = self.steps()
@@ -197,14 +228,39 @@ class CheckpointStore:
         return [step for step in steps[: -self._keep] if all_have and step < all_have[-1]]
 
     def _path(self, step: int) -> Path:
-        return self._folder / f"step-{step:09d}.pt"
+        return self.folder / f"step-{step:09d}.pt"
 
 
-def latest_common_step(stores: Iterable[CheckpointStore]) -> int | None:
-    """Returns the latest step of which every peer has a readable checkpoint, or None."""
-    stores = list(stores)
-    common = set.intersection(*(set(store.steps()) for store in stores))
-    for step in sorted(common, reverse=True):
-        if all(store.is_readable(step) for store in stores):
-            return step
-    return None
+def _check(path: Path) -> bool:
+    """Whether the file carries a digest, which is right; says once if one of earlier versions does not.
+
+    Raises:
+        OSError: there is no such file, or it can't be read.
+        ValueError: the file is not as it was written.
+    """
+    is_sealed = check_seal(path)
+    if not is_sealed:
+        _say_unsealed(path.parent)
+    return is_sealed
+
+
+@functools.cache
+def _say_unsealed(folder: Path) -> None:
+    logger.warning(
+        "checkpoints in %s are of a version that wrote no digests; they are read all the same, but "
+        "a flipped bit in them would not be noticed",
+        folder,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no details'}"
+
+
+def _steps_in(folder: Path) -> list[int]:
+    """Returns the steps that a folder has checkpoints of, in ascending order."""
+    if not folder.is_dir():
+        return []
+    matches = (_FILE_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(match.group(1)) for match in matches if match)

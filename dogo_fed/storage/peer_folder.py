@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
-from dogo_fed.atomic import atomic_path
+from dogo_fed.atomic import room_for, write_atomic
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError
 from dogo_fed.models.weights import load_weights, read_weights
@@ -39,15 +39,19 @@ class PeerFolder:
         Args:
             backbone: the network without heads. Tensors that share memory are each written in full.
             description: written into the file's metadata, for people.
+
+        Raises:
+            StorageFull: there is no room for it.
         """
         tensors = {
             name: tensor.detach().to("cpu", copy=True).contiguous()
             for name, tensor in backbone.state_dict().items()
             if isinstance(tensor, torch.Tensor)
         }
-        self.path.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.encoder_path) as temporary:
-            save_file(tensors, temporary, metadata={"dogo_fed": json.dumps(description)})
+        content = save(tensors, metadata={"dogo_fed": json.dumps(description)})
+        with room_for("the encoder", self.path, len(content)):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.encoder_path, content)
         return self.encoder_path
 
     def load_encoder(self, backbone: nn.Module) -> None:

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shlex
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
 
-from dogo_fed.atomic import write_atomic
+from dogo_fed.atomic import remove_partials, write_atomic
 from dogo_fed.config import RunConfig
-from dogo_fed.config_text import to_yaml
-from dogo_fed.contracts import PeerId
-from dogo_fed.errors import CheckpointError, ConfigError
-from dogo_fed.storage.checkpoint import latest_common_step
+from dogo_fed.config_text import load_yaml, to_yaml
+from dogo_fed.contracts import Event, PeerId
+from dogo_fed.errors import ConfigError
+from dogo_fed.reporting.sinks.metrics import read_metrics
+from dogo_fed.storage.going_on import (
+    Checkpoints,
+    FarCheckpoints,
+    NextExchange,
+    StartingPoints,
+    starting_points,
+)
 from dogo_fed.storage.peer_folder import PeerFolder
+from dogo_fed.storage.run_lock import LOCK_NAME, told_owner
 
 RUNS = Path("runs")
+
+AskFarPeers: TypeAlias = Callable[[str], Mapping[PeerId, Sequence[int]] | None]
+"""Asks the peers that are elsewhere for their checkpoints of a run; see `reopen`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +42,28 @@ class RunFolder:
     Attributes:
         path: the folder, absolute.
         run_id: the folder's name.
-        checkpoint_step: the step whose checkpoints the run goes on from; None is the beginning.
         is_resumed: whether the run was started before.
-        earlier_config: the text of config.yaml before the run went on; empty for a new run.
+        first_step: the step that the run goes on with.
+        checkpoints: the step of the checkpoint that each peer goes on from; None, also where a peer
+            is not there, is the beginning.
+        events: what people should know about how the run goes on.
+        earlier: the settings before the run went on; None for a new run.
+        earlier_s: the seconds that all earlier starts took.
     """
 
     path: Path
     run_id: str
-    checkpoint_step: int | None
     is_resumed: bool
-    earlier_config: str = ""
-
-    @property
-    def first_step(self) -> int:
-        """The step that the run goes on with."""
-        return self.checkpoint_step or 0
+    first_step: int = 0
+    checkpoints: Mapping[PeerId, int | None] = field(default_factory=lambda: MappingProxyType({}))
+    events: tuple[Event, ...] = ()
+    earlier: RunConfig | None = None
+    earlier_s: float = 0.0
 
     def put_config_back(self) -> None:
-        """Gives config.yaml the content that it had before the run went on."""
-        write_atomic(self.path / "config.yaml", self.earlier_config)
+        """Gives config.yaml the settings that it had before the run went on."""
+        if self.earlier is not None:
+            _write_config(self.path, self.earlier)
 
     @property
     def metrics(self) -> Path:
@@ -56,9 +77,18 @@ def create(config: RunConfig) -> RunFolder:
     Raises:
         ConfigError: the folder exists and is not empty, or can't be made.
     """
-    path = make_empty(config)
-    write_atomic(path / "config.yaml", to_yaml(config))
-    return RunFolder(path=path, run_id=path.name, checkpoint_step=None, is_resumed=False)
+    return begin(make_empty(config), config)
+
+
+def begin(path: Path, config: RunConfig) -> RunFolder:
+    """Writes the config.yaml of a new run into its folder, which has nothing but a lock.
+
+    Raises:
+        ConfigError: another run has begun there.
+    """
+    _check_empty(path)
+    _write_config(path, config)
+    return RunFolder(path=path, run_id=path.name, is_resumed=False)
 
 
 def make_empty(config: RunConfig) -> Path:
@@ -70,47 +100,115 @@ def make_empty(config: RunConfig) -> Path:
     if config.run_dir is None:
         return _free_folder("+".join(config.peers)[:60])
     path = Path(config.run_dir).resolve()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(
-            f"run_dir={config.run_dir} exists already; go on with that run by "
-            f"resume={config.run_dir}, or choose another folder"
-        )
+    if path.exists():
+        _check_empty(path)
     _make(path)
     return path
 
 
-def reopen(folder: str, config: RunConfig, total_steps: int) -> RunFolder:
-    """Returns the folder of an earlier run, with the latest step that all peers have saved.
+def reopen(
+    path: Path,
+    config: RunConfig,
+    total_steps: int,
+    exchange: NextExchange,
+    ask_far_peers: AskFarPeers = lambda run_id: None,
+) -> RunFolder:
+    """Returns the folder of an earlier run, with the checkpoints that its peers go on from.
 
-    Nothing is removed here. Each peer removes its later checkpoints after it has loaded that of the
-    common step (`engine.open`), so a start that fails earlier loses nothing.
+    No checkpoint is removed here. Each peer sets its later checkpoints aside after it has loaded
+    its own (`engine.open`), so a start that fails earlier loses nothing.
+
+    Args:
+        path: the folder, absolute; its lock is held.
+        config: the settings that the run goes on with.
+        total_steps: the steps of the whole run.
+        exchange: which steps exchange, if any do.
+        ask_far_peers: for a run's name, returns the steps of the checkpoints that each peer keeps
+            elsewhere and can read; None if it does not keep them elsewhere. Asked if there is
+            nothing of any peer in the folder.
 
     Raises:
-        CheckpointError: some peers have checkpoints, but no step in common.
+        CheckpointError: there are no checkpoints that the run could go on from.
+        ConfigError: the run has done more steps than it is to have.
     """
-    path = Path(folder).resolve()
-    stores = {name: PeerFolder(path, PeerId(name)).checkpoints for name in config.peers}
-    common = latest_common_step(stores.values())
-    if common is None and all(store.steps() for store in stores.values()):
-        found = "; ".join(f"{name}: {_listed(store.steps())}" for name, store in stores.items())
-        raise CheckpointError(
-            f"the peers in {path} have no readable checkpoint of the same step ({found}); raise "
-            "checkpoint.keep in a new run"
+    where = {name: PeerFolder(path, PeerId(name)) for name in config.peers}
+    stores: dict[PeerId, Checkpoints] = {
+        PeerId(name): folder.checkpoints for name, folder in where.items()
+    }
+    for folder in (
+        path,
+        *(one.path for one in where.values()),
+        *(one.checkpoints.folder for one in where.values()),
+    ):
+        remove_partials(folder)
+    if not (path / "peers").exists() and (far := ask_far_peers(path.name)) is not None:
+        stores = {peer: FarCheckpoints(far.get(peer, ())) for peer in stores}
+    metrics = path / "metrics.jsonl"
+    records = read_metrics(metrics) if metrics.exists() else []
+    again = f"dogo-fed train resume={shlex.quote(str(path))}"
+    found = (
+        StartingPoints(dict.fromkeys(stores), 0)
+        if config.afresh
+        else starting_points(
+            stores,
+            exchange if config.exchanges else None,
+            {str(one["peer"]) for one in records if one.get("type") == "step"},
+            f"begin the run again at step 0 by: {again} afresh=true (what is there is set aside)",
         )
-    if common is not None and common > total_steps:
+    )
+    done = max((step or 0 for step in found.checkpoints.values()), default=0)
+    if done > total_steps:
         raise ConfigError(
-            f"resume={folder}: the run has done {common} steps already, so it can't end after "
-            f"{total_steps}; give steps={common} or more, or more rounds"
+            f"resume={config.resume}: the run has done {done} steps already, so it can't end after "
+            f"{total_steps}; give steps={done} or more, or more rounds"
         )
     settings = path / "config.yaml"
-    earlier = settings.read_text(encoding="utf-8") if settings.is_file() else to_yaml(config)
-    write_atomic(settings, to_yaml(config))
+    earlier = load_yaml(settings) if settings.is_file() else config
+    earlier_s = _seconds_so_far(path, records)
+    _write_config(path, config)
     return RunFolder(
         path=path,
         run_id=path.name,
-        checkpoint_step=common,
         is_resumed=True,
-        earlier_config=earlier,
+        first_step=found.first_step,
+        checkpoints=found.checkpoints,
+        events=found.events,
+        earlier=earlier,
+        earlier_s=earlier_s,
+    )
+
+
+def _seconds_so_far(path: Path, records: Sequence[Mapping[str, object]]) -> float:
+    """Returns how long all starts of a run took. Changes no file, whose times tell this.
+
+    A start that came to its end has written it into summary.json. One that was killed has written
+    config.yaml at its beginning, and metrics.jsonl until its end.
+    """
+    begun_s, told_s, last_s = (
+        (path / name).stat().st_mtime if (path / name).exists() else 0.0
+        for name in ("config.yaml", "summary.json", "metrics.jsonl")
+    )
+    if told_s >= begun_s:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return float(json.loads((path / "summary.json").read_text("utf-8"))["wall_s"])
+    before = [one["at_s"] for one in records if one.get("kind") == "resumed"]
+    before_s = float(str(before[-1])) if before else 0.0
+    return before_s + max(0.0, last_s - begun_s)
+
+
+def _write_config(path: Path, config: RunConfig) -> None:
+    """Writes config.yaml, without the settings that are about one start only."""
+    kept = dataclasses.replace(config, resume=None, afresh=False)
+    write_atomic(path / "config.yaml", to_yaml(kept))
+
+
+def _check_empty(path: Path) -> None:
+    """Raises ConfigError if there is anything but a run's lock."""
+    if path.is_dir() and all(one.name == LOCK_NAME for one in path.iterdir()):
+        return
+    raise ConfigError(
+        f"run_dir={path} exists already; "
+        + (told_owner(path) or f"go on with that run by resume={path}, or choose another folder")
     )
 
 
@@ -136,7 +234,3 @@ def _free_folder(name: str) -> Path:
             raise ConfigError(f"the run folder {path} can't be made: {error}") from error
         return path
     raise ConfigError(f"no free folder name for this run in {RUNS.resolve()}")
-
-
-def _listed(steps: list[int]) -> str:
-    return ", ".join(str(step) for step in steps) or "none"

@@ -231,7 +231,7 @@ class LeaveReply(_message.Message):
     def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
 
 class HostRequest(_message.Message):
-    __slots__ = ("run_id", "peer", "start", "assignment", "until_step", "close", "hold_s", "join", "answer", "answer_step", "reports_received", "stop")
+    __slots__ = ("run_id", "peer", "start", "assignment", "until_step", "close", "hold_s", "join", "answer", "answer_step", "reports_received", "stop", "asks_checkpoints")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
@@ -244,6 +244,7 @@ class HostRequest(_message.Message):
     ANSWER_STEP_FIELD_NUMBER: _ClassVar[int]
     REPORTS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    ASKS_CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     peer: str
     start: int
@@ -256,10 +257,11 @@ class HostRequest(_message.Message):
     answer_step: int
     reports_received: int
     stop: bool
-    def __init__(self, run_id: _Optional[str] = ..., peer: _Optional[str] = ..., start: _Optional[int] = ..., assignment: _Optional[str] = ..., until_step: _Optional[int] = ..., close: bool = ..., hold_s: _Optional[float] = ..., join: _Optional[_Union[JoinReply, _Mapping]] = ..., answer: _Optional[_Union[ExchangeReply, _Mapping]] = ..., answer_step: _Optional[int] = ..., reports_received: _Optional[int] = ..., stop: bool = ...) -> None: ...
+    asks_checkpoints: bool
+    def __init__(self, run_id: _Optional[str] = ..., peer: _Optional[str] = ..., start: _Optional[int] = ..., assignment: _Optional[str] = ..., until_step: _Optional[int] = ..., close: bool = ..., hold_s: _Optional[float] = ..., join: _Optional[_Union[JoinReply, _Mapping]] = ..., answer: _Optional[_Union[ExchangeReply, _Mapping]] = ..., answer_step: _Optional[int] = ..., reports_received: _Optional[int] = ..., stop: bool = ..., asks_checkpoints: bool = ...) -> None: ...
 
 class HostReply(_message.Message):
-    __slots__ = ("state", "outcome", "message", "where", "next_step", "join", "offer", "reports", "first_report", "leave")
+    __slots__ = ("state", "outcome", "message", "where", "next_step", "join", "offer", "reports", "first_report", "leave", "checkpoints")
     STATE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -270,6 +272,7 @@ class HostReply(_message.Message):
     REPORTS_FIELD_NUMBER: _ClassVar[int]
     FIRST_REPORT_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     state: HostState
     outcome: int
     message: str
@@ -280,4 +283,5 @@ class HostReply(_message.Message):
     reports: _containers.RepeatedCompositeFieldContainer[ReportRequest]
     first_report: int
     leave: LeaveRequest
-    def __init__(self, state: _Optional[_Union[HostState, str]] = ..., outcome: _Optional[int] = ..., message: _Optional[str] = ..., where: _Optional[str] = ..., next_step: _Optional[int] = ..., join: _Optional[_Union[JoinRequest, _Mapping]] = ..., offer: _Optional[_Union[ExchangeRequest, _Mapping]] = ..., reports: _Optional[_Iterable[_Union[ReportRequest, _Mapping]]] = ..., first_report: _Optional[int] = ..., leave: _Optional[_Union[LeaveRequest, _Mapping]] = ...) -> None: ...
+    checkpoints: str
+    def __init__(self, state: _Optional[_Union[HostState, str]] = ..., outcome: _Optional[int] = ..., message: _Optional[str] = ..., where: _Optional[str] = ..., next_step: _Optional[int] = ..., join: _Optional[_Union[JoinRequest, _Mapping]] = ..., offer: _Optional[_Union[ExchangeRequest, _Mapping]] = ..., reports: _Optional[_Iterable[_Union[ReportRequest, _Mapping]]] = ..., first_report: _Optional[int] = ..., leave: _Optional[_Union[LeaveRequest, _Mapping]] = ..., checkpoints: _Optional[str] = ...) -> None: ...

@@ -25,8 +25,9 @@ from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from dogo_fed.packages import PACKAGES, package_folder
 from dogo_fed.process_setup import thread_environment
 from dogo_fed.reporting.summary import RunSummary, print_summary, was_stopped
-from dogo_fed.run.stop_signal import stop_on_signal
+from dogo_fed.run.stop_signal import STOP_SIGNALS, stop_on_signal
 from dogo_fed.storage.run_folder import make_empty
+from server.commands.going_on import how_to_go_on
 from server.flower.superlink import (
     COMPLETED,
     FAILED,
@@ -217,7 +218,7 @@ def run(request: Request, app: Path) -> int:
     except PlacementError as error:
         return say(error, EXIT_UNUSABLE)
     except KeyboardInterrupt:
-        return say(f"ended at once{_how_to_go_on(request.folder)}", EXIT_STOPPED)
+        return say(f"ended at once{how_to_go_on(request.folder, 'flower')}", EXIT_STOPPED)
     finally:
         if request.is_new_folder and not any(request.folder.iterdir()):
             request.folder.rmdir()
@@ -233,7 +234,7 @@ def report(status: RunStatus, log: str, folder: Path) -> int:
         folder: the run folder.
     """
     if status.state not in (COMPLETED, STOPPED):
-        return say(f"{_why_it_failed(status, folder)}{_how_to_go_on(folder)}", EXIT_FAILED)
+        return say(f"{_why_it_failed(status, folder)}{how_to_go_on(folder, 'flower')}", EXIT_FAILED)
     summary = read_summary(folder)
     if summary is None and status.state == COMPLETED:
         return say(f"the app ended without {folder / 'summary.json'}", EXIT_FAILED)
@@ -242,7 +243,7 @@ def report(status: RunStatus, log: str, folder: Path) -> int:
             print_summary(summary, get_console() if get_console().is_terminal else None)
         sys.stdout.write(f"run folder: {folder}\n")
     if summary is None or status.state == STOPPED or was_stopped(summary):
-        return say(f"the run was stopped{_how_to_go_on(folder)}", EXIT_STOPPED)
+        return say(f"the run was stopped{how_to_go_on(folder, 'flower')}", EXIT_STOPPED)
     return 0
 
 
@@ -330,7 +331,7 @@ def _ended(processes: ProcessTree) -> Iterator[None]:
         patience_s = 0.0
         raise
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):  # it has a deadline of its own
+        for number in STOP_SIGNALS:  # it has a deadline of its own
             signal.signal(number, signal.SIG_IGN)
         if left := processes.end(patience_s):
             say(f"these processes would not end: {', '.join(str(one.pid) for one in left)}", 0)
@@ -341,9 +342,3 @@ def _why_it_failed(status: RunStatus, folder: Path) -> str:
     log = folder / "coordinator.log"
     places = "the log above" + (f" and {log}" if log.exists() else "")
     return f"{status.details or f'the run ended as {status.state}'} (see {places})"
-
-
-def _how_to_go_on(folder: Path) -> str:
-    if not any(folder.glob("peers/*/checkpoints/*")):
-        return ""
-    return f"; go on with it by: dogo-fed flower {shlex.quote(f'resume={folder}')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -15,9 +16,10 @@ from rich import get_console
 from configs.compose import check_overrides, from_omegaconf
 from configs.resume import resumed
 from dogo_fed.config import RunConfig
-from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
+from dogo_fed.errors import CheckpointError, ConfigError, DataError, DogoError, PlacementError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from dogo_fed.reporting.summary import print_summary, was_stopped
+from server.commands.going_on import how_to_go_on
 from server.hosts.launch import launch
 from server.terminal_log import log_to_terminal
 
@@ -41,16 +43,24 @@ def _main(composed: DictConfig) -> None:
 def run(composed: DictConfig) -> int:
     """Returns 0, 1 if the run failed, 2 if it could not be started, 130 if the user stopped it."""
     log_to_terminal()
+    folders: list[Path] = []
     try:
-        summary = launch(_config(composed))
-    except (ConfigError, DataError, PlacementError) as error:
+        summary = launch(_config(composed), folders.append)
+    except (ConfigError, DataError, PlacementError, CheckpointError) as error:
         return say(error, EXIT_UNUSABLE)
     except DogoError as error:
-        return say(error, EXIT_FAILED)
+        return say(f"{error}{_how(folders)}", EXIT_FAILED)
     except KeyboardInterrupt:
-        return EXIT_STOPPED
+        return say(f"ended at once, without saving what is newer{_how(folders)}", EXIT_STOPPED)
     print_summary(summary, get_console() if get_console().is_terminal else None)
-    return EXIT_STOPPED if was_stopped(summary) else 0
+    if not was_stopped(summary):
+        return 0
+    done, planned = summary["steps_done"], summary["steps"]
+    return say(f"stopped after {done} of {planned} steps{_how(folders)}", EXIT_STOPPED)
+
+
+def _how(folders: Sequence[Path]) -> str:
+    return how_to_go_on(folders[0] if folders else None, "train")
 
 
 def _config(composed: DictConfig) -> RunConfig:

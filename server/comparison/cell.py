@@ -15,7 +15,7 @@ from typing import Any
 
 from dogo_fed.config_text import from_mapping
 from dogo_fed.engine.build import fix_numerics
-from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
+from dogo_fed.errors import CheckpointError, ConfigError, DataError, DogoError, PlacementError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.summary import was_stopped
@@ -74,7 +74,7 @@ def run_cell(text: str) -> tuple[int, str]:
             return EXIT_STOPPED, "stopped by the user"
         for name, options in job.protocols.items():
             evaluate_run(Path(job.folder), config, name, options, peers=job.learners)
-    except (ConfigError, DataError, PlacementError) as error:
+    except (ConfigError, DataError, PlacementError, CheckpointError) as error:
         return EXIT_UNUSABLE, str(error)
     except DogoError as error:
         return EXIT_FAILED, str(error)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from dogo_fed.contracts import PeerId, PeerResult, RoundReport, StepReport
 from dogo_fed.coordination.coordinator import Coordinator
-from dogo_fed.errors import SchemaMismatch
+from dogo_fed.errors import SchemaMismatch, StaleTicket
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
@@ -55,6 +55,10 @@ class CoordinatorCalls:
         """The first exchanging step that has not closed."""
         return self.coordinator.next_open_step
 
+    def has_answer(self, step: int) -> bool:
+        """Whether offers for this step can be answered."""
+        return self.coordinator.is_halted or step < self.next_open_step
+
     def join(self, request: pb.JoinRequest) -> pb.JoinReply:
         """Lets a peer join, or refuses it and says what differs."""
         try:
@@ -91,7 +95,13 @@ class CoordinatorCalls:
         return None
 
     def answer(self, sender: pb.Sender, step: int) -> pb.ExchangeReply | None:
-        """Returns the reply to an offer of the sender, or None while its step is open."""
+        """Returns the reply to an offer of the sender, or None while its step is open.
+
+        It is a refusal if the run ends before that step.
+        """
+        if self.coordinator.is_halted and step >= self.next_open_step:
+            error = StaleTicket(f"the run ends before step {step}")
+            return pb.ExchangeReply(refusal=codec.encode_refusal(error))
         signal = self.coordinator.answer(PeerId(sender.peer), step)
         return None if signal is None else self.wire.encode_signal(signal)
 

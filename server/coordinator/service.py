@@ -132,7 +132,7 @@ class _Servicer(CoordinationServicer):
 
     def wake(self) -> None:
         """Lets the calls go on whose step has closed."""
-        for step in [one for one in self._closings if one < self._calls.next_open_step]:
+        for step in [one for one in self._closings if self._calls.has_answer(one)]:
             self._closings.pop(step).set()
 
 

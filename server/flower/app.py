@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 from configs.compose import compose_run
 from configs.resume import resumed
 from dogo_fed.config import RunConfig
-from dogo_fed.contracts import Event
+from dogo_fed.contracts import Event, PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.reporting.sink import Sink, TeeSink
@@ -32,7 +32,7 @@ from dogo_fed.run.train import conduct
 from dogo_fed.storage.run_folder import RunFolder
 from server.coordinator.host import CoordinatorHost
 from server.flower.fleet import FlowerFleet
-from server.flower.nodes import find_nodes
+from server.flower.nodes import ask_checkpoints, find_nodes
 from server.hosts.supervisor import Supervisor
 from server.terminal_log import log_to_terminal
 
@@ -71,6 +71,15 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
     config = configuration(run_config)
     with _stop_before_exit() as stop_asked:
 
+        def ask_sites(run_id: str) -> Mapping[PeerId, Sequence[int]] | None:
+            """Returns what the sites keep of a run; None if the peers are simulated, or at a stop."""
+            peers = tuple(PeerId(name) for name in sorted(config.peers))
+            within_s = config.exchange.join_deadline_s
+            nodes = find_nodes(grid, peers, within_s, stop_asked)
+            if nodes is None or not all(node.is_site for node in nodes.values()):
+                return None
+            return ask_checkpoints(grid, nodes, run_id, within_s)
+
         def host(
             prepared: LoadedRun,
             folder: RunFolder,
@@ -96,7 +105,7 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
             finally:
                 fleet.release()
 
-        return conduct(prepare(config), host)
+        return conduct(prepare(config), host, ask_far_peers=ask_sites)
 
 
 def configuration(run_config: Mapping[str, object]) -> RunConfig:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
+from google.protobuf.message import DecodeError
 
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import PlacementError
+from dogo_fed.wire import dogo_pb2 as pb
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,71 @@ def find_nodes(
         if stop_requested():
             return None
         time.sleep(_POLL_S)
+
+
+def ask_checkpoints(
+    grid: Grid, nodes: Mapping[PeerId, Node], run_id: str, within_s: float
+) -> dict[PeerId, tuple[int, ...]]:
+    """Returns the steps of the checkpoints that each site's peer has of a run and can read.
+
+    Args:
+        grid: Flower's messages.
+        nodes: the node of each peer.
+        run_id: the run's name.
+        within_s: how long to wait for the answers, in seconds.
+
+    Raises:
+        PlacementError: a site has not answered after this time.
+    """
+    deadline_s = time.monotonic() + within_s
+    found: dict[PeerId, tuple[int, ...]] = {}
+    trouble = dict.fromkeys(nodes, "no answer")
+    asked: dict[str, PeerId] = {}
+    while len(found) < len(nodes):
+        try:
+            for peer in [one for one in nodes if one not in (*found, *asked.values())]:
+                request = pb.HostRequest(run_id=run_id, peer=peer, asks_checkpoints=True)
+                body = ConfigRecord({"request": request.SerializeToString(), "lease-s": within_s})
+                message = Message(
+                    RecordDict({"dogo": body}),
+                    dst_node_id=nodes[peer].node_id,
+                    message_type="query.checkpoints",
+                )
+                asked |= dict.fromkeys(filter(None, grid.push_messages([message])), peer)
+            for reply in grid.pull_messages(list(asked)) if asked else []:
+                peer = asked.pop(reply.metadata.reply_to_message_id)
+                try:
+                    found[peer] = _steps(reply)
+                except (KeyError, TypeError, ValueError, DecodeError) as error:
+                    trouble[peer] = first_line(str(error))
+        except Exception as error:  # whatever Flower's client raises
+            trouble |= dict.fromkeys(set(nodes) - set(found), f"{type(error).__name__}: {error}")
+        if time.monotonic() > deadline_s:
+            missing = [f"{peer} ({trouble[peer]})" for peer in nodes if peer not in found]
+            raise PlacementError(
+                f"the run can't go on: within {within_s:g} s nothing told which checkpoints of it "
+                f"these peers have: {', '.join(missing)}. Check `dogo-fed peer` at their sites"
+            )
+        if len(found) < len(nodes):
+            time.sleep(_POLL_S)
+    return found
+
+
+def _steps(reply: Message) -> tuple[int, ...]:
+    """Returns the steps in an answer.
+
+    Raises:
+        KeyError, TypeError, ValueError, DecodeError: it is none; the message says why.
+    """
+    if reply.has_error():
+        raise ValueError(first_line(reply.error.reason))
+    body = reply.content.config_records["dogo"]["reply"]
+    if not isinstance(body, bytes):
+        raise TypeError("the reply is no bytes")
+    answer = pb.HostReply.FromString(body)
+    if answer.message:
+        raise ValueError(answer.message)
+    return tuple(sorted({int(step) for step in answer.checkpoints.split() if int(step) >= 0}))
 
 
 class _Search:

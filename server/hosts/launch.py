@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.engine.loaded_run import LoadedRun
@@ -16,14 +17,20 @@ from server.coordinator.host import CoordinatorHost
 from server.hosts.supervisor import PeerLauncher, Supervisor
 
 
-def launch(config: RunConfig) -> RunSummary:
+def launch(
+    config: RunConfig, on_folder: Callable[[Path], None] = lambda folder: None
+) -> RunSummary:
     """Runs `config` in the host that it names, and returns the summary.
+
+    Args:
+        config: the run.
+        on_folder: is told the run folder as soon as there is one.
 
     Raises:
         ConfigError, DataError, PlacementError: before anything has started.
         DogoError: a peer could not go on; the run folder holds what was done until then.
     """
-    return conduct(prepare(config), _HOSTS[config.host])
+    return conduct(prepare(config), _HOSTS[config.host], on_folder)
 
 
 def _run_processes(

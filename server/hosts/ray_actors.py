@@ -26,6 +26,7 @@ from dogo_fed.config import RayConfig
 from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.errors import PlacementError
 from dogo_fed.process_setup import thread_environment
+from dogo_fed.run.stop_signal import hangups_are_ours
 
 _ACTOR_START_S = 120.0
 _PROBE_S = 10.0
@@ -51,7 +52,7 @@ def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
         with warnings.catch_warnings():
             # The tip is about actors without GPUs, which may see all of them in a later Ray.
             warnings.filterwarnings("ignore", message="Tip: In future versions of Ray")
-            with _keep_sigterm():
+            with _keep_sigterm(), hangups_are_ours():
                 ray.init(
                     namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options
                 )

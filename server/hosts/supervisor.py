@@ -17,7 +17,9 @@ from dogo_fed.config_text import to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import DogoError, ExchangeError
+from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.storage.run_folder import RunFolder
+from dogo_fed.storage.run_lock import read_lock
 from server.coordinator.host import CoordinatorHost
 from server.hosts.watch import Overdue, Watch, Watchable
 
@@ -112,6 +114,9 @@ class Supervisor:
         number = self._num_starts[peer]
         self._num_starts[peer] += 1
         coordinator = self._coordinator
+        takes_newest = coordinator.has_joined(peer)
+        if takes_newest:
+            self._tell_passed_over(peer)
         public_address = self._run.config.coordinator.public_address
         assignment = Assignment(
             peer=peer,
@@ -121,8 +126,9 @@ class Supervisor:
             secret=coordinator.secret,
             is_tls=self._run.config.coordinator.certificate is not None,
             number=number,
-            checkpoint_step=self._folder.checkpoint_step,
-            takes_newest=coordinator.has_joined(peer),
+            checkpoint_step=self._folder.checkpoints.get(peer),
+            takes_newest=takes_newest,
+            lock=read_lock(self._folder.path),
             config=to_mapping(self._run.config),
         )
         handle = self._launcher.start(peer, number, assignment)
@@ -131,6 +137,13 @@ class Supervisor:
         message = f"peer {peer} {how}: {handle.where()}"
         logger.info("run=%s peer=%s %s", self._folder.run_id, peer, message)
         coordinator.note("peer_started", message, peer)
+
+    def _tell_passed_over(self, peer: PeerId) -> None:
+        """Reports the checkpoints that a peer that is started again will not be able to read."""
+        store = PeerFolder(self._folder.path, peer).checkpoints
+        for problem in store.newest_readable()[1]:
+            message = f"peer {peer}: {problem}; the one before it is taken"
+            self._coordinator.note("checkpoint_passed_over", message, peer)
 
     def _look(self) -> None:
         """Looks at every peer once.

@@ -192,8 +192,8 @@ class TestWhatFlowerIsTold:
 
 
 SUMMARY: dict[str, object] = {
-    "run_id": "here", "seed": 0, "host": "flower", "steps": 4, "wall_s": 1.0, "peers": {}, "events": [],
-    "variants": {},
+    "run_id": "here", "seed": 0, "host": "flower", "steps": 4, "steps_done": 4, "wall_s": 1.0,
+    "peers": {}, "unfinished": {}, "events": [], "variants": {},
     "exchange": {
         "enabled": True, "bytes_up_per_step": 1.0, "bytes_down_per_step": 1.0, "wait_fraction": 0.0,
         "exchange_fraction": 0.0,
@@ -227,7 +227,7 @@ class TestExitStatus:
         self, state: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         folder = self.left(tmp_path, [STOP_EVENT])
-        (folder / "peers" / "a" / "checkpoints" / "2").mkdir(parents=True)
+        (folder / "peers" / "a" / "checkpoints" / "step-000000002.pt").mkdir(parents=True)
         assert flower_command.report(RunStatus(state), "", folder) == 130
         assert f"dogo-fed flower resume={folder}" in capsys.readouterr().err
 

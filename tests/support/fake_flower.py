@@ -14,7 +14,7 @@ from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId, Ticket
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.errors import CoordinatorLost, DogoError, ExchangeTimeout
+from dogo_fed.errors import CoordinatorLost, DogoError, ExchangeTimeout, StaleTicket
 from dogo_fed.wire import dogo_pb2 as pb
 from tests.support.distributions import distribution
 
@@ -191,17 +191,24 @@ class ToyPeers:
                 around.await_turn(step, lambda: False)
                 self.crash(peer, assignment.number, step)
                 is_alone = link is None or not config.exchanges
-                if is_alone and around.stop_requested():
+                is_between = is_alone or step % config.exchange.every_steps
+                if is_between and around.stop_requested():
                     is_stopped = True
                     break
-                if is_alone or step % config.exchange.every_steps:
+                if is_between:
                     done.append(step)
                     step += 1
                     continue
                 assert link is not None, "who exchanges has a link"
                 ticket = Ticket(assignment.run_id, 1, step, self.batch_digest(step))
                 link.publish(ticket, distribution(step, config.batch_size))
-                signal = link.collect(ticket)
+                try:
+                    signal = link.collect(ticket)
+                except StaleTicket:
+                    if not link.report([], [], None):
+                        raise
+                    is_stopped = True
+                    break
                 done.append(step)
                 taught.append(signal.teachers)
                 step = max(signal.next_step, step + 1)

@@ -1,7 +1,7 @@
 """The process that holds a site's model; `clients.flower.site.watcher` starts and watches it.
 
-It saves the peer and ends at SIGTERM. It does the same when its standard input closes, because then
-the watcher is gone.
+It saves the peer and ends at SIGTERM, SIGINT or SIGHUP. It does the same when its standard input
+closes, because then the watcher is gone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from clients.flower.site.options import SiteOptions
 from clients.flower.site.server import SiteServer
 from dogo_fed.errors import DogoError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_UNUSABLE, say
+from dogo_fed.run.stop_signal import STOP_SIGNALS
 
 SAVE_WITHIN_S = 60.0
 """How long a peer may take to save itself, in seconds; then the process ends anyway."""
@@ -59,7 +60,7 @@ def run_worker(arguments: Sequence[str], make_host: Callable[[SiteOptions], Mess
     ended = threading.Event()
     # No event for signals: their handler runs in this thread, maybe while it holds the event's lock.
     signals: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: signals.append(number))
     threading.Thread(target=_watch_input, args=(ended,), daemon=True).start()
     try:

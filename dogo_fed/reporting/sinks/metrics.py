@@ -3,60 +3,109 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
-from dogo_fed.atomic import write_atomic
+from dogo_fed.atomic import is_no_room, no_room, write_atomic
 from dogo_fed.contracts import Record
 from dogo_fed.errors import CheckpointError
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.reporting.sinks.records import record_from_json, record_to_json
 
+logger = logging.getLogger(__name__)
+
+_TRY_AGAIN_S = 1.0
+
 
 class MetricsLog(Sink):
-    """A sink that appends every record to a file; line-buffered, safe to use from several threads.
+    """A sink that appends every record to a file; safe to use from several threads.
 
-    A run that was killed may leave half a line at the end; opening the log removes it.
+    A run that was killed may leave half a line at the end; opening the log removes it. On a full disk
+    records are kept in memory, and written when there is room again.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
         self._lock = threading.Lock()
+        self._pending: list[bytes] = []
+        self._tries_again_at_s: float | None = None
         if self._path.exists() and not _ends_cleanly(self._path):
             _rewrite(self._path, read_metrics(self._path))
         self._file = self._open()
 
     def emit(self, record: Record) -> None:
         """Appends one record; when this returns, it survives a kill, though not a power cut."""
-        line = _line(record_to_json(record))
+        line = _line(record_to_json(record)).encode()
         with self._lock:
-            self._file.write(line)
+            self._pending.append(line)
+            again_at_s = self._tries_again_at_s
+            if again_at_s is None or time.monotonic() >= again_at_s:
+                self._write_pending()
 
-    def truncate_after(self, step: int) -> None:
-        """Forgets what a run that resumes at `step` will do again; atomically.
+    def truncate_after(self, steps: Mapping[str, int]) -> None:
+        """Forgets what the peers of a run that goes on will do again; atomically.
 
-        Dropped: step records from `step` on, round records that were made after more than `step`
+        Dropped: a peer's step records from its step on, its round records that were made after more
         steps, and all final results. Events stay: what happened to the run did happen.
 
         Args:
-            step: number of steps done in the state that is resumed.
+            steps: for each peer the number of steps done in the state that it goes on from.
         """
         with self._lock:
             self._file.close()
-            kept = [entry for entry in read_metrics(self._path) if _is_before(entry, step)]
+            kept = [
+                entry
+                for entry in read_metrics(self._path)
+                if _is_before(entry, steps.get(str(entry.get("peer")), 0))
+            ]
             _rewrite(self._path, kept)
             self._file = self._open()
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
         with self._lock:
+            if self._pending and not self._file.closed:
+                self._write_pending()
+                if self._pending:
+                    logger.error(
+                        "%d records are not in %s, since there was no room for them",
+                        len(self._pending),
+                        self._path,
+                    )
             self._file.close()
 
-    def _open(self) -> TextIO:
-        return self._path.open("a", buffering=1, encoding="ascii")
+    def _write_pending(self) -> None:
+        """Writes what is pending, in full or not at all.
+
+        Raises:
+            OSError: it can't be written, and that is not for want of room.
+        """
+        before = os.fstat(self._file.fileno()).st_size
+        left = memoryview(b"".join(self._pending))
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+            os.ftruncate(self._file.fileno(), before)  # half a line must not be there
+            if self._tries_again_at_s is None:
+                logger.warning(
+                    "%s. Records are kept, and written when there is room again",
+                    no_room(self._path.name, self._path.parent, error),
+                )
+            self._tries_again_at_s = time.monotonic() + _TRY_AGAIN_S
+            return
+        self._pending.clear()
+        self._tries_again_at_s = None
+
+    def _open(self) -> FileIO:
+        return self._path.open("ab", buffering=0)
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, object]]:

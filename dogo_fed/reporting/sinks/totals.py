@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypedDict
 
-from dogo_fed.contracts import Event, PeerResult, Record, StepReport
+from dogo_fed.contracts import Event, PeerResult, Record, RoundReport, StepReport
 from dogo_fed.reporting.sink import Sink
 
 
@@ -19,6 +22,25 @@ class ExchangeSummary(TypedDict):
     exchange_fraction: float
 
 
+@dataclass(slots=True)
+class Reached:
+    """How far a peer has come by its reports, whether or not it has a result.
+
+    Attributes:
+        steps_done: the last reported step + 1.
+        steps_trained: number of reported steps.
+        ssl_loss, mutual_kl: of the last step.
+        knn_top1, knn_top1_untrained: of the last evaluation and of the one before training.
+    """
+
+    steps_done: int = 0
+    steps_trained: int = 0
+    ssl_loss: float = math.nan
+    mutual_kl: float = math.nan
+    knn_top1: float = math.nan
+    knn_top1_untrained: float = math.nan
+
+
 class RunTotals(Sink):
     """A sink that adds up what the summary needs; its memory does not grow with the steps.
 
@@ -26,7 +48,14 @@ class RunTotals(Sink):
     several threads; read the attributes when they have stopped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, peers: Mapping[str, tuple[str, str]] | None = None) -> None:
+        """Begins with nothing.
+
+        Args:
+            peers: backbone and objective of each peer, for those that end without a result.
+        """
+        self.peers = dict(peers or {})
+        self.reached: dict[str, Reached] = {name: Reached() for name in self.peers}
         self.results: dict[str, PeerResult] = {}
         self.events: list[Event] = []
         self.num_reports = 0
@@ -42,12 +71,21 @@ class RunTotals(Sink):
         with self._lock:
             if isinstance(record, StepReport):
                 self._add(record)
+            elif isinstance(record, RoundReport):
+                reached = self.reached.setdefault(record.peer, Reached())
+                reached.knn_top1 = record.knn_top1
+                if record.round == 0:
+                    reached.knn_top1_untrained = record.knn_top1
             elif isinstance(record, PeerResult):
                 self.results[record.peer] = record
             elif isinstance(record, Event):
                 self.events.append(record)
 
     def _add(self, report: StepReport) -> None:
+        reached = self.reached.setdefault(report.peer, Reached())
+        reached.steps_done = max(reached.steps_done, report.step + 1)
+        reached.steps_trained += 1
+        reached.ssl_loss, reached.mutual_kl = report.ssl_loss, report.mutual_kl
         self.num_reports += 1
         self.bytes_up += report.bytes_up
         self.bytes_down += report.bytes_down

@@ -9,9 +9,10 @@ import pytest
 from configs.compose import compose_run
 from configs.resume import resumable_settings, resumed
 from dogo_fed.config import Host, RunConfig, Transport
+from dogo_fed.config_text import load_run_config
 from dogo_fed.errors import ConfigError
-from dogo_fed.scope import paths_of
-from dogo_fed.storage.run_folder import create
+from dogo_fed.scope import changed, paths_of
+from dogo_fed.storage.run_folder import create, reopen
 
 SETTINGS = (
     "data=synthetic",
@@ -61,12 +62,47 @@ def test_what_decides_no_trained_number_may_change_alone(folder: str, override: 
     assert after == undone, "nothing else has changed"
 
 
-def test_a_group_of_settings_may_change_where_its_fixed_ones_are_as_they_were(folder: str) -> None:
-    config = gone_on(folder, "exchange=flower", "exchange.symmetric=true", "host=flower")
+def test_a_choice_of_a_group_changes_what_the_choice_is_about_and_nothing_else(folder: str) -> None:
+    config = gone_on(folder, "exchange=flower", "host=flower")
     assert config.exchange.transport is Transport.FLOWER and config.exchange.symmetric
     assert config.host is Host.FLOWER
-    with pytest.raises(ConfigError, match="exchange can't be changed when a run goes on"):
-        gone_on(folder, "exchange=flower", "host=flower")
+    assert gone_on(folder, "exchange=grpc").exchange.transport is Transport.GRPC
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("eval.batch_size=256", {"eval.batch_size"}),
+        ("eval={batch_size:256}", {"eval.batch_size"}),
+        ("eval={batch_size:256,linear:false}", {"eval.batch_size", "eval.linear"}),
+        ("coordinator.port=7", {"coordinator.port"}),
+        ("coordinator={port:7}", {"coordinator.port"}),
+        ("ray={address:auto}", {"ray.address"}),
+        ("exchange.deadline_s=7", {"exchange.deadline_s"}),
+        ("exchange={deadline_s:7}", {"exchange.deadline_s"}),
+        ("~eval.knn_k", {"eval.knn_k"}),
+    ],
+)
+def test_only_the_settings_that_are_named_change(tmp_path: Path, override, named) -> None:
+    everything_else = (
+        "eval.knn_k=20", "eval.knn_every_rounds=3", "eval.linear_epochs=7", "ray.cpus_per_peer=3",
+        "ray.placement=SPREAD", "coordinator.certificate=chain.pem", "coordinator.private_key=k.pem",
+        "coordinator.address=127.0.0.1", "exchange.join_deadline_s=5", "exchange.symmetric=true",
+    )  # fmt: skip
+    run = create(compose_run(["data=synthetic", f"run_dir={tmp_path}/run", *everything_else]))
+    after = gone_on(str(run.path), override)
+    assert set(changed(load_run_config(run.path), after)) == {*named, "resume"}
+
+
+def test_how_one_start_goes_on_is_not_kept(folder: str) -> None:
+    config = gone_on(folder, "afresh=true")
+    assert config.afresh and config.resume == folder
+    reopen(Path(folder), config, 6, lambda step: step)
+    kept = load_run_config(folder)
+    assert kept.resume is None and not kept.afresh
+    assert not gone_on(folder).afresh
+    with pytest.raises(ConfigError, match="name its folder by resume="):
+        compose_run(["afresh=true"])
 
 
 @pytest.mark.parametrize(

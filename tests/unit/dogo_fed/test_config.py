@@ -138,7 +138,7 @@ def test_yaml_and_dataclass_defaults_are_the_same():
 
 def test_run_yaml_shows_every_setting():
     shown = yaml.safe_load((FOLDER / "run.yaml").read_text())
-    shown["exchange"] = yaml.safe_load((FOLDER / "exchange" / "grpc.yaml").read_text())
+    shown["exchange"] |= yaml.safe_load((FOLDER / "exchange" / "grpc.yaml").read_text())
     for field in dataclasses.fields(RunConfig):
         if field.name in ("peers", "data"):
             continue

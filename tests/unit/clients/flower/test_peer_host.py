@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,8 @@ from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping, to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.scope import DecidedBy, paths_of
+from dogo_fed.storage.checkpoint import Progress
+from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.wire import dogo_pb2 as pb
 from tests.support.fake_flower import ToyPeers, assignment_of, eventually
 
@@ -470,6 +473,27 @@ def seen(monkeypatch):
 
     monkeypatch.setattr(peer_host, "run_assignment", run_assignment)
     return found
+
+
+def test_a_site_tells_which_checkpoints_of_a_run_it_has_and_can_read(site, tmp_path):
+    store = PeerFolder(tmp_path / "first", ADA, keep_checkpoints=9).checkpoints
+    model = torch.nn.Linear(2, 2)
+    for step in (10, 20, 30):
+        store.save(model, torch.optim.SGD(model.parameters(), lr=1.0), Progress(step=step))
+    newest = store.folder / "step-000000030.pt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    host = PeerHost("here", site)
+
+    def told(run_id="first", peer=ADA):
+        request = pb.HostRequest(run_id=run_id, peer=peer, asks_checkpoints=True)
+        return pb.HostReply.FromString(host.handle(request.SerializeToString()))
+
+    assert (told().checkpoints, told().message) == ("10 20", "")
+    assert (told("another").checkpoints, told("another").message) == ("", "")
+    for nowhere in (told("../first"), told(peer="nobody"), told(peer="../resnet")):
+        assert (
+            nowhere.checkpoints == "" and "keeps no checkpoints of such a peer" in nowhere.message
+        )
 
 
 def test_a_site_keeps_what_is_its_own_and_takes_the_shared_numbers(site, seen, tmp_path):

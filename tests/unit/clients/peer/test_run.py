@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ from configs.compose import compose_run
 from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import to_mapping
 from dogo_fed.contracts import Outcome
-from dogo_fed.errors import ConfigError, CoordinatorLost
+from dogo_fed.errors import ConfigError, CoordinatorLost, StorageFull
 from tests.support.tiny_run import TINY
 
 
@@ -65,6 +67,48 @@ def test_an_error_of_ours_is_an_ending_with_its_sentence(
     ending = run_assignment(assignment)
     assert (ending.outcome, ending.message) == (outcome, str(error))
     assert "Traceback" not in log_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageFull("no room for checkpoint step-000000009.pt in there"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_a_full_disk_ends_the_peer_for_good_with_its_sentence(
+    error, assignment, monkeypatch
+) -> None:
+    """Starting it again would not help, wherever it wanted to write."""
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(run, "_open", lambda *arguments: (None, None, None))
+    monkeypatch.setattr(run, "run_peer", fail)
+    ending = run_assignment(assignment)
+    assert ending.outcome is Outcome.FAILED and "no room for" in ending.message
+
+
+@pytest.mark.parametrize(
+    ("told", "there", "is_saved"),
+    [("ada", "ada", True), ("ada", "bob", False), ("ada", None, True), ("", "bob", True)],
+)
+def test_a_peer_that_outlives_its_launcher_keeps_out_of_the_next_start(
+    told, there, is_saved, assignment, tmp_path, monkeypatch
+) -> None:
+    def lost(*arguments):
+        raise CoordinatorLost("gone")
+
+    saves: list[int] = []
+    session = SimpleNamespace(save=lambda: saves.append(1))
+    monkeypatch.setattr(run, "_open", lambda *arguments: (session, None, None))
+    monkeypatch.setattr(run, "run_peer", lost)
+    if there is not None:
+        (tmp_path / "run.lock").write_text(there)
+    ending = run_assignment(dataclasses.replace(assignment, lock=told))
+    assert ending.outcome is Outcome.CUT_OFF and bool(saves) == is_saved
+    assert ("another start of the run" in log_of(tmp_path)) != is_saved
 
 
 @pytest.mark.parametrize(

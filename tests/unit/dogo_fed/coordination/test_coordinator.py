@@ -597,14 +597,28 @@ def test_the_last_two_exchanges_are_kept_however_far_apart(rare):
     assert teachers == [(), (BOB, CAT), (BOB, CAT)]
 
 
-def test_a_stop_between_two_exchanges_is_told_at_the_next(rare):
+def test_a_stop_between_two_exchanges_ends_the_run_before_the_next(rare):
     run_step(rare, 0)
+    rare.offer(ADA, 3)
+    assert not rare.coordinator.is_halted
     rare.coordinator.stop("stopped by the user", 1.0)
-    assert not rare.coordinator.answer(ADA, 0).stop
-    run_step(rare, 3)
-    signals = [rare.coordinator.answer(peer, 3) for peer in ALL]
-    assert [(one.stop, one.next_step) for one in signals] == [(True, 4)] * 3
-    assert rare.told() == [("stopped", "", 1, 1.0)]
+    assert rare.coordinator.is_halted
+    for peer in (BOB, ADA):
+        with pytest.raises(StaleTicket, match="the run ends before step 3"):
+            rare.offer(peer, 3)
+    rare.coordinator.leave(BOB, "bob-1", 2.0)
+    rare.coordinator.lose(CAT, "died", 3.0)
+    assert rare.coordinator.answer(ADA, 3) is None, "it does not close with those who are left"
+    assert rare.coordinator.next_deadline_s() is None, "nobody waits"
+    assert rare.told()[0] == ("stopped", "", 3, 1.0)
+
+
+def test_a_stop_before_an_exchange_that_is_next_is_told_there(rare):
+    rare.coordinator.stop("stopped by the user", 1.0)
+    assert not rare.coordinator.is_halted
+    run_step(rare, 0)
+    signals = [rare.coordinator.answer(peer, 0) for peer in ALL]
+    assert [(one.stop, one.next_step) for one in signals] == [(True, 1)] * 3
 
 
 def test_events_between_two_exchanges_are_of_the_step_that_comes_next(rare):
@@ -719,6 +733,10 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
         step = self.coordinator.next_open_step - behind * self.every_steps
         if not self.is_in(peer) or step < self.first_open:
             return
+        if self.coordinator.is_halted and behind == 0:
+            with pytest.raises(StaleTicket, match="the run ends before"):
+                self.meeting.offer(peer, step, self.now_s, incarnation=self.incarnation(peer))
+            return
         self.meeting.offer(peer, step, self.now_s, incarnation=self.incarnation(peer))
         assert self.coordinator.standing(peer) is Membership.PRESENT or behind
         self.heard.add((peer, step))
@@ -743,6 +761,8 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
     def stop(self, really):
         if really:
             self.coordinator.stop("stopped", self.now_s)
+            if self.coordinator.is_halted:
+                self.offered_at_s.pop(self.coordinator.next_open_step, None)
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 9.5, 10.0, 40.0]))
     def wait(self, seconds):

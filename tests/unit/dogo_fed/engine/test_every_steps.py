@@ -118,23 +118,26 @@ def test_the_mutual_kl_of_a_result_is_the_mean_over_exchanges(whole):
     assert result.ssl_loss == pytest.approx(sum(one.ssl_loss for one in last_round) / 3)
 
 
-@pytest.mark.parametrize(("asked_at", "stops_after"), [(0, 0), (1, 3), (3, 3), (4, 6)])
-def test_a_stop_ends_all_at_the_next_exchange(tmp_path, asked_at, stops_after):
+RARELY = "checkpoint.every_steps=99"
+
+
+@pytest.mark.parametrize(("asked_at", "stops_after"), [(0, 0), (1, 0), (3, 2), (5, 4), (10, 9)])
+def test_a_stop_ends_all_where_they_are_and_what_they_have_is_saved(
+    tmp_path, whole, asked_at, stops_after
+):
+    """Before an exchange too: its forward pass, which has moved statistics, is taken back."""
     turns = iter(range(100))
-    sink = train(tmp_path / "run", stop_requested=lambda: next(turns) >= asked_at)
+    sink = train(tmp_path / "run", RARELY, stop_requested=lambda: next(turns) >= asked_at)
     for peer in (FIRST, SECOND):
         assert reports(sink, peer)[-1].step == stops_after
         folder = tmp_path / "run" / "peers" / peer / "checkpoints"
         assert max(path.name for path in folder.iterdir()) == f"step-{stops_after + 1:09d}.pt"
     assert digests(sink) == {}
-
-
-def test_after_the_last_exchange_nobody_is_there_to_decide_a_stop_and_the_run_ends_by_itself(
-    tmp_path,
-):
-    turns = iter(range(100))
-    sink = train(tmp_path / "run", stop_requested=lambda: next(turns) >= 10)
-    assert len(digests(sink)) == 2
+    run = run_in(tmp_path / "run", RARELY)
+    folder = reopen(tmp_path / "run", run.config, run.plan.total_steps, run.plan.next_exchange)
+    again = KeepingSink()
+    run_local(run, folder, again, lambda: False)
+    assert digests(again) == digests(whole.sink)
 
 
 # ---- killed and gone on, with peers that are apart ----
@@ -154,7 +157,12 @@ class Apart:
                 self.coordinator, peer_id, f"{peer_id}-1", run.wire_format, lambda: 0.0
             )
             self.sessions[peer_id] = open_session(
-                run, folder.path, peer_id, link, sink, checkpoint_step=folder.checkpoint_step
+                run,
+                folder.path,
+                peer_id,
+                link,
+                sink,
+                checkpoint_step=folder.checkpoints.get(peer_id),
             )
             self.sessions[peer_id].start()
 
@@ -191,7 +199,7 @@ def test_killed_while_peers_are_apart_the_run_goes_on_to_the_same_weights(
     assert (slow.next_step, fast.next_step) == (slow_at, fast_at)
     del apart  # killed: nothing is saved
 
-    folder = reopen(str(tmp_path / "run"), run.config, run.plan.total_steps)
+    folder = reopen(tmp_path / "run", run.config, run.plan.total_steps, run.plan.next_exchange)
     assert folder.first_step == goes_on_at
     sink = KeepingSink()
     run_local(run, folder, sink, lambda: False)

@@ -18,6 +18,7 @@ from dogo_fed.engine.open import open_session
 from dogo_fed.engine.session import PeerSession
 from dogo_fed.errors import CheckpointError, Refused
 from dogo_fed.exchange.base import Traffic
+from dogo_fed.storage.checkpoint import CheckpointStore
 from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.storage.run_folder import create, reopen
 from tests.support.command_line import REPOSITORY
@@ -81,6 +82,10 @@ def steps(folder: Path) -> list[int]:
     return PeerFolder(folder, ADA).checkpoints.steps()
 
 
+def steps_set_aside(folder: Path) -> list[int]:
+    return CheckpointStore(PeerFolder(folder, ADA).checkpoints.folder / "ahead", keep=9).steps()
+
+
 @pytest.mark.parametrize(
     ("where", "next_step", "left"),
     [
@@ -89,11 +94,22 @@ def steps(folder: Path) -> list[int]:
         ({"checkpoint_step": 1, "takes_newest": True}, 2, [0, 1, 2]),
     ],
 )
-def test_a_peer_goes_on_where_the_run_does_and_removes_what_it_will_write_again(
+def test_a_peer_goes_on_where_the_run_does_and_sets_aside_what_it_will_write_again(
     run, folder, where, next_step, left
 ):
     assert opened(run, folder, **where).next_step == next_step
     assert steps(folder) == left
+    assert sorted(steps(folder) + steps_set_aside(folder)) == [0, 1, 2], "nothing is unlinked"
+
+
+def test_what_was_set_aside_is_removed_when_the_peer_has_got_as_far_again(run, folder):
+    session = opened(run, folder, checkpoint_step=0)
+    session.start()
+    assert steps_set_aside(folder) == [1, 2]
+    session.begin_step()
+    session.end_step()
+    session.save()
+    assert (steps(folder), steps_set_aside(folder)) == ([0, 1], [2])
 
 
 def test_a_checkpoint_that_is_not_there_costs_nothing(run, folder):
@@ -110,15 +126,15 @@ def test_going_on_with_a_run_removes_nothing_by_itself(tmp_path):
     ahead = PeerFolder(tmp_path / "run", ADA).checkpoints
     behind = PeerFolder(tmp_path / "run", PeerId("resnet")).checkpoints
     before = ahead.steps()
-    behind.remove_after(before[0])
-    found = reopen(str(tmp_path / "run"), config, total_steps=3)
-    assert found.checkpoint_step == before[0] < before[-1]
+    behind.set_aside_after(before[0])
+    found = reopen(tmp_path / "run", config, 3, lambda step: step)
+    assert set(found.checkpoints.values()) == {before[0]} and before[0] < before[-1]
     assert ahead.steps() == before
 
 
 def test_a_new_run_has_nothing_to_go_on_from(tmp_path):
     found = create(compose_run([*TINY, "peers=pair", f"run_dir={tmp_path}/run"]))
-    assert found.checkpoint_step is None and not found.is_resumed
+    assert (found.first_step, found.is_resumed, dict(found.checkpoints)) == (0, False, {})
 
 
 def test_a_peer_that_was_away_goes_on_at_the_runs_step(run, folder, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import itertools
 import json
@@ -11,6 +12,7 @@ import math
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,16 +29,50 @@ from dogo_fed.contracts import (
 )
 from dogo_fed.errors import CheckpointError
 from dogo_fed.reporting.live.view import LiveView
+from dogo_fed.reporting.log_file import log_file
 from dogo_fed.reporting.pictures.canvas import spread
 from dogo_fed.reporting.pictures.curves import draw_curves
 from dogo_fed.reporting.pictures.series import at_exchanges, collect_series, smoothed
 from dogo_fed.reporting.sink import Sink, TeeSink
-from dogo_fed.reporting.sinks.metrics import MetricsLog, read_metrics, read_records
+from dogo_fed.reporting.sinks import metrics
+from dogo_fed.reporting.sinks.metrics import (
+    MetricsLog,
+    read_metrics,
+    read_records,
+)
 from dogo_fed.reporting.sinks.records import record_from_json, record_to_json
 from dogo_fed.reporting.sinks.tensorboard import TensorBoardSink
 from dogo_fed.reporting.sinks.totals import RunTotals
 from dogo_fed.reporting.summary import build_summary, print_summary
 from dogo_fed.reporting.units import human_bytes, human_seconds
+
+
+class FullDisk:
+    """A file that takes so many bytes more, and then says that the disk is full."""
+
+    def __init__(self, file: Any, num_bytes: int) -> None:
+        self._file, self.num_bytes = file, num_bytes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, data: bytes) -> int:
+        taken = min(len(data), self.num_bytes)
+        if taken == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.num_bytes -= taken
+        return int(self._file.write(data[:taken]))
+
+
+class FailingStream(io.StringIO):
+    """A stream that can't be written."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self._code = code
+
+    def write(self, text: str) -> int:
+        raise OSError(self._code, "no")
 
 
 def step_report(peer: str = "ada", step: int = 0, **changes: object) -> StepReport:
@@ -217,12 +253,55 @@ class TestMetricsLog:
         with path.open("a") as file:
             file.write('{"type":"step","peer":"a')
         log = MetricsLog(path)
-        log.truncate_after(10)
+        log.truncate_after({"ada": 10})
         assert read_records(path) == kept
         log.emit(step_report(step=10))
         log.close()
         assert read_records(path) == [*kept, step_report(step=10)]
         assert list(tmp_path.iterdir()) == [path]
+
+    def test_each_peer_keeps_what_it_will_not_do_again(self, tmp_path: Path) -> None:
+        path = tmp_path / "metrics.jsonl"
+        steps = [step_report(peer, step) for step in range(4) for peer in ("ada", "bob", "cat")]
+        self.write(path, steps)
+        log = MetricsLog(path)
+        log.truncate_after({"ada": 3, "bob": 1})
+        log.close()
+        left = [(one.peer, one.step) for one in read_records(path)]
+        assert left == [("ada", 0), ("bob", 0), ("ada", 1), ("ada", 2)]
+
+    def test_on_a_full_disk_no_record_is_lost_and_no_half_line_left(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(metrics, "_TRY_AGAIN_S", 0.0)
+        path = tmp_path / "metrics.jsonl"
+        log = MetricsLog(path)
+        log.emit(step_report(step=0))
+        room = FullDisk(log._file, num_bytes=100)
+        log._file = room  # type: ignore[assignment]
+        for step in (1, 2, 3):
+            log.emit(step_report(step=step))
+            assert [one.step for one in read_records(path)] == [0]
+            assert path.read_bytes().endswith(b"\n")
+        assert caplog.text.count("no room for metrics.jsonl in") == 1
+        room.num_bytes = 10_000
+        log.emit(step_report(step=4))
+        assert [one.step for one in read_records(path)] == [0, 1, 2, 3, 4]
+        room.num_bytes = 0
+        log.emit(step_report(step=5))
+        log.close()
+        assert "1 records are not in" in caplog.text
+
+    def test_a_log_on_a_full_disk_shows_no_traceback(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        logger = logging.getLogger("dogo_fed.test")
+        for code, is_shown in ((errno.ENOSPC, False), (errno.EIO, True)):
+            with log_file(tmp_path / "log", ["dogo_fed"]):
+                (handler,) = logging.getLogger("dogo_fed").handlers
+                handler.setStream(FailingStream(code)).close()  # type: ignore[attr-defined]
+                logger.error("hello")
+            assert ("Traceback" in capfd.readouterr().err) == is_shown
 
     def test_threads_do_not_mix_their_lines(self, tmp_path: Path) -> None:
         path = tmp_path / "metrics.jsonl"
@@ -290,7 +369,8 @@ class TestSummary:
         )
         summary = json.loads((tmp_path / "s.json").read_text())
         assert list(summary) == [
-            "run_id", "seed", "host", "steps", "wall_s", "peers", "exchange", "variants", "events",
+            "run_id", "seed", "host", "steps", "steps_done", "wall_s", "peers", "unfinished",
+            "exchange", "variants", "events",
         ]  # fmt: skip
         assert summary["variants"] == {}
         assert list(summary["peers"]) == ["ada", "bob"]
@@ -316,6 +396,29 @@ class TestSummary:
             }
         ]
 
+    def test_a_stopped_run_tells_how_far_it_came_and_not_what_was_planned(self) -> None:
+        totals = RunTotals({"ada": ("resnet18", "simclr"), "bob": ("cnn", "simsiam")})
+        for record in (
+            round_report("ada", 0, 0.25),
+            step_report("ada", 0),
+            step_report("ada", 7, ssl_loss=3.5),
+            round_report("ada", 1, 0.5),
+        ):
+            totals.emit(record)
+        summary = build_summary("r1", 0, "ray", 400, 12.5, True, totals)
+        assert (summary["steps"], summary["steps_done"], summary["peers"]) == (400, 8, {})
+        assert summary["unfinished"]["ada"] == {
+            "backbone": "resnet18", "objective": "simclr", "steps_done": 8, "steps_trained": 2,
+            "ssl_loss": 3.5, "mutual_kl": 0.5, "knn_top1": 0.5, "knn_top1_untrained": 0.25,
+        }  # fmt: skip
+        assert summary["unfinished"]["bob"]["steps_done"] == 0
+        for width in (160, 80):
+            console = Console(width=width, file=io.StringIO())
+            print_summary(summary, console)
+            shown = console.file.getvalue()
+            assert "8 of 400 steps" in shown and "25.0 % -> 50.0 %" in shown and "ada" in shown
+            assert "unfinished" in shown
+
     def test_a_resumed_run_has_the_totals_of_an_uninterrupted_one(self, tmp_path: Path) -> None:
         records = whole_run(2, num_teachers=1)
         straight = RunTotals()
@@ -324,7 +427,7 @@ class TestSummary:
         log = MetricsLog(tmp_path / "metrics.jsonl")
         for record in records[: len(records) // 2]:
             log.emit(record)
-        log.truncate_after(10)
+        log.truncate_after({"peer-0": 10, "peer-1": 10})
         log.close()
         resumed = RunTotals()
         for record in read_records(tmp_path / "metrics.jsonl"):

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
+import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from configs.compose import compose_run
 from configs.resume import resumed
+from dogo_fed.atomic import atomic_path
 from dogo_fed.config import RunConfig
-from dogo_fed.errors import ConfigError, DogoError, ExchangeError, PlacementError
+from dogo_fed.contracts import PeerId, StepReport
+from dogo_fed.engine import session
+from dogo_fed.errors import (
+    CheckpointError,
+    ConfigError,
+    DogoError,
+    ExchangeError,
+    PlacementError,
+    StorageFull,
+)
+from dogo_fed.reporting.sinks.totals import RunTotals
+from dogo_fed.run import train as train_module
+from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
+from dogo_fed.storage.run_folder import reopen
+from tests.support.command_line import REPOSITORY, run_python
+from tests.support.run_watch import records
 from tests.support.tiny_run import TINY, run_here
 
 
@@ -26,6 +47,10 @@ def folder(tmp_path: Path) -> Path:
 def gone_on(folder: Path, *overrides: str) -> RunConfig:
     given = [f"resume={folder}", *overrides]
     return resumed(compose_run(given), given)
+
+
+def read_summary(folder: Path) -> Any:
+    return json.loads((folder / "summary.json").read_text())
 
 
 def contents(folder: Path, *names: str) -> list[str]:
@@ -70,3 +95,231 @@ def test_a_run_can_not_end_before_what_it_has_done(folder) -> None:
         run_here(gone_on(folder, "steps=2"))
     assert contents(folder, "summary.json", "config.yaml") == before
     assert run_here(gone_on(folder, "steps=3"))["steps"] == 3
+
+
+def kinds(folder: Path) -> dict[str, str]:
+    return {one["kind"]: one["message"] for one in records(folder) if one["type"] == "event"}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(one): one.read_bytes() for one in folder.rglob("*.pt")}
+
+
+def test_what_changed_is_recorded_with_old_and_new_value(folder) -> None:
+    run_here(gone_on(folder, "eval.knn_k=4", "steps=4"))
+    assert kinds(folder)["settings_changed"] == (
+        "settings changed for the steps from 3 on: steps 3 -> 4, eval.knn_k 5 -> 4"
+    )
+
+
+def test_where_nothing_changed_nothing_is_said(folder) -> None:
+    run_here(gone_on(folder))
+    assert "settings_changed" not in kinds(folder)
+
+
+def test_checkpoints_that_are_missing_end_nothing_but_this_start(folder) -> None:
+    """Not the others' checkpoints either, and not what the run has reached."""
+    for path in (folder / "peers" / "wide" / "checkpoints").iterdir():
+        path.unlink()
+    before, texts = files(folder), contents(folder, "summary.json", "config.yaml", "metrics.jsonl")
+    with pytest.raises(CheckpointError, match=r"peer wide has no checkpoint in .*afresh=true"):
+        run_here(gone_on(folder))
+    assert files(folder) == before
+    assert contents(folder, "summary.json", "config.yaml", "metrics.jsonl") == texts
+
+
+def test_a_run_begins_again_if_that_is_asked_for_and_sets_aside_what_was_there(folder) -> None:
+    digests = {name: one["state_digest"] for name, one in read_summary(folder)["peers"].items()}
+    before = {Path(path).name for path in files(folder)}
+    assert run_here(gone_on(folder, "afresh=true", "steps=1"))["steps"] == 1
+    assert {one["step"] for one in records(folder) if one["type"] == "step"} == {0}
+    aside = {Path(path).name for path in files(folder) if "ahead" in path}
+    assert aside == {name for name in before if name > "step-000000001.pt"}
+    assert "begins again at step 0" in kinds(folder)["resumed"]
+    again = run_here(gone_on(folder, "steps=3"))
+    assert {name: one["state_digest"] for name, one in again["peers"].items()} == digests
+    assert not [path for path in files(folder) if "ahead" in path]
+
+
+def test_a_flipped_bit_is_noticed_said_and_costs_one_checkpoint(folder) -> None:
+    newest = max((folder / "peers" / "wide" / "checkpoints").iterdir())
+    digests = {name: one["state_digest"] for name, one in read_summary(folder)["peers"].items()}
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 4
+    newest.write_bytes(content)
+    again = run_here(gone_on(folder))
+    assert newest.name in kinds(folder)["checkpoint_passed_over"]
+    assert {name: one["state_digest"] for name, one in again["peers"].items()} == digests
+
+
+def test_a_peer_that_was_lost_for_good_joins_late(folder) -> None:
+    """As one that comes back to a run that still goes on; the others go on where they are."""
+    run_here(gone_on(folder, "steps=6", "checkpoint.every_steps=1", "checkpoint.keep=9"))
+    for step in (3, 4, 5, 6):
+        (folder / "peers" / "wide" / "checkpoints" / f"step-{step:09d}.pt").unlink()
+    summary = run_here(gone_on(folder, "steps=8"))
+    assert {name: one["steps_trained"] for name, one in summary["peers"].items()} == {
+        "resnet": 8,
+        "wide": 4,
+    }
+    assert "peer wide joins late" in kinds(folder)["peer_late"]
+
+
+def test_without_an_exchange_each_peer_goes_on_from_its_own(tmp_path) -> None:
+    settings = [
+        *TINY, "peers=pair", "exchange.enabled=false", "checkpoint.every_steps=1", "checkpoint.keep=9",
+    ]  # fmt: skip
+    whole = run_here(compose_run([*settings, f"run_dir={tmp_path}/whole"]))
+    run_here(compose_run([*settings, f"run_dir={tmp_path}/run"]))
+    for step in (2, 3):
+        path = f"peers/wide/checkpoints/step-{step:09d}.pt"
+        (tmp_path / "run" / path).unlink()
+    run_here(gone_on(tmp_path / "run"))
+    again = read_summary(tmp_path / "run")
+    for name, one in whole["peers"].items():
+        assert again["peers"][name]["state_digest"] == one["state_digest"]
+    done = [
+        (one["peer"], one["step"]) for one in records(tmp_path / "run") if one["type"] == "step"
+    ]
+    assert sorted(done) == [(name, step) for name in ("resnet", "wide") for step in range(3)]
+
+
+def test_a_run_that_goes_on_already_is_not_joined_by_a_second_start(folder) -> None:
+    def host(run, folder, sink, stop_requested):
+        for again in (gone_on(folder.path), dataclasses.replace(run.config, resume=None)):
+            again = dataclasses.replace(again, run_dir=str(folder.path))
+            with pytest.raises(ConfigError, match=r"a run goes on in .* writes there"):
+                run_here(again)
+
+    before = files(folder)
+    conduct(prepare(gone_on(folder)), host)
+    assert files(folder) == before
+    assert not (folder / "run.lock").exists()
+
+
+def test_what_a_killed_save_has_left_is_removed_and_what_others_write_is_not(folder) -> None:
+    store = folder / "peers" / "wide" / "checkpoints"
+    left = run_python(
+        [
+            "-c",
+            "import sys, os\n"
+            "from dogo_fed.atomic import atomic_path\n"
+            "with atomic_path(sys.argv[1]) as partial:\n"
+            "    partial.write_bytes(b'half')\n"
+            "    print(partial, flush=True)\n"
+            "    os._exit(0)",
+            str(store / "step-000000009.pt"),
+        ],
+        REPOSITORY,
+    ).strip()
+    assert Path(left).exists() and Path(left).parent == store
+    with atomic_path(store / "step-000000008.pt") as lives:
+        lives.write_bytes(b"half")
+        foreign = [
+            store / ".mine.partial.pt",
+            store / re.sub(r"\.[0-9a-f]{8}-", ".00000000-", Path(left).name),
+        ]
+        for path in foreign:
+            path.write_bytes(b"somebody's")
+        run_here(gone_on(folder))
+        assert not Path(left).exists()
+        assert lives.exists() and all(path.exists() for path in foreign)
+    (store / "step-000000008.pt").unlink()
+
+
+class FullDisk:
+    """Says that the disk is full whenever one of these files is written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+        self.is_full, self.num_refused = True, 0
+        write_bytes = Path.write_bytes
+
+        def write(path: Path, content: bytes) -> int:
+            if self.is_full and path.match(pattern):
+                self.num_refused += 1
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write_bytes(path, content)
+
+        monkeypatch.setattr(Path, "write_bytes", write)
+
+
+def test_a_full_disk_is_one_sentence_and_training_goes_on(tmp_path, monkeypatch, caplog) -> None:
+    disk = FullDisk(monkeypatch, "wide/checkpoints/.step-*")
+    monkeypatch.setattr(session, "_SAVE_AGAIN_S", 0.0)
+    settings = [*TINY, "peers=pair", "steps=6", "checkpoint.every_steps=3", "checkpoint.keep=9"]
+    config = compose_run([*settings, f"run_dir={tmp_path}/run"])
+    store = tmp_path / "run" / "peers" / "wide" / "checkpoints"
+
+    def make_room_after_step_4(record) -> None:
+        if isinstance(record, StepReport) and (record.peer, record.step) == ("wide", 4):
+            assert list(store.iterdir()) == [], "and no half-written file is left"
+            disk.is_full = False
+
+    emit = RunTotals.emit
+    monkeypatch.setattr(
+        RunTotals,
+        "emit",
+        lambda self, record: (make_room_after_step_4(record), emit(self, record))[1],
+    )
+    summary = run_here(config)
+    assert summary["peers"]["wide"]["steps_trained"] == 6
+    said = [one.message for one in caplog.records if "no room for" in one.message]
+    assert len(said) == 1 and str(store) in said[0] and "MiB are free" in said[0]
+    assert disk.num_refused == 5, "at the start, and then after each step"
+    assert sorted(path.name for path in store.iterdir()) == [
+        "step-000000005.pt",
+        "step-000000006.pt",
+    ]
+
+
+def test_a_disk_that_stays_full_fails_the_run_in_one_sentence(tmp_path, monkeypatch) -> None:
+    FullDisk(monkeypatch, "wide/checkpoints/.step-*")
+    with pytest.raises(StorageFull, match=r"no room for checkpoint step-000000003\.pt in .*wide"):
+        run_here(compose_run([*TINY, "peers=pair", f"run_dir={tmp_path}/run"]))
+    assert read_summary(tmp_path / "run")["steps_done"] == 3
+
+
+def test_the_time_of_all_starts_counts(folder) -> None:
+    first_s = read_summary(folder)["wall_s"]
+    again_s = run_here(gone_on(folder, "steps=4"))["wall_s"]
+    assert again_s > first_s
+    # As if a later start had been killed 100 s after its beginning.
+    begun_s = (folder / "config.yaml").stat().st_mtime
+    os.utime(folder / "config.yaml", (begun_s + 1000, begun_s + 1000))
+    os.utime(folder / "metrics.jsonl", (begun_s + 1100, begun_s + 1100))
+    assert first_s + 100 < run_here(gone_on(folder, "steps=5"))["wall_s"] < first_s + 1000
+
+
+def test_a_stopped_run_has_a_summary_of_what_was_done(tmp_path) -> None:
+    turns = iter(range(9))
+    config = compose_run([*TINY, "peers=pair", "steps=9", f"run_dir={tmp_path}/run"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "draw_curves", lambda *arguments: None)
+        summary = conduct(
+            prepare(config),
+            lambda run, folder, sink, stop: run_local(run, folder, sink, lambda: next(turns) >= 4),
+        )
+    assert (summary["steps_done"], summary["steps"], summary["peers"]) == (5, 9, {})
+    wide = summary["unfinished"]["wide"]
+    assert wide["steps_trained"] == 5 and wide["knn_top1"] is not None
+    assert (wide["backbone"], wide["objective"]) == (
+        str(config.peers["wide"].backbone),
+        config.peers["wide"].objective.name,
+    )
+
+
+def test_a_run_whose_peers_are_elsewhere_goes_on_where_they_say(folder) -> None:
+    """As in a deployment: the checkpoints are at the sites, and the run folder has none."""
+    config = gone_on(folder, "steps=9")
+    (folder / "peers").rename(folder.parent / "sites")
+
+    def reopened(**far):
+        far = {PeerId(name): steps for name, steps in far.items()}
+        return reopen(folder, config, 9, lambda step: step, lambda run_id: far)
+
+    found = reopened(resnet=(2, 3), wide=(1, 2))
+    assert (found.first_step, dict(found.checkpoints)) == (2, {"resnet": 2, "wide": 2})
+    with pytest.raises(CheckpointError, match=r"peer wide has no checkpoint in .* at its site"):
+        reopened(resnet=(2, 3), wide=())
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .*peers/resnet/checkpoints"):
+        reopen(folder, config, 9, lambda step: step)

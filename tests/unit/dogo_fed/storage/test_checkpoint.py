@@ -17,7 +17,8 @@ from dogo_fed.contracts import PeerId
 from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.step import absorb, propose
 from dogo_fed.errors import CheckpointError
-from dogo_fed.storage.checkpoint import CheckpointStore, Progress, latest_common_step
+from dogo_fed.storage import checkpoint
+from dogo_fed.storage.checkpoint import CheckpointStore, Progress
 from dogo_fed.storage.peer_folder import PeerFolder
 from tests.support.toy_peers import (
     WITH_TARGET,
@@ -265,8 +266,10 @@ def test_an_interrupted_save_leaves_the_folder_as_it_was(
     save(store, peer, 2)
     before = {name: (tmp_path / "checkpoints" / name).read_bytes() for name in files(tmp_path)}
 
-    def half_written(content, path):
-        Path(path).write_bytes(b"half")
+    write_bytes = Path.write_bytes
+
+    def half_written(path, content):
+        write_bytes(path, b"half")
         raise error
 
     def no_rename(source, target):
@@ -275,7 +278,7 @@ def test_an_interrupted_save_leaves_the_folder_as_it_was(
 
     with monkeypatch.context() as patch:
         if moment == "while writing":
-            patch.setattr(torch, "save", half_written)
+            patch.setattr(Path, "write_bytes", half_written)
         else:
             patch.setattr(os, "replace", no_rename)
         for step in (2, 3):
@@ -306,7 +309,8 @@ def test_peers_killed_at_any_moment_have_a_step_in_common(
     tmp_path, monkeypatch, every_steps, between_saves, total_steps
 ):
     """Every pair of positions that two peers may have when they are killed, and the saves until then."""
-    monkeypatch.setattr(torch, "save", lambda content, path: Path(path).write_bytes(b"saved"))
+    monkeypatch.setattr(torch, "save", lambda content, file: file.write(b"saved"))
+    monkeypatch.setattr(checkpoint, "seal", lambda file: None)
     peer = toy_peer("simclr")
     due = sorted({*range(0, total_steps, between_saves), total_steps})
     store = CheckpointStore(tmp_path / "checkpoints", keep=2, lag_steps=every_steps)
@@ -329,48 +333,15 @@ def test_other_files_in_the_folder_are_not_checkpoints(store, tmp_path):
     assert store.steps() == [4]
 
 
-def test_later_checkpoints_can_be_removed(tmp_path):
+def test_later_checkpoints_can_be_set_aside(tmp_path):
     store = CheckpointStore(tmp_path / "checkpoints", keep=9)
     peer = toy_peer("simclr")
     for step in (1, 2, 3, 4):
         save(store, peer, step)
-    store.remove_after(2)
+    later = store._path(4).read_bytes()
+    store.set_aside_after(2)
     assert store.steps() == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("steps", "expected"),
-    [
-        ([[10, 20], [10, 20]], 20),
-        ([[10, 20], [20, 30]], 20),
-        ([[10, 20], [30, 40]], None),
-        ([[10, 20], []], None),
-        ([[5], [5, 6], [4, 5]], 5),
-        ([[0], [0]], 0),
-        ([[3, 8]], 8),
-    ],
-)
-def test_the_latest_step_that_all_have(tmp_path, steps, expected):
-    assert latest_common_step(stores_with(tmp_path, steps)) == expected
-
-
-def stores_with(tmp_path, steps):
-    peer = toy_peer("simclr")
-    stores = []
-    for index, own in enumerate(steps):
-        stores.append(CheckpointStore(tmp_path / str(index), keep=9))
-        for step in own:
-            save(stores[-1], peer, step)
-    return stores
-
-
-@pytest.mark.parametrize("how", ["torn", "empty"])
-def test_a_common_step_must_be_readable_at_every_peer(tmp_path, how):
-    stores = stores_with(tmp_path, [[10, 20], [10, 20]])
-    spoil(tmp_path / "1" / "step-000000020.pt", how)
-    assert latest_common_step(stores) == 10
-    spoil(tmp_path / "0" / "step-000000010.pt", how)
-    assert latest_common_step(stores) is None
+    assert (tmp_path / "checkpoints" / "ahead" / "step-000000004.pt").read_bytes() == later
 
 
 def test_the_exported_encoder_loads_into_the_plain_backbone(tmp_path):

@@ -8,17 +8,21 @@ import shlex
 import signal
 
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from configs.compose import compose_run
+from dogo_fed.assignment import Assignment
 from dogo_fed.config import Host, Transport
-from dogo_fed.errors import ConfigError
+from dogo_fed.contracts import Outcome
+from dogo_fed.errors import ConfigError, ExchangeError
 from dogo_fed.exit_status import EXIT_STOPPED
 from dogo_fed.reporting.summary import was_stopped
 from dogo_fed.storage.run_folder import create
+from dogo_fed.wire import dogo_pb2 as pb
 from server.commands.flower import report
 from server.flower.app import configuration, run
 from server.flower.superlink import COMPLETED, RunStatus
-from tests.support.fake_flower import AtOnce, FakeGrid
+from tests.support.fake_flower import AtOnce, FakeGrid, answered, request_of
 from tests.support.tiny_run import TINY
 
 DEFAULTS = {
@@ -189,3 +193,31 @@ def test_a_relative_folder_to_go_on_with_is_refused_as_such(saved, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="absolute"):
         configured(hydra_overrides="resume=earlier")
+
+
+@pytest.mark.usefixtures("flower_identity")
+def test_a_deployment_goes_on_from_the_newest_checkpoints_that_its_sites_share(tmp_path):
+    folder = create(compose_run([*TINY, "peers=pair", f"run_dir={tmp_path}/run"])).path
+    told = {}
+
+    def site(peer, steps):
+        def reply(message):
+            if message.metadata.message_type == "query.hello":
+                about = {"peer": peer, "is-site": True, "partition-id": -1, "num-partitions": 0}
+                return Message(RecordDict({"about": ConfigRecord(about)}), reply_to=message)
+            request = request_of(message)
+            answer = pb.HostReply(state=pb.UNKNOWN, checkpoints=steps)
+            if request.assignment:
+                told[peer] = Assignment.from_json(request.assignment).checkpoint_step
+            if not request.asks_checkpoints:
+                unfit = Outcome.UNFIT.value
+                answer = pb.HostReply(state=pb.ENDED, outcome=unfit, message="enough")
+            return answered(message, answer.SerializeToString())
+
+        return reply
+
+    grid = FakeGrid({7: site("resnet", "1 2"), 8: site("wide", "2 3")}, AtOnce())
+    with pytest.raises(ExchangeError, match="enough"):
+        run(grid, {**DEFAULTS, "hydra-overrides": f"resume={folder} exchange=flower"})
+    assert told == {"resnet": 2, "wide": 2}
+    assert "goes on at step 2" in (folder / "metrics.jsonl").read_text()

@@ -276,7 +276,7 @@ def test_a_run_that_goes_on_between_two_exchanges_begins_with_its_first_step(
     first_step, make_scene
 ):
     scene = make_scene("exchange=flower", "exchange.every_steps=4")
-    scene.folder = dataclasses.replace(scene.folder, checkpoint_step=first_step)
+    scene.folder = dataclasses.replace(scene.folder, first_step=first_step)
     scene.supervise()
     expected = list(range(first_step, STEPS))
     assert [scene.toys.steps[(peer, 0)] for peer in (ADA, BOB)] == [expected] * 2
@@ -301,7 +301,7 @@ def test_a_host_that_dies_between_two_exchanges_comes_back_before_the_next(make_
     assert scene.toys.teachers[(ADA, 0)] == [(BOB,)] * 2, "it missed none"
 
 
-def test_a_stop_between_two_exchanges_ends_all_peers_after_the_next(make_scene):
+def test_a_stop_between_two_exchanges_ends_all_peers_before_the_next(make_scene):
     scene = make_scene("exchange=flower", "exchange.every_steps=3")
 
     def ask(peer, number, step):
@@ -312,7 +312,7 @@ def test_a_stop_between_two_exchanges_ends_all_peers_after_the_next(make_scene):
     scene.toys.crash = ask
     scene.supervise()
     assert [ending.outcome for _, _, ending in scene.toys.endings] == [Outcome.STOPPED] * 2
-    assert scene.toys.saved == {ADA: [4], BOB: [4]}
+    assert all(1 <= scene.toys.saved[peer][0] <= 3 for peer in (ADA, BOB)), scene.toys.saved
 
 
 @pytest.mark.parametrize("exchange", ["flower", "grpc"])
@@ -414,7 +414,7 @@ def test_who_dies_at_every_start_is_given_up_and_the_others_go_on(make_scene):
 @pytest.mark.parametrize("first_step", [1, 2, 4, STEPS])
 def test_a_run_that_goes_on_begins_with_the_round_of_its_first_step(first_step, make_scene):
     scene = make_scene("exchange=flower")
-    scene.folder = dataclasses.replace(scene.folder, checkpoint_step=first_step)
+    scene.folder = dataclasses.replace(scene.folder, first_step=first_step)
     scene.supervise()
     expected = list(range(first_step, STEPS))
     assert [scene.toys.steps[(peer, 0)] for peer in (ADA, BOB)] == [expected] * 2

@@ -9,8 +9,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import DogoError, PlacementError
+from dogo_fed.wire import dogo_pb2 as pb
 from server.flower import nodes as flower_nodes
-from server.flower.nodes import find_nodes, first_line
+from server.flower.nodes import Node, ask_checkpoints, find_nodes, first_line
 from tests.support.fake_flower import AtOnce, FakeGrid
 
 ADA, BOB, CAT = PeerId("ada"), PeerId("bob"), PeerId("cat")
@@ -265,3 +266,57 @@ def test_a_stop_ends_the_search(federation):
 )
 def test_of_an_error_the_telling_line_is_shown(text, shown):
     assert first_line(text) == shown
+
+
+# ---- what sites keep of a run that goes on ----
+
+
+def answers(steps: str, **fields):
+    """A node whose site has these checkpoints."""
+
+    def reply(message):
+        assert message.metadata.message_type == "query.checkpoints"
+        asked = pb.HostRequest.FromString(message.content.config_records["dogo"]["request"])
+        assert asked.asks_checkpoints and asked.run_id == "first" and not asked.assignment
+        told = pb.HostReply(state=pb.UNKNOWN, checkpoints=steps, **fields)
+        body = ConfigRecord({"reply": told.SerializeToString()})
+        return Message(RecordDict({"dogo": body}), reply_to=message)
+
+    return reply
+
+
+def asked(federation, within_s=30.0, **replies):
+    nodes = {}
+    for node_id, (peer, reply) in enumerate(replies.items(), start=7):
+        federation.grid.nodes[node_id] = reply
+        nodes[PeerId(peer)] = Node(node_id, peer, True, -1, 0)
+    return ask_checkpoints(federation.grid, nodes, "first", within_s)
+
+
+def test_each_site_tells_which_checkpoints_it_has(federation):
+    found = asked(federation, ada=answers("10 20"), bob=answers(""), cat=answers("20 30 10"))
+    assert found == {ADA: (10, 20), BOB: (), CAT: (10, 20, 30)}
+
+
+def test_a_site_that_is_away_is_asked_again(federation):
+    federation.after(5, lambda: federation.grid.nodes.__setitem__(7, answers("10")))
+    assert asked(federation, ada=answers("", message="no process answers")) == {ADA: (10,)}
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (
+            answers("", message="no process answers at unix:/there"),
+            "no process answers at unix:/there",
+        ),
+        (answers("10 twenty"), "twenty"),
+        (lambda message: None, "no answer"),
+    ],
+)
+def test_who_does_not_tell_is_named_and_the_run_does_not_begin_again(federation, reply, why):
+    with pytest.raises(PlacementError) as caught:
+        asked(federation, ada=answers("10"), bob=reply)
+    message = str(caught.value)
+    assert "within 30 s" in message and "bob (" in message and why in message
+    assert "ada" not in message and "dogo-fed peer" in message

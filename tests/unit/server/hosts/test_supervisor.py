@@ -196,6 +196,19 @@ def test_who_dies_is_lost_and_started_again(scene):
     assert messages[2] == "peer resnet started again: nowhere"
 
 
+def test_a_checkpoint_that_a_restarted_peer_can_not_read_is_an_event(scene, monkeypatch):
+    monkeypatch.setattr(CoordinatorHost, "has_joined", lambda self, peer: True)
+    folder = scene.folder.path / "peers" / ADA / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "step-000000007.pt").write_bytes(b"torn")
+    launcher = Launcher(resnet=[["died"], [FINISHED]], wide=[[FINISHED]])
+    scene.supervise(launcher)
+    told = [one.message for one in scene.sink.events("checkpoint_passed_over")]
+    assert told and all(
+        "peer resnet: checkpoint" in one and "step-000000007" in one for one in told
+    )
+
+
 def test_who_keeps_dying_is_given_up_after_max_restarts_and_the_others_go_on(scene):
     launcher = Launcher(resnet=[["exited with 1"]], wide=[[None] * 50 + [FINISHED]])
     message = scene.fail(launcher)

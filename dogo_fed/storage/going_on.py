@@ -1,0 +1,223 @@
+"""Where the peers of a run go on: from which checkpoint each, so that the run is of one piece.
+
+Peers that exchange are in step: a state of the run is a checkpoint of each peer such that all have
+done the same exchanges. Between two exchanges a peer trains alone, so the checkpoints need not be
+of the same step. Without any exchange each peer goes on from its own newest one.
+
+A peer that is further behind than a peer in step can be was lost to the run. The run does not go
+back for it: it joins late, as it would have in the run that went on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dogo_fed.contracts import Event, PeerId
+from dogo_fed.errors import CheckpointError
+
+NextExchange = Callable[[int], int]
+"""Returns a step if it exchanges, else the next one that does."""
+
+
+class Checkpoints(Protocol):
+    """The checkpoints of a peer, as far as it matters here; `CheckpointStore` is one."""
+
+    @property
+    def folder(self) -> Path | str:
+        """Where they are, for people."""
+        ...
+
+    def steps(self) -> list[int]:
+        """Returns the steps that there are checkpoints for, in ascending order."""
+        ...
+
+    def problem_with(self, step: int) -> str | None:
+        """Returns why the checkpoint of `step` can't be read; None if it can."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FarCheckpoints:
+    """The checkpoints that a peer keeps elsewhere, by the steps that it has told.
+
+    Attributes:
+        told: the steps of those that it can read.
+    """
+
+    told: Sequence[int]
+    folder: str = "the run's folder at its site"
+
+    def steps(self) -> list[int]:
+        """Returns these steps."""
+        return sorted(self.told)
+
+    def problem_with(self, step: int) -> str | None:
+        """Returns None: the peer has looked."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class StartingPoints:
+    """Where each peer goes on.
+
+    Attributes:
+        checkpoints: the step of each peer's checkpoint; None is the beginning.
+        first_step: the step that the run goes on with. A peer with an older checkpoint joins late.
+        events: what people should know: which checkpoints were passed over, who joins late.
+    """
+
+    checkpoints: Mapping[PeerId, int | None]
+    first_step: int
+    events: tuple[Event, ...] = ()
+
+
+def starting_points(
+    stores: Mapping[PeerId, Checkpoints],
+    next_exchange: NextExchange | None,
+    has_trained: Collection[str],
+    ways_out: str,
+) -> StartingPoints:
+    """Returns where the peers of an earlier run go on. Changes nothing on disk.
+
+    Args:
+        stores: each peer's checkpoints.
+        next_exchange: which steps exchange; None if nothing is exchanged.
+        has_trained: the peers that have done a step in this run.
+        ways_out: what to type where the checkpoints do not suffice; ends the error's message.
+
+    Raises:
+        CheckpointError: a peer that has trained has no checkpoint that can be read, or those of the
+            peers do not fit together.
+    """
+    sought = _Sought(stores)
+    newest = {peer: sought.newest(peer) for peer in stores}
+    _check_present(stores, newest, has_trained, ways_out)
+    if next_exchange is None:
+        return StartingPoints(
+            newest, min(step or 0 for step in newest.values()), tuple(sought.passed_over)
+        )
+    lead = max(stores, key=lambda peer: -1 if newest[peer] is None else newest[peer] or 0)
+    in_step = [
+        peer
+        for peer in stores
+        if _can_be_in_step(newest[peer], stores[lead].steps(), next_exchange)
+    ]
+    exchange, chosen = _state_of(in_step, lead, sought, next_exchange, ways_out)
+    first_step = min(step or 0 for step in chosen.values())
+    late = [peer for peer in stores if peer not in chosen]
+    for peer in late:
+        chosen[peer] = sought.newest(peer, lambda step: next_exchange(step) <= exchange)
+    _check_present(stores, chosen, has_trained, ways_out)
+    return StartingPoints(
+        {peer: chosen[peer] for peer in stores},
+        first_step,
+        (*sought.passed_over, *(_joins_late(peer, chosen[peer], first_step) for peer in late)),
+    )
+
+
+class _Sought:
+    """The peers' checkpoints that can be read. Each is looked at once, and only if it is asked for."""
+
+    def __init__(self, stores: Mapping[PeerId, Checkpoints]) -> None:
+        self.stores = stores
+        self._is_readable: dict[tuple[PeerId, int], bool] = {}
+        self.passed_over: list[Event] = []
+
+    def newest(
+        self, peer: PeerId, is_wanted: Callable[[int], bool] = lambda step: True
+    ) -> int | None:
+        """Returns the newest wanted step of a peer that can be read; None if there is none."""
+        wanted = [step for step in self.stores[peer].steps() if is_wanted(step)]
+        return next((step for step in reversed(wanted) if self._can_be_read(peer, step)), None)
+
+    def _can_be_read(self, peer: PeerId, step: int) -> bool:
+        if (peer, step) not in self._is_readable:
+            problem = self.stores[peer].problem_with(step)
+            self._is_readable[peer, step] = problem is None
+            if problem is not None:
+                message = f"peer {peer}: {problem}; the one before it is taken"
+                self.passed_over.append(Event("checkpoint_passed_over", message, peer, step))
+        return self._is_readable[peer, step]
+
+
+def _check_present(
+    stores: Mapping[PeerId, Checkpoints],
+    newest: Mapping[PeerId, int | None],
+    has_trained: Collection[str],
+    ways_out: str,
+) -> None:
+    """Raises CheckpointError if a peer that has trained has nothing to go on from."""
+    missing = [
+        peer
+        for peer, store in stores.items()
+        if newest[peer] is None and (store.steps() or peer in has_trained)
+    ]
+    if not missing:
+        return
+    what = [
+        f"peer {peer} has no checkpoint{' that can be read' if stores[peer].steps() else ''} in "
+        f"{stores[peer].folder}"
+        for peer in missing
+    ]
+    there = [f"{peer} has {_listed(stores[peer])}" for peer in stores if peer not in missing]
+    raise CheckpointError(
+        f"{', and '.join(what)}, but it has trained in this run"
+        f"{f' ({chr(59).join(there)})' if there else ''}; put its files back, or {ways_out}"
+    )
+
+
+def _can_be_in_step(newest: int | None, of_lead: list[int], next_exchange: NextExchange) -> bool:
+    """Whether a peer may have been in step with the one that has got furthest.
+
+    Its next checkpoint was due at the first later step that the other has one of. When it had not
+    made that yet, the other could not get beyond the next exchange.
+    """
+    later = [step for step in of_lead if newest is None or step > newest]
+    return not later or later[-1] <= next_exchange(later[0])
+
+
+def _state_of(
+    peers: list[PeerId],
+    lead: PeerId,
+    sought: _Sought,
+    next_exchange: NextExchange,
+    ways_out: str,
+) -> tuple[int, dict[PeerId, int | None]]:
+    """Returns the newest state that all these peers have: its next exchange, and their steps.
+
+    Raises:
+        CheckpointError: they have none.
+    """
+    stores = sought.stores
+
+    def newest_before(exchange: int, peer: PeerId) -> int | None:
+        return sought.newest(peer, lambda step: next_exchange(step) == exchange)
+
+    for exchange in sorted({next_exchange(step) for step in stores[lead].steps()}, reverse=True):
+        chosen = {peer: newest_before(exchange, peer) for peer in peers}
+        begins = {peer for peer in peers if not stores[peer].steps() and exchange == 0}
+        if all(step is not None or peer in begins for peer, step in chosen.items()):
+            return exchange, chosen
+    if not any(stores[peer].steps() for peer in peers):
+        return 0, dict.fromkeys(peers)
+    found = "; ".join(f"{peer}: {_listed(stores[peer])}" for peer in peers)
+    raise CheckpointError(
+        f"the peers have no readable checkpoints of the same state of the run ({found}); put "
+        f"missing files back, or {ways_out}"
+    )
+
+
+def _joins_late(peer: PeerId, step: int | None, first_step: int) -> Event:
+    what = "none" if step is None else f"of step {step}"
+    message = (
+        f"peer {peer} joins late: the run goes on at step {first_step}, and its newest checkpoint is "
+        f"{what}"
+    )
+    return Event("peer_late", message, peer, first_step)
+
+
+def _listed(store: Checkpoints) -> str:
+    return ", ".join(str(step) for step in store.steps()) or "none"

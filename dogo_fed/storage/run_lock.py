@@ -1,0 +1,68 @@
+"""The lock of a run folder: one start of a run writes into it at a time.
+
+The lock is a file that exists while the run goes on. It names the process and the machine that own
+it. Creating a file that must not be there yet is atomic on local disks and on network storage, so
+this holds where locks of the operating system (flock) are not passed on between machines. filelock
+does it, and recognises an owner of this machine that is gone: no process has its id, or one that
+was started at another time. Of an owner on another machine nothing can be known from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import SoftFileLock, Timeout
+
+from dogo_fed.errors import ConfigError
+
+LOCK_NAME = "run.lock"
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Holds the lock of a run folder; takes over one whose owner was a process of this machine.
+
+    Raises:
+        ConfigError: another process holds it, or the folder can't be written to.
+    """
+    lock = SoftFileLock(folder / LOCK_NAME, timeout=0, thread_local=False)
+    try:
+        # Twice: the first attempt may do no more than remove the file of an owner that is gone.
+        try:
+            lock.acquire()
+        except Timeout:
+            lock.acquire()
+    except Timeout as error:
+        raise ConfigError(told_owner(folder) or f"the run in {folder} has just ended") from error
+    except OSError as error:
+        raise ConfigError(f"the run folder {folder} can't be written to: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def read_lock(folder: Path) -> str:
+    """Returns what a folder's lock says about its owner; empty if there is no lock.
+
+    A peer that outlives its launcher compares it with what it was told at its start: another owner
+    means that another start of the run goes on in this folder, and the peer must not write there.
+    """
+    with suppress(OSError, UnicodeDecodeError):
+        return (folder / LOCK_NAME).read_text(encoding="utf-8")
+    return ""
+
+
+def told_owner(folder: Path) -> str | None:
+    """Returns a sentence about the process that holds a folder's lock; None if there is no lock."""
+    path = folder / LOCK_NAME
+    if not path.exists():
+        return None
+    process, host, *_ = [*read_lock(folder).split("\n"), "", ""]
+    return (
+        f"a run goes on in {folder}: process {process or '(unknown)'} on {host or '(unknown)'} "
+        "writes there. Wait for its end, or stop it. If it is another machine, and that process "
+        f"is gone, remove {path} and type the command again"
+    )

@@ -1,0 +1,135 @@
+"""Where peers go on: no step is lost or done twice that need not be, and nothing is unlinked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dogo_fed.contracts import PeerId
+from dogo_fed.errors import CheckpointError
+from dogo_fed.storage.going_on import starting_points
+
+ADA, BOB, CAT = PeerId("ada"), PeerId("bob"), PeerId("cat")
+WAYS_OUT = "type this"
+
+
+class Store:
+    """The checkpoints of a peer, of which some can't be read."""
+
+    def __init__(self, steps, broken=()):
+        self.folder = Path("there")
+        self._steps, self._broken = steps, broken
+
+    def steps(self):
+        return sorted(self._steps)
+
+    def problem_with(self, step):
+        return f"checkpoint {step} is damaged" if step in self._broken else None
+
+
+def every(k):
+    return lambda step: -(-step // k) * k
+
+
+def found(stores, k=1, has_trained=None):
+    stores = {
+        peer: Store(*one) if isinstance(one, tuple) else Store(one) for peer, one in stores.items()
+    }
+    trained = set(stores) if has_trained is None else has_trained
+    return starting_points(stores, None if k is None else every(k), trained, WAYS_OUT)
+
+
+def kinds(points):
+    return [(event.kind, event.peer) for event in points.events]
+
+
+@pytest.mark.parametrize(
+    ("ada", "bob", "step"),
+    [
+        ([10, 20], [10, 20], 20),
+        ([10, 20], [20, 30], 20),
+        ([5, 6], [4, 5], 5),
+        ([0], [0], 0),
+        ([0, 10], [0], 0),
+        (([10, 20], [20]), [10, 20], 10),
+    ],
+)
+def test_peers_that_exchange_go_on_from_the_newest_step_that_all_have(ada, bob, step):
+    points = found({ADA: ada, BOB: bob})
+    assert points.checkpoints == {ADA: step, BOB: step} and points.first_step == step
+    assert "peer_late" not in [kind for kind, _ in kinds(points)]
+
+
+def test_a_checkpoint_that_can_not_be_read_is_passed_over_and_that_is_said():
+    points = found({ADA: ([10, 20], [20]), BOB: [10, 20]})
+    assert kinds(points) == [("checkpoint_passed_over", ADA)]
+    assert (
+        "peer ada: checkpoint 20 is damaged; the one before it is taken" in points.events[0].message
+    )
+
+
+@pytest.mark.parametrize(
+    ("ada", "bob", "goes_on"),
+    [
+        ([95, 97], [96, 99], (97, 99)),
+        ([97, 100], [98, 101], (100, 98)),
+        ([100], [100, 101], (100, 100)),
+    ],
+)
+def test_between_two_exchanges_each_goes_on_from_its_own(ada, bob, goes_on):
+    points = found({ADA: ada, BOB: bob}, k=100)
+    assert tuple(points.checkpoints.values()) == goes_on
+    assert points.first_step == min(goes_on)
+
+
+def test_without_an_exchange_each_peer_goes_on_from_its_own_newest():
+    points = found({ADA: [10, 40], BOB: [1000, 1010], CAT: ([3, 5], [5])}, k=None)
+    assert points.checkpoints == {ADA: 40, BOB: 1010, CAT: 3}
+    assert kinds(points) == [("checkpoint_passed_over", CAT)]
+
+
+@pytest.mark.parametrize("lost", [[0, 10], [5, 10], list(range(11))])
+def test_a_peer_that_was_lost_joins_late_and_the_others_lose_nothing(lost):
+    points = found({ADA: [40, 50], BOB: [40, 50], CAT: lost})
+    assert points.checkpoints == {ADA: 50, BOB: 50, CAT: 10} and points.first_step == 50
+    assert kinds(points) == [("peer_late", CAT)]
+    assert "the run goes on at step 50, and its newest checkpoint is of step 10" in (
+        points.events[0].message
+    )
+
+
+def test_that_many_checkpoints_are_kept_does_not_send_the_others_back():
+    points = found({ADA: range(0, 51, 10), BOB: [0, 10]})
+    assert points.checkpoints == {ADA: 50, BOB: 10} and points.first_step == 50
+
+
+def test_a_peer_that_never_began_joins_late_from_the_beginning():
+    points = found({ADA: [40, 50], BOB: []}, has_trained={ADA})
+    assert points.checkpoints == {ADA: 50, BOB: None} and points.first_step == 50
+    assert kinds(points) == [("peer_late", BOB)]
+
+
+def test_a_run_that_was_killed_before_anybody_trained_begins_again():
+    assert found({ADA: [0], BOB: []}, has_trained=()).checkpoints == {ADA: 0, BOB: None}
+    assert found({ADA: [], BOB: []}, has_trained=()).first_step == 0
+
+
+@pytest.mark.parametrize("k", [1, 3, None])
+@pytest.mark.parametrize("of_bob", [[], ([10, 20], [10, 20])])
+def test_missing_checkpoints_are_an_error_that_says_whose_where_and_what_to_type(k, of_bob):
+    with pytest.raises(CheckpointError) as caught:
+        found({ADA: [10, 20], BOB: of_bob}, k=k)
+    message = str(caught.value)
+    assert "peer bob has no checkpoint" in message and "in there" in message
+    assert "ada has 10, 20" in message and message.endswith(WAYS_OUT)
+
+
+def test_where_no_peer_has_what_it_trained_it_is_an_error_too():
+    with pytest.raises(CheckpointError, match=r"peer ada has no checkpoint.* and peer bob has no"):
+        found({ADA: [], BOB: []})
+
+
+def test_checkpoints_of_no_common_state_are_an_error():
+    with pytest.raises(CheckpointError, match=r"ada: 20; bob: 19, 21"):
+        found({ADA: [20], BOB: [19, 21]})
