@@ -24,6 +24,7 @@ from dogo_fed.errors import (
     ExchangeTimeout,
     TrainingError,
 )
+from dogo_fed.private_files import private_files
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.log_file import log_file
 from dogo_fed.wire.format import WireFormat
@@ -53,7 +54,7 @@ def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None
     """Runs a peer to its end and returns how it ended; does not raise a `DogoError`."""
     around = PeerEnvironment() if around is None else around
     folder = Path(assignment.run_dir) / "peers" / assignment.peer
-    with log_file(folder / "peer.log", ("dogo_fed", "clients")):
+    with private_files(), log_file(folder / "peer.log", ("dogo_fed", "clients")):
         try:
             return _run(assignment, around)
         except Exception:  # a module of the user's own may fail in any way; its process dies of it

@@ -16,6 +16,7 @@ from dogo_fed.contracts import Event
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError, PlacementError
+from dogo_fed.private_files import private_files
 from dogo_fed.reporting.live.view import LiveView
 from dogo_fed.reporting.log_file import log_file
 from dogo_fed.reporting.pictures.curves import draw_curves
@@ -57,8 +58,11 @@ def train(
     return conduct(prepare(config, dataset=dataset, backbones=backbones), run_local)
 
 
+@private_files()
 def conduct(run: LoadedRun, host: RunHost) -> RunSummary:
     """Runs a prepared run in this host, writes the run folder, and returns its summary.
+
+    What is written meanwhile is for this user alone, whichever process writes it.
 
     Raises:
         ConfigError, PlacementError: it could not be started. The folder of an earlier run that it
