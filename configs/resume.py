@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
+from configs.compose import TRUST, says_trust
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping, load_run_config, to_mapping
 from dogo_fed.errors import ConfigError
@@ -21,11 +21,15 @@ def resumed(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
         overrides: as on the command line, e.g. ["resume=runs/first", "ray.address=auto"].
 
     Raises:
-        ConfigError: there is no run in this folder, or an override may not change.
+        ConfigError: there is no run in this folder, it names code that this user has not said to
+            trust, or an override may not change.
     """
     assert config.resume is not None, "only for a run that goes on"
+    overrides = list(overrides)
     try:
-        saved = to_mapping(load_run_config(Path(config.resume)))
+        saved = to_mapping(
+            load_run_config(config.resume, trust=says_trust(overrides), to_go_on=True)
+        )
     except ConfigError as error:
         raise ConfigError(f"resume={config.resume}: {error}") from error
     keys = [override.lstrip("+~").partition("=")[0].rpartition("@")[2] for override in overrides]
@@ -47,7 +51,7 @@ def merge_resumed(
         ConfigError: an override may not change in a resumed run.
     """
     merged: dict[str, Any] = dict(saved)
-    overridden = [key for key in overridden if key != "resume"]
+    overridden = [key for key in overridden if key not in ("resume", TRUST)]
     for key in overridden:
         scopes = {} if key == "run_dir" else scopes_below(RunConfig, key)
         if not scopes:

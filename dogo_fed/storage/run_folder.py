@@ -13,6 +13,7 @@ from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.storage.checkpoint import latest_common_step
 from dogo_fed.storage.peer_folder import PeerFolder
+from dogo_fed.trust import remember_run
 
 RUNS = Path("runs")
 
@@ -57,7 +58,7 @@ def create(config: RunConfig) -> RunFolder:
         ConfigError: the folder exists and is not empty, or can't be made.
     """
     path = make_empty(config)
-    write_atomic(path / "config.yaml", to_yaml(config))
+    _write_settings(path, config)
     return RunFolder(path=path, run_id=path.name, checkpoint_step=None, is_resumed=False)
 
 
@@ -104,7 +105,7 @@ def reopen(folder: str, config: RunConfig, total_steps: int) -> RunFolder:
         )
     settings = path / "config.yaml"
     earlier = settings.read_text(encoding="utf-8") if settings.is_file() else to_yaml(config)
-    write_atomic(settings, to_yaml(config))
+    _write_settings(path, config)
     return RunFolder(
         path=path,
         run_id=path.name,
@@ -112,6 +113,13 @@ def reopen(folder: str, config: RunConfig, total_steps: int) -> RunFolder:
         is_resumed=True,
         earlier_config=earlier,
     )
+
+
+def _write_settings(path: Path, config: RunConfig) -> None:
+    """Writes config.yaml, which is this user's own from now on."""
+    text = to_yaml(config)
+    write_atomic(path / "config.yaml", text)
+    remember_run(text, config)
 
 
 def _make(path: Path) -> None:
