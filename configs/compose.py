@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -12,6 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping
 from dogo_fed.errors import ConfigError
+
+TRUST = "trust"
+"""Says on a command line that code which a run folder's settings name may run; no setting of a run."""
 
 
 def compose_run(overrides: Sequence[str] = ()) -> RunConfig:
@@ -49,15 +53,30 @@ def check_overrides(arguments: Sequence[str]) -> None:
         compose_run(arguments)
 
 
+def says_trust(overrides: Sequence[str]) -> bool:
+    """Whether overrides that compose to a configuration say trust=true."""
+    said = [one for one in overrides if one.lstrip("+").partition("=")[0] == TRUST]
+    parser = OverridesParser.create()
+    return any(parser.parse_override(one).value() is True for one in said)
+
+
 def from_omegaconf(composed: DictConfig) -> RunConfig:
     """Returns the checked configuration that Hydra has composed.
 
     Raises:
-        ConfigError: a wrong type, a missing value, or an impossible one.
+        ConfigError: a wrong type, a missing value, or an impossible one; trust=true without resume.
     """
     try:
         content = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(" ".join(str(error).split())) from error
     assert isinstance(content, dict), "a Hydra configuration is a mapping"
+    trust = content.pop(TRUST, False)
+    if not isinstance(trust, bool):
+        raise ConfigError(f"{TRUST} must be true or false, not {trust!r}")
+    if trust and content.get("resume") is None:
+        raise ConfigError(
+            f"{TRUST}=true is about the settings of an earlier run, so it goes with "
+            "resume=<run folder>; the code that this command line names may run anyway"
+        )
     return from_mapping({str(key): value for key, value in content.items()})

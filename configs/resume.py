@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from configs.compose import compose_named
+from configs.compose import TRUST, compose_named, says_trust
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping, load_run_config, to_mapping
 from dogo_fed.errors import ConfigError
 from dogo_fed.scope import Scope, paths_of, scopes_below
 
-_OF_THIS_START = ("resume", "afresh")
+_OF_THIS_START = ("resume", "afresh", TRUST)
 """Settings that say how this start goes on; a run folder does not keep them."""
 
 
@@ -31,11 +30,15 @@ def resumed(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
         overrides: as on the command line, e.g. ["resume=runs/first", "ray.address=auto"].
 
     Raises:
-        ConfigError: there is no run in this folder, or an override may not change.
+        ConfigError: there is no run in this folder, it names code that this user has not said to
+            trust, or an override may not change.
     """
     assert config.resume is not None, "only for a run that goes on"
+    overrides = list(overrides)
     try:
-        saved = to_mapping(load_run_config(Path(config.resume)))
+        saved = to_mapping(
+            load_run_config(config.resume, trust=says_trust(overrides), to_go_on=True)
+        )
     except ConfigError as error:
         raise ConfigError(f"resume={config.resume}: {error}") from error
     merged = merge_resumed(saved, to_mapping(config), overrides)

@@ -13,12 +13,17 @@ import difflib
 import functools
 import importlib
 import inspect
+import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TypeAlias
 
 from dogo_fed.errors import ConfigError
 
 Factory: TypeAlias = Callable[..., object]
+
+_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
 
 
 def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
@@ -31,7 +36,8 @@ def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
             as its first argument.
 
     Raises:
-        ConfigError: the name is unknown, can't be imported, or is not callable.
+        ConfigError: the name is unknown, can't be imported, or is not callable, or it is of
+            Python's standard library, which has no such component.
     """
     collection, colon, member = name.partition(":")
     is_member = bool(colon) and collection + colon in known
@@ -46,6 +52,12 @@ def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
     found = _import_attribute(kind, module_name, attribute)
     if not callable(found):
         raise ConfigError(f"{kind} {path!r} is a {type(found).__name__}, which can't be called")
+    home = _home(found) or module_name
+    if _is_standard_library(home):
+        raise ConfigError(
+            f"{kind} {path!r} is of Python's standard library ({home}), which has no {kind}; it is "
+            "not called"
+        )
     return functools.partial(found, member) if is_member else found
 
 
@@ -124,6 +136,26 @@ def _import_attribute(kind: str, module_name: str, attribute: str) -> object:
             )
         found = getattr(found, part)
     return found
+
+
+def _home(found: object) -> str | None:
+    """Returns the module that a callable is from, which may not be the one that it was found in."""
+    while isinstance(found, functools.partial):
+        found = found.func
+    home = getattr(found, "__module__", None)
+    return home if isinstance(home, str) else None
+
+
+def _is_standard_library(module_name: str) -> bool:
+    """Tells whether a loaded module came with Python, and not by its name only."""
+    top = module_name.partition(".")[0]
+    if top not in sys.stdlib_module_names:
+        return False
+    file = getattr(sys.modules.get(top), "__file__", None)
+    if file is None:  # built into the interpreter
+        return True
+    place = Path(file).resolve()
+    return place.is_relative_to(_STANDARD_LIBRARY) and "site-packages" not in place.parts
 
 
 def _keyword_parameters(kind: str, name: str, factory: Factory) -> dict[str, inspect.Parameter]:

@@ -13,6 +13,7 @@ import yaml
 from dogo_fed.config import PeerConfig, RunConfig
 from dogo_fed.errors import ConfigError
 from dogo_fed.plain import from_plain, to_plain
+from dogo_fed.trust import check_trust, clusters_in, code_in
 
 logger = logging.getLogger(__name__)
 
@@ -62,28 +63,56 @@ def from_mapping(content: Mapping[str, Any]) -> RunConfig:
 
 
 def load_yaml(path: Path) -> RunConfig:
-    """Returns the configuration in a run's config.yaml.
+    """Returns the configuration in a run's config.yaml, to look at: it may be somebody else's.
 
     Raises:
         ConfigError: the file is missing, is no YAML, or has settings this version does not know.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the configuration {path} can't be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"the configuration {path} is not a mapping of settings")
-    return from_mapping(content)
+    return _parse(path, _read(path))
 
 
-def load_run_config(folder: str | Path) -> RunConfig:
-    """Returns the configuration of the run in a folder.
+def load_run_config(
+    folder: str | Path,
+    *,
+    trust: bool = False,
+    to_go_on: bool = False,
+) -> RunConfig:
+    """Returns the configuration of the run in a folder, which may be followed.
+
+    Args:
+        folder: the run folder.
+        trust: whether code that the settings name may run here, although no run of this user has
+            had these settings. It is remembered.
+        to_go_on: whether the run is to go on, so that the Ray cluster it names counts as well.
 
     Raises:
-        ConfigError: there is no run in this folder, or its config.yaml can't be used (`load_yaml`).
+        ConfigError: there is no run in this folder, its config.yaml can't be used (`load_yaml`), or
+            it names code that this user has not said to trust (`dogo_fed.trust`).
     """
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         there = "it has no config.yaml" if folder.is_dir() else "there is no such folder"
         raise ConfigError(f"{folder} is no run folder: {there}")
-    return load_yaml(folder / "config.yaml")
+    path = folder / "config.yaml"
+    text = _read(path)
+    config = _parse(path, text)
+    reaches = list(code_in(config)) + (list(clusters_in(config)) if to_go_on else [])
+    check_trust(path, text, reaches, says_so=trust)
+    return config
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration {path} can't be read: {error}") from error
+
+
+def _parse(path: Path, text: str) -> RunConfig:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the configuration {path} can't be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"the configuration {path} is not a mapping of settings")
+    return from_mapping(content)

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from dogo_fed.errors import ConfigError
 from dogo_fed.exit_status import EXIT_UNUSABLE, say
 from dogo_fed.packages import check_packages
+from dogo_fed.private_files import keep_files_private
 from dogo_fed.process_setup import keep_freed_memory
 
 COMMANDS = {
@@ -48,6 +49,7 @@ def main() -> None:
         check_packages()
     except ConfigError as error:
         sys.exit(say(error, EXIT_UNUSABLE))
+    keep_files_private()
     keep_freed_memory()
     module_name, _, name = COMMANDS[arguments[0]][0].partition(":")
     command: Callable[[], None] = getattr(import_module(module_name), name)

@@ -12,10 +12,16 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.flower.timing import CLOSE_WITHIN_S
+from clients.ray.authentication import give_own_token, starts_own_ray
 from dogo_fed.errors import DogoError
 from dogo_fed.wire import dogo_pb2 as pb
 
 app = ClientApp()
+
+if starts_own_ray():
+    # Flower's simulation loads this module right before it starts its Ray, in the same process, and
+    # asks nothing else of us until then. Elsewhere no Ray is started, and this changes nothing.
+    give_own_token()
 
 _SITE_MARGIN_S = 10.0
 

@@ -26,6 +26,7 @@ from dogo_fed.errors import (
     StorageFull,
     TrainingError,
 )
+from dogo_fed.private_files import private_files
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.log_file import log_file
 from dogo_fed.storage.run_lock import read_lock
@@ -58,6 +59,7 @@ def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None
     folder = Path(assignment.run_dir) / "peers" / assignment.peer
     try:
         with (
+            private_files(),
             room_for("the peer's files", folder),
             log_file(folder / "peer.log", ("dogo_fed", "clients")),
         ):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from dogo_fed import components
 from dogo_fed.data.catalog import DATASETS
@@ -21,9 +22,11 @@ def build_dataset(name: str, options: Mapping[str, object]) -> DataSet:
         options: keyword arguments of the function behind the name.
 
     Raises:
-        ConfigError: the name or an option is unknown, or the function returned something else.
+        ConfigError: the name or an option is unknown, or the function returned something else. A
+            function that says that it returns something else is not called.
         DataError: the data is missing or broken.
     """
+    _check_result(name, components.resolve("data set", name, DATASETS))
     built = components.build("data set", name, DATASETS, options)
     if isinstance(built, DataSet):
         return built
@@ -34,6 +37,49 @@ def build_dataset(name: str, options: Mapping[str, object]) -> DataSet:
         f"data set {name!r} returned a {type(built).__name__}, not a DataSet or a pair (train, "
         "test) of map-style data sets"
     )
+
+
+def _check_result(name: str, factory: components.Factory) -> None:
+    """Checks what a callable says that it returns, if it does say so.
+
+    Raises:
+        ConfigError: it can be neither a `DataSet` nor a pair.
+    """
+    said = _said_result(factory)
+    if said is None or said is Any:
+        return
+    kinds = [get_origin(one) or one for one in (get_args(said) if _is_union(said) else (said,))]
+    if any(map(_may_be_data, kinds)):
+        return
+    raise ConfigError(
+        f"data set {name!r} would return a {getattr(said, '__name__', said)}, not a DataSet or a pair "
+        "(train, test) of map-style data sets; it is not called"
+    )
+
+
+def _may_be_data(kind: object) -> bool:
+    """Whether a value of this type may be a `DataSet` or a pair; also if that can't be told."""
+    if not isinstance(kind, type):
+        return True
+    try:
+        return issubclass(kind, DataSet | tuple) or issubclass(DataSet, kind)
+    except TypeError:  # a protocol, for example
+        return True
+
+
+def _said_result(factory: components.Factory) -> object:
+    """Returns the type that a callable is annotated to return; None if it says nothing."""
+    if isinstance(factory, type):
+        makes_others = any("__new__" in vars(kind) for kind in factory.__mro__[:-1])
+        return None if makes_others and not issubclass(factory, tuple) else factory
+    try:
+        return get_type_hints(factory).get("return")
+    except Exception:  # annotations are the user's own; they need not be there at run time
+        return None
+
+
+def _is_union(said: object) -> bool:
+    return get_origin(said) in (Union, UnionType)
 
 
 def _is_map_style(candidate: object) -> bool:

@@ -28,6 +28,7 @@ from dogo_fed.evaluation.protocols import (
 )
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
 from dogo_fed.models.weights import load_weights, read_weights
+from dogo_fed.private_files import private_files
 from dogo_fed.reporting.score_sheet import ScoreSheet
 from dogo_fed.reporting.scores import write_sheet
 from dogo_fed.storage.peer_folder import PeerFolder
@@ -68,7 +69,8 @@ def evaluate_run(
     sheet = evaluate_subjects(
         subjects, protocol, with_targets(protocol, options, config.data), source=folder.name
     )
-    write_sheet(sheet, folder / FOLDER, sheet.protocol)
+    with private_files():
+        write_sheet(sheet, folder / FOLDER, sheet.protocol)
     return {PeerId(name): list(scores) for name, scores in sheet.scores.items()}
 
 

@@ -19,6 +19,7 @@ from dogo_fed.data.source import DataSet
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import CheckpointError, ConfigError, PlacementError
 from dogo_fed.plain import to_plain
+from dogo_fed.private_files import private_files
 from dogo_fed.reporting.live.view import LiveView
 from dogo_fed.reporting.log_file import log_file
 from dogo_fed.reporting.pictures.curves import draw_curves
@@ -62,6 +63,7 @@ def train(
     return conduct(prepare(config, dataset=dataset, backbones=backbones), run_local)
 
 
+@private_files()
 def conduct(
     run: LoadedRun,
     host: RunHost,
@@ -69,6 +71,8 @@ def conduct(
     ask_far_peers: AskFarPeers = lambda run_id: None,
 ) -> RunSummary:
     """Runs a prepared run in this host, writes the run folder, and returns its summary.
+
+    What is written meanwhile is for this user alone, whichever process writes it.
 
     Args:
         run: its settings and data.

@@ -28,6 +28,7 @@ from dogo_fed.storage.going_on import (
 )
 from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.storage.run_lock import LOCK_NAME, told_owner
+from dogo_fed.trust import remember_run
 
 RUNS = Path("runs")
 
@@ -197,9 +198,11 @@ def _seconds_so_far(path: Path, records: Sequence[Mapping[str, object]]) -> floa
 
 
 def _write_config(path: Path, config: RunConfig) -> None:
-    """Writes config.yaml, without the settings that are about one start only."""
+    """Writes config.yaml, without the settings of one start only; it is this user's own now."""
     kept = dataclasses.replace(config, resume=None, afresh=False)
-    write_atomic(path / "config.yaml", to_yaml(kept))
+    text = to_yaml(kept)
+    write_atomic(path / "config.yaml", text)
+    remember_run(text, kept)
 
 
 def _check_empty(path: Path) -> None:

@@ -81,7 +81,7 @@ def evaluate(request: EvaluationRequest) -> None:
         config = None
     else:
         folder = Path(request.run)
-        config = load_run_config(folder)
+        config = load_run_config(folder, trust=bool(request.trust))
         subjects, source = _from_run(request, folder, config), folder.resolve().name
     console = Console()
     if not console.is_terminal:

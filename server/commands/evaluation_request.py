@@ -30,6 +30,7 @@ class EvaluationRequest:
 
     protocol: Mapping[str, Mapping[str, Any]]
     run: str | None = None
+    trust: bool | None = None
     peer_names: list[str] | None = None
     data: DataConfig | None = None
     out: str | None = None
@@ -57,7 +58,7 @@ class EvaluationRequest:
         other, keys = (
             ("checkpoint", ("backbone", "image_size", "mean", "std"))
             if self.checkpoint is None
-            else ("run", ("peer_names",))
+            else ("run", ("peer_names", "trust"))
         )
         for key in keys:
             if getattr(self, key) is not None:

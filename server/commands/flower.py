@@ -17,6 +17,7 @@ from typing import cast
 
 from rich import get_console
 
+from clients.ray.authentication import ADDRESS, joined_address, own_ray_environment
 from configs.compose import compose_run
 from configs.resume import resumed
 from dogo_fed.config import RunConfig
@@ -178,7 +179,7 @@ def federation_config(config: RunConfig, environment: Mapping[str, str], num_cpu
 
 def ray_address(config: RunConfig, environment: Mapping[str, str]) -> str | None:
     """Returns the address of the running cluster to use; None for a Ray of its own."""
-    return config.ray.address or environment.get("RAY_ADDRESS") or None
+    return config.ray.address or joined_address(environment)
 
 
 def child_environment(
@@ -188,10 +189,11 @@ def child_environment(
 
     Nothing is installed or looked up on the network, the programs found are those of this Python,
     and modules of the user's own are found in the working folder, as `python -m server` finds them.
+    A Ray of their own has a token of its own.
     """
     no_proxy = [environment.get("no_proxy", ""), "127.0.0.1", "localhost"]
     python_path = [str(working_folder), environment.get("PYTHONPATH", "")]
-    changes = {
+    changes: dict[str, str | None] = {
         "COLUMNS": "200",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -205,10 +207,10 @@ def child_environment(
     }
     changes["NO_PROXY"] = changes["no_proxy"]
     address = ray_address(config, environment)
-    if address is not None:
-        changes["RAY_ADDRESS"] = address
-    kept = {key: value for key, value in environment.items() if key != "FORCE_COLOR"}
-    return {**kept, **changes}
+    changes |= own_ray_environment() if address is None else {ADDRESS: address}
+    changes["FORCE_COLOR"] = None
+    changed = {**environment, **changes}
+    return {key: value for key, value in changed.items() if value is not None}
 
 
 def run(request: Request, app: Path) -> int:

@@ -95,6 +95,10 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
                 why = "stopped by the user before every peer had a Flower node"
                 sink.emit(Event(kind="stopped", message=why, step=folder.first_step))
                 return
+            if not any(node.is_site for node in nodes.values()):
+                from server.hosts.ray_actors import warn_if_open
+
+                warn_if_open()
             fleet = FlowerFleet(grid, prepared, folder.run_id, nodes)
             heard = TeeSink(sink, fleet.steps)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -10,7 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import grpc
@@ -20,6 +21,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from clients.ray.actors import NAMESPACE, PeerActor
+from clients.ray.authentication import own_token, read_environment
 from clients.ray.room import gpus_per_peer, live_nodes, room
 from dogo_fed.assignment import Assignment
 from dogo_fed.config import RayConfig
@@ -28,43 +30,63 @@ from dogo_fed.errors import PlacementError
 from dogo_fed.process_setup import thread_environment
 from dogo_fed.run.stop_signal import hangups_are_ours
 
+logger = logging.getLogger(__name__)
+
 _ACTOR_START_S = 120.0
 _PROBE_S = 10.0
 _NODE_ID_SHOWN = 8
+_FIRST_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # of everybody who joins
 
 
 @contextmanager
 def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
     """Joins the cluster at `settings.address`, or starts a local one; leaves or ends it at the end.
 
+    A local one has a token of its own, so that nobody else can use it. A warning tells of a cluster
+    that asks nobody for a token.
+
     Raises:
-        PlacementError: there is no cluster at this address, or no local one can be started.
+        PlacementError: there is no cluster at this address, no local one can be started, or this
+            process uses a Ray already.
     """
+    if ray.is_initialized():
+        raise PlacementError(
+            "this process uses a Ray already, which may be open to others and would end with the "
+            "run; call ray.shutdown() first"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = settings.address is None
     options: dict[str, Any] = {"address": "local" if own else settings.address}
     if own:
         cpus = max(os.cpu_count() or 1, math.ceil(settings.cpus_per_peer * num_peers))
         options |= {"num_cpus": cpus, "include_dashboard": False}
-    try:
-        if settings.address is not None:
-            _probe(settings.address)
-        with warnings.catch_warnings():
-            # The tip is about actors without GPUs, which may see all of them in a later Ray.
-            warnings.filterwarnings("ignore", message="Tip: In future versions of Ray")
-            with _keep_sigterm(), hangups_are_ours():
-                ray.init(
-                    namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options
-                )
-    except Exception as error:  # ray.init fails in many ways
-        what = (
-            "a Ray can't be started" if own else f"no Ray cluster at ray.address={settings.address}"
-        )
-        raise PlacementError(f"{what}: {_first_line(error)}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with own_token() if own else nullcontext():
+        try:
+            if settings.address is not None:
+                read_environment()  # it may say more of the cluster's token than at our import
+                _probe(settings.address)
+            with warnings.catch_warnings():
+                # The tip is about actors without GPUs, which may see all of them in a later Ray.
+                warnings.filterwarnings("ignore", message="Tip: In future versions of Ray")
+                with _keep_sigterm(), hangups_are_ours():
+                    ray.init(
+                        namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options
+                    )
+        except Exception as error:  # ray.init fails in many ways
+            what = (
+                "a Ray can't be started"
+                if own
+                else f"no Ray cluster at ray.address={settings.address}"
+            )
+            raise PlacementError(f"{what}: {_first_line(error)}") from error
+        try:
+            if not own:
+                warn_if_open()
+            elif _is_open(ray.get_runtime_context().gcs_address):
+                raise PlacementError("this Ray takes calls without its token, so it is not used")
+            yield
+        finally:
+            ray.shutdown()
 
 
 class RayHandle:
@@ -204,7 +226,7 @@ def _probe(address: str) -> None:
 
     Raises:
         ValueError: this is not an address, or one of Ray Client.
-        OSError: nothing answers there, or not a gRPC server.
+        OSError: nothing answers there, or not a gRPC server, or it asks for a token.
     """
     from ray._private.services import canonicalize_bootstrap_address  # what "auto" stands for
 
@@ -221,7 +243,7 @@ def _probe(address: str) -> None:
         raise ConnectionError(f"nothing answers at {found} ({error})") from error
     if os.environ.get("RAY_USE_TLS", "0") != "0":
         return  # the check would need the cluster's certificates
-    with grpc.insecure_channel(found, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with _channel(found) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=_PROBE_S)
         except grpc.FutureTimeoutError as error:
@@ -229,6 +251,45 @@ def _probe(address: str) -> None:
                 f"what answers at {found} is not Ray's GCS; its port is 6379 unless `ray start` "
                 "was told otherwise (8265 is the dashboard's, 10001 Ray Client's)"
             ) from error
+        told = _told_without_token(channel)
+        is_without = os.environ.get("RAY_AUTH_MODE", "disabled") == "disabled"
+        if is_without and told is grpc.StatusCode.UNAUTHENTICATED:
+            raise PermissionError(
+                "it asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH unless the token is in ~/.ray/auth_token"
+            )
+
+
+def warn_if_open() -> None:
+    """Warns if the cluster that this process has joined asks nobody for a token."""
+    address = ray.get_runtime_context().gcs_address
+    if _is_open(address):
+        logger.warning(
+            "the Ray cluster at %s asks for no token: whoever reaches its ports can run code as its "
+            "user and read this run's secret. Start it with RAY_AUTH_MODE=token (docs/ray.md)",
+            address,
+        )
+
+
+def _is_open(address: str) -> bool:
+    """Whether the GCS at this address is known to answer callers without a token."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return False  # callers need a certificate of the cluster's
+    with _channel(address) as channel:
+        return _told_without_token(channel) is grpc.StatusCode.OK
+
+
+def _told_without_token(channel: grpc.Channel) -> grpc.StatusCode:
+    """Returns how Ray's GCS answers the first call of whoever joins, without a token."""
+    try:
+        channel.unary_unary(_FIRST_CALL)(b"", timeout=_PROBE_S)  # an empty message
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+def _channel(address: str) -> grpc.Channel:
+    return grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
 
 
 def address_for_peers() -> str:

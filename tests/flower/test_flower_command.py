@@ -170,6 +170,19 @@ class TestWhatFlowerIsTold:
         told = flower_command.child_environment(config, environment, tmp_path)
         assert told["RAY_ADDRESS"] == "10.0.0.1:6379"
 
+    def test_a_ray_of_its_own_has_a_token_of_its_own(self, tmp_path: Path) -> None:
+        users = {"PATH": "/p", "RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN_PATH": "/t"}
+        tokens = set()
+        for around in (users, {**users, "RAY_ADDRESS": ""}, {**users, "RAY_ADDRESS": "local"}):
+            told = flower_command.child_environment(compose_run([]), around, tmp_path)
+            assert told["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in told
+            assert told["RAY_ADDRESS"] == "local"
+            tokens.add(told["RAY_AUTH_TOKEN"])
+        assert len(tokens) == 3 and {len(token) for token in tokens} == {64}
+        joined = {**users, "RAY_ADDRESS": "10.0.0.1:6379"}
+        told = flower_command.child_environment(compose_run([]), joined, tmp_path)
+        assert users.items() <= {**told, "PATH": "/p"}.items() and "RAY_AUTH_TOKEN" not in told
+
     def test_nothing_is_installed_nor_sent_anywhere(self, tmp_path: Path) -> None:
         told = flower_command.child_environment(
             compose_run(["threads_per_peer=3"]),
@@ -182,7 +195,7 @@ class TestWhatFlowerIsTold:
             },
             tmp_path,
         )
-        assert told["HOME"] == "/h" and "RAY_ADDRESS" not in told and "FORCE_COLOR" not in told
+        assert told["HOME"] == "/h" and "FORCE_COLOR" not in told
         assert told["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
         assert told["FLWR_TELEMETRY_ENABLED"] == told["RAY_USAGE_STATS_ENABLED"] == "0"
         assert told["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), "/p"]

@@ -40,16 +40,18 @@ def peer_pids(run_dir: Path) -> dict[str, int]:
     return found
 
 
-def wait_for_step(run_dir: Path, step: int, process: subprocess.Popen[str]) -> None:
-    """Returns when every peer that is there has reported `step`; fails after `WAIT_S`."""
-    deadline_s = time.monotonic() + WAIT_S
+def wait_for_step(
+    run_dir: Path, step: int, process: subprocess.Popen[str], within_s: float = WAIT_S
+) -> None:
+    """Returns when every peer that is there has reported `step`; fails if it takes too long."""
+    deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
         reached = [one["step"] for one in records(run_dir) if one["type"] == "step"]
         if reached and max(reached) >= step:
             return
         assert process.poll() is None, f"the run ended before step {step}:\n{process.stdout.read()}"
         time.sleep(0.02)
-    raise AssertionError(f"step {step} was not reached in {WAIT_S} s")
+    raise AssertionError(f"step {step} was not reached in {within_s} s")
 
 
 def is_alive(pid: int) -> bool:

@@ -94,7 +94,7 @@ def dataset_from_files(
     cache = Path(cache_dir) if cache_dir is not None else splits.root / CACHE_FOLDER
     entry = cache / _cache_key(splits, image_size)
     if not _is_complete(entry):
-        _fill_cache(entry, train_files, test_files, image_size)
+        _fill_cache(entry, splits, image_size)
     if not _is_complete(entry):
         _check_memory(entry, len(train_files) + len(test_files), image_size)
     train_NCHW = _pixels(entry, "train", train_files, image_size)
@@ -170,14 +170,19 @@ def _is_complete(entry: Path) -> bool:
     return (entry / MANIFEST).is_file()
 
 
-def _fill_cache(entry: Path, train: Listing, test: Listing, image_size: int) -> None:
+def _fill_cache(entry: Path, splits: Splits, image_size: int) -> None:
     """Decodes all images into a new cache entry; without write access it only logs a warning.
 
     The entry is made under another name and renamed, so a reader never sees half of it and two
-    processes that do the same at the same time don't disturb each other.
+    processes that do the same at the same time don't disturb each other. Who may read the folder of
+    the images may read their pixels.
     """
+    train, test = splits.train, splits.test
     try:
+        is_new = not entry.parent.exists()
         entry.parent.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            _share_like(splits.root, entry.parent)
         unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=entry.parent))
     except OSError as error:
         _log.warning(
@@ -189,13 +194,20 @@ def _fill_cache(entry: Path, train: Listing, test: Listing, image_size: int) -> 
         _write_pixels(unfinished / "train.npy", train, image_size)
         _write_pixels(unfinished / "test.npy", test, image_size)
         _write_manifest(unfinished)
-        unfinished.chmod(0o755)
+        for path in (*unfinished.iterdir(), unfinished):
+            _share_like(splits.root, path)
         unfinished.rename(entry)
     except OSError as error:
         if not _is_complete(entry):  # otherwise another process was faster, which is as good
             _log.warning("no image cache in %s (%s)", entry.parent, error)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _share_like(folder: Path, path: Path) -> None:
+    """Lets those read a file or folder who may read another folder, whatever the umask says."""
+    others = folder.stat().st_mode & (0o055 if path.is_dir() else 0o044)
+    path.chmod(path.stat().st_mode & 0o700 | others)
 
 
 def _num_bytes(num_images: int, image_size: int) -> int:

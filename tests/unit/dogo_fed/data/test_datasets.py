@@ -119,6 +119,92 @@ def test_component_of_ones_own_gets_its_options(monkeypatch, tmp_path):
         build_dataset("my_images:wrong", {})
 
 
+@pytest.mark.parametrize(
+    ("name", "home"),
+    [
+        ("subprocess:check_output", "subprocess"),
+        ("os:system", "posix"),
+        ("builtins:exec", "builtins"),
+        ("pathlib:Path.home", "pathlib"),
+        ("their_code:run", "subprocess"),
+        ("their_code:later", "subprocess"),
+        ("torch:os.system", "posix"),
+    ],
+)
+def test_what_came_with_python_is_no_component_and_is_not_called(name, home, monkeypatch, tmp_path):
+    (tmp_path / "their_code.py").write_text(
+        "import functools\nfrom subprocess import run\nlater = functools.partial(run, ['true'])\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for kind in ("data set", "backbone"):
+        with pytest.raises(ConfigError, match=rf"standard library \({home}\)"):
+            components.resolve(kind, name, {})
+
+
+def test_a_module_of_ones_own_may_be_called_like_one_of_pythons(monkeypatch, tmp_path):
+    (tmp_path / "antigravity.py").write_text("def load():\n    return 3\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "antigravity", raising=False)
+    assert components.resolve("thing", "antigravity:load", {})() == 3
+    del sys.modules["antigravity"]
+
+
+TYPED = """
+from __future__ import annotations
+import pathlib
+from typing import Any, NamedTuple, Protocol
+from dogo_fed.data.source import DataSet
+
+def called(*anything):
+    pathlib.Path(__file__).with_suffix(".called").touch()
+
+class Images:
+    def __init__(self): called()
+class Pair(NamedTuple):
+    train: list
+    test: list
+class Told(Protocol):
+    pass
+def text() -> str: called()
+def nothing() -> None: called()
+def listed() -> list[DataSet]: called()
+def either() -> str | int: called()
+
+def unknown(): called()
+def anything() -> Any: called()
+def misspelt() -> Dataset: called()
+def whole() -> DataSet: called()
+def maybe() -> DataSet | None: called()
+def pair() -> tuple[Any, Any]: called()
+def named() -> Pair: called()
+def told() -> Told: called()
+"""
+
+
+@pytest.mark.parametrize("name", ["Images", "text", "nothing", "listed", "either"])
+def test_what_says_that_it_gives_no_data_is_not_called(name, monkeypatch, tmp_path):
+    typed = tmp_path / "typed_loaders.py"
+    typed.write_text(TYPED)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "typed_loaders", raising=False)
+    with pytest.raises(ConfigError, match=rf"typed_loaders:{name}' would return .* is not called"):
+        build_dataset(f"typed_loaders:{name}", {})
+    assert not typed.with_suffix(".called").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["unknown", "anything", "misspelt", "whole", "maybe", "pair", "named", "told"]
+)
+def test_what_may_give_data_is_called(name, monkeypatch, tmp_path):
+    typed = tmp_path / "typed_loaders.py"
+    typed.write_text(TYPED)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "typed_loaders", raising=False)
+    with pytest.raises(ConfigError, match="returned a NoneType"):
+        build_dataset(f"typed_loaders:{name}", {})
+    assert typed.with_suffix(".called").exists()
+
+
 # ---- digits_m ----
 
 
