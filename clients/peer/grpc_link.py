@@ -131,9 +131,11 @@ class GrpcLink:
         result: PeerResult | None,
     ) -> bool:
         """Delivers reports; returns whether the run is to end early."""
-        request = codec.encode_reports(self._sender, steps, rounds, result)
-        reply = self._call(self._stub.Report, request, _SMALL_CALL_TIMEOUT_S)
-        return bool(reply.stop)
+        replies = [
+            self._call(self._stub.Report, request, _SMALL_CALL_TIMEOUT_S)
+            for request in codec.encode_reports(self._sender, steps, rounds, result)
+        ]
+        return any(reply.stop for reply in replies)
 
     def close(self) -> None:
         """Leaves the run; a second call does nothing. Failing to leave is only logged."""

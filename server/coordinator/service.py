@@ -18,25 +18,26 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError, Message
 
 from dogo_fed.config import CoordinatorConfig
 from dogo_fed.errors import ConfigError
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.wire import dogo_pb2 as pb
-from dogo_fed.wire.dogo_pb2_grpc import (
-    CoordinationServicer,
-    add_CoordinationServicer_to_server,
-)
 from dogo_fed.wire.secret import METADATA_KEY, is_carried, new_secret
 from server.coordinator.calls import CoordinatorCalls
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Message)
 
 _CALL_TIMEOUT_S = 30.0
 _LONGEST_SLEEP_S = 1.0
 _STOP_GRACE_S = 1.0
+_WRITTEN_WITHIN_S = 15.0
+_LONGEST_REPORT_WAIT_S = 10.0
+_SERVICE = pb.DESCRIPTOR.services_by_name["Coordination"].full_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +87,59 @@ def read_certificate(settings: CoordinatorConfig) -> ServerCertificate | None:
         ) from error
 
 
-class _Servicer(CoordinationServicer):
+class _Servicer:
     """The four calls over gRPC. Runs in the service's event loop only, so it needs no lock."""
 
-    def __init__(self, calls: CoordinatorCalls, answer_within_s: float) -> None:
+    def __init__(
+        self,
+        calls: CoordinatorCalls,
+        answer_within_s: float,
+        written: Callable[[], Future[None]] | None,
+    ) -> None:
         self._calls = calls
         self._answer_within_s = answer_within_s
+        self._written = written
         self._closings: dict[int, asyncio.Event] = {}
 
-    async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
+    def handler(self) -> Any:
+        """Returns the handler of the four calls for a gRPC server."""
+        methods = {
+            "Join": self._taking(pb.JoinRequest, self._join),
+            "Exchange": self._taking(pb.ExchangeRequest, self._exchange),
+            "Report": self._taking(pb.ReportRequest, self._report),
+            "Leave": self._taking(pb.LeaveRequest, self._leave),
+        }
+        return grpc.method_handlers_generic_handler(_SERVICE, methods)
+
+    def _taking(self, kind: type[R], answer: Callable[[R, Any], Awaitable[Message]]) -> Any:
+        # Messages are parsed here and not by gRPC, which would log a traceback for every one that
+        # is none.
+        async def take(body: bytes, context: Any) -> Message:
+            try:
+                request = kind.FromString(body)
+            except DecodeError as error:
+                self._calls.complaints.warn("a call", f"is no {kind.__name__}: {error}")
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"this is no {kind.__name__}")
+                raise AssertionError("abort raises") from error
+            del body  # it holds a matrix, and may wait here for minutes
+            return await answer(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            take, response_serializer=lambda reply: reply.SerializeToString()
+        )
+
+    async def _join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
         """Lets a peer join, or refuses it and says what differs."""
         return self._calls.join(request)
 
-    async def Exchange(self, request: pb.ExchangeRequest, context: Any) -> pb.ExchangeReply:
+    async def _exchange(self, request: pb.ExchangeRequest, context: Any) -> pb.ExchangeReply:
         """Takes a distribution and answers when the step has closed."""
-        sender, step = request.sender, request.ticket.step
+        sender, step = pb.Sender(), request.ticket.step
+        sender.CopyFrom(request.sender)
         refused = self._calls.offer(request)
         if refused is not None:
             return refused
-        del request  # it holds a matrix, and may wait here for minutes
+        request.Clear()  # it holds a matrix, and may wait here for minutes
         self.wake()
         answer = self._calls.answer(sender, step)
         if answer is None:
@@ -120,11 +155,18 @@ class _Servicer(CoordinationServicer):
         assert answer is not None, "a closed step has an answer"
         return answer
 
-    async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportReply:
-        """Takes reports; a repeated report counts once."""
-        return self._calls.report(request)
+    async def _report(self, request: pb.ReportRequest, context: Any) -> pb.ReportReply:
+        """Takes reports; a repeated report counts once. Answers when they are written.
 
-    async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveReply:
+        A peer that reports too fast is answered later. The disk is waited for in another thread.
+        """
+        await asyncio.sleep(min(self._calls.report_wait_s(request), _LONGEST_REPORT_WAIT_S))
+        reply = self._calls.report(request)
+        if self._written is not None and not reply.HasField("refusal"):
+            await asyncio.wait([asyncio.wrap_future(self._written())], timeout=_WRITTEN_WITHIN_S)
+        return reply
+
+    async def _leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveReply:
         """Takes note that a peer leaves."""
         reply = self._calls.leave(request)
         self.wake()
@@ -165,6 +207,7 @@ class CoordinatorService:
         calls: CoordinatorCalls,
         settings: ServiceSettings,
         clock: Callable[[], float] = time.monotonic,
+        written: Callable[[], Future[None]] | None = None,
     ) -> None:
         """Prepares the service; `start` begins to listen.
 
@@ -172,10 +215,12 @@ class CoordinatorService:
             calls: the handlers of the four calls.
             settings: where to listen, and what callers must know.
             clock: the time in seconds, as the state machine gets it.
+            written: returns a future that is done when all reports so far are written; None if they
+                are written at once.
         """
         self._calls = calls
         self._settings = settings
-        self._servicer = _Servicer(calls, settings.answer_within_s)
+        self._servicer = _Servicer(calls, settings.answer_within_s, written)
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -232,7 +277,7 @@ class CoordinatorService:
                 ("grpc.so_reuseport", 0),  # else a second coordinator could share the port unseen
             ],
         )
-        add_CoordinationServicer_to_server(self._servicer, server)  # type: ignore[no-untyped-call]
+        server.add_generic_rpc_handlers((self._servicer.handler(),))
         where = f"{self._settings.address}:{self._settings.port}"
         try:
             port = self._listen(server, where)
@@ -246,6 +291,7 @@ class CoordinatorService:
         ticking = asyncio.create_task(self._tick())
         await self._stopping.wait()
         ticking.cancel()
+        self._calls.complaints.close()
         await server.stop(_STOP_GRACE_S)
 
     def _listen(self, server: Any, where: str) -> int:
@@ -268,6 +314,9 @@ class CoordinatorService:
             await asyncio.sleep(sleep_s + 0.001)  # wakes after the deadline, not a moment before it
             try:
                 self._calls.coordinator.tick(self._clock())
-            except Exception:
-                logger.exception("the coordinator's deadlines could not be checked")
+            except Exception as error:
+                self._calls.complaints.warn(
+                    "the deadlines", f"could not be checked: {type(error).__name__}: {error}"
+                )
             self._servicer.wake()
+            self._calls.complaints.flush()

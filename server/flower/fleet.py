@@ -24,8 +24,8 @@ from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError, ExchangeError
 from dogo_fed.wire import dogo_pb2 as pb
 from server.coordinator.calls import CoordinatorCalls
-from server.coordinator.host import Endpoint
-from server.coordinator.service import CoordinatorService, ServiceSettings
+from server.coordinator.host import Endpoint, Written, serve_grpc
+from server.coordinator.service import ServiceSettings
 from server.flower.conversation import Conversation, Patience
 from server.flower.grid_client import GridClient
 from server.flower.in_thread import InThread
@@ -89,7 +89,7 @@ class FlowerFleet:
             peer: Conversation(peer, run_key, self._patience()) for peer in run.peer_ids
         }
         lease_s = run.config.exchange.reconnect_s + _LEASE_MARGIN_S
-        self._grid_client = GridClient(grid, nodes, lease_s)
+        self._grid_client = GridClient(grid, nodes, lease_s, run.wire_format.limit_bytes)
         self.steps = KnownSteps()
         self._rounds = Rounds(run.plan)
         self._where: dict[PeerId, str] = {}
@@ -147,7 +147,9 @@ class FlowerFleet:
         if left:
             logger.warning("peer=%s did not say that it has ended", ",".join(left))
 
-    def serve(self, calls: CoordinatorCalls, settings: ServiceSettings) -> Endpoint:
+    def serve(
+        self, calls: CoordinatorCalls, settings: ServiceSettings, written: Written
+    ) -> Endpoint:
         """Makes the coordinator reachable: over gRPC, or by Flower's messages.
 
         Raises:
@@ -159,7 +161,7 @@ class FlowerFleet:
         else:
             if self._is_deployment:
                 _check_reachable(self._run.config.coordinator)
-            self._endpoint = CoordinatorService(calls, settings)
+            self._endpoint = serve_grpc(calls, settings, written)
         return self._endpoint
 
     def conversation(self, peer: PeerId) -> Conversation:
@@ -246,6 +248,7 @@ class FlowerFleet:
         if calls is None:
             return
         self._ask(lambda coordinator: coordinator.tick(now_s))
+        calls.complaints.flush()
         for conversation in self._conversations.values():
             offer = conversation.open_offer
             if offer is not None:
@@ -275,8 +278,8 @@ class FlowerFleet:
         return self._endpoint.call(lambda calls: action(calls.coordinator))
 
     def _event(self, kind: str, message: str, peer: PeerId) -> None:
-        logger.info("peer=%s %s", peer, message)
-        self._ask(lambda coordinator: coordinator.note(kind, message, peer, time.monotonic()))
+        if self._ask(lambda one: one.note(kind, message, peer, time.monotonic())):
+            logger.info("peer=%s %s", peer, message)
 
     def _patience(self) -> Patience:
         config = self._run.config

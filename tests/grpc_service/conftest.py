@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -21,14 +22,22 @@ class Site:
     """Everything around one coordinator; services may come and go, the state machine stays."""
 
     def __init__(
-        self, leaving, peers=(ADA, BOB), size=SIZE, answer_within_s=20.0, is_symmetric=False
+        self,
+        leaving,
+        peers=(ADA, BOB),
+        size=SIZE,
+        answer_within_s=20.0,
+        is_symmetric=False,
+        real_clock=False,
+        **variants,
     ):
         self._leaving = leaving
         self.wire = WireFormat(size, is_symmetric)
         self.answer_within_s = answer_within_s
         self.sink = KeepingSink()
-        self.clock = Clock()
-        self.coordinator = Coordinator(settings(peers), self.clock(), self.sink.emit)
+        self.clock = time.monotonic if real_clock else Clock()
+        given = settings(peers, **variants)
+        self.coordinator = Coordinator(given, self.clock(), self.sink.emit)
         self.address = self.start()
 
     def start(self, port=0):

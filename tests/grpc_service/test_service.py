@@ -597,5 +597,5 @@ def test_an_unexpected_error_in_a_call_fails_that_call_only(site, monkeypatch, c
 def test_an_empty_exchange_request_names_its_rule(site):
     client = site.client(ADA)
     client.join(AGREEMENT)
-    with pytest.raises(ExchangeError, match="dtype code 0"):
+    with pytest.raises(ExchangeError, match="speaks of run ''"):
         client._call(client._stub.Exchange, pb.ExchangeRequest(sender=client._sender), 5.0)

@@ -11,6 +11,7 @@ from configs.compose import compose_run
 from configs.resume import resumed
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import ConfigError, DogoError, ExchangeError, PlacementError
+from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
 from tests.support.tiny_run import TINY, run_here
@@ -70,3 +71,16 @@ def test_a_run_can_not_end_before_what_it_has_done(folder) -> None:
         run_here(gone_on(folder, "steps=2"))
     assert contents(folder, "summary.json", "config.yaml") == before
     assert run_here(gone_on(folder, "steps=3"))["steps"] == 3
+
+
+def test_a_picture_that_can_not_be_drawn_is_said_and_fails_no_run(
+    tmp_path, monkeypatch, caplog
+) -> None:
+    def fail(*arguments):
+        raise ValueError("\\frac{ is no formula")
+
+    monkeypatch.setattr("dogo_fed.run.train.draw_curves", fail)
+    config = compose_run([*TINY, "peers=pair", f"run_dir={tmp_path}/run"])
+    summary = conduct(prepare(config), run_local)
+    assert summary["peers"] and (tmp_path / "run" / "summary.json").exists()
+    assert "curves.png could not be drawn: ValueError" in caplog.text

@@ -17,6 +17,7 @@ from dogo_fed import seeding
 from dogo_fed.contracts import Ending, Outcome, PeerId, PeerResult, StepReport, Ticket
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.errors import ExchangeError
+from dogo_fed.reporting.background import BackgroundSink
 from dogo_fed.reporting.sink import TeeSink
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
@@ -715,7 +716,7 @@ class Releasing:
         for peer, node_id in NODES.items():
             scene.grid.nodes[node_id] = functools.partial(self.reply, peer)
         self.fleet = scene.fleet
-        self.fleet.serve(_calls(scene), _settings())
+        self.fleet.serve(_calls(scene), _settings(), BackgroundSink(scene.sink).written)
         for peer in scene.run.peer_ids:
             assignment = _assignment(scene, peer)
             self.fleet.start(peer, 0, assignment)

@@ -39,7 +39,7 @@ def prepared():
                 "data.options.test_size=8",
                 "batch_size=16",
                 "eval.knn_k=5",
-                "steps=2",
+                "steps=6",
                 "exchange.deadline_s=7",
                 "recovery.silence_s=50",
                 "recovery.max_restarts=2",
@@ -285,7 +285,7 @@ def test_a_run_is_not_silent_while_one_peer_reports(scene):
                 clients.append(GrpcLink(ADA, assignment.run_id, connection))
                 clients[0].join(scene.run_.agreement)
             clients[0].report(
-                [StepReport(ADA, 1, step, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1, 1)], [], None
+                [StepReport(ADA, step // 2 + 1, step, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1, 1)], [], None
             )
 
         return word
