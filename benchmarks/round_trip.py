@@ -27,6 +27,7 @@ from dogo_fed.plan import Plan
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.sink import TeeSink
 from dogo_fed.wire.format import WireFormat
+from dogo_fed.wire.secret import credential_of
 from server.coordinator.host import CoordinatorHost
 from server.coordinator.service import ServiceSettings
 
@@ -61,7 +62,7 @@ def run_client(job: Job) -> None:
         RUN_ID,
         Connection(
             address=job.address,
-            secret=SECRET,
+            credential=credential_of(SECRET, RUN_ID, job.peer),
             wire=WireFormat(job.batch_size),
             answer_within_s=60,
             reconnect_s=10,

@@ -30,7 +30,7 @@ from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.dogo_pb2_grpc import CoordinationStub
 from dogo_fed.wire.format import WireFormat
-from dogo_fed.wire.secret import METADATA_KEY
+from dogo_fed.wire.secret import metadata_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Connection:
 
     Attributes:
         address: host:port of the coordinator.
-        secret: the run's secret.
+        credential: this peer's credential.
         wire: the form of the run's distributions.
         answer_within_s: longest time that an answer may be held back for other peers.
         reconnect_s: how long a call is repeated while the coordinator can't be reached.
@@ -54,7 +54,7 @@ class Connection:
     """
 
     address: str
-    secret: str
+    credential: str
     wire: WireFormat
     answer_within_s: float
     reconnect_s: float
@@ -84,7 +84,7 @@ class GrpcLink:
             credentials = grpc.ssl_channel_credentials(connection.root_certificates)
             self._channel = grpc.secure_channel(connection.address, credentials, options=options)
         self._stub: Any = CoordinationStub(self._channel)  # type: ignore[no-untyped-call]
-        self._metadata = ((METADATA_KEY, connection.secret),)
+        self._metadata = metadata_of(peer, connection.credential)
         self._pending: tuple[pb.ExchangeRequest, Any] | None = None
         self._traffic = Traffic()
         self._is_closed = False
@@ -99,7 +99,7 @@ class GrpcLink:
 
         Raises:
             SchemaMismatch: this process does not run the same thing as the coordinator.
-            Refused: there is no such peer, or the secret is wrong.
+            Refused: there is no such peer, or the credential is wrong.
             CoordinatorLost: the coordinator can't be reached.
         """
         request = pb.JoinRequest(sender=self._sender, run_id=self._run_id, agreement=agreement)
@@ -174,7 +174,7 @@ class GrpcLink:
         Raises:
             CoordinatorLost: the coordinator could not be reached for this time.
             ExchangeTimeout: an attempt reached its deadline.
-            Refused: the coordinator refused the call, or the secret is wrong.
+            Refused: the coordinator refused the call, or the credential is wrong.
             ExchangeError: the call failed in another way.
         """
         tries_s = self._connection.reconnect_s if tries_s is None else tries_s
@@ -218,7 +218,9 @@ def translate(error: grpc.RpcError, address: str) -> ExchangeError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ExchangeTimeout(f"{where} did not answer in time; is it overloaded or frozen?")
     if code is grpc.StatusCode.UNAUTHENTICATED:
-        return Refused(f"{where} does not know this run's secret ({details})")
+        return Refused(
+            f"{where} does not take this peer's credential ({details}); is it another run's?"
+        )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ExchangeError(
             f"a message to or from {where} is larger than the batch size allows ({details}); is "

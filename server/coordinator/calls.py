@@ -15,7 +15,6 @@ from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.errors import DogoError, Refused, SchemaMismatch
 from dogo_fed.reporting.counted_log import CountedLog
 from dogo_fed.reporting.sink import Sink
-from dogo_fed.text import one_line
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.format import WireFormat
@@ -30,6 +29,9 @@ _MOST_REFUSALS, _MORE_REFUSALS_PER_S = 100, 2.0
 
 class CoordinatorCalls:
     """The four calls. They are not thread-safe: one thread makes all of them.
+
+    Whoever delivers a call says which peer makes it: the one whose credential the call carries, or
+    the one whose node sent it. A message that names another peer as its sender is refused.
 
     Attributes:
         complaints: what was refused, in few lines however much it is.
@@ -77,11 +79,10 @@ class CoordinatorCalls:
         """The first exchanging step that has not closed."""
         return self.coordinator.next_open_step
 
-    def join(self, request: pb.JoinRequest) -> pb.JoinReply:
+    def join(self, peer: PeerId, request: pb.JoinRequest) -> pb.JoinReply:
         """Lets a peer join, or refuses it and says what differs."""
-        peer = PeerId(request.sender.peer)
         try:
-            self._check_patience(peer)
+            self._check_caller(peer, request.sender)
             if request.run_id != self._run_id:
                 raise SchemaMismatch(
                     f"peer {peer!r} wants run {request.run_id[:128]!r}, this is run "
@@ -94,11 +95,11 @@ class CoordinatorCalls:
             return pb.JoinReply(refusal=self._refused(peer, "was not let in", error))
         return pb.JoinReply(next_step=next_step)
 
-    def offer(self, request: pb.ExchangeRequest) -> pb.ExchangeReply | None:
+    def offer(self, peer: PeerId, request: pb.ExchangeRequest) -> pb.ExchangeReply | None:
         """Takes a distribution; returns a refusal, or None if it was taken."""
-        peer, incarnation = PeerId(request.sender.peer), request.sender.incarnation
+        incarnation = request.sender.incarnation
         try:
-            self._check_patience(peer)
+            self._check_caller(peer, request.sender)
             ticket = codec.decode_ticket(request.ticket)
             self.coordinator.check_offer(
                 peer, incarnation, ticket
@@ -110,21 +111,19 @@ class CoordinatorCalls:
             return pb.ExchangeReply(refusal=self._refused(peer, what, error))
         return None
 
-    def answer(self, sender: pb.Sender, step: int) -> pb.ExchangeReply | None:
-        """Returns the reply to an offer of the sender, or None while its step is open."""
-        signal = self.coordinator.answer(PeerId(sender.peer), step)
+    def answer(self, peer: PeerId, step: int) -> pb.ExchangeReply | None:
+        """Returns the reply to an offer of the peer, or None while its step is open."""
+        signal = self.coordinator.answer(peer, step)
         return None if signal is None else self.wire.encode_signal(signal)
 
-    def report_wait_s(self, request: pb.ReportRequest) -> float:
+    def report_wait_s(self, peer: PeerId, request: pb.ReportRequest) -> float:
         """Returns for how long this report should not be taken yet, since there were many before."""
-        allowance = self._records.get(PeerId(request.sender.peer))
-        return 0.0 if allowance is None else allowance.wait_s(_num_records(request), self._clock())
+        return self._records[peer].wait_s(_num_records(request), self._clock())
 
-    def report(self, request: pb.ReportRequest) -> pb.ReportReply:
+    def report(self, peer: PeerId, request: pb.ReportRequest) -> pb.ReportReply:
         """Takes reports, all or none; a repeated report counts once."""
-        peer = PeerId(request.sender.peer)
         try:
-            self._check_patience(peer)
+            self._check_caller(peer, request.sender)
             self.coordinator.check_sender(peer, request.sender.incarnation)
             reports = self._rules.read(request, peer)
             plan = self._rules.plan
@@ -132,14 +131,13 @@ class CoordinatorCalls:
         except codec.REFUSALS as error:
             return pb.ReportReply(refusal=self._refused(peer, "was refused a report", error))
         self._records[peer].owe(_num_records(request), self._clock())
-        self._emit(request.sender.peer, request.sender.incarnation, reports)
+        self._emit(peer, request.sender.incarnation, reports)
         return pb.ReportReply(stop=self.coordinator.stop_requested)
 
-    def leave(self, request: pb.LeaveRequest) -> pb.LeaveReply:
+    def leave(self, peer: PeerId, request: pb.LeaveRequest) -> pb.LeaveReply:
         """Takes note that a peer leaves."""
-        peer = PeerId(request.sender.peer)
         try:
-            self._check_patience(peer)
+            self._check_caller(peer, request.sender)
             self.coordinator.leave(peer, request.sender.incarnation, self._clock())
         except codec.REFUSALS as error:
             return pb.LeaveReply(refusal=self._refused(peer, "could not leave", error))
@@ -155,18 +153,26 @@ class CoordinatorCalls:
         if reports.result is not None and self.reported.is_new_result(peer, incarnation):
             self._sink.emit(reports.result)
 
-    def _check_patience(self, peer: PeerId) -> None:
-        """Raises Refused if the peer has been refused too often just before."""
-        allowance = self._refusals.get(peer)
-        if allowance is not None and allowance.wait_s(1, self._clock()) > 0:
+    def garbage(self, peer: PeerId, what: str) -> None:
+        """Takes note that a peer has sent what is no message."""
+        self._refusals[peer].take(1, self._clock())
+        self.complaints.warn(f"peer={peer}", what)
+
+    def is_patient_with(self, peer: PeerId) -> bool:
+        """Whether the peer has not been refused too often just before."""
+        return self._refusals[peer].wait_s(1, self._clock()) == 0
+
+    def _check_caller(self, peer: PeerId, sender: pb.Sender) -> None:
+        """Raises Refused if a peer speaks for another, or was refused too often just before."""
+        if not self.is_patient_with(peer):
             raise Refused(f"peer {peer!r} has been refused too often; it should wait for a while")
+        if sender.peer != peer:
+            raise Refused(f"peer {peer!r} speaks for {sender.peer[:64]!r}, which it is not")
 
     def _refused(self, peer: PeerId, what: str, error: DogoError) -> pb.Refusal:
         """Returns the refusal, and counts it."""
-        allowance = self._refusals.get(peer)
-        if allowance is not None:
-            allowance.take(1, self._clock())
-        self.complaints.warn(f"peer={one_line(peer, 64)}", f"{what}: {error}")
+        self._refusals[peer].take(1, self._clock())
+        self.complaints.warn(f"peer={peer}", f"{what}: {error}")
         return codec.encode_refusal(error)
 
 

@@ -22,6 +22,7 @@ from dogo_fed.reporting.background import BackgroundSink
 from dogo_fed.reporting.sink import Sink, TeeSink
 from dogo_fed.storage.run_folder import RunFolder
 from dogo_fed.wire.format import WireFormat
+from dogo_fed.wire.secret import credential_of
 from server.coordinator.calls import CoordinatorCalls
 from server.coordinator.service import (
     CoordinatorService,
@@ -174,8 +175,12 @@ class CoordinatorHost:
 
     @property
     def secret(self) -> str:
-        """The secret that every call must carry."""
+        """The run's secret, from which the peers' credentials are derived; no peer gets it."""
         return self._service.secret
+
+    def credential_of(self, peer: PeerId) -> str:
+        """Returns the credential that this peer's calls must carry; it is for this peer alone."""
+        return credential_of(self.secret, self._run_id, peer)
 
     @property
     def last_report_s(self) -> float:

@@ -104,7 +104,7 @@ class FlowerFleet:
             from server.hosts.ray_actors import address_for_peers
 
             return address_for_peers()
-        return "0.0.0.0"  # sites come from anywhere; the run's secret and TLS keep strangers out
+        return "0.0.0.0"  # sites come from anywhere; credentials and TLS keep strangers out
 
     def start(self, peer: PeerId, number: int, assignment: Assignment) -> FlowerHandle:
         """Prepares the message that starts the peer; a later reply tells whether it has started."""
@@ -207,15 +207,15 @@ class FlowerFleet:
         if self._calls is None:
             return
         if reply.HasField("join"):
-            conversation.bring_join(self._calls.join(reply.join))
+            conversation.bring_join(self._calls.join(peer, reply.join))
         for report in conversation.new_reports(reply):
-            self._calls.report(report)
+            self._calls.report(peer, report)
         if reply.HasField("offer"):
-            refused = self._calls.offer(reply.offer)
+            refused = self._calls.offer(peer, reply.offer)
             if refused is not None:
                 conversation.bring_answer(reply.offer.ticket.step, refused)
         if reply.HasField("leave"):
-            self._calls.leave(reply.leave)
+            self._calls.leave(peer, reply.leave)
 
     def _send(self, now_s: float) -> None:
         if self._is_releasing:
@@ -249,10 +249,10 @@ class FlowerFleet:
             return
         self._ask(lambda coordinator: coordinator.tick(now_s))
         calls.complaints.flush()
-        for conversation in self._conversations.values():
+        for peer, conversation in self._conversations.items():
             offer = conversation.open_offer
             if offer is not None:
-                answer = calls.answer(offer.sender, offer.ticket.step)
+                answer = calls.answer(peer, offer.ticket.step)
                 if answer is not None:
                     conversation.bring_answer(offer.ticket.step, answer)
 
@@ -302,7 +302,7 @@ def _check_reachable(settings: CoordinatorConfig) -> None:
         )
     if settings.certificate is None:
         logger.warning(
-            "the sites' distributions and the run's secret will cross the network unencrypted; set "
+            "the sites' distributions and credentials will cross the network unencrypted; set "
             "coordinator.certificate and coordinator.private_key"
         )
 

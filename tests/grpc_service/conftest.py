@@ -11,6 +11,7 @@ import pytest
 from clients.peer.grpc_link import Connection, GrpcLink
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.wire.format import WireFormat
+from dogo_fed.wire.secret import credential_of
 from server.coordinator.calls import CoordinatorCalls
 from server.coordinator.service import CoordinatorService, ServiceSettings
 from tests.support.distributions import ADA, BOB, RUN_ID, SIZE, Clock, KeepingSink, settings
@@ -60,10 +61,10 @@ class Site:
     def port(self):
         return int(self.address.rpartition(":")[2])
 
-    def client(self, peer, *, secret=SECRET, size=None, reconnect_s=1.0, address=None):
+    def client(self, peer, *, credential=None, size=None, reconnect_s=1.0, address=None):
         connection = Connection(
             address=address or self.address,
-            secret=secret,
+            credential=credential or credential_of(SECRET, RUN_ID, peer),
             wire=self.wire if size is None else dataclasses.replace(self.wire, batch_size=size),
             answer_within_s=5.0,
             reconnect_s=reconnect_s,

@@ -312,7 +312,7 @@ def test_every_status_of_grpc_becomes_a_sentence(code, details):
 
 def test_the_cause_is_chained(site):
     with pytest.raises(Refused) as caught:
-        site.client(ADA, secret="guess").join(AGREEMENT)
+        site.client(ADA, credential="guess").join(AGREEMENT)
     assert isinstance(caught.value.__cause__, grpc.RpcError)
 
 
@@ -553,7 +553,7 @@ def test_stopping_twice_is_stopping_once(site):
 
 
 def test_stopping_what_never_started_does_nothing(site):
-    fresh = CoordinatorService(site.coordinator, site.service._settings, site.sink)
+    fresh = CoordinatorService(site.service._calls, site.service._settings)
     fresh.stop()
 
 

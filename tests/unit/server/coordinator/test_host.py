@@ -48,7 +48,11 @@ def read_host(path: Path, sink=None, **changes) -> CoordinatorHost:
 
 def link_to(host: CoordinatorHost, peer: PeerId) -> GrpcLink:
     connection = Connection(
-        address=host.address, secret=host.secret, wire=WIRE, answer_within_s=10.0, reconnect_s=20.0
+        address=host.address,
+        credential=host.credential_of(peer),
+        wire=WIRE,
+        answer_within_s=10.0,
+        reconnect_s=20.0,
     )
     return GrpcLink(peer, RUN_ID, connection)
 
