@@ -28,6 +28,7 @@ from dogo_fed.errors import CoordinatorLost, ExchangeError, ExchangeTimeout, Ref
 from dogo_fed.exchange.base import Traffic
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.connections import client_options
 from dogo_fed.wire.dogo_pb2_grpc import CoordinationStub
 from dogo_fed.wire.format import WireFormat
 from dogo_fed.wire.secret import metadata_of
@@ -69,15 +70,7 @@ class GrpcLink:
         self._run_id = run_id
         self._connection = connection
         self._sender = pb.Sender(peer=peer, incarnation=uuid.uuid4().hex)
-        limit = connection.wire.limit_bytes
-        options = [
-            ("grpc.max_send_message_length", limit),
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.enable_http_proxy", 0),
-            # gRPC's default waits up to two minutes between two attempts to connect.
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-        ]
+        options = client_options(connection.wire.limit_bytes)
         if connection.root_certificates is None:
             self._channel = grpc.insecure_channel(connection.address, options=options)
         else:

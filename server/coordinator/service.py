@@ -18,13 +18,15 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+import psutil
 from google.protobuf.message import DecodeError, Message
 
 from dogo_fed.config import CoordinatorConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import ConfigError
-from dogo_fed.process_setup import keep_freed_memory
+from dogo_fed.process_setup import keep_freed_memory, raise_descriptor_limit
 from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.connections import most_connections, server_options
 from dogo_fed.wire.secret import credential_of, new_secret, speaker
 from server.coordinator.calls import CoordinatorCalls
 
@@ -264,6 +266,7 @@ class CoordinatorService:
         }
         self._servicer = _Servicer(calls, self._credentials, settings.answer_within_s, written)
         self._clock = clock
+        self._most_connections = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._started: Future[int] = Future()
@@ -276,6 +279,9 @@ class CoordinatorService:
             ConfigError: the address or port can't be listened on.
         """
         keep_freed_memory()
+        self._most_connections = most_connections(
+            raise_descriptor_limit(), psutil.Process().num_fds()
+        )
         self._thread.start()
         port = self._started.result(timeout=_CALL_TIMEOUT_S)
         return f"{self._settings.address}:{port}"
@@ -310,14 +316,9 @@ class CoordinatorService:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        limit = self._calls.wire.limit_bytes
         server = grpc.aio.server(
             interceptors=[_CredentialCheck(self._credentials, self._calls)],
-            options=[
-                ("grpc.max_send_message_length", limit),
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.so_reuseport", 0),  # else a second coordinator could share the port unseen
-            ],
+            options=server_options(self._calls.wire.limit_bytes, self._most_connections),
         )
         server.add_generic_rpc_handlers((self._servicer.handler(),))
         where = f"{self._settings.address}:{self._settings.port}"
