@@ -18,8 +18,8 @@ PING_AFTER_S = 60
 PING_WITHIN_S = 30
 
 _HANDSHAKE_WITHIN_S = 10
-_IDLE_S = 120
-_AGE_S = 3600
+_IDLE_S = 600  # longer than an ordinary evaluation, in which a peer makes no call
+_AGE_S = 6 * 3600
 _AGE_GRACE_S = 600
 _CALLS_PER_CONNECTION = 32
 
@@ -55,7 +55,7 @@ def server_options(limit_bytes: int, most_connections: int) -> Options:
     """Returns the options of the coordinator's server.
 
     A connection that says nothing in gRPC's language is closed after 10 s, one without a call after
-    2 minutes, and every one after an hour. A peer connects again by itself and misses nothing.
+    10 minutes, and every one after 6 hours. A peer connects again by itself and misses nothing.
 
     Args:
         limit_bytes: size of the largest message.
