@@ -23,9 +23,11 @@ from benchmarks.machine import write_result
 from clients.peer.grpc_link import Connection, GrpcLink
 from dogo_fed.contracts import FloatMatrix, PeerId, SimilarityDistribution, Ticket
 from dogo_fed.coordination.coordinator import CoordinatorSettings
+from dogo_fed.plan import Plan
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.sink import TeeSink
 from dogo_fed.wire.format import WireFormat
+from dogo_fed.wire.secret import credential_of
 from server.coordinator.host import CoordinatorHost
 from server.coordinator.service import ServiceSettings
 
@@ -60,7 +62,7 @@ def run_client(job: Job) -> None:
         RUN_ID,
         Connection(
             address=job.address,
-            secret=SECRET,
+            credential=credential_of(SECRET, RUN_ID, job.peer),
             wire=WireFormat(job.batch_size),
             answer_within_s=60,
             reconnect_s=10,
@@ -91,6 +93,7 @@ def measure(batch_size: int, num_peers: int, steps: int) -> dict[str, float]:
             batch_digest=lambda step: "",
             deadline_s=60,
             join_deadline_s=60,
+            plan=Plan(total_steps=WARM_UP + steps, steps_per_round=WARM_UP + steps),
         ),
         WireFormat(batch_size),
         ServiceSettings(address="127.0.0.1", port=0, secret=SECRET, answer_within_s=120),

@@ -8,6 +8,7 @@ from clients.peer.run import run_assignment
 from dogo_fed.assignment import Assignment
 from dogo_fed.errors import ConfigError
 from dogo_fed.exit_status import EXIT_UNUSABLE, say
+from dogo_fed.text import block
 
 
 def main() -> int:
@@ -18,7 +19,7 @@ def main() -> int:
         return say(error, EXIT_UNUSABLE)
     ending = run_assignment(assignment)
     if ending.message:
-        sys.stderr.write(f"{ending.message}\n")
+        sys.stderr.write(f"{block(ending.message)}\n")
     return ending.outcome.value
 
 

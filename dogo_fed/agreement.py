@@ -19,6 +19,7 @@ from dogo_fed.contracts import PROTOCOL_VERSION
 from dogo_fed.packages import source_digest
 from dogo_fed.plain import to_plain
 from dogo_fed.scope import settings_of
+from dogo_fed.text import one_line
 
 if TYPE_CHECKING:
     from dogo_fed.config import RunConfig
@@ -53,7 +54,7 @@ def differences(
     if any(key.startswith("config.") for key in keys):
         keys = [key for key in keys if key != "configuration_hash"]
     phrases = [
-        f"{key.removeprefix('config.')} is {_shown(theirs.get(key))} at {their_name} and "
+        f"{one_line(key.removeprefix('config.'), 80)} is {_shown(theirs.get(key))} at {their_name} and "
         f"{_shown(mine.get(key))} at {my_name}"
         for key in keys
     ]
@@ -74,4 +75,4 @@ def _text(value: object) -> str:
 
 
 def _shown(value: str | None) -> str:
-    return "missing" if value is None else value if len(value) <= 80 else value[:77] + "..."
+    return "missing" if value is None else one_line(value, 80)

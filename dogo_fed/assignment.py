@@ -18,7 +18,8 @@ class Assignment:
     Attributes:
         config: the whole run's configuration as plain nested dicts, checked again by the peer.
         run_dir: absolute; on a cluster of several nodes it must be on storage that all of them see.
-        address, secret: of the coordinator; the address is empty where messages carry the exchange.
+        address: of the coordinator; empty where messages carry the exchange.
+        credential: with which this peer, and no other, may call the coordinator.
         is_tls: whether the coordinator shows a certificate.
         number: which start of this peer this is, from 0.
         checkpoint_step: the checkpoint that the peer goes on from; None is the beginning.
@@ -31,7 +32,7 @@ class Assignment:
     run_id: str
     run_dir: str
     address: str
-    secret: str
+    credential: str
     checkpoint_step: int | None
     config: Mapping[str, Any]
     number: int = 0

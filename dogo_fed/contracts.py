@@ -19,11 +19,19 @@ from typing import NewType, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from dogo_fed.text import one_line
+
 PeerId = NewType("PeerId", str)
 FloatMatrix: TypeAlias = npt.NDArray[np.float32]
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Increased whenever the meaning of a message changes; peers and coordinator must agree on it."""
+
+LONGEST_NAME = 200
+"""Characters of a name in a record: of a backbone with its options, an objective, a peer."""
+
+LONGEST_MESSAGE = 2000
+"""Characters of the sentence of an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +173,8 @@ class RoundReport:
 class PeerResult:
     """The last report of a peer, with which it leaves; one row of `summary.json`.
 
-    Backbone and objective are the only settings of its own that a peer sends.
+    Backbone and objective are the only settings of its own that a peer sends. Its texts are kept on
+    one line, printable and short, see `text.one_line`.
 
     Attributes:
         backbone: name and options, e.g. "tiny_resnet(width=16)".
@@ -191,10 +200,15 @@ class PeerResult:
     state_digest: str
     steps_trained: int
 
+    def __post_init__(self) -> None:
+        _clean(self, backbone=LONGEST_NAME, objective=LONGEST_NAME, state_digest=LONGEST_NAME)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that a person should know, e.g. that a peer was lost or that a run was stopped.
+
+    Its text may quote a peer. It is kept on one line, printable and short, see `text.one_line`.
 
     Attributes:
         kind: one word, e.g. "peer_lost", "peer_rejoined", "deadline_passed", "stopped".
@@ -210,6 +224,14 @@ class Event:
     peer: str = ""
     step: int = -1
     at_s: float = field(default=0.0)
+
+    def __post_init__(self) -> None:
+        _clean(self, kind=LONGEST_NAME, message=LONGEST_MESSAGE, peer=LONGEST_NAME)
+
+
+def _clean(record: PeerResult | Event, **longest: int) -> None:
+    for name, most in longest.items():
+        object.__setattr__(record, name, one_line(getattr(record, name), most))
 
 
 Record: TypeAlias = StepReport | RoundReport | PeerResult | Event

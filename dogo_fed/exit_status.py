@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from dogo_fed.text import block
+
 EXIT_FAILED = 1
 """The run failed; its folder holds what was done until then."""
 
@@ -15,6 +17,6 @@ EXIT_STOPPED = 130
 
 
 def say(message: object, status: int) -> int:
-    """Writes one line to standard error and returns `status`."""
-    sys.stderr.write(f"dogo-fed: {message}\n")
+    """Writes a message, which may quote anybody, to standard error; returns `status`."""
+    sys.stderr.write(f"dogo-fed: {block(message)}\n")
     return status

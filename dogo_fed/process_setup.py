@@ -1,4 +1,4 @@
-"""What a peer's process sets before its first tensor: thread counts, and how malloc frees memory.
+"""What a process sets before its work: thread counts, how malloc frees memory, its descriptors.
 
 Numbers repeat bit for bit only with the same thread counts. Freed memory is kept, because every
 step allocates the same large blocks again: activations, messages, matrices. By default glibc maps a
@@ -15,12 +15,35 @@ import sys
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _LARGE_BYTES = 1 << 30
+_MOST_DESCRIPTORS = 65_536  # a limit of a million makes some programs close a million descriptors
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def thread_environment(threads: int) -> dict[str, str]:
     """Returns the variables that the numerical libraries read when they are loaded."""
     return {name: str(threads) for name in _THREAD_VARIABLES}
+
+
+def raise_descriptor_limit() -> int:
+    """Raises how many descriptors this process may have, as far as it is allowed to.
+
+    Returns:
+        How many it may have now.
+    """
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return _MOST_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    endless = resource.RLIM_INFINITY
+    wanted = _MOST_DESCRIPTORS if hard == endless else min(hard, _MOST_DESCRIPTORS)
+    if soft == endless or soft >= wanted:
+        return _MOST_DESCRIPTORS if soft == endless else soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # macOS allows less than it says
+        return soft
+    return wanted
 
 
 def keep_freed_memory() -> bool:

@@ -8,6 +8,8 @@ import sys
 from rich import get_console
 from rich.logging import RichHandler
 
+from dogo_fed.reporting.log_file import LineFormatter
+
 
 def log_to_terminal() -> None:
     """Sends our reports, and warnings of all libraries, to the terminal."""
@@ -15,9 +17,10 @@ def log_to_terminal() -> None:
     handler: logging.Handler = logging.StreamHandler(sys.stdout)
     if console.is_terminal:  # shares the terminal with the live view
         handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+    handler.setFormatter(LineFormatter("%(message)s"))
     handler.addFilter(
         lambda record: (
             record.levelno >= logging.WARNING or record.name.startswith("dogo_fed.reporting")
         )
     )
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -118,7 +118,7 @@ class MessageLink:
         """Stores reports for the next message; returns whether the run is to end early."""
         with self._changed:
             if steps or rounds or result is not None:
-                self._reports.append(codec.encode_reports(self._sender, steps, rounds, result))
+                self._reports += codec.encode_reports(self._sender, steps, rounds, result)
             return self._is_stop_requested
 
     def close(self) -> None:

@@ -28,9 +28,10 @@ from dogo_fed.errors import CoordinatorLost, ExchangeError, ExchangeTimeout, Ref
 from dogo_fed.exchange.base import Traffic
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.wire.connections import client_options
 from dogo_fed.wire.dogo_pb2_grpc import CoordinationStub
 from dogo_fed.wire.format import WireFormat
-from dogo_fed.wire.secret import METADATA_KEY
+from dogo_fed.wire.secret import metadata_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Connection:
 
     Attributes:
         address: host:port of the coordinator.
-        secret: the run's secret.
+        credential: this peer's credential.
         wire: the form of the run's distributions.
         answer_within_s: longest time that an answer may be held back for other peers.
         reconnect_s: how long a call is repeated while the coordinator can't be reached.
@@ -54,7 +55,7 @@ class Connection:
     """
 
     address: str
-    secret: str
+    credential: str
     wire: WireFormat
     answer_within_s: float
     reconnect_s: float
@@ -69,22 +70,14 @@ class GrpcLink:
         self._run_id = run_id
         self._connection = connection
         self._sender = pb.Sender(peer=peer, incarnation=uuid.uuid4().hex)
-        limit = connection.wire.limit_bytes
-        options = [
-            ("grpc.max_send_message_length", limit),
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.enable_http_proxy", 0),
-            # gRPC's default waits up to two minutes between two attempts to connect.
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-        ]
+        options = client_options(connection.wire.limit_bytes)
         if connection.root_certificates is None:
             self._channel = grpc.insecure_channel(connection.address, options=options)
         else:
             credentials = grpc.ssl_channel_credentials(connection.root_certificates)
             self._channel = grpc.secure_channel(connection.address, credentials, options=options)
         self._stub: Any = CoordinationStub(self._channel)  # type: ignore[no-untyped-call]
-        self._metadata = ((METADATA_KEY, connection.secret),)
+        self._metadata = metadata_of(peer, connection.credential)
         self._pending: tuple[pb.ExchangeRequest, Any] | None = None
         self._traffic = Traffic()
         self._is_closed = False
@@ -99,7 +92,7 @@ class GrpcLink:
 
         Raises:
             SchemaMismatch: this process does not run the same thing as the coordinator.
-            Refused: there is no such peer, or the secret is wrong.
+            Refused: there is no such peer, or the credential is wrong.
             CoordinatorLost: the coordinator can't be reached.
         """
         request = pb.JoinRequest(sender=self._sender, run_id=self._run_id, agreement=agreement)
@@ -131,9 +124,11 @@ class GrpcLink:
         result: PeerResult | None,
     ) -> bool:
         """Delivers reports; returns whether the run is to end early."""
-        request = codec.encode_reports(self._sender, steps, rounds, result)
-        reply = self._call(self._stub.Report, request, _SMALL_CALL_TIMEOUT_S)
-        return bool(reply.stop)
+        replies = [
+            self._call(self._stub.Report, request, _SMALL_CALL_TIMEOUT_S)
+            for request in codec.encode_reports(self._sender, steps, rounds, result)
+        ]
+        return any(reply.stop for reply in replies)
 
     def close(self) -> None:
         """Leaves the run; a second call does nothing. Failing to leave is only logged."""
@@ -172,7 +167,7 @@ class GrpcLink:
         Raises:
             CoordinatorLost: the coordinator could not be reached for this time.
             ExchangeTimeout: an attempt reached its deadline.
-            Refused: the coordinator refused the call, or the secret is wrong.
+            Refused: the coordinator refused the call, or the credential is wrong.
             ExchangeError: the call failed in another way.
         """
         tries_s = self._connection.reconnect_s if tries_s is None else tries_s
@@ -216,7 +211,9 @@ def translate(error: grpc.RpcError, address: str) -> ExchangeError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ExchangeTimeout(f"{where} did not answer in time; is it overloaded or frozen?")
     if code is grpc.StatusCode.UNAUTHENTICATED:
-        return Refused(f"{where} does not know this run's secret ({details})")
+        return Refused(
+            f"{where} does not take this peer's credential ({details}); is it another run's?"
+        )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ExchangeError(
             f"a message to or from {where} is larger than the batch size allows ({details}); is "

@@ -134,7 +134,7 @@ def _grpc_link(
         )
     connection = Connection(
         address=assignment.address,
-        secret=assignment.secret,
+        credential=assignment.credential,
         wire=WireFormat.of(config),
         answer_within_s=config.exchange.answer_within_s,
         reconnect_s=config.exchange.reconnect_s,

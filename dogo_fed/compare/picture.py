@@ -44,7 +44,7 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Non
         comparison: what is drawn.
         path: ends in .png.
     """
-    save_picture(_figure(comparison), path)
+    save_picture(lambda: _figure(comparison), path)
 
 
 def _figure(comparison: Comparison) -> Figure:

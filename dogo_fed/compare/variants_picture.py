@@ -37,7 +37,7 @@ def draw_variants(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         comparison: one with variants.
         path: ends in .png.
     """
-    save_picture(_figure(comparison), path)
+    save_picture(lambda: _figure(comparison), path)
 
 
 def _figure(comparison: Comparison) -> Figure:

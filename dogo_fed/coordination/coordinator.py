@@ -27,18 +27,20 @@ from dataclasses import dataclass
 
 from dogo_fed.agreement import differences
 from dogo_fed.contracts import Event, PeerId, SimilarityDistribution, TeacherSignal, Ticket
+from dogo_fed.coordination.allowance import Allowance
 from dogo_fed.coordination.membership import Member, Roster
 from dogo_fed.coordination.rendezvous import Rendezvous
 from dogo_fed.coordination.state import CoordinatorState, Membership
 from dogo_fed.errors import CheckpointError, Refused, SchemaMismatch, StaleTicket
+from dogo_fed.plan import Plan
+from dogo_fed.text import one_line
 
 logger = logging.getLogger(__name__)
 
 _CLOSED_KEPT = 2
-
-
-def _every_step(step: int) -> int:
-    return step
+_LONGEST_INCARNATION = 64
+_MOST_EVENTS = 100
+_MORE_EVENTS_PER_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ class CoordinatorSettings:
         batch_digest: returns the digest of a step's ordered sample ids.
         deadline_s: seconds that an open step waits for a peer that has joined.
         join_deadline_s: seconds that the run waits for a peer to join.
-        next_exchange: returns a step if it exchanges, else the next one that does.
+        plan: how many steps the run has, and which of them exchange.
         graph: for each learner its teachers with their weights; None lets every peer learn from all
             others, with equal weights.
     """
@@ -63,7 +65,7 @@ class CoordinatorSettings:
     batch_digest: Callable[[int], str]
     deadline_s: float
     join_deadline_s: float
-    next_exchange: Callable[[int], int] = _every_step
+    plan: Plan
     graph: Mapping[str, Mapping[str, float]] | None = None
 
     def teachers_of(self, learner: PeerId) -> Mapping[str, float] | None:
@@ -84,8 +86,10 @@ class Coordinator:
         self._open: Rendezvous | None = None
         self._closed: dict[int, Rendezvous] = {}
         self._next_step = settings.first_step
-        self._next_open_step = settings.next_exchange(settings.first_step)
+        self._next_open_step = settings.plan.next_exchange(settings.first_step)
         self._stopping = False
+        self._event_allowances: dict[str, Allowance] = {}
+        self._num_untold: dict[str, int] = {}
 
     @classmethod
     def restored(
@@ -109,7 +113,7 @@ class Coordinator:
         made = cls(settings, now_s - state.elapsed_s, on_event)
         made._roster.restore(state.members, made._started_at_s)
         made._next_step = state.next_step
-        made._next_open_step = settings.next_exchange(state.next_step)
+        made._next_open_step = settings.plan.next_exchange(state.next_step)
         made._stopping = state.is_stopping
         for one in state.meetings:
             meeting = Rendezvous.restored(one, made._started_at_s)
@@ -130,6 +134,11 @@ class Coordinator:
             members=self._roster.snapshot(self._started_at_s),
             meetings=tuple(one.snapshot(self._started_at_s) for one in meetings),
         )
+
+    @property
+    def settings(self) -> CoordinatorSettings:
+        """What this coordinator knows of the run."""
+        return self._settings
 
     @property
     def stop_requested(self) -> bool:
@@ -168,12 +177,17 @@ class Coordinator:
             The step the peer goes on with.
 
         Raises:
-            Refused: no such peer in this run.
+            Refused: no such peer in this run, or its incarnation is no name.
             SchemaMismatch: the peer does not run the same thing; the message names what differs.
         """
         member = self._roster[peer]
         if not incarnation:
             raise Refused(f"peer {peer!r} wants to join without an incarnation")
+        if one_line(incarnation, _LONGEST_INCARNATION) != incarnation:
+            raise Refused(
+                f"peer {peer!r} wants to join with an incarnation that is not printable or longer "
+                f"than {_LONGEST_INCARNATION} characters"
+            )
         found = differences(
             self._settings.agreement,
             agreement,
@@ -199,15 +213,8 @@ class Coordinator:
             self._event("peer_rejoined", f"rejoins at step {member.next_step}", peer, now_s)
         return member.next_step
 
-    def offer(
-        self,
-        peer: PeerId,
-        incarnation: str,
-        ticket: Ticket,
-        distribution: SimilarityDistribution,
-        now_s: float,
-    ) -> None:
-        """Takes a peer's distribution for a ticket. Repeating the same offer changes nothing.
+    def check_offer(self, peer: PeerId, incarnation: str, ticket: Ticket) -> None:
+        """Checks whether a peer may offer for this ticket; cheap, so it can be asked first.
 
         Raises:
             Refused: no such peer.
@@ -222,15 +229,26 @@ class Coordinator:
             rendezvous = self._closed.get(ticket.step)
             if rendezvous is None or peer not in rendezvous.contributors:
                 raise StaleTicket(f"peer {peer!r} has left the run; it can't offer any more")
+
+    def offer(
+        self,
+        peer: PeerId,
+        incarnation: str,
+        ticket: Ticket,
+        distribution: SimilarityDistribution,
+        now_s: float,
+    ) -> None:
+        """Takes a peer's distribution for a ticket. Repeating the same offer changes nothing.
+
+        Raises:
+            Refused, SchemaMismatch: see `check_offer`.
+            StaleTicket: see `check_offer`, or another distribution for the same ticket.
+        """
+        self.check_offer(peer, incarnation, ticket)
+        member = self._roster[peer]
         if ticket.step < self._next_open_step:
             self._offer_late(peer, member, ticket, distribution, now_s)
             return
-        if ticket.step > self._next_open_step:
-            raise StaleTicket(
-                f"peer {peer!r} offers step {ticket.step}, but step {self._next_open_step} is open"
-            )
-        if self.is_halted:
-            raise StaleTicket(f"the run ends before step {ticket.step}, which peer {peer!r} offers")
         if member.standing is Membership.LOST:
             self._event("peer_rejoined", f"is heard of again at step {ticket.step}", peer, now_s)
         member.standing = Membership.PRESENT
@@ -326,8 +344,22 @@ class Coordinator:
             if self.is_halted:
                 self._open = None
 
-    def note(self, kind: str, message: str, peer: PeerId | None, now_s: float) -> None:
-        """Emits an event at the run's present step."""
+    def note(self, kind: str, message: str, peer: PeerId | None, now_s: float) -> bool:
+        """Emits an event at the run's present step; returns whether it is told.
+
+        Of the events about one peer, 100 at once and 6 each minute are told, so that nobody fills
+        the run's files by coming and going. How many were left out is said in the next one.
+        """
+        name = peer or ""
+        allowance = self._event_allowances.setdefault(
+            name, Allowance(_MORE_EVENTS_PER_S, _MOST_EVENTS)
+        )
+        if not allowance.take(1, now_s):
+            self._num_untold[name] = self._num_untold.get(name, 0) + 1
+            return False
+        num_untold = self._num_untold.pop(name, 0)
+        if num_untold:
+            message = f"{message} ({num_untold} events about it before this one are left out)"
         event = Event(
             kind=kind,
             message=message,
@@ -337,9 +369,10 @@ class Coordinator:
         )
         try:
             self._on_event(event)
-        except Exception:
+        except Exception as error:
             # A full disk must not stop peers that wait; the sink's owner raises its own error.
-            logger.exception("an event could not be reported: %s", message)
+            logger.error("an event could not be reported (%s): %s", error, message)
+        return True
 
     def _overdue(self) -> list[tuple[PeerId, float]]:
         """Returns the present peers that the open step still waits for, each with its deadline.
@@ -361,14 +394,26 @@ class Coordinator:
     def _check(self, peer: PeerId, ticket: Ticket) -> None:
         if ticket.run_id != self._settings.run_id:
             raise SchemaMismatch(
-                f"peer {peer!r} speaks of run {ticket.run_id!r}, this is run "
+                f"peer {peer!r} speaks of run {ticket.run_id[:128]!r}, this is run "
                 f"{self._settings.run_id!r}"
             )
-        if self._settings.next_exchange(ticket.step) != ticket.step:
+        if not self._settings.plan.exchanges_at(ticket.step):
             raise SchemaMismatch(
                 f"peer {peer!r} offers step {ticket.step}, at which nothing is exchanged; check "
                 "that exchange.every_steps is the same"
             )
+        if ticket.step >= self._settings.plan.total_steps:
+            raise StaleTicket(
+                f"peer {peer!r} offers step {ticket.step}, but the run ends after "
+                f"{self._settings.plan.total_steps} steps"
+            )
+        if ticket.step > self._next_open_step:
+            raise StaleTicket(
+                f"peer {peer!r} offers step {ticket.step}, but step {self._next_open_step} is open"
+            )
+        if self.is_halted and ticket.step == self._next_open_step:
+            raise StaleTicket(f"the run ends before step {ticket.step}, which peer {peer!r} offers")
+        # Only now: the digest of a step far from the present one costs a permutation of all images.
         digest = self._settings.batch_digest(ticket.step)
         if ticket.batch_digest != digest:
             raise SchemaMismatch(
@@ -423,7 +468,7 @@ class Coordinator:
             del self._closed[step]
         self._open = None
         self._next_step = rendezvous.step + 1
-        self._next_open_step = self._settings.next_exchange(self._next_step)
+        self._next_open_step = self._settings.plan.next_exchange(self._next_step)
         for peer in contributors:
             self._roster[peer].next_step = self._next_step
 

@@ -71,7 +71,7 @@ class Roster:
         member = self._members.get(peer)
         if member is None:
             raise Refused(
-                f"there is no peer {peer!r} in this run; its peers are "
+                f"there is no peer {peer[:64]!r} in this run; its peers are "
                 f"{', '.join(repr(str(name)) for name in self._members)}"
             )
         return member

@@ -19,7 +19,8 @@ from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_peer, resolve_device
 from dogo_fed.engine.peer import Peer
-from dogo_fed.engine.plan import Plan, make_plan, make_schedule
+from dogo_fed.engine.plan import make_plan, make_schedule
+from dogo_fed.plan import Plan
 from dogo_fed.wire.format import WireFormat
 
 
@@ -91,7 +92,7 @@ class LoadedRun:
             peers=self.peer_ids,
             first_step=first_step,
             batch_digest=self.schedule.digest,
-            next_exchange=self.plan.next_exchange,
+            plan=self.plan,
             graph=exchange.graph,
             deadline_s=exchange.deadline_s,
             join_deadline_s=exchange.join_deadline_s,

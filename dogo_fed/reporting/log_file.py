@@ -1,4 +1,4 @@
-"""The log files of a run folder: what our packages log during the run."""
+"""The log files of a run folder, and how a line of a log looks in a file and in a terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,43 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import TypeAlias
 
 from dogo_fed.atomic import is_no_room
+from dogo_fed.text import block, one_line
+
+_LONGEST_LINE = 4000
+_Raised: TypeAlias = (
+    tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+)
+
+
+class LineFormatter(logging.Formatter):
+    """A formatter that no message can break: one line a message, printable, of bounded length.
+
+    The lines of a traceback are indented, so none of them can be taken for a message.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the message's line, and the lines of a traceback if there is one."""
+        record.exc_text = None  # may be the text of another formatter, not cleaned
+        try:
+            return super().format(record)
+        finally:
+            record.exc_text = None
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Returns the message's line."""
+        return one_line(super().formatMessage(record), _LONGEST_LINE)
+
+    def formatException(self, ei: _Raised) -> str:
+        """Returns the traceback, indented."""
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        """Returns the stack, indented."""
+        return _indented(super().formatStack(stack_info))
 
 
 class _LogFile(logging.FileHandler):
@@ -37,7 +72,7 @@ def log_file(path: str | os.PathLike[str], packages: Sequence[str]) -> Iterator[
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     handler = _LogFile(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     loggers = [logging.getLogger(name) for name in packages]
     for one in loggers:
         one.addHandler(handler)
@@ -48,3 +83,7 @@ def log_file(path: str | os.PathLike[str], packages: Sequence[str]) -> Iterator[
         for one in loggers:
             one.removeHandler(handler)
         handler.close()
+
+
+def _indented(text: str) -> str:
+    return f"    {block(text, _LONGEST_LINE)}"

@@ -35,9 +35,10 @@ class TeeSink(Sink):
         self._sinks = sinks
 
     def emit(self, record: Record) -> None:
-        """Passes the record on; an error of one sink is raised before the later ones are asked."""
-        for sink in self._sinks:
-            sink.emit(record)
+        """Passes the record on to every sink, even if one of them fails; then raises its error."""
+        with ExitStack() as passing:
+            for sink in reversed(self._sinks):
+                passing.callback(sink.emit, record)
 
     def flush(self) -> None:
         """Flushes every sink."""

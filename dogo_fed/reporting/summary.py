@@ -154,7 +154,7 @@ def summary_table(summary: RunSummary) -> Table:
             number(_float(peer["ssl_loss"])),
             _agreement(summary, peer),
             str(peer["steps_trained"]),
-            peer["state_digest"][:8],
+            Text(peer["state_digest"][:8]),
         )
     for name, one in summary["unfinished"].items():
         table.add_row(

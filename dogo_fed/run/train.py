@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.scope import changed
 from dogo_fed.storage.run_folder import AskFarPeers, RunFolder, begin, make_empty, reopen
 from dogo_fed.storage.run_lock import run_lock
+
+logger = logging.getLogger(__name__)
 
 RunHost: TypeAlias = Callable[[LoadedRun, RunFolder, Sink, Callable[[], bool]], None]
 """Runs all peers to their end and reports to the sink; ends early when the function says so."""
@@ -123,7 +126,10 @@ def _carry_through(run: LoadedRun, folder: RunFolder, host: RunHost) -> RunSumma
 
 
 def _conclude(run: LoadedRun, folder: RunFolder, totals: RunTotals, wall_s: float) -> RunSummary:
-    """Writes the summary and the curves of what the run has reached."""
+    """Writes the summary and the curves of what the run has reached.
+
+    The training is done: a picture that can't be drawn is said, and the run is none the worse.
+    """
     config = run.config
     summary = build_summary(
         run_id=folder.run_id,
@@ -136,7 +142,15 @@ def _conclude(run: LoadedRun, folder: RunFolder, totals: RunTotals, wall_s: floa
         variants=config.variants,
     )
     write_json_atomic(folder.path / "summary.json", summary)
-    draw_curves(read_records(folder.metrics), folder.path / "curves.png", folder.run_id)
+    try:
+        draw_curves(read_records(folder.metrics), folder.path / "curves.png", folder.run_id)
+    except Exception as error:  # matplotlib fails in many ways
+        logger.warning(
+            "%s could not be drawn: %s: %s",
+            folder.path / "curves.png",
+            type(error).__name__,
+            error,
+        )
     return summary
 
 

@@ -25,6 +25,7 @@ from dogo_fed.errors import (
     SchemaMismatch,
     StaleTicket,
 )
+from dogo_fed.text import one_line
 from dogo_fed.wire import dogo_pb2 as pb
 
 _CODES: dict[type[DogoError], pb.Code] = {
@@ -42,6 +43,15 @@ _REPORT_MESSAGES: dict[type, Any] = {
 }
 
 Report = TypeVar("Report", StepReport, RoundReport, PeerResult)
+T = TypeVar("T")
+
+MOST_STEPS = 512
+"""Step reports in one message; more are sent in several. They fit beside the smallest batch."""
+
+MOST_ROUNDS = 16
+"""Round reports in one message."""
+
+_LONGEST_REFUSAL = 2000
 
 REFUSALS: tuple[type[DogoError], ...] = tuple(_CODES)
 """The errors that are sent as a refusal, with their message."""
@@ -52,14 +62,24 @@ def encode_reports(
     steps: Sequence[StepReport],
     rounds: Sequence[RoundReport],
     result: PeerResult | None,
-) -> pb.ReportRequest:
-    """Returns the request that delivers these reports."""
-    return pb.ReportRequest(
-        sender=sender,
-        steps=[encode_report(step) for step in steps],
-        rounds=[encode_report(one) for one in rounds],
-        result=None if result is None else encode_report(result),
-    )
+) -> list[pb.ReportRequest]:
+    """Returns the requests that deliver these reports, at least one; the last one has the result."""
+    num_requests = max(1, -(-len(steps) // MOST_STEPS), -(-len(rounds) // MOST_ROUNDS))
+    requests = [
+        pb.ReportRequest(
+            sender=sender,
+            steps=[encode_report(one) for one in _part(steps, number, MOST_STEPS)],
+            rounds=[encode_report(one) for one in _part(rounds, number, MOST_ROUNDS)],
+        )
+        for number in range(num_requests)
+    ]
+    if result is not None:
+        requests[-1].result.CopyFrom(encode_report(result))
+    return requests
+
+
+def _part(reports: Sequence[T], number: int, size: int) -> Sequence[T]:
+    return reports[number * size : (number + 1) * size]
 
 
 def encode_ticket(ticket: Ticket) -> pb.Ticket:
@@ -84,7 +104,7 @@ def decode_ticket(message: pb.Ticket) -> Ticket:
 
 def encode_refusal(error: DogoError) -> pb.Refusal:
     """Returns the message for one of `REFUSALS`."""
-    return pb.Refusal(code=_CODES[type(error)], message=str(error))
+    return pb.Refusal(code=_CODES[type(error)], message=one_line(error, _LONGEST_REFUSAL))
 
 
 def raise_refusal(reply: pb.JoinReply | pb.ExchangeReply | pb.ReportReply | pb.LeaveReply) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeAlias, TypeVar
@@ -17,9 +18,11 @@ from typing import Protocol, TypeAlias, TypeVar
 from dogo_fed.contracts import PeerId, Record
 from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
 from dogo_fed.engine.loaded_run import LoadedRun
+from dogo_fed.reporting.background import BackgroundSink
 from dogo_fed.reporting.sink import Sink, TeeSink
 from dogo_fed.storage.run_folder import RunFolder
 from dogo_fed.wire.format import WireFormat
+from dogo_fed.wire.secret import credential_of
 from server.coordinator.calls import CoordinatorCalls
 from server.coordinator.service import (
     CoordinatorService,
@@ -56,7 +59,15 @@ class Endpoint(Protocol):
         ...
 
 
-Serve: TypeAlias = Callable[[CoordinatorCalls, ServiceSettings], Endpoint]
+Written: TypeAlias = Callable[[], Future[None]]
+"""Returns a future that is done when all that was reported so far is written."""
+
+Serve: TypeAlias = Callable[[CoordinatorCalls, ServiceSettings, Written], Endpoint]
+
+
+def serve_grpc(calls: CoordinatorCalls, settings: ServiceSettings, written: Written) -> Endpoint:
+    """Makes a coordinator reachable over gRPC."""
+    return CoordinatorService(calls, settings, written=written)
 
 
 class CoordinatorHost:
@@ -68,7 +79,7 @@ class CoordinatorHost:
         wire: WireFormat,
         service: ServiceSettings,
         sink: Sink,
-        serve: Serve = CoordinatorService,
+        serve: Serve = serve_grpc,
         state: HostState | None = None,
     ) -> None:
         """Prepares a coordinator that cannot be reached yet.
@@ -85,7 +96,9 @@ class CoordinatorHost:
             CheckpointError: the state is of another run.
         """
         self._activity = _ActivitySink()
-        heard = TeeSink(sink, self._activity)
+        # In a thread of its own: files and pictures must not hold up the peers' exchange.
+        self._writer = BackgroundSink(sink)
+        heard = TeeSink(self._writer, self._activity)
         now_s = time.monotonic()
         if state is None:
             coordinator = Coordinator(settings, now_s, heard.emit)
@@ -101,7 +114,7 @@ class CoordinatorHost:
         )
         self._run_id = settings.run_id
         self._service = service
-        self._endpoint = serve(self._calls, service)
+        self._endpoint = serve(self._calls, service, self._writer.written)
         self._address = ""
 
     @classmethod
@@ -111,7 +124,7 @@ class CoordinatorHost:
         folder: RunFolder,
         sink: Sink,
         listen_address: Callable[[], str],
-        serve: Serve = CoordinatorService,
+        serve: Serve = serve_grpc,
     ) -> CoordinatorHost:
         """Returns the coordinator of a run that starts, or goes on at the folder's step.
 
@@ -151,8 +164,9 @@ class CoordinatorHost:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Ends the service; the coordinator keeps its state."""
+        """Ends the service and writes what is left to write; the coordinator keeps its state."""
         self._endpoint.stop()
+        self._writer.close()
 
     @property
     def address(self) -> str:
@@ -161,8 +175,12 @@ class CoordinatorHost:
 
     @property
     def secret(self) -> str:
-        """The secret that every call must carry."""
+        """The run's secret, from which the peers' credentials are derived; no peer gets it."""
         return self._service.secret
+
+    def credential_of(self, peer: PeerId) -> str:
+        """Returns the credential that this peer's calls must carry; it is for this peer alone."""
+        return credential_of(self.secret, self._run_id, peer)
 
     @property
     def last_report_s(self) -> float:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,25 +18,30 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+import psutil
+from google.protobuf.message import DecodeError, Message
 
 from dogo_fed.config import CoordinatorConfig
+from dogo_fed.contracts import PeerId
 from dogo_fed.errors import ConfigError
-from dogo_fed.process_setup import keep_freed_memory
+from dogo_fed.process_setup import keep_freed_memory, raise_descriptor_limit
 from dogo_fed.wire import dogo_pb2 as pb
-from dogo_fed.wire.dogo_pb2_grpc import (
-    CoordinationServicer,
-    add_CoordinationServicer_to_server,
-)
-from dogo_fed.wire.secret import METADATA_KEY, is_carried, new_secret
+from dogo_fed.wire.connections import most_connections, server_options
+from dogo_fed.wire.secret import credential_of, new_secret, speaker
 from server.coordinator.calls import CoordinatorCalls
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Message)
 
 _CALL_TIMEOUT_S = 30.0
 _LONGEST_SLEEP_S = 1.0
 _STOP_GRACE_S = 1.0
+_WRITTEN_WITHIN_S = 15.0
+_LONGEST_REPORT_WAIT_S = 10.0
+_MOST_UNDER_WAY = 8
+_SERVICE = pb.DESCRIPTOR.services_by_name["Coordination"].full_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class ServiceSettings:
         port: 0 takes a free one.
         answer_within_s: longest time that an answer is held back; the state machine's deadlines are
             shorter.
-        secret: the secret that every call must carry; by default a new one.
+        secret: from which the credentials of the peers are derived; by default a new one.
         tls: the certificate; None uses no TLS.
     """
 
@@ -86,27 +91,79 @@ def read_certificate(settings: CoordinatorConfig) -> ServerCertificate | None:
         ) from error
 
 
-class _Servicer(CoordinationServicer):
+class _Servicer:
     """The four calls over gRPC. Runs in the service's event loop only, so it needs no lock."""
 
-    def __init__(self, calls: CoordinatorCalls, answer_within_s: float) -> None:
+    def __init__(
+        self,
+        calls: CoordinatorCalls,
+        credentials: Mapping[PeerId, str],
+        answer_within_s: float,
+        written: Callable[[], Future[None]] | None,
+    ) -> None:
         self._calls = calls
+        self._credentials = credentials
+        self._under_way = dict.fromkeys(credentials, 0)
         self._answer_within_s = answer_within_s
+        self._written = written
         self._closings: dict[int, asyncio.Event] = {}
 
-    async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
-        """Lets a peer join, or refuses it and says what differs."""
-        return self._calls.join(request)
+    def handler(self) -> Any:
+        """Returns the handler of the four calls for a gRPC server."""
+        methods = {
+            "Join": self._taking(pb.JoinRequest, self._join),
+            "Exchange": self._taking(pb.ExchangeRequest, self._exchange),
+            "Report": self._taking(pb.ReportRequest, self._report),
+            "Leave": self._taking(pb.LeaveRequest, self._leave),
+        }
+        return grpc.method_handlers_generic_handler(_SERVICE, methods)
 
-    async def Exchange(self, request: pb.ExchangeRequest, context: Any) -> pb.ExchangeReply:
+    def _taking(self, kind: type[R], answer: Callable[[PeerId, R, Any], Awaitable[Message]]) -> Any:
+        # Messages are parsed here and not by gRPC, which would log a traceback for every one that
+        # is none.
+        async def take(body: bytes, context: Any) -> Message:
+            peer = speaker(self._credentials, context.invocation_metadata())
+            assert peer is not None, "calls without a credential do not come so far"
+            if self._under_way[peer] >= _MOST_UNDER_WAY:
+                await context.abort(
+                    grpc.StatusCode.UNAVAILABLE,
+                    f"peer {peer} has {_MOST_UNDER_WAY} calls under way already",
+                )
+            self._under_way[peer] += 1
+            try:
+                request = await self._parsed(kind, peer, body, context)
+                del body  # it holds a matrix, and may wait here for minutes
+                return await answer(peer, request, context)
+            finally:
+                self._under_way[peer] -= 1
+
+        return grpc.unary_unary_rpc_method_handler(
+            take, response_serializer=lambda reply: reply.SerializeToString()
+        )
+
+    async def _parsed(self, kind: type[R], peer: PeerId, body: bytes, context: Any) -> R:
+        try:
+            return kind.FromString(body)
+        except DecodeError as error:
+            self._calls.garbage(peer, f"has sent what is no {kind.__name__}: {error}")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"this is no {kind.__name__}")
+            raise AssertionError("abort raises") from error
+
+    async def _join(self, peer: PeerId, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
+        """Lets a peer join, or refuses it and says what differs."""
+        return self._calls.join(peer, request)
+
+    async def _exchange(
+        self, peer: PeerId, request: pb.ExchangeRequest, context: Any
+    ) -> pb.ExchangeReply:
         """Takes a distribution and answers when the step has closed."""
-        sender, step = request.sender, request.ticket.step
-        refused = self._calls.offer(request)
+        step = request.ticket.step
+        refused = self._calls.offer(peer, request)
         if refused is not None:
             return refused
-        del request  # it holds a matrix, and may wait here for minutes
+        request.Clear()  # it holds a matrix, and may wait here for minutes
         self.wake()
-        answer = self._calls.answer(sender, step)
+        answer = self._calls.answer(peer, step)
         if answer is None:
             # Held back here, so that a peer needs one call for each step and does not poll.
             closing = self._closings.setdefault(step, asyncio.Event())
@@ -116,17 +173,26 @@ class _Servicer(CoordinationServicer):
                 await context.abort(
                     grpc.StatusCode.DEADLINE_EXCEEDED, f"step {step} was not closed at its deadline"
                 )
-            answer = self._calls.answer(sender, step)
+            answer = self._calls.answer(peer, step)
         assert answer is not None, "a closed step has an answer"
         return answer
 
-    async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportReply:
-        """Takes reports; a repeated report counts once."""
-        return self._calls.report(request)
+    async def _report(
+        self, peer: PeerId, request: pb.ReportRequest, context: Any
+    ) -> pb.ReportReply:
+        """Takes reports; a repeated report counts once. Answers when they are written.
 
-    async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveReply:
+        A peer that reports too fast is answered later. The disk is waited for in another thread.
+        """
+        await asyncio.sleep(min(self._calls.report_wait_s(peer, request), _LONGEST_REPORT_WAIT_S))
+        reply = self._calls.report(peer, request)
+        if self._written is not None and not reply.HasField("refusal"):
+            await asyncio.wait([asyncio.wrap_future(self._written())], timeout=_WRITTEN_WITHIN_S)
+        return reply
+
+    async def _leave(self, peer: PeerId, request: pb.LeaveRequest, context: Any) -> pb.LeaveReply:
         """Takes note that a peer leaves."""
-        reply = self._calls.leave(request)
+        reply = self._calls.leave(peer, request)
         self.wake()
         return reply
 
@@ -136,25 +202,41 @@ class _Servicer(CoordinationServicer):
             self._closings.pop(step).set()
 
 
-class _SecretCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Refuses calls without the run's secret, before their message is decoded."""
+class _CredentialCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Refuses calls without the credential of a peer, before their message is read.
 
-    def __init__(self, secret: str) -> None:
-        self._secret = secret
+    Refuses calls of a peer that was refused too often just before, too.
+    """
 
-        async def refuse(request: object, context: Any) -> None:
+    def __init__(self, credentials: Mapping[PeerId, str], calls: CoordinatorCalls) -> None:
+        self._credentials = credentials
+        self._calls = calls
+
+        async def refuse_stranger(request: object, context: Any) -> None:
+            calls.complaints.warn("a stranger", f"called without a credential: {context.peer()}")
             await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "this call does not carry the run's secret"
+                grpc.StatusCode.UNAUTHENTICATED,
+                "this call does not carry the credential of a peer of this run",
             )
 
-        self._refuse = grpc.unary_unary_rpc_method_handler(refuse)
+        async def refuse_for_now(request: object, context: Any) -> None:
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                "this peer has been refused too often; it should wait for a while",
+            )
+
+        self._refuse_stranger = grpc.unary_unary_rpc_method_handler(refuse_stranger)
+        self._refuse_for_now = grpc.unary_unary_rpc_method_handler(refuse_for_now)
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
     ) -> Any:
-        if is_carried(self._secret, METADATA_KEY, handler_call_details.invocation_metadata):
-            return await continuation(handler_call_details)
-        return self._refuse
+        peer = speaker(self._credentials, handler_call_details.invocation_metadata)
+        if peer is None:
+            return self._refuse_stranger
+        if not self._calls.is_patient_with(peer):
+            return self._refuse_for_now
+        return await continuation(handler_call_details)
 
 
 class CoordinatorService:
@@ -165,6 +247,7 @@ class CoordinatorService:
         calls: CoordinatorCalls,
         settings: ServiceSettings,
         clock: Callable[[], float] = time.monotonic,
+        written: Callable[[], Future[None]] | None = None,
     ) -> None:
         """Prepares the service; `start` begins to listen.
 
@@ -172,11 +255,18 @@ class CoordinatorService:
             calls: the handlers of the four calls.
             settings: where to listen, and what callers must know.
             clock: the time in seconds, as the state machine gets it.
+            written: returns a future that is done when all reports so far are written; None if they
+                are written at once.
         """
         self._calls = calls
         self._settings = settings
-        self._servicer = _Servicer(calls, settings.answer_within_s)
+        known = calls.coordinator.settings
+        self._credentials = {
+            peer: credential_of(settings.secret, known.run_id, peer) for peer in known.peers
+        }
+        self._servicer = _Servicer(calls, self._credentials, settings.answer_within_s, written)
         self._clock = clock
+        self._most_connections = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._started: Future[int] = Future()
@@ -189,6 +279,9 @@ class CoordinatorService:
             ConfigError: the address or port can't be listened on.
         """
         keep_freed_memory()
+        self._most_connections = most_connections(
+            raise_descriptor_limit(), psutil.Process().num_fds()
+        )
         self._thread.start()
         port = self._started.result(timeout=_CALL_TIMEOUT_S)
         return f"{self._settings.address}:{port}"
@@ -223,16 +316,11 @@ class CoordinatorService:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        limit = self._calls.wire.limit_bytes
         server = grpc.aio.server(
-            interceptors=[_SecretCheck(self._settings.secret)],
-            options=[
-                ("grpc.max_send_message_length", limit),
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.so_reuseport", 0),  # else a second coordinator could share the port unseen
-            ],
+            interceptors=[_CredentialCheck(self._credentials, self._calls)],
+            options=server_options(self._calls.wire.limit_bytes, self._most_connections),
         )
-        add_CoordinationServicer_to_server(self._servicer, server)  # type: ignore[no-untyped-call]
+        server.add_generic_rpc_handlers((self._servicer.handler(),))
         where = f"{self._settings.address}:{self._settings.port}"
         try:
             port = self._listen(server, where)
@@ -246,6 +334,7 @@ class CoordinatorService:
         ticking = asyncio.create_task(self._tick())
         await self._stopping.wait()
         ticking.cancel()
+        self._calls.complaints.close()
         await server.stop(_STOP_GRACE_S)
 
     def _listen(self, server: Any, where: str) -> int:
@@ -268,6 +357,9 @@ class CoordinatorService:
             await asyncio.sleep(sleep_s + 0.001)  # wakes after the deadline, not a moment before it
             try:
                 self._calls.coordinator.tick(self._clock())
-            except Exception:
-                logger.exception("the coordinator's deadlines could not be checked")
+            except Exception as error:
+                self._calls.complaints.warn(
+                    "the deadlines", f"could not be checked: {type(error).__name__}: {error}"
+                )
             self._servicer.wake()
+            self._calls.complaints.flush()

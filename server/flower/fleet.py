@@ -24,8 +24,8 @@ from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError, ExchangeError
 from dogo_fed.wire import dogo_pb2 as pb
 from server.coordinator.calls import CoordinatorCalls
-from server.coordinator.host import Endpoint
-from server.coordinator.service import CoordinatorService, ServiceSettings
+from server.coordinator.host import Endpoint, Written, serve_grpc
+from server.coordinator.service import ServiceSettings
 from server.flower.conversation import Conversation, Patience
 from server.flower.grid_client import GridClient
 from server.flower.in_thread import InThread
@@ -89,7 +89,7 @@ class FlowerFleet:
             peer: Conversation(peer, run_key, self._patience()) for peer in run.peer_ids
         }
         lease_s = run.config.exchange.reconnect_s + _LEASE_MARGIN_S
-        self._grid_client = GridClient(grid, nodes, lease_s)
+        self._grid_client = GridClient(grid, nodes, lease_s, run.wire_format.limit_bytes)
         self.steps = KnownSteps()
         self._rounds = Rounds(run.plan)
         self._where: dict[PeerId, str] = {}
@@ -104,7 +104,7 @@ class FlowerFleet:
             from server.hosts.ray_actors import address_for_peers
 
             return address_for_peers()
-        return "0.0.0.0"  # sites come from anywhere; the run's secret and TLS keep strangers out
+        return "0.0.0.0"  # sites come from anywhere; credentials and TLS keep strangers out
 
     def start(self, peer: PeerId, number: int, assignment: Assignment) -> FlowerHandle:
         """Prepares the message that starts the peer; a later reply tells whether it has started."""
@@ -147,7 +147,9 @@ class FlowerFleet:
         if left:
             logger.warning("peer=%s did not say that it has ended", ",".join(left))
 
-    def serve(self, calls: CoordinatorCalls, settings: ServiceSettings) -> Endpoint:
+    def serve(
+        self, calls: CoordinatorCalls, settings: ServiceSettings, written: Written
+    ) -> Endpoint:
         """Makes the coordinator reachable: over gRPC, or by Flower's messages.
 
         Raises:
@@ -159,7 +161,7 @@ class FlowerFleet:
         else:
             if self._is_deployment:
                 _check_reachable(self._run.config.coordinator)
-            self._endpoint = CoordinatorService(calls, settings)
+            self._endpoint = serve_grpc(calls, settings, written)
         return self._endpoint
 
     def conversation(self, peer: PeerId) -> Conversation:
@@ -205,15 +207,15 @@ class FlowerFleet:
         if self._calls is None:
             return
         if reply.HasField("join"):
-            conversation.bring_join(self._calls.join(reply.join))
+            conversation.bring_join(self._calls.join(peer, reply.join))
         for report in conversation.new_reports(reply):
-            self._calls.report(report)
+            self._calls.report(peer, report)
         if reply.HasField("offer"):
-            refused = self._calls.offer(reply.offer)
+            refused = self._calls.offer(peer, reply.offer)
             if refused is not None:
                 conversation.bring_answer(reply.offer.ticket.step, refused)
         if reply.HasField("leave"):
-            self._calls.leave(reply.leave)
+            self._calls.leave(peer, reply.leave)
 
     def _send(self, now_s: float) -> None:
         if self._is_releasing:
@@ -246,10 +248,11 @@ class FlowerFleet:
         if calls is None:
             return
         self._ask(lambda coordinator: coordinator.tick(now_s))
-        for conversation in self._conversations.values():
+        calls.complaints.flush()
+        for peer, conversation in self._conversations.items():
             offer = conversation.open_offer
             if offer is not None:
-                answer = calls.answer(offer.sender, offer.ticket.step)
+                answer = calls.answer(peer, offer.ticket.step)
                 if answer is not None:
                     conversation.bring_answer(offer.ticket.step, answer)
 
@@ -275,8 +278,8 @@ class FlowerFleet:
         return self._endpoint.call(lambda calls: action(calls.coordinator))
 
     def _event(self, kind: str, message: str, peer: PeerId) -> None:
-        logger.info("peer=%s %s", peer, message)
-        self._ask(lambda coordinator: coordinator.note(kind, message, peer, time.monotonic()))
+        if self._ask(lambda one: one.note(kind, message, peer, time.monotonic())):
+            logger.info("peer=%s %s", peer, message)
 
     def _patience(self) -> Patience:
         config = self._run.config
@@ -299,7 +302,7 @@ def _check_reachable(settings: CoordinatorConfig) -> None:
         )
     if settings.certificate is None:
         logger.warning(
-            "the sites' distributions and the run's secret will cross the network unencrypted; set "
+            "the sites' distributions and credentials will cross the network unencrypted; set "
             "coordinator.certificate and coordinator.private_key"
         )
 

@@ -20,6 +20,7 @@ from server.flower.nodes import Node, first_line
 logger = logging.getLogger(__name__)
 
 _DOWN_FOR_S = 30.0
+_REPORTS_BYTES = 4 * 1024 * 1024
 _MESSAGE_LIVES_S = 300.0
 """Flower's default is twelve hours; until then it does not call an unanswered message lost."""
 
@@ -41,17 +42,22 @@ class Returned:
 class GridClient:
     """Flower's messages, at most one under way per peer. Catches what Flower's client raises."""
 
-    def __init__(self, grid: Grid, nodes: Mapping[PeerId, Node], lease_s: float) -> None:
+    def __init__(
+        self, grid: Grid, nodes: Mapping[PeerId, Node], lease_s: float, exchange_bytes: int
+    ) -> None:
         """Makes a client that has sent nothing yet.
 
         Args:
             grid: Flower's messages.
             nodes: the node of each peer.
             lease_s: seconds without a message after which a peer's process may end.
+            exchange_bytes: size of the largest message of an exchange, in bytes; a reply may have
+                4 MiB of reports besides.
         """
         self._grid = grid
         self._nodes = nodes
         self._lease_s = lease_s
+        self._most_bytes = exchange_bytes + _REPORTS_BYTES
         self._under_way: dict[str, PeerId] = {}
         self._down_since_s: float | None = None
         self._why_down = ""
@@ -114,7 +120,7 @@ class GridClient:
         for message in messages:
             peer = self._under_way.pop(message.metadata.reply_to_message_id, None)
             if peer is not None:
-                found.append(_returned(peer, message))
+                found.append(_returned(peer, message, self._most_bytes))
         return found
 
     def _failed(self, error: Exception) -> None:
@@ -124,13 +130,17 @@ class GridClient:
             logger.warning("Flower takes no messages: %s", self._why_down)
 
 
-def _returned(peer: PeerId, message: Message) -> Returned:
+def _returned(peer: PeerId, message: Message, most_bytes: int) -> Returned:
     if message.has_error():
         return Returned(peer, None, first_line(message.error.reason))
     try:
         body = message.content.config_records["dogo"]["reply"]
         if not isinstance(body, bytes):
             raise TypeError("the reply is no bytes")
+        if len(body) > most_bytes:
+            raise TypeError(
+                f"{len(body)} bytes are more than the {most_bytes} of the largest reply"
+            )
         reply = pb.HostReply.FromString(body)
     except (KeyError, TypeError, DecodeError) as error:
         return Returned(peer, None, f"it answered with something that is no reply: {error}")

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import PlacementError
+from dogo_fed.text import one_line
 from dogo_fed.wire import dogo_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,14 @@ def find_nodes(
         _check_simulated(search.nodes.values(), peers)
         if time.monotonic() > deadline_s:
             missing = [peer for peer in peers if peer not in found]
+            claims = "".join(
+                f"the nodes {', '.join(map(str, sorted(ids)))} all say that they have peer "
+                f"{one_line(peer, 64)}: end all but one. "
+                for peer, ids in _contested(search.nodes.values()).items()
+                if peer in missing
+            )
             raise PlacementError(
-                f"no Flower node for peer {', '.join(missing)} within {within_s:g} s; "
+                f"no Flower node for peer {', '.join(missing)} within {within_s:g} s; {claims}"
                 f"{len(search.nodes)} node(s) answered. {search.trouble}Start a SuperNode for "
                 'each, with peer="<name>" in its --node-config (docs/flower.md)'
             )
@@ -211,13 +218,28 @@ def _node(node_id: int, reply: Message) -> Node | None:
 
 
 def _assigned(nodes: Iterable[Node], peers: tuple[PeerId, ...]) -> dict[PeerId, Node]:
+    nodes = list(nodes)
+    contested = _contested(nodes)
     found: dict[PeerId, Node] = {}
     for node in nodes:
-        if node.peer in peers:
+        if node.peer in peers and node.peer not in contested:
             found[PeerId(node.peer)] = node
         elif not node.peer and 0 <= node.number < len(peers):
             found.setdefault(peers[node.number], node)
     return found
+
+
+def _contested(nodes: Iterable[Node]) -> dict[str, list[int]]:
+    """Returns the peers that several nodes claim to have, with those nodes.
+
+    Flower knows a node by its key, but which peer it has is what it says. So nobody is believed
+    where two say the same, until one of them is gone.
+    """
+    claims: dict[str, list[int]] = {}
+    for node in nodes:
+        if node.peer:
+            claims.setdefault(node.peer, []).append(node.node_id)
+    return {peer: ids for peer, ids in claims.items() if len(ids) > 1}
 
 
 def _check_simulated(nodes: Iterable[Node], peers: tuple[PeerId, ...]) -> None:

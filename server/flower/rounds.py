@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from dogo_fed.contracts import PeerId, Record, StepReport
-from dogo_fed.engine.plan import Plan
+from dogo_fed.plan import Plan
 from dogo_fed.reporting.sink import Sink
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class KnownSteps(Sink):
 
     def __init__(self) -> None:
         self._next_step: dict[PeerId, int] = {}
+        self._lock = threading.Lock()  # reports come in another thread than replies
 
     def emit(self, record: Record) -> None:
         """Notes the step of a step report; ignores other records."""
@@ -45,7 +47,8 @@ class KnownSteps(Sink):
 
     def raise_to(self, peer: PeerId, next_step: int) -> None:
         """Notes the step that a peer does next, unless a later one is known."""
-        self._next_step[peer] = max(self.of(peer), next_step)
+        with self._lock:
+            self._next_step[peer] = max(self.of(peer), next_step)
 
     def of(self, peer: PeerId) -> int:
         """Returns the step that a peer does next; 0 before its first report."""

@@ -123,7 +123,7 @@ class Supervisor:
             run_id=self._folder.run_id,
             run_dir=str(self._folder.path),
             address=(public_address or coordinator.address) if coordinator.address else "",
-            secret=coordinator.secret,
+            credential=coordinator.credential_of(peer),
             is_tls=self._run.config.coordinator.certificate is not None,
             number=number,
             checkpoint_step=self._folder.checkpoints.get(peer),

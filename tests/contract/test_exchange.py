@@ -22,6 +22,7 @@ from dogo_fed.exchange.base import Exchange
 from dogo_fed.exchange.in_process import InProcessExchange
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.format import WireFormat
+from dogo_fed.wire.secret import credential_of
 from server.coordinator.calls import CoordinatorCalls
 from server.coordinator.service import CoordinatorService, ServiceSettings
 from tests.support.distributions import (
@@ -120,7 +121,7 @@ def over_grpc(
         def enter(peer: PeerId) -> Exchange:
             connection = Connection(
                 address=address,
-                secret="s3cret",
+                credential=credential_of("s3cret", RUN_ID, peer),
                 wire=wire,
                 answer_within_s=5.0,
                 reconnect_s=1.0,
@@ -141,15 +142,15 @@ class Carrier:
 
     def __init__(self, calls: CoordinatorCalls) -> None:
         self._calls = calls
-        self._links: list[MessageLink] = []
+        self._links: list[tuple[PeerId, MessageLink]] = []
         self._rounds_done = 0
         self._changed = threading.Condition()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def add(self, link: MessageLink) -> None:
-        self._links.append(link)
+    def add(self, peer: PeerId, link: MessageLink) -> None:
+        self._links.append((peer, link))
 
     def ask(self, action: Callable[[], object]) -> object:
         """Runs `action` when all that was said before has arrived."""
@@ -165,30 +166,30 @@ class Carrier:
     def _run(self) -> None:
         while not self._is_over.wait(0.002):
             with self._changed:
-                for link in list(self._links):
-                    self._carry(link)
+                for peer, link in list(self._links):
+                    self._carry(peer, link)
                 self._rounds_done += 1
                 self._changed.notify_all()
 
-    def _carry(self, link: MessageLink) -> None:
+    def _carry(self, peer: PeerId, link: MessageLink) -> None:
         reply = pb.HostReply()
         link.tell(reply)
-        request = self._answers(pb.HostReply.FromString(reply.SerializeToString()))
+        request = self._answers(peer, pb.HostReply.FromString(reply.SerializeToString()))
         for _ in range(2):
             link.take(pb.HostRequest.FromString(request.SerializeToString()))
 
-    def _answers(self, reply: pb.HostReply) -> pb.HostRequest:
+    def _answers(self, peer: PeerId, reply: pb.HostReply) -> pb.HostRequest:
         request = pb.HostRequest(reports_received=reply.first_report + len(reply.reports))
         if reply.HasField("join"):
-            request.join.CopyFrom(self._calls.join(reply.join))
+            request.join.CopyFrom(self._calls.join(peer, reply.join))
         if reply.HasField("offer"):
             offer = reply.offer
-            answer = self._calls.offer(offer) or self._calls.answer(offer.sender, offer.ticket.step)
+            answer = self._calls.offer(peer, offer) or self._calls.answer(peer, offer.ticket.step)
             if answer is not None:
                 request.answer_step = offer.ticket.step
                 request.answer.CopyFrom(answer)
         if reply.HasField("leave"):
-            self._calls.leave(reply.leave)
+            self._calls.leave(peer, reply.leave)
         return request
 
 
@@ -204,7 +205,7 @@ def in_messages(
 
     def enter(peer: PeerId) -> Exchange:
         link = MessageLink(peer, RUN_ID, wire, answer_within_s=5.0)
-        carrier.add(link)
+        carrier.add(peer, link)
         link.join(AGREEMENT)
         return link
 

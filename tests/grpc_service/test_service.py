@@ -312,7 +312,7 @@ def test_every_status_of_grpc_becomes_a_sentence(code, details):
 
 def test_the_cause_is_chained(site):
     with pytest.raises(Refused) as caught:
-        site.client(ADA, secret="guess").join(AGREEMENT)
+        site.client(ADA, credential="guess").join(AGREEMENT)
     assert isinstance(caught.value.__cause__, grpc.RpcError)
 
 
@@ -553,7 +553,7 @@ def test_stopping_twice_is_stopping_once(site):
 
 
 def test_stopping_what_never_started_does_nothing(site):
-    fresh = CoordinatorService(site.coordinator, site.service._settings, site.sink)
+    fresh = CoordinatorService(site.service._calls, site.service._settings)
     fresh.stop()
 
 
@@ -597,5 +597,5 @@ def test_an_unexpected_error_in_a_call_fails_that_call_only(site, monkeypatch, c
 def test_an_empty_exchange_request_names_its_rule(site):
     client = site.client(ADA)
     client.join(AGREEMENT)
-    with pytest.raises(ExchangeError, match="dtype code 0"):
+    with pytest.raises(ExchangeError, match="speaks of run ''"):
         client._call(client._stub.Exchange, pb.ExchangeRequest(sender=client._sender), 5.0)

@@ -12,10 +12,19 @@ from dogo_fed.errors import Refused
 from dogo_fed.wire import codec
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.dogo_pb2_grpc import CoordinationStub
-from dogo_fed.wire.secret import METADATA_KEY, is_same_secret, new_secret
+from dogo_fed.wire.secret import (
+    CREDENTIAL_KEY,
+    PEER_KEY,
+    credential_of,
+    is_same_secret,
+    metadata_of,
+    new_secret,
+    speaker,
+)
 from tests.support.distributions import ADA, AGREEMENT, BOB, RUN_ID, WIRE, distribution, ticket
 
-RIGHT = ((METADATA_KEY, "s3cret"),)
+CREDENTIAL = credential_of("s3cret", RUN_ID, ADA)
+RIGHT = metadata_of(ADA, CREDENTIAL)
 SENDER = pb.Sender(peer="ada", incarnation="ada-9")
 REQUESTS = {
     "Join": pb.JoinRequest(sender=SENDER, run_id=RUN_ID, agreement=AGREEMENT),
@@ -44,12 +53,18 @@ def test_the_requests_cover_every_method():
     "metadata",
     [
         (),
-        ((METADATA_KEY, ""),),
-        ((METADATA_KEY, "s3cre"),),
-        ((METADATA_KEY, "s3crets"),),
-        ((METADATA_KEY, "S3CRET"),),
-        (("authorization", "s3cret"),),
-        ((METADATA_KEY + "-bin", b"s3cret"),),
+        metadata_of(ADA, ""),
+        metadata_of(ADA, CREDENTIAL[:-1]),
+        metadata_of(ADA, CREDENTIAL + "0"),
+        metadata_of(ADA, CREDENTIAL.upper()),
+        metadata_of(ADA, "s3cret"),
+        metadata_of(ADA, credential_of("s3cret", "run-2", ADA)),
+        metadata_of(ADA, credential_of("s3cret", RUN_ID, BOB)),
+        metadata_of("mallory", credential_of("s3cret", RUN_ID, "mallory")),
+        metadata_of("", credential_of("s3cret", RUN_ID, "")),
+        ((CREDENTIAL_KEY, CREDENTIAL),),
+        ((PEER_KEY, ADA), ("authorization", CREDENTIAL)),
+        ((PEER_KEY, ADA), (CREDENTIAL_KEY + "-bin", CREDENTIAL.encode())),
     ],
 )
 @pytest.mark.parametrize("method", REQUESTS)
@@ -59,7 +74,7 @@ def test_without_the_secret_every_method_is_closed_and_nothing_changes(
     with pytest.raises(grpc.RpcError) as caught:
         getattr(CoordinationStub(channel), method)(REQUESTS[method], timeout=5, metadata=metadata)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert "s3cret" not in caught.value.details()
+    assert "s3cret" not in caught.value.details() and CREDENTIAL not in caught.value.details()
     standings = site.service.call(
         lambda calls: [calls.coordinator.standing(peer) for peer in (ADA, BOB)]
     )
@@ -95,9 +110,35 @@ def test_an_unknown_method_is_closed_to_strangers_too(channel):
         assert caught.value.code() is code
 
 
-def test_a_client_with_the_wrong_secret_is_told_so(site):
-    with pytest.raises(Refused, match="does not know this run's secret"):
-        site.client(ADA, secret="guess").join(AGREEMENT)
+def test_a_client_with_the_wrong_credential_is_told_so(site):
+    with pytest.raises(Refused, match="does not take this peer's credential"):
+        site.client(ADA, credential="guess").join(AGREEMENT)
+
+
+def test_a_credential_is_of_one_peer_in_one_run_under_one_secret():
+    made = {
+        credential_of(secret, run, peer)
+        for secret in ("s", "t")
+        for run in ("r", "rp", "")
+        for peer in ("p", "rp", "")
+    }
+    assert len(made) == 18 and all(len(one) == 64 for one in made)
+    known = {ADA: CREDENTIAL}
+    assert speaker(known, RIGHT) == ADA
+    assert speaker(known, None) is None
+    assert speaker(known, metadata_of(BOB, CREDENTIAL)) is None
+    assert speaker(known, ((PEER_KEY, b"ada"), (CREDENTIAL_KEY, CREDENTIAL))) is None
+
+
+def test_strangers_are_one_counted_line_in_the_log(site, channel, caplog):
+    with caplog.at_level("INFO"):
+        for _ in range(200):
+            with pytest.raises(grpc.RpcError):
+                CoordinationStub(channel).Leave(REQUESTS["Leave"], timeout=5)
+        site.service.stop()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "a stranger called without a credential" in caplog.text
+    assert "a stranger 199 more times" in caplog.text
 
 
 def test_a_secret_is_long_new_and_compared_as_a_whole():
@@ -115,7 +156,7 @@ def test_garbage_in_a_call_fails_that_call_only(site, channel, method, garbage):
     call = channel.unary_unary(f"/dogo.v1.Coordination/{method}")
     with pytest.raises(grpc.RpcError) as caught:
         call(garbage, timeout=5, metadata=RIGHT)
-    assert caught.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert site.client(ADA).join(AGREEMENT) == 0
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from dogo_fed.contracts import Event, PeerId, Record, SimilarityDistribution, Ticket
 from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
+from dogo_fed.plan import Plan
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.wire.format import WireFormat
 
@@ -94,6 +95,7 @@ def settings(
     deadline_s: float = 10.0,
     join_deadline_s: float = 100.0,
     every_steps: int = 1,
+    total_steps: int = 1_000_000,
     graph: Mapping[str, Mapping[str, float]] | None = None,
 ) -> CoordinatorSettings:
     return CoordinatorSettings(
@@ -104,7 +106,11 @@ def settings(
         batch_digest=batch_digest,
         deadline_s=deadline_s,
         join_deadline_s=join_deadline_s,
-        next_exchange=every(every_steps),
+        plan=Plan(
+            total_steps=total_steps,
+            steps_per_round=500_000,
+            exchange_every_steps=every_steps,
+        ),
         graph=graph,
     )
 

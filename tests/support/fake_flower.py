@@ -230,7 +230,7 @@ def assignment_of(run: LoadedRun, peer: PeerId, run_id: str, **changes: object) 
         "run_id": run_id,
         "run_dir": "",
         "address": "",
-        "secret": "",
+        "credential": "",
         "checkpoint_step": None,
         "config": to_mapping(run.config),
     }

@@ -30,6 +30,8 @@ TOKEN_FILE_KEY = "peer-token-file"
 
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
+    # So that a connection is new, and not one to a peer process that has just died.
+    ("grpc.use_local_subchannel_pool", 1),
     # So that a peer process that is started again is found soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),

@@ -15,11 +15,13 @@ import grpc
 
 from clients.flower.site.address import METHOD, TOKEN_KEY, SiteAddress, make_private_folder
 from dogo_fed.errors import ConfigError
+from dogo_fed.wire.connections import server_options
 from dogo_fed.wire.secret import is_carried
 
 logger = logging.getLogger(__name__)
 
 _NUM_THREADS = 8
+_MOST_CONNECTIONS = 64
 _STOP_GRACE_S = 1.0
 _STOP_WAIT_S = 10.0
 
@@ -50,11 +52,7 @@ class SiteServer:
             ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="site"),
             interceptors=[] if token is None else [_TokenCheck(token)],
             maximum_concurrent_rpcs=_NUM_THREADS,
-            options=[
-                ("grpc.so_reuseport", 0),  # else a second process could share the port unseen
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", max_message_bytes),
-            ],
+            options=server_options(max_message_bytes, _MOST_CONNECTIONS),
         )
         self._calls = _Calls(handle)
         self._server.add_generic_rpc_handlers((self._calls,))

@@ -20,6 +20,7 @@ from clients.flower.site.options import SiteOptions
 from clients.flower.site.server import SiteServer
 from dogo_fed.errors import DogoError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_UNUSABLE, say
+from dogo_fed.reporting.log_file import LineFormatter
 from dogo_fed.run.stop_signal import STOP_SIGNALS
 
 SAVE_WITHIN_S = 60.0
@@ -43,7 +44,9 @@ class MessageHandler(Protocol):
 
 def main() -> int:
     """Runs the worker; returns its exit status."""
-    logging.basicConfig(level=logging.WARNING, format="dogo-fed: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("dogo-fed: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     return run_worker(sys.argv[1:], make_peer_host)
 
 

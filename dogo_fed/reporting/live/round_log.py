@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
 
 from dogo_fed.contracts import Event, Record, RoundReport
 from dogo_fed.reporting.live.progress import Phase, RunProgress
@@ -18,6 +20,7 @@ class RoundLog:
         self._title = title
         self._total_steps = total_steps
         self._open: dict[int, dict[str, RoundReport]] = {}
+        self._waiting: list[int] = []  # the numbers of the open rounds, as a heap
         self._closed: set[int] = set()
         self._latest: dict[str, int] = {}
 
@@ -29,24 +32,33 @@ class RoundLog:
         if isinstance(record, Event):
             level = logging.WARNING if record.kind == "peer_lost" else logging.INFO
             _logger.log(level, "%s step=%d: %s", self._title, record.step, record.message)
-        elif isinstance(record, RoundReport) and record.round not in self._closed:
-            self._open.setdefault(record.round, {})[record.peer] = record
-            self._latest[record.peer] = max(record.round, self._latest.get(record.peer, 0))
-        for round_number in sorted(self._open):
-            if self._is_complete(round_number, progress):
-                self._log_round(round_number, progress)
+        elif isinstance(record, RoundReport):
+            self._take_round(record)
+        else:
+            return
+        self._log_rounds(self._complete_until(progress), progress)
 
     def finish(self, progress: RunProgress) -> None:
         """Logs the rounds that were never completed."""
-        for round_number in sorted(self._open):
-            self._log_round(round_number, progress)
+        self._log_rounds(math.inf, progress)
 
-    def _is_complete(self, round_number: int, progress: RunProgress) -> bool:
-        return all(
-            self._latest.get(name, -1) >= round_number
-            for name, peer in progress.peers.items()
-            if peer.phase is not Phase.LOST
-        )
+    def _take_round(self, report: RoundReport) -> None:
+        if report.round in self._closed:
+            return
+        if report.round not in self._open:
+            heapq.heappush(self._waiting, report.round)
+        self._open.setdefault(report.round, {})[report.peer] = report
+        self._latest[report.peer] = max(report.round, self._latest.get(report.peer, 0))
+
+    def _complete_until(self, progress: RunProgress) -> float:
+        """Returns the last round that all peers have reported which are not lost."""
+        present = (name for name, one in progress.peers.items() if one.phase is not Phase.LOST)
+        return min((self._latest.get(name, -1) for name in present), default=math.inf)
+
+    def _log_rounds(self, last: float, progress: RunProgress) -> None:
+        # A heap, so that a record costs little however many rounds are open.
+        while self._waiting and self._waiting[0] <= last:
+            self._log_round(heapq.heappop(self._waiting), progress)
 
     def _log_round(self, round_number: int, progress: RunProgress) -> None:
         reports = self._open.pop(round_number)

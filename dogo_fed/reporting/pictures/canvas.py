@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -24,10 +24,18 @@ _GRID = "#e6eaee"
 _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#a8428c", "#d99a00", "#3fa9e0", "#7a4b2a", "#5b5f66")
 
 
-def save_picture(figure: Figure, path: str | os.PathLike[str], dots_per_inch: int = 140) -> None:
-    """Writes a figure as PNG, in full or not at all."""
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=dots_per_inch, facecolor="white")
+def save_picture(
+    make: Callable[[], Figure], path: str | os.PathLike[str], dots_per_inch: int = 140
+) -> None:
+    """Makes a figure and writes it as PNG, in full or not at all.
+
+    Names and labels are drawn as they are written. Matplotlib would read a "$" in one as the start
+    of a formula, and raise an error if it is none.
+    """
+    import matplotlib
+
+    with atomic_path(path) as partial, matplotlib.rc_context({"text.parse_math": False}):
+        make().savefig(partial, format="png", dpi=dots_per_inch, facecolor="white")
 
 
 def peer_colours(peers: Sequence[PeerSeries]) -> Colours:

@@ -32,7 +32,7 @@ def draw_curves(records: Iterable[Record], path: str | os.PathLike[str], title: 
         title: one line above the picture.
     """
     peers, events = collect_series(records)
-    save_picture(_figure(peers, events, title), path)
+    save_picture(lambda: _figure(peers, events, title), path)
 
 
 def _figure(peers: Sequence[PeerSeries], events: Sequence[Event], title: str) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,16 @@ def mark_events(all_axes: Sequence[Axes], events: Sequence[Event], colours: Colo
 
     Args:
         all_axes: the panels over steps; their limits are final. The first one has the labels.
-        events: of the run; those before the first step are left out.
+        events: of the run; those before the first step are left out, later ones than the last
+            are marked there.
         colours: of the peers.
     """
-    marks = [event for event in events if event.kind in _MARKED and event.step >= 0]
+    end = max((axes.get_xlim()[1] for axes in all_axes), default=0.0)
+    marks = [
+        dataclasses.replace(event, step=min(event.step, int(end)))
+        for event in events
+        if event.kind in _MARKED and event.step >= 0
+    ]
     for index, event in enumerate(marks[:_MOST_MARKS]):
         colour = colours.get(event.peer, INK)
         for axes in all_axes:

@@ -43,7 +43,7 @@ def draw_scores(sheet: ScoreSheet, path: str | os.PathLike[str]) -> None:
     deviation over draws, or the interval of the measurement where there is one draw; a condition
     without a group is in every panel of its metric that has levels.
     """
-    save_picture(_figure(sheet), path, _DOTS_PER_INCH)
+    save_picture(lambda: _figure(sheet), path, _DOTS_PER_INCH)
 
 
 def _figure(sheet: ScoreSheet) -> Figure:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -15,13 +15,17 @@ from dogo_fed.contracts import Event, PeerResult, Record, RoundReport, StepRepor
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
+_MOST_STEPS = 5_000_000
+_LARGEST = 1e12
+
 
 @dataclass(slots=True)
 class PeerSeries:
     """What one peer reported, in step order.
 
     Attributes:
-        steps_S: every step number from the peer's first to its last.
+        steps_S: every step number from the peer's first to its last; those of a long absence are
+            left out but for one.
         ssl_loss_S: the objective's value; NaN where the peer was away.
         mutual_kl_S: nats; NaN where the peer was away or nobody taught it.
         compute_s, wait_s, exchange_s: seconds per step, means over all steps.
@@ -81,7 +85,7 @@ def collect_series(records: Iterable[Record]) -> tuple[list[PeerSeries], list[Ev
 
 def _series(name: str, reports: _Reports) -> PeerSeries:
     steps = list(reports.steps.values())
-    span = range(min(reports.steps), max(reports.steps) + 1) if steps else range(0)
+    span = _span(reports.steps)
     present = [reports.steps.get(step) for step in span]
     rounds = [reports.rounds[done] for done in sorted(reports.rounds)]
     result = reports.result
@@ -89,15 +93,15 @@ def _series(name: str, reports: _Reports) -> PeerSeries:
     return PeerSeries(
         name=name,
         steps_S=_array(span),
-        ssl_loss_S=_array(r.ssl_loss if r else np.nan for r in present),
-        mutual_kl_S=_array(r.mutual_kl if r and r.num_teachers else np.nan for r in present),
+        ssl_loss_S=_drawable(r.ssl_loss if r else np.nan for r in present),
+        mutual_kl_S=_drawable(r.mutual_kl if r and r.num_teachers else np.nan for r in present),
         compute_s=_mean(report.compute_s for report in steps),
         wait_s=_mean(report.wait_s for report in steps),
         exchange_s=_mean(report.exchange_s for report in steps),
         bytes_up=_mean(report.bytes_up for report in steps),
         bytes_down=_mean(report.bytes_down for report in steps),
         measured_R=_array(report.step for report in rounds),
-        knn_top1_R=_array(report.knn_top1 for report in rounds),
+        knn_top1_R=_drawable(report.knn_top1 for report in rounds),
         untrained=first if result is None else result.knn_top1_untrained,
         label=name if result is None else f"{name}  ({result.backbone}, {result.objective})",
     )
@@ -137,10 +141,30 @@ def thinned(values_S: FloatArray, most: int = 2000) -> FloatArray:
     return values_S[:: max(1, -(-len(values_S) // most))]
 
 
+def _span(steps: Collection[int]) -> Sequence[int]:
+    """Returns every step from the first to the last, or few of those that nobody reported.
+
+    A step that lies far outside, by mistake or on purpose, must not cost memory.
+    """
+    if not steps:
+        return ()
+    first, last = min(steps), max(steps)
+    if last - first < _MOST_STEPS:
+        return range(first, last + 1)
+    return sorted({*steps, *(step + 1 for step in steps)} - {last + 1})
+
+
+def _drawable(values: Iterable[float]) -> FloatArray:
+    """Returns the values; NaN, a gap, in place of one that no axis can show."""
+    array = _array(values)
+    return np.where(np.abs(array) <= _LARGEST, array, np.nan)
+
+
 def _array(values: Iterable[float]) -> FloatArray:
     return np.fromiter(values, dtype=np.float64)
 
 
 def _mean(values: Iterable[float]) -> float:
     array = _array(values)
+    array = array[np.abs(array) <= _LARGEST]
     return float(array.mean()) if len(array) else 0.0

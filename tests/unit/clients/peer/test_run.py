@@ -26,7 +26,7 @@ def assignment(tmp_path: Path):
         run_id=tmp_path.name,
         run_dir=str(tmp_path),
         address="127.0.0.1:1",
-        secret="s3cret",
+        credential="c0ffee",
         checkpoint_step=None,
         config=to_mapping(compose_run([*TINY, "peers=pair"])),
     )

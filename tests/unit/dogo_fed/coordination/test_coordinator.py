@@ -187,10 +187,20 @@ def offered(meeting, given_ticket, given=None):
     meeting.coordinator.offer(ADA, "ada-1", given_ticket, given or distribution(0), 0.0)
 
 
-@pytest.mark.parametrize("step", [1, 2, 2**64 - 1])
+@pytest.mark.parametrize("step", [1, 2, 999_999])
 def test_a_future_step_is_stale_and_the_open_one_is_named(meeting, step):
     with pytest.raises(StaleTicket, match=f"offers step {step}, but step 0 is open"):
         offered(meeting, ticket(step))
+
+
+@pytest.mark.parametrize("step", [1_000_000, 2**64 - 1])
+def test_a_step_beyond_the_run_is_stale_and_its_images_are_not_looked_for(step):
+    """A digest far away costs a permutation of the whole data set."""
+    asked = []
+    given = dataclasses.replace(settings(), batch_digest=lambda step: asked.append(step) or "")
+    with pytest.raises(StaleTicket, match=f"offers step {step}, but the run ends after 1000000"):
+        offered(Meeting(given).join_all(), ticket(step))
+    assert asked == []
 
 
 def test_another_run_is_told_apart(meeting):

@@ -14,11 +14,12 @@ from dogo_fed.config_text import from_mapping
 from dogo_fed.data.roles import StepImages
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.build import build_peer, resolve_device
-from dogo_fed.engine.plan import Plan, make_plan, make_schedule
+from dogo_fed.engine.plan import make_plan, make_schedule
 from dogo_fed.engine.step import absorb, propose
 from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.mutual import Reduction
 from dogo_fed.objectives.simclr import SimCLR
+from dogo_fed.plan import Plan
 from tests.support.toy_peers import TOY_OBJECTIVES, WITH_TARGET, ToyBackbone, same_bits, state_of
 
 SIMCLR = ("simclr", {"hidden_dim": 8, "output_dim": 4})

@@ -11,6 +11,7 @@ import logging
 import math
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,16 @@ class TestTeeSink:
             tee.close()
         assert all(sink.records == [lost()] and sink.is_closed for sink in sinks)
 
+    def test_a_sink_that_fails_keeps_no_record_from_the_others(self) -> None:
+        class Full(Sink):
+            def emit(self, record: Record) -> None:
+                raise OSError("disk full")
+
+        first, last = self.Recorder(), self.Recorder()
+        with pytest.raises(OSError, match="disk full"):
+            TeeSink(first, Full(), last).emit(lost())
+        assert first.records == last.records == [lost()]
+
 
 class TestSummary:
     def totals(self) -> RunTotals:
@@ -505,6 +516,35 @@ class TestCurves:
         draw_curves(records, tmp_path / "curves.png", "a run")
         assert (tmp_path / "curves.png").stat().st_size > 5_000
 
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            step_report(step=2**28),
+            step_report(step=2**64 - 1),
+            step_report(compute_s=1e308, wait_s=1e308),
+            step_report(ssl_loss=1e308, mutual_kl=-1e308),
+            step_report(ssl_loss=math.inf, bytes_up=2**64 - 1),
+            RoundReport(PeerId("ada"), 2**32 - 1, 2**64 - 1, 1e308, 1e308),
+            dataclasses.replace(result(), backbone="$\\frac{$", objective="_{^$"),
+            dataclasses.replace(result(), ssl_loss=-1e308, parameters=2**64 - 1),
+            Event(kind="peer_lost", message="$x_{$\x1b", peer="$\\frac{$", step=2**63),
+        ],
+    )
+    def test_no_content_breaks_the_end_of_a_run(self, tmp_path: Path, odd: Record) -> None:
+        """What a peer claims may be absurd. The summary, its table and the picture are made."""
+        records = [*whole_run(2, 1), odd]
+        assert sum(len(one.steps_S) for one in collect_series(records)[0]) < 1000
+        draw_curves(records, tmp_path / "curves.png", "$\\frac{$")
+        assert (tmp_path / "curves.png").stat().st_size > 10_000
+        totals = RunTotals()
+        for record in records:
+            totals.emit(record)
+        summary = build_summary("r1", 7, "ray", 20, 12.5, True, totals)
+        write_json_atomic(tmp_path / "summary.json", summary)
+        shown = io.StringIO()
+        print_summary(summary, Console(file=shown, width=120))
+        assert "\x1b" not in shown.getvalue()
+
     def test_leaves_pyplot_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
         draw_curves(whole_run(2, 1), tmp_path / "curves.png", "a run")
@@ -631,6 +671,22 @@ class TestLiveView:
             assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "INFO"]
             assert "peer bob is not heard of" in caplog.messages[0]
             assert "round=0" in caplog.messages[1] and "bob" not in caplog.messages[1]
+
+    def test_many_rounds_of_one_peer_cost_little_each(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Each round once looked at all that were open: minutes for these 20,000."""
+        view = LiveView(["ada", "bob"], 20_000, "t", console=Console(file=io.StringIO()))
+        started_s = time.monotonic()
+        with caplog.at_level(logging.INFO, "dogo_fed.reporting"):
+            for number in range(20_000):
+                view.emit(round_report("ada", number))
+            assert caplog.records == [], "bob has reported none"
+            for number in range(20_000):
+                view.emit(round_report("bob", number))
+        assert time.monotonic() - started_s < 20.0
+        numbers = [int(r.getMessage().split("round=")[1].split()[0]) for r in caplog.records]
+        assert numbers == list(range(20_000))
 
     def test_an_unfinished_round_is_logged_at_the_end_once(
         self, caplog: pytest.LogCaptureFixture

@@ -323,3 +323,16 @@ def test_a_run_whose_peers_are_elsewhere_goes_on_where_they_say(folder) -> None:
         reopened(resnet=(2, 3), wide=())
     with pytest.raises(CheckpointError, match=r"no checkpoint in .*peers/resnet/checkpoints"):
         reopen(folder, config, 9, lambda step: step)
+
+
+def test_a_picture_that_can_not_be_drawn_is_said_and_fails_no_run(
+    tmp_path, monkeypatch, caplog
+) -> None:
+    def fail(*arguments):
+        raise ValueError("\\frac{ is no formula")
+
+    monkeypatch.setattr("dogo_fed.run.train.draw_curves", fail)
+    config = compose_run([*TINY, "peers=pair", f"run_dir={tmp_path}/run"])
+    summary = conduct(prepare(config), run_local)
+    assert summary["peers"] and (tmp_path / "run" / "summary.json").exists()
+    assert "curves.png could not be drawn: ValueError" in caplog.text

@@ -48,7 +48,11 @@ def read_host(path: Path, sink=None, **changes) -> CoordinatorHost:
 
 def link_to(host: CoordinatorHost, peer: PeerId) -> GrpcLink:
     connection = Connection(
-        address=host.address, secret=host.secret, wire=WIRE, answer_within_s=10.0, reconnect_s=20.0
+        address=host.address,
+        credential=host.credential_of(peer),
+        wire=WIRE,
+        answer_within_s=10.0,
+        reconnect_s=20.0,
     )
     return GrpcLink(peer, RUN_ID, connection)
 
@@ -277,3 +281,46 @@ def test_the_state_of_another_run_or_of_other_peers_is_refused(path: Path) -> No
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="can't be read"):
         read_host(tmp_path / "nothing")
+
+
+# ---- what is written ----
+
+
+class HeldSink(KeepingSink):
+    """A disk that takes nothing for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def emit(self, record) -> None:
+        assert self.go.wait(20)
+        super().emit(record)
+
+
+def test_a_slow_disk_holds_up_the_report_and_nobody_s_exchange() -> None:
+    sink = HeldSink()
+    with new_host(sink) as host:
+        links = joined(host)
+        other = link_to(host, ADA)
+        other._sender.CopyFrom(links[ADA]._sender)
+        reporting = threading.Thread(target=other.report, args=([step_report(0)], [], None))
+        reporting.start()
+        host.note("something", "happened", None)
+        for step in range(3):
+            swap(links, step)
+        assert reporting.is_alive(), "answered only when it is written"
+        sink.go.set()
+        reporting.join(20)
+        assert not reporting.is_alive()
+        assert step_report(0) in sink.records
+        for link in links.values():
+            link.close()
+
+
+def test_what_was_reported_is_written_before_the_host_is_left() -> None:
+    sink = KeepingSink()
+    with new_host(sink) as host:
+        for number in range(50):
+            host.note("something", str(number), None)
+    assert [one.message for one in sink.events("something")] == [str(n) for n in range(50)]

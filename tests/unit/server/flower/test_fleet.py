@@ -17,6 +17,7 @@ from dogo_fed import seeding
 from dogo_fed.contracts import Ending, Outcome, PeerId, PeerResult, StepReport, Ticket
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.errors import ExchangeError
+from dogo_fed.reporting.background import BackgroundSink
 from dogo_fed.reporting.sink import TeeSink
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
@@ -607,6 +608,38 @@ def test_nobody_speaks_for_another_peer(make_scene, monkeypatch):
     assert scene.toys.steps[(ADA, 0)] == list(range(STEPS))
 
 
+def test_a_reply_larger_than_any_peer_s_is_not_even_parsed(make_scene, monkeypatch):
+    monkeypatch.setattr("server.flower.conversation._PAUSE_AFTER_MISS_S", 0.05)
+    scene = make_scene("exchange=flower", "exchange.join_deadline_s=1", unreachable_s=0.5)
+    large = pb.HostReply(state=pb.RUNNING, where="w" * 5_000_000).SerializeToString()
+    scene.grid.nodes[NODES[BOB]] = lambda message: answered(message, large)
+    with pytest.raises(ExchangeError, match="wide"):
+        scene.supervise()
+    assert scene.toys.steps[(ADA, 0)] == list(range(STEPS))
+    told = scene.sink.events("node_lost")
+    assert "bytes are more than" in told[0].message and len(told[0].message) < 500
+
+
+def test_a_site_that_says_something_else_each_time_fills_nothing(make_scene):
+    scene = make_scene("exchange=flower")
+    said = []
+
+    def elsewhere(message):
+        said.append(message)
+        reply = pb.HostReply.FromString(
+            carry(message).content.config_records["dogo"]["reply"]  # type: ignore[arg-type]
+        )
+        reply.where = f"\x1b[2Jplace {len(said)}\nforged"
+        return answered(message, reply.SerializeToString())
+
+    carry = scene.grid.nodes[NODES[BOB]]
+    scene.grid.nodes[NODES[BOB]] = elsewhere
+    scene.supervise()
+    told = [one.message for one in scene.sink.events("peer_placed") if one.peer == BOB]
+    assert 0 < len(told) <= 100 and told[0].startswith("peer wide lives in \\x1b[2Jplace")
+    assert not any("\n" in one or "\x1b" in one for one in told)
+
+
 # ---- a grid in trouble ----
 
 
@@ -715,7 +748,7 @@ class Releasing:
         for peer, node_id in NODES.items():
             scene.grid.nodes[node_id] = functools.partial(self.reply, peer)
         self.fleet = scene.fleet
-        self.fleet.serve(_calls(scene), _settings())
+        self.fleet.serve(_calls(scene), _settings(), BackgroundSink(scene.sink).written)
         for peer in scene.run.peer_ids:
             assignment = _assignment(scene, peer)
             self.fleet.start(peer, 0, assignment)

@@ -160,6 +160,24 @@ def test_a_site_that_came_back_as_another_node_is_taken_as_that(federation):
     assert federation.find(ADA, BOB) == {ADA: 8, BOB: 9}
 
 
+def test_a_peer_that_two_nodes_claim_is_given_to_neither_and_both_are_named(federation):
+    """Which peer a node has is what the node says: another's site could say the same."""
+    federation.site(7, "ada")
+    federation.site(8, "bob")
+    federation.site(9, "ada")
+    message = federation.fail(ADA, BOB, within_s=20.0)
+    assert "no Flower node for peer ada within" in message
+    assert "the nodes 7, 9 all say that they have peer ada: end all but one" in message
+
+
+def test_a_peer_that_two_nodes_claim_is_the_other_s_when_one_has_gone(federation):
+    federation.site(7, "ada")
+    federation.site(9, "ada")
+    federation.site(8, "bob")
+    federation.after(5.0, federation.grid.nodes.pop, 9)
+    assert federation.find(ADA, BOB) == {ADA: 7, BOB: 8}
+
+
 def test_a_site_that_has_gone_is_not_taken(federation):
     federation.site(7, "ada")
     federation.after(2.0, federation.grid.nodes.pop, 7)

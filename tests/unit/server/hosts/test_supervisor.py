@@ -39,7 +39,7 @@ def prepared():
                 "data.options.test_size=8",
                 "batch_size=16",
                 "eval.knn_k=5",
-                "steps=2",
+                "steps=6",
                 "exchange.deadline_s=7",
                 "recovery.silence_s=50",
                 "recovery.max_restarts=2",
@@ -165,12 +165,13 @@ def test_a_run_whose_peers_finish_ends_without_a_word(scene):
     assert_gone(launcher)
 
 
-def test_every_peer_is_told_all_it_needs_and_the_same_secret(scene):
+def test_every_peer_is_told_all_it_needs_and_a_credential_of_its_own(scene):
     launcher = Launcher(resnet=[["died", FINISHED], [FINISHED]], wide=[[FINISHED]])
     scene.supervise(launcher)
     assignments = [assignment for _, _, assignment in launcher.started]
     assert [one.peer for one in assignments] == [ADA, BOB, ADA]
-    assert len({one.secret for one in assignments}) == 1 and len(assignments[0].secret) == 64
+    first, other, again = (one.credential for one in assignments)
+    assert first == again != other and len(first) == len(other) == 64
     assert len({one.address for one in assignments}) == 1
     for one in assignments:
         assert from_mapping(one.config) == scene.run_.config
@@ -182,7 +183,7 @@ def test_two_runs_have_two_secrets(scene):
     for _ in range(2):
         launcher = Launcher(resnet=[[FINISHED]], wide=[[FINISHED]])
         scene.supervise(launcher)
-        secrets.add(launcher.started[0][2].secret)
+        secrets.add(launcher.started[0][2].credential)
     assert len(secrets) == 2
 
 
@@ -290,7 +291,7 @@ def test_a_run_is_not_silent_while_one_peer_reports(scene):
                 assignment = launcher.started[0][2]
                 connection = Connection(
                     address=assignment.address,
-                    secret=assignment.secret,
+                    credential=assignment.credential,
                     wire=WireFormat(16),
                     answer_within_s=5.0,
                     reconnect_s=1.0,
@@ -298,7 +299,7 @@ def test_a_run_is_not_silent_while_one_peer_reports(scene):
                 clients.append(GrpcLink(ADA, assignment.run_id, connection))
                 clients[0].join(scene.run_.agreement)
             clients[0].report(
-                [StepReport(ADA, 1, step, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1, 1)], [], None
+                [StepReport(ADA, step // 2 + 1, step, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1, 1)], [], None
             )
 
         return word
