@@ -8,7 +8,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow check format bench bench-flower proto constraints clean
+.PHONY: help train test test-slow attack check format bench bench-flower proto constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ test: $(VENV)/.installed-dev ## the tests, under 12 minutes on 2 cores, JOBS=2 f
 
 test-slow: $(VENV)/.installed-dev ## the longer proofs: kill and resume, a real Ray cluster
 	$(BIN)/python -m pytest -m slow --timeout=600 $(ARGS)
+
+attack: $(VENV)/.installed-dev ## attacks live runs here: strangers, insiders, 100,000 mutated messages; prints a table
+	$(BIN)/python -m tests.attack $(ARGS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff format --check .

@@ -1,0 +1,33 @@
+"""The attacks of `make attack`, each against a live run; fewer mutated messages than there."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.attack import cells
+from tests.attack.cells import MIB
+
+pytestmark = [pytest.mark.slow, pytest.mark.grpc, pytest.mark.timeout(900)]
+
+
+def test_strangers_and_insiders_stop_nothing_and_fill_nothing(tmp_path):
+    rows = cells.strangers_and_insiders(tmp_path / "run")
+    assert len(rows) == len(cells.CALLS) + len(cells.DEEDS)
+    for row in rows:
+        assert row.on_in_s < 30.0, row
+        assert row.log_lines < 300, row
+        assert row.written_bytes < 20 * MIB, row
+        assert "taken" not in row.answers or row.attack.startswith(
+            ("a formula", "joining and", "512 step")
+        ), row
+
+
+def test_100000_mutated_messages_crash_nothing_and_cost_little(tmp_path):
+    row, resident = cells.mutated(tmp_path / "run", 100_000)
+    assert row.log_lines < 1000 and row.written_bytes < 200 * MIB, row
+    assert resident["after all"] - resident["after a tenth"] < 32 * MIB, resident
+
+
+def test_more_idle_connections_than_descriptors_stop_nothing(tmp_path):
+    row = cells.idle(tmp_path / "run")
+    assert row.on_in_s < 30.0, row
