@@ -42,8 +42,8 @@ def open_to_others(folder: Path) -> dict[str, str]:
     "host",
     [
         "local",
-        pytest.param("processes", marks=pytest.mark.grpc),
-        pytest.param("ray", marks=pytest.mark.ray),
+        pytest.param("processes", marks=[pytest.mark.grpc, pytest.mark.slow]),
+        pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow]),
     ],
 )
 def test_a_run_is_private(host: str, tmp_path: Path) -> None:

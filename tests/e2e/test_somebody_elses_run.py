@@ -42,7 +42,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "command",
     [
         ("evaluate", "run={}", "protocol=linear", "protocol.linear.epochs=1"),
-        ("train", "resume={}", "steps=4"),
+        pytest.param(("train", "resume={}", "steps=4"), marks=pytest.mark.slow),
         ("flower", "resume={}", "steps=4"),
     ],
 )

@@ -69,6 +69,7 @@ def test_killed_at_a_random_step(uninterrupted: dict[str, str], tmp_path: Path) 
     resume_and_compare(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.slow
 def test_peers_of_a_killed_launcher_leave_by_themselves(
     uninterrupted: dict[str, str], tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def test_no_cluster_is_told_soon(address: str, said: str, tmp_path: Path) -> Non
     assert said in last
 
 
+@pytest.mark.slow
 def test_another_service_at_the_address_is_told_soon(tmp_path: Path) -> None:
     class Silent(http.server.BaseHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
