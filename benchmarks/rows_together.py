@@ -21,11 +21,9 @@ from configs.compose import compose_run
 from dogo_fed.config import RunConfig
 from dogo_fed.engine.build import fix_numerics
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
+from dogo_fed.engine.measure import measure
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import propose
-from dogo_fed.evaluation.protocols.knn import knn
-from dogo_fed.evaluation.protocols.linear import linear
-from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
 from dogo_fed.objectives.base import Embeddings
 from dogo_fed.objectives.mutual import mutual_kl
 from dogo_fed.objectives.similarity import log_similarity_distribution, negative_entropy
@@ -53,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
             )
             run = load_run(config)
             for peer in train(run, {"features": chosen.features, "projector": weight}):
-                knn_top1, linear_top1 = evaluate(run, peer)
+                knn_top1, linear_top1 = measure(peer, run, linear_probe=True)
                 print(
                     f"{seed:4d}  {chosen.features:10g}  {weight:11g}  {peer.id:10s}  "
                     f"{100 * knn_top1:5.2f}  {100 * linear_top1:8.2f}",
@@ -121,23 +119,6 @@ def taught(
             kl = mutual_kl(log_p[learner][head], q_NN, negative_entropy(q_NN, log_q_NN).item())
             total = total + weight * kl / len(teachers)
     return total
-
-
-def evaluate(run: LoadedRun, peer: Peer) -> tuple[float, float]:
-    """Returns the accuracies of kNN and linear probe, 0 to 1, as at the end of a run."""
-    settings, data = run.config.eval, run.data_of(peer.id)
-    encoder = Encoder(
-        name=peer.id,
-        backbone=peer.objective.backbone,
-        inputs=Inputs.of(data.own),
-        linear_stream=(peer.id, "linear probe"),
-        device=peer.device,
-        batch_size=settings.batch_size,
-    )
-    subject = Subject(encoder, data.evaluated, run.config.seed)
-    (knn_score,) = knn(subject, k=settings.knn_k, temperature=settings.knn_temperature)
-    (linear_score,) = linear(subject, epochs=settings.linear_epochs)
-    return knn_score.value, linear_score.value
 
 
 if __name__ == "__main__":

@@ -9,19 +9,19 @@ root can read it there.
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from dogo_fed.wire.secret import new_secret
+
 ADDRESS = "RAY_ADDRESS"
 """Ray's variable for the cluster to join, for programs that don't name one."""
 
 _OWN = "local"
 """Ray's word for a Ray of one's own, where an address is expected."""
-_TOKEN_BYTES = 32
 
 
 def own_ray_environment() -> dict[str, str | None]:
@@ -33,7 +33,7 @@ def own_ray_environment() -> dict[str, str | None]:
     return {
         ADDRESS: _OWN,  # else Ray joins one that it finds on this machine
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(_TOKEN_BYTES),
+        "RAY_AUTH_TOKEN": new_secret(),
         "RAY_AUTH_TOKEN_PATH": None,
         "RAY_ENABLE_K8S_TOKEN_AUTH": None,
     }

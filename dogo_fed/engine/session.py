@@ -24,13 +24,11 @@ from dogo_fed.contracts import (
     Ticket,
 )
 from dogo_fed.engine.loaded_run import LoadedRun
+from dogo_fed.engine.measure import measure
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import Proposal, StepLosses, absorb, propose, show
 from dogo_fed.errors import StaleTicket, StorageFull, TrainingError
-from dogo_fed.evaluation import frozen, state_digest
-from dogo_fed.evaluation.protocols.knn import knn
-from dogo_fed.evaluation.protocols.linear import linear
-from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
+from dogo_fed.evaluation import state_digest
 from dogo_fed.exchange.base import Exchange, Traffic
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.storage.checkpoint import Progress
@@ -295,33 +293,9 @@ class PeerSession:
 
     def _evaluate(self, round_number: int) -> float:
         started_s = time.perf_counter()
-        knn_top1, _ = self._measure(linear_probe=False)
+        knn_top1, _ = measure(self.peer, self._run, linear_probe=False)
         self._emit_round(round_number, knn_top1, time.perf_counter() - started_s)
         return knn_top1
-
-    def _measure(self, *, linear_probe: bool) -> tuple[float, float]:
-        """Returns the accuracies of kNN and linear probe, 0 to 1; NaN for a probe not asked for.
-
-        Raises:
-            EvaluationError: the evaluation changed the backbone.
-        """
-        settings, data = self._run.config.eval, self._run.data_of(self.peer.id)
-        backbone = self.peer.objective.backbone
-        encoder = Encoder(
-            name=self.peer.id,
-            backbone=backbone,
-            inputs=Inputs.of(data.own),
-            linear_stream=(self.peer.id, "linear probe"),
-            device=self.peer.device,
-            batch_size=settings.batch_size,
-        )
-        subject = Subject(encoder, data.evaluated, self._run.config.seed)
-        with frozen(backbone):
-            (knn_score,) = knn(subject, k=settings.knn_k, temperature=settings.knn_temperature)
-            if not linear_probe:
-                return knn_score.value, float("nan")
-            (linear_score,) = linear(subject, epochs=settings.linear_epochs)
-        return knn_score.value, linear_score.value
 
     def _emit_round(self, round_number: int, knn_top1: float, seconds: float) -> None:
         logger.info(
@@ -345,7 +319,9 @@ class PeerSession:
     def _result(self) -> PeerResult:
         started_s = time.perf_counter()
         backbone = self.peer.objective.backbone
-        knn_top1, linear_top1 = self._measure(linear_probe=self._run.config.eval.linear)
+        knn_top1, linear_top1 = measure(
+            self.peer, self._run, linear_probe=self._run.config.eval.linear
+        )
         self._progress.knn_top1 = knn_top1
         self._emit_round(self._run.plan.num_rounds, knn_top1, time.perf_counter() - started_s)
         progress, settings = self._progress, self._run.config.peers[self.peer.id]

@@ -14,24 +14,11 @@ import pytest
 from dogo_fed.contracts import PeerResult, RoundReport, StepReport
 from dogo_fed.errors import Refused, SchemaMismatch
 from dogo_fed.wire import dogo_pb2 as pb
-from tests.support.distributions import ADA, AGREEMENT, BOB, distribution, ticket
+from tests.support.distributions import ADA, AGREEMENT, BOB, distribution, joined, swap, ticket
 
 STEP = StepReport(BOB, 1, 1, 2.5, 0.5, 1, 0.1, 0.2, 0.3, 100, 200)
 ROUND = RoundReport(BOB, 1, 20, 0.75, 1.5)
 RESULT = PeerResult(BOB, "cnn", "simclr", 9, 0.5, 0.6, 0.1, 2.0, 0.2, "d19e57", 20)
-
-
-def join(site):
-    ends = [site.client(peer) for peer in (ADA, BOB)]
-    for end in ends:
-        end.join(AGREEMENT)
-    return ends
-
-
-def swap(ends, step):
-    for seed, end in enumerate(ends):
-        end.publish(ticket(step), distribution(10 * step + seed))
-    return [end.collect(ticket(step)) for end in ends]
 
 
 def assert_goes_on(ends, step=0):
@@ -55,7 +42,7 @@ def say(client, method, request, timeout_s=20.0):
     ],
 )
 def test_a_report_that_no_run_of_this_plan_has_is_refused_and_nothing_of_it_is_taken(site, reports):
-    ends = join(site)
+    ends = joined(site, ADA, BOB)
     with pytest.raises(Refused, match="peer 'bob' reports"):
         ends[1].report(*reports)
     assert site.sink.records == []
@@ -63,7 +50,7 @@ def test_a_report_that_no_run_of_this_plan_has_is_refused_and_nothing_of_it_is_t
 
 
 def test_a_message_with_12500_rounds_is_refused_at_once(site):
-    ends = join(site)
+    ends = joined(site, ADA, BOB)
     request = pb.ReportRequest(
         sender=ends[1]._sender, rounds=[pb.RoundReport(round=n) for n in range(12_500)]
     )
@@ -77,7 +64,7 @@ def test_a_message_with_12500_rounds_is_refused_at_once(site):
 
 def test_a_peer_that_reports_more_than_the_run_has_is_not_written_any_more(make_site):
     site = make_site(total_steps=20)
-    ends = join(site)
+    ends = joined(site, ADA, BOB)
     taken = 0
     with pytest.raises(Refused, match="10 times as much as the run has"):
         for _ in range(1000):
@@ -92,7 +79,7 @@ def test_a_peer_that_reports_more_than_the_run_has_is_not_written_any_more(make_
 
 def test_reports_in_a_hurry_are_answered_later_and_hold_nobody_up(make_site):
     site = make_site(real_clock=True)
-    ends = join(site)
+    ends = joined(site, ADA, BOB)
     steps = [dataclasses.replace(STEP, step=step) for step in range(4096 + 1024)]
     with ThreadPoolExecutor(1) as pool:
         started_s = time.monotonic()
@@ -105,7 +92,7 @@ def test_reports_in_a_hurry_are_answered_later_and_hold_nobody_up(make_site):
 
 
 def test_coming_and_going_writes_few_events(site):
-    ends = join(site)
+    ends = joined(site, ADA, BOB)
     stub, sender = ends[1]._stub, pb.Sender(peer=BOB)
     for number in range(2000):
         sender.incarnation = f"bob-{number}"
@@ -119,7 +106,7 @@ def test_coming_and_going_writes_few_events(site):
 
 
 def test_wrong_joins_are_a_few_short_lines_in_the_log(site, caplog):
-    ends = join(site)
+    ends = joined(site, ADA, BOB)
     wrong = {**AGREEMENT, "config.seed": "\x1b[2J" + "9" * 20_000, "config.x\nforged": "y" * 20_000}
     with caplog.at_level(logging.INFO):
         for _ in range(90):
@@ -142,7 +129,7 @@ def test_an_incarnation_is_a_short_name(site, incarnation):
 
 
 def test_garbage_is_counted_and_leaves_no_traceback(site, caplog):
-    ends = join(site)
+    ends = joined(site, ADA, BOB)
     call = ends[1]._channel.unary_unary("/dogo.v1.Coordination/Exchange")
     with caplog.at_level(logging.INFO):
         for _ in range(90):
@@ -158,7 +145,7 @@ def test_garbage_is_counted_and_leaves_no_traceback(site, caplog):
 def test_a_step_beyond_the_end_of_the_run_makes_nobody_lost(make_site):
     """At the end the others evaluate; a step that opens would wait for them, and lose them."""
     site = make_site(total_steps=1)
-    ends = join(site)
+    ends = joined(site, ADA, BOB)
     assert_goes_on(ends)
     ends[1].publish(ticket(1), distribution(1))
     with pytest.raises(Refused, match="offers step 1, but the run ends after 1 steps"):
@@ -169,7 +156,7 @@ def test_a_step_beyond_the_end_of_the_run_makes_nobody_lost(make_site):
 
 
 def test_who_is_refused_for_ever_is_told_to_wait_before_his_matrix_is_read(site, monkeypatch):
-    ends = join(site)
+    ends = joined(site, ADA, BOB)
     read = []
     decode = type(site.wire).decode_published
     monkeypatch.setattr(
@@ -194,7 +181,7 @@ def test_who_is_refused_for_ever_is_told_to_wait_before_his_matrix_is_read(site,
 @pytest.mark.parametrize("method", ["Join", "Exchange", "Report", "Leave"])
 def test_a_peer_speaks_only_for_itself(site, method):
     """With its own credential, in the name of another: nothing changes for the other one."""
-    ends = join(site)
+    ends = joined(site, ADA, BOB)
     sender = pb.Sender(peer=ADA, incarnation="stolen")
     request = {
         "Join": pb.JoinRequest(sender=sender, run_id="run-1", agreement=AGREEMENT),
@@ -213,7 +200,7 @@ def test_a_peer_speaks_only_for_itself(site, method):
 
 
 def test_calls_that_hang_are_few_per_peer_and_cost_the_others_nothing(site):
-    ends = join(site)
+    ends = joined(site, ADA, BOB)
     request = site.wire.encode_published(ends[1]._sender, ticket(0), distribution(1))
     calls = [
         ends[1]._stub.Exchange.future(request, timeout=20, metadata=ends[1]._metadata)

@@ -53,23 +53,11 @@ from tests.support.distributions import (
     KeepingSink,
     both_ways,
     distribution,
+    joined,
     settings,
+    swap,
     ticket,
 )
-
-
-def joined(site, *peers, **options):
-    ends = [site.client(peer, **options) for peer in peers]
-    for end in ends:
-        end.join(AGREEMENT)
-    return ends
-
-
-def swap(ends, step):
-    for seed, end in enumerate(ends):
-        end.publish(ticket(step), distribution(10 * step + seed))
-    return [end.collect(ticket(step)) for end in ends]
-
 
 # ---- sizes ----
 

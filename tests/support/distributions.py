@@ -156,3 +156,18 @@ class Meeting:
 def seed_of(peer: PeerId, step: int) -> int:
     """Returns a number that tells apart what each peer publishes at each step."""
     return 1000 * step + sum(peer.encode())
+
+
+def joined(site, *peers, **options):
+    """Returns a client of this site for each peer, which has joined."""
+    ends = [site.client(peer, **options) for peer in peers]
+    for end in ends:
+        end.join(AGREEMENT)
+    return ends
+
+
+def swap(ends, step):
+    """Lets all clients publish at a step; returns what each receives."""
+    for seed, end in enumerate(ends):
+        end.publish(ticket(step), distribution(10 * step + seed))
+    return [end.collect(ticket(step)) for end in ends]
