@@ -93,6 +93,7 @@ def measure(batch_size: int, num_peers: int, steps: int) -> dict[str, float]:
             batch_digest=lambda step: "",
             deadline_s=60,
             join_deadline_s=60,
+            evaluation_deadline_s=60,
             plan=Plan(total_steps=WARM_UP + steps, steps_per_round=WARM_UP + steps),
         ),
         WireFormat(batch_size),

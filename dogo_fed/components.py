@@ -17,11 +17,23 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args, get_type_hints
 
 from dogo_fed.errors import ConfigError
 
 Factory: TypeAlias = Callable[..., object]
+
+_KINDS: tuple[tuple[object, str], ...] = (
+    (int, "a whole number"),
+    (float, "a number"),
+    (bool, "true or false"),
+    (str, "a text (a number is one in quotes within quotes)"),
+    (int | None, "a whole number or null"),
+    (float | None, "a number or null"),
+    (bool | None, "true, false or null"),
+    (str | None, "a text (a number is one in quotes within quotes) or null"),
+)
+"""The types of options whose values are checked, in words."""
 
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
 
@@ -40,7 +52,7 @@ def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
             Python's standard library, which has no such component.
     """
     collection, colon, member = name.partition(":")
-    is_member = bool(colon) and collection + colon in known
+    is_member = name not in known and is_known(name, known)
     path = known[collection + colon] if is_member else known.get(name, name)
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
@@ -68,7 +80,9 @@ def check_options(
     options: Mapping[str, object],
     reserved: Iterable[str] = (),
 ) -> None:
-    """Checks option names against the factory's signature, before anything is built.
+    """Checks options against the factory's signature, before anything is built.
+
+    Names are checked, and values where the signature says that they are numbers, texts or switches.
 
     Args:
         kind: what the factory builds, in words.
@@ -78,7 +92,8 @@ def check_options(
         reserved: arguments that the caller passes itself; options may not name them.
 
     Raises:
-        ConfigError: an option is unknown or reserved, or one without a default is missing.
+        ConfigError: an option is unknown or reserved, has a value of another kind, or one without a
+            default is missing.
     """
     callers_own = frozenset(reserved)
     parameters = _keyword_parameters(kind, name, factory)
@@ -91,6 +106,13 @@ def check_options(
     for option in options:
         if option in callers_own or (option not in valid and not takes_any):
             raise ConfigError(_unknown_option(kind, name, str(option), list(valid)))
+    hints = _hints(factory)
+    for option, value in options.items():
+        wanted = _kind_in_words(hints.get(option))
+        if wanted is not None and not _is_of_kind(value, hints[option]):
+            raise ConfigError(
+                f"option {option!r} of {kind} {name!r} must be {wanted}, not {value!r}"
+            )
     missing = [key for key, one in valid.items() if one.default is one.empty and key not in options]
     if missing:
         raise ConfigError(f"{kind} {name!r} needs the option {missing[0]!r}, which is not set")
@@ -106,11 +128,53 @@ def build(
     """Returns what the component called `name` builds from options and the caller's arguments.
 
     Raises:
-        ConfigError: see `resolve` and `check_options`.
+        ConfigError: see `resolve` and `check_options`, or a component of ours, or of a library that
+            we know, does not take a value. Errors of the user's own code are left as they are.
     """
     factory = resolve(kind, name, known)
     check_options(kind, name, factory, options, reserved=own_arguments)
-    return factory(**own_arguments, **options)
+    try:
+        return factory(**own_arguments, **options)
+    except (TypeError, ValueError) as error:
+        if not is_known(name, known):
+            raise
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise ConfigError(
+            f"{kind} {name!r} can't be made with the options {given or '(none)'}: {error}"
+        ) from error
+
+
+def is_known(name: str, known: Mapping[str, str]) -> bool:
+    """Tells whether this is a short name, or that of a member of a collection."""
+    collection, colon, _ = name.partition(":")
+    return name in known or (bool(colon) and collection + colon in known)
+
+
+def _hints(factory: Factory) -> Mapping[str, object]:
+    """Returns the types of the factory's parameters, as far as Python can tell them."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    function = factory.__init__ if inspect.isclass(factory) else factory
+    try:
+        return get_type_hints(function)
+    except Exception:  # a user's hints may name what is not there; then nothing is checked
+        return {}
+
+
+def _kind_in_words(hint: object) -> str | None:
+    """Returns what a value of this type is; None if values of it are not checked."""
+    return next((words for known, words in _KINDS if known == hint), None)
+
+
+def _is_of_kind(value: object, hint: object) -> bool:
+    """Tells whether a value can stand where this type is wanted; a whole number is a number too."""
+    optional = get_args(hint)
+    if value is None and type(None) in optional:
+        return True
+    kinds = tuple(one for one in optional or (hint,) if isinstance(one, type))
+    if float in kinds:
+        kinds += (int,)
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
 def close_matches(word: str, candidates: Iterable[str]) -> str:

@@ -218,6 +218,7 @@ class ExchangeConfig:
         transport: what carries the distributions; not used where all peers are in one process.
         deadline_s: how long the others wait for a peer at a step; then it counts as lost.
         join_deadline_s: how long the run waits for its peers to appear.
+        evaluation_deadline_s: how long the others wait for a peer that evaluates its encoder.
         reconnect_s: how long a peer tries to reach a coordinator that does not answer.
     """
 
@@ -230,6 +231,7 @@ class ExchangeConfig:
     transport: Transport = field(default=Transport.GRPC, metadata=_CONVERSATION)
     deadline_s: float = field(default=120.0, metadata=_AGREED_CONVERSATION)
     join_deadline_s: float = field(default=300.0, metadata=_CONVERSATION)
+    evaluation_deadline_s: float = field(default=21600.0, metadata=_CONVERSATION)
     reconnect_s: float = field(default=30.0, metadata=_CONVERSATION)
 
     def __post_init__(self) -> None:
@@ -237,6 +239,7 @@ class ExchangeConfig:
             "exchange.",
             deadline_s=self.deadline_s,
             join_deadline_s=self.join_deadline_s,
+            evaluation_deadline_s=self.evaluation_deadline_s,
             reconnect_s=self.reconnect_s,
             every_steps=self.every_steps,
         )

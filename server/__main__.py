@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from dogo_fed.errors import ConfigError
-from dogo_fed.exit_status import EXIT_UNUSABLE, say
+from dogo_fed.exit_status import EXIT_STOPPED, EXIT_UNUSABLE, say, tell
 from dogo_fed.packages import check_packages
 from dogo_fed.private_files import keep_files_private
 from dogo_fed.process_setup import keep_freed_memory
@@ -52,9 +52,14 @@ def main() -> None:
     keep_files_private()
     keep_freed_memory()
     module_name, _, name = COMMANDS[arguments[0]][0].partition(":")
-    command: Callable[[], None] = getattr(import_module(module_name), name)
-    sys.argv = [f"dogo-fed {arguments[0]}", *arguments[1:]]
-    command()
+    try:
+        command: Callable[[], None] = getattr(import_module(module_name), name)
+        sys.argv = [f"dogo-fed {arguments[0]}", *arguments[1:]]
+        command()
+    except KeyboardInterrupt:  # a command that has begun says itself how to go on
+        sys.exit(say("stopped before it had begun", EXIT_STOPPED))
+    except OSError as error:
+        sys.exit(tell(error))
 
 
 def _usage() -> str:

@@ -8,6 +8,7 @@ peer keeps its graph meanwhile.
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -72,6 +73,7 @@ class MessageLink:
         self._num_received = 0
         self._is_stop_requested = False
         self._has_left = False
+        self._heard_at_s = time.monotonic()
         self._cut: str | None = None
         self._traffic = Traffic()
 
@@ -113,12 +115,22 @@ class MessageLink:
         return self._wire.decode_signal(reply)
 
     def report(
-        self, steps: list[StepReport], rounds: list[RoundReport], result: PeerResult | None
+        self,
+        steps: list[StepReport],
+        rounds: list[RoundReport],
+        result: PeerResult | None,
+        *,
+        is_evaluating: bool = False,
+        is_brief: bool = False,
     ) -> bool:
-        """Stores reports for the next message; returns whether the run is to end early."""
+        """Stores reports for the next message; see `CoordinatorLink.report`."""
         with self._changed:
-            if steps or rounds or result is not None:
-                self._reports += codec.encode_reports(self._sender, steps, rounds, result)
+            is_news = bool(steps or rounds or result is not None)
+            says_so_already = bool(self._reports) and self._reports[-1].evaluating
+            if is_news or (is_evaluating and not says_so_already):
+                requests = codec.encode_reports(self._sender, steps, rounds, result)
+                requests[0].evaluating = is_evaluating
+                self._reports += requests
             return self._is_stop_requested
 
     def close(self) -> None:
@@ -131,16 +143,19 @@ class MessageLink:
         """Returns the answer when it has arrived. The caller holds the condition; waiting frees it.
 
         Raises:
-            ExchangeTimeout: no message brought the answer in time.
+            ExchangeTimeout: no message has come for too long. While some come without the answer,
+                the coordinator waits for other peers and knows how long.
             CoordinatorLost: the host has cut the link.
         """
-        if not self._changed.wait_for(
-            lambda: arrived() is not None or self._cut is not None, self._timeout_s
-        ):
-            raise ExchangeTimeout(
-                f"no message has brought an answer to {what} within {self._timeout_s:g} s; is the "
-                "coordinator's app still running?"
-            )
+        self._heard_at_s = time.monotonic()
+        while arrived() is None and self._cut is None:
+            left_s = self._heard_at_s + self._timeout_s - time.monotonic()
+            if left_s <= 0:
+                raise ExchangeTimeout(
+                    f"no message has come for {self._timeout_s:g} s, and {what} is not answered; "
+                    "is the coordinator's app still running?"
+                )
+            self._changed.wait(left_s)
         found = arrived()
         if found is None:
             raise CoordinatorLost(f"{what} will not be answered: {self._cut}")
@@ -151,6 +166,7 @@ class MessageLink:
     def take(self, request: pb.HostRequest) -> None:
         """Takes a message's content; an answer to a call that is not open is dropped."""
         with self._changed:
+            self._heard_at_s = time.monotonic()
             self._is_stop_requested |= request.stop
             # Reports are kept until a message confirms them, since a reply may be lost.
             received = min(request.reports_received, self._num_received + len(self._reports))

@@ -171,6 +171,7 @@ class _Job:
         self._next_step = 0
         self._is_waiting = False
         self._is_stop_asked = False
+        self._heard_at_s = time.monotonic()
         self._cut: str | None = None
         self._ending: Ending | None = None
         self._turn_timeout_s = config.exchange.answer_within_s + _TURN_MARGIN_S
@@ -212,6 +213,7 @@ class _Job:
         if self._link is not None:
             self._link.take(request)
         with self._changed:
+            self._heard_at_s = time.monotonic()
             self._until_step = max(self._until_step, request.until_step)
             self._is_stop_asked |= request.stop
             self._changed.notify_all()
@@ -269,9 +271,9 @@ class _Job:
         with self._changed:
             self._next_step = step
             self._is_waiting = not self._may_go_on()
+            self._heard_at_s = time.monotonic()
             self._changed.notify_all()
-        deadline_s = time.monotonic() + self._turn_timeout_s
-        while not self._has_turn(_POLL_S) and time.monotonic() < deadline_s:
+        while not self._has_turn(_POLL_S) and not self._is_forgotten():
             if is_stop_wanted():  # a call over the network, so without the condition
                 self._is_stop_asked = True
         with self._changed:
@@ -280,13 +282,18 @@ class _Job:
                 raise CoordinatorLost(f"no step after {step - 1}: {self._cut}")
             if not self._may_go_on():
                 raise CoordinatorLost(
-                    f"no message has asked for step {step} within {self._turn_timeout_s:g} s; "
-                    "is the coordinator's app still running?"
+                    f"no message has come for {self._turn_timeout_s:g} s, and none has asked for "
+                    f"step {step}; is the coordinator's app still running?"
                 )
 
     def _has_turn(self, within_s: float) -> bool:
         with self._changed:
             return self._changed.wait_for(self._may_go_on, within_s)
+
+    def _is_forgotten(self) -> bool:
+        """Whether no message has come for too long; some come while other peers evaluate."""
+        with self._changed:
+            return time.monotonic() - self._heard_at_s > self._turn_timeout_s
 
     def _may_go_on(self) -> bool:
         return self._next_step < self._until_step or self._is_stop_asked or self._cut is not None

@@ -1,7 +1,8 @@
 """A peer's end of the gRPC service: joins, exchanges, reports, leaves.
 
-Every call has a deadline. If the coordinator can't be reached, a call is repeated for a while. That
-is safe, since the coordinator gives the same answer to the same ticket of the same process.
+Every call has a deadline. If the coordinator can't be reached or does not answer, a call is repeated
+for a while. That is safe, since the coordinator gives the same answer to the same ticket of the same
+process.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ from dogo_fed.wire.secret import metadata_of
 logger = logging.getLogger(__name__)
 
 _SMALL_CALL_TIMEOUT_S = 30.0
+_BRIEF_CALL_TIMEOUT_S = 5.0
 _ANSWER_MARGIN_S = 15.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +116,15 @@ class GrpcLink:
         assert self._pending is not None, "collect without publish"
         (request, call), self._pending = self._pending, None
         assert request.ticket.step == ticket.step, "collect of another ticket than published"
-        reply = self._call(self._stub.Exchange, request, self._answer_timeout_s, first=call.result)
-        self._traffic = Traffic(request.ByteSize(), reply.ByteSize())
+        first: Callable[[], Any] | None = call.result
+        num_asked = 0
+        while True:
+            reply = self._call(self._stub.Exchange, request, self._answer_timeout_s, first=first)
+            num_asked += 1
+            if not reply.still_open:
+                break
+            first = None  # another peer evaluates; the coordinator knows how long it may
+        self._traffic = Traffic(num_asked * request.ByteSize(), reply.ByteSize())
         return self._connection.wire.decode_signal(reply)
 
     def report(
@@ -122,11 +132,18 @@ class GrpcLink:
         steps: list[StepReport],
         rounds: list[RoundReport],
         result: PeerResult | None,
+        *,
+        is_evaluating: bool = False,
+        is_brief: bool = False,
     ) -> bool:
-        """Delivers reports; returns whether the run is to end early."""
+        """Delivers reports; see `CoordinatorLink.report`."""
+        requests = codec.encode_reports(self._sender, steps, rounds, result)
+        requests[0].evaluating = is_evaluating
+        timeout_s = _BRIEF_CALL_TIMEOUT_S if is_brief else _SMALL_CALL_TIMEOUT_S
+        tries_s = 0.0 if is_brief else None
         replies = [
-            self._call(self._stub.Report, request, _SMALL_CALL_TIMEOUT_S)
-            for request in codec.encode_reports(self._sender, steps, rounds, result)
+            self._call(self._stub.Report, request, timeout_s, tries_s=tries_s)
+            for request in requests
         ]
         return any(reply.stop for reply in replies)
 
@@ -136,7 +153,8 @@ class GrpcLink:
             return
         self._is_closed = True
         try:  # once and briefly: the peer is done, and a coordinator that is gone needs no goodbye
-            self._call(self._stub.Leave, pb.LeaveRequest(sender=self._sender), 5.0, tries_s=0.0)
+            request = pb.LeaveRequest(sender=self._sender)
+            self._call(self._stub.Leave, request, _BRIEF_CALL_TIMEOUT_S, tries_s=0.0)
         except ExchangeError as error:
             logger.warning("peer=%s could not say goodbye: %s", self._peer, error)
         finally:
@@ -155,7 +173,7 @@ class GrpcLink:
         first: Callable[[], Any] | None = None,
         tries_s: float | None = None,
     ) -> Any:
-        """Returns the reply; repeats the call while the coordinator can't be reached.
+        """Returns the reply; repeats the call while the coordinator is away.
 
         Args:
             method: a method of the stub.
@@ -166,7 +184,7 @@ class GrpcLink:
 
         Raises:
             CoordinatorLost: the coordinator could not be reached for this time.
-            ExchangeTimeout: an attempt reached its deadline.
+            ExchangeTimeout: it could be reached, but did not answer.
             Refused: the coordinator refused the call, or the credential is wrong.
             ExchangeError: the call failed in another way.
         """
@@ -181,9 +199,9 @@ class GrpcLink:
                 else:
                     reply = method(request, timeout=timeout_s, metadata=self._metadata)
             except grpc.RpcError as error:
-                # Only a failed connection is tried again, for a time that starts at the first
-                # failure. A coordinator that hangs until the deadline would hang again.
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                # A failed connection or a missing answer is tried again, for a time that starts at
+                # the first failure: the coordinator, or this process, may have been frozen.
+                if error.code() not in _AWAY:
                     raise translate(error, self._connection.address) from error
                 now_s = time.monotonic()
                 lost_since_s = now_s if lost_since_s is None else lost_since_s

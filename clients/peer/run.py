@@ -22,7 +22,11 @@ from dogo_fed.errors import (
     ConfigError,
     CoordinatorLost,
     DogoError,
+    EvaluationError,
     ExchangeTimeout,
+    MalformedDistribution,
+    Refused,
+    StaleTicket,
     StorageFull,
     TrainingError,
 )
@@ -144,16 +148,20 @@ def _grpc_link(
 
 
 def _ended_by(error: DogoError, session: PeerSession, assignment: Assignment) -> Ending:
+    """Saves the peer if its state can be trusted, and returns how it ended."""
     peer = assignment.peer
     logger.error("peer=%s %s: %s", peer, type(error).__name__, error)
-    if isinstance(error, TrainingError | StorageFull):
+    if isinstance(error, TrainingError | StorageFull | EvaluationError):
         return Ending(Outcome.FAILED, str(error))
+    is_refused = isinstance(error, Refused | MalformedDistribution)
+    would_be_again = is_refused and not isinstance(error, StaleTicket)
+    ending = Ending(Outcome.FAILED if would_be_again else Outcome.CUT_OFF, str(error))
     owner = read_lock(Path(assignment.run_dir))
     if owner and assignment.lock and owner != assignment.lock:
         logger.error("peer=%s is not saved: another start of the run goes on in its folder", peer)
-        return Ending(Outcome.CUT_OFF, str(error))
+        return ending
     try:
-        session.save()
+        session.save(is_cut_off=True)  # at once: nobody waits for its last reports any more
     except (DogoError, OSError) as saving_error:
         logger.error("peer=%s could not save itself: %s", peer, saving_error)
-    return Ending(Outcome.CUT_OFF, str(error))
+    return ending

@@ -22,6 +22,7 @@ Between two of them each peer trains alone and waits for no other.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -53,6 +54,7 @@ class CoordinatorSettings:
         batch_digest: returns the digest of a step's ordered sample ids.
         deadline_s: seconds that an open step waits for a peer that has joined.
         join_deadline_s: seconds that the run waits for a peer to join.
+        evaluation_deadline_s: seconds that the others wait for a peer that evaluates its encoder.
         plan: how many steps the run has, and which of them exchange.
         graph: for each learner its teachers with their weights; None lets every peer learn from all
             others, with equal weights.
@@ -65,6 +67,7 @@ class CoordinatorSettings:
     batch_digest: Callable[[int], str]
     deadline_s: float
     join_deadline_s: float
+    evaluation_deadline_s: float
     plan: Plan
     graph: Mapping[str, Mapping[str, float]] | None = None
 
@@ -81,6 +84,8 @@ class Coordinator:
     ) -> None:
         self._settings = settings
         self._started_at_s = now_s
+        self._join_deadline_at_s = now_s + settings.join_deadline_s
+        self._excused_until_s = -math.inf
         self._on_event = on_event
         self._roster = Roster(settings.peers, settings.first_step)
         self._open: Rendezvous | None = None
@@ -203,10 +208,9 @@ class Coordinator:
         is_return = bool(member.incarnation) or member.standing is Membership.LOST
         if not member.incarnation:
             # Not later than the join deadline, so that late joiners can't prolong the others' wait.
-            member.first_joined_at_s = min(
-                now_s, self._started_at_s + self._settings.join_deadline_s
-            )
+            member.first_joined_at_s = min(now_s, self._join_deadline_at_s)
         member.incarnation = incarnation
+        member.evaluates_since_s = None
         self._withdraw(peer)
         self._readmit(member)
         if is_return:
@@ -246,6 +250,7 @@ class Coordinator:
         """
         self.check_offer(peer, incarnation, ticket)
         member = self._roster[peer]
+        member.evaluates_since_s = None
         if ticket.step < self._next_open_step:
             self._offer_late(peer, member, ticket, distribution, now_s)
             return
@@ -280,7 +285,7 @@ class Coordinator:
 
     def tick(self, now_s: float) -> None:
         """Marks peers that have missed a deadline as lost; the step may then close without them."""
-        if now_s >= self._started_at_s + self._settings.join_deadline_s:
+        if now_s >= self._join_deadline_at_s:
             for peer in self._roster.with_standing(Membership.EXPECTED):
                 self.lose(
                     peer,
@@ -300,7 +305,7 @@ class Coordinator:
         """Returns the time, on the caller's clock, when `tick` has work next; None if never."""
         deadlines = []
         if self._roster.with_standing(Membership.EXPECTED):
-            deadlines.append(self._started_at_s + self._settings.join_deadline_s)
+            deadlines.append(self._join_deadline_at_s)
         deadlines += [deadline_at_s for _, deadline_at_s in self._overdue()]
         return min(deadlines, default=None)
 
@@ -312,6 +317,45 @@ class Coordinator:
             StaleTicket: an older process of the peer calls.
         """
         self._roster.check_incarnation(peer, incarnation)
+
+    def note_evaluation(self, peer: PeerId, now_s: float) -> bool:
+        """Takes note that a peer evaluates: its deadline does not run meanwhile.
+
+        Returns:
+            Whether the peer may take its time. It may not if it has evaluated for longer than the
+            evaluation deadline, without a step or another start.
+
+        Raises:
+            Refused: no such peer.
+        """
+        member = self._roster[peer]
+        if member.evaluates_since_s is None:
+            member.evaluates_since_s = now_s
+        if now_s - member.evaluates_since_s > self._settings.evaluation_deadline_s:
+            return False
+        member.alive_at_s = now_s
+        return True
+
+    def note_step(self, peer: PeerId) -> None:
+        """Takes note that a peer has done a step: its next evaluation is another one.
+
+        Raises:
+            Refused: no such peer.
+        """
+        self._roster[peer].evaluates_since_s = None
+
+    def excuse(self, seconds: float, now_s: float) -> None:
+        """Lets a time in which this process itself did not run count for no deadline.
+
+        The peers may have called meanwhile: their calls are read after this, and are not late.
+        """
+        logger.warning(
+            "the coordinator did not run for %.0f s (was its machine asleep?); that time counts "
+            "for no deadline",
+            seconds,
+        )
+        self._excused_until_s = now_s
+        self._join_deadline_at_s += seconds
 
     def lose(self, peer: PeerId, reason: str, now_s: float) -> None:
         """Marks a peer as lost, so that no step waits for it; one that has left stays done."""
@@ -377,8 +421,9 @@ class Coordinator:
     def _overdue(self) -> list[tuple[PeerId, float]]:
         """Returns the present peers that the open step still waits for, each with its deadline.
 
-        The deadline counts from the first contribution to the step, or from the peer's first
-        joining.
+        The deadline counts from the first contribution to the step, the peer's first joining, the
+        last sign that it evaluates, or the end of a time in which this process did not run:
+        whichever is latest.
         """
         rendezvous = self._open
         if rendezvous is None:
@@ -387,7 +432,12 @@ class Coordinator:
         for peer in self._roster.awaited(rendezvous.step):
             member = self._roster[peer]
             if member.standing is Membership.PRESENT and peer not in rendezvous.contributors:
-                since_s = max(rendezvous.opened_at_s, member.first_joined_at_s)
+                since_s = max(
+                    rendezvous.opened_at_s,
+                    member.first_joined_at_s,
+                    member.alive_at_s,
+                    self._excused_until_s,
+                )
                 missing.append((peer, since_s + self._settings.deadline_s))
         return missing
 

@@ -8,6 +8,7 @@ EXPECTED --join--> PRESENT --leave--> DONE
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -24,12 +25,16 @@ class Member:
         incarnation: identifies the peer's latest process; empty before the first join.
         next_step: the first step this peer may still take part in.
         first_joined_at_s: when it first joined; the deadline of its first step counts from here.
+        evaluates_since_s: since when it has been evaluating its encoder; None if it is not.
+        alive_at_s: when it last said that it is; its deadline counts from here.
     """
 
     standing: Membership
     incarnation: str
     next_step: int
     first_joined_at_s: float = 0.0
+    evaluates_since_s: float | None = None
+    alive_at_s: float = -math.inf
 
 
 class Roster:

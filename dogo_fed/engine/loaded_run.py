@@ -96,6 +96,7 @@ class LoadedRun:
             graph=exchange.graph,
             deadline_s=exchange.deadline_s,
             join_deadline_s=exchange.join_deadline_s,
+            evaluation_deadline_s=exchange.evaluation_deadline_s,
         )
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -113,16 +114,42 @@ class Peer:
         """Makes one optimizer step; a frozen peer makes none.
 
         Raises:
-            TrainingError: the loss is not finite; nothing has been changed.
+            TrainingError: the loss or its gradient is not finite; nothing has been changed.
         """
         if self.is_frozen:
             return
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss of peer {self.id!r} is {loss.item()} at step {step}; nothing was "
-                "updated. Lower the learning rate, or look at the images of this step"
-            )
+            raise self.diverged("the loss", loss.item(), step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            what = f"the length of the gradient (of a loss of {loss.item():g})"
+            raise self.diverged(what, norm.item(), step)
         self.optimizer.step()
         self.objective.after_update()
+
+    def check_state(self, step: int) -> None:
+        """Checks that the weights can be kept; buffers may be infinite on purpose, never NaN.
+
+        Args:
+            step: the last step that was done.
+
+        Raises:
+            TrainingError: a number is not finite; the message names its tensor.
+        """
+        for name, weight in self.objective.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise self.diverged(f"a number of {name}", math.nan, step)
+        for name, buffer in self.objective.named_buffers():
+            if buffer.is_floating_point() and buffer.isnan().any():
+                raise self.diverged(f"a number of {name}", math.nan, step)
+
+    def diverged(self, what: str, value: float, step: int) -> TrainingError:
+        """Returns the error that tells what is not finite, where, and what may help."""
+        return TrainingError(
+            f"{what} of peer {self.id!r} is {value} at step {step}: its training has diverged. "
+            "This state is not used or saved; its last checkpoint is from before. Lower "
+            f"peers.{self.id}.optimizer.options.lr, or look at the images of this step"
+        )

@@ -29,14 +29,18 @@ from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import Proposal, StepLosses, absorb, propose, show
 from dogo_fed.errors import StaleTicket, StorageFull, TrainingError
 from dogo_fed.evaluation import state_digest
+from dogo_fed.evaluation.pulse import listening
 from dogo_fed.exchange.base import Exchange, Traffic
 from dogo_fed.reporting.sink import Sink
+from dogo_fed.reporting.sinks.records import record_from_json, record_to_json
 from dogo_fed.storage.checkpoint import Progress
 from dogo_fed.storage.peer_folder import PeerFolder
 
 logger = logging.getLogger(__name__)
 
 _SAVE_AGAIN_S = 5.0
+_ALIVE_EVERY_S = 1.0
+_LONG_EVALUATION_S = 5.0
 
 
 @dataclass(slots=True)
@@ -88,6 +92,7 @@ class PeerSession:
         self._buffers: dict[str, torch.Tensor] | None = None
         self._is_stopped = False
         self._saves_again_at_s: float | None = None
+        self._says_alive_at_s = math.inf
 
     @property
     def is_finished(self) -> bool:
@@ -110,11 +115,21 @@ class PeerSession:
         return self._exchange is None or not self._run.plan.exchanges_at(self.next_step)
 
     def start(self) -> None:
-        """Evaluates the untrained encoder, unless the run goes on, and saves a checkpoint."""
+        """Evaluates the untrained encoder, unless the run goes on, and saves a checkpoint.
+
+        What an earlier process of the peer could not do is done first: it could not deliver
+        reports, or was ended while it evaluated.
+        """
+        undelivered, self._progress.undelivered = self._progress.undelivered, []
+        for entry in undelivered:
+            self._sink.emit(record_from_json(entry))
+        if self._progress.evaluation_due is not None:
+            self._evaluate(self._progress.evaluation_due)
+            self._save_if_there_is_room(again=True)
         if self.peer.is_frozen:
             self._frozen_digest = state_digest(self.peer.objective)
         if math.isnan(self._progress.knn_top1_untrained):
-            self._progress.knn_top1_untrained = self._evaluate(round_number=0)
+            self._evaluate(round_number=0)
         self._save_if_there_is_room()
 
     def begin_step(self) -> None:
@@ -122,6 +137,7 @@ class PeerSession:
 
         Raises:
             ExchangeError: see `Exchange.publish`.
+            TrainingError: see `step.show`.
         """
         step = self._progress.step
         # Set before `propose`, which moves the running statistics: from here on, `save` must wait.
@@ -148,7 +164,7 @@ class PeerSession:
 
         Raises:
             ExchangeError: see `Exchange.collect`.
-            TrainingError: the loss is not finite.
+            TrainingError: the loss, its gradient or the new weights are not finite.
         """
         assert self._open is not None, "end_step without begin_step"
         open_step, self._open = self._open, None
@@ -188,27 +204,39 @@ class PeerSession:
         buffers = self.peer.objective.named_buffers()
         return {name: buffer.detach().clone() for name, buffer in buffers}
 
-    def save(self) -> None:
+    def save(self, *, is_cut_off: bool = False, again: bool = False) -> None:
         """Writes a checkpoint of the peer's present step, unless there is one.
+
+        Reports are delivered first if the coordinator answers at once, so that a peer that goes on
+        from here does not report these steps again. Those that are not delivered go with it.
 
         Between the halves of a step none is written: the proposal has moved the running statistics
         already, and a peer that did the step again would move them twice.
 
+        Args:
+            is_cut_off: whether the coordinator is known to be gone, so that nobody is asked.
+            again: whether to replace the checkpoint of this step: the peer has evaluated since.
+
         Raises:
             StorageFull: there is no room for it.
+            TrainingError: the peer's weights are not finite; nothing is saved.
         """
         if self._is_between_halves:
             logger.warning("peer=%s keeps its last checkpoint: a step is open", self.peer.id)
             return
-        if self._progress.step not in self._folder.checkpoints.steps():
-            self._sink.flush()  # first: a peer that resumes here does not report these steps again
+        if again or self._progress.step not in self._folder.checkpoints.steps():
+            self.peer.check_state(self._progress.step - 1)
+            if not is_cut_off:
+                self._sink.flush()
+            undelivered = [record_to_json(record) for record in self._sink.undelivered()]
+            self._progress.undelivered = undelivered
             self._folder.checkpoints.save(self.peer.objective, self.peer.optimizer, self._progress)
         self._saves_again_at_s = None
 
-    def _save_if_there_is_room(self) -> None:
+    def _save_if_there_is_room(self, *, again: bool = False) -> None:
         """Saves; on a full disk training goes on, and the save is tried again after later steps."""
         try:
-            self.save()
+            self.save(again=again)
         except StorageFull as error:
             if self._saves_again_at_s is None:
                 logger.warning(
@@ -277,13 +305,19 @@ class PeerSession:
         )
 
     def _after_step(self, step: int) -> None:
-        plan = self._run.plan
+        plan, progress = self._run.plan, self._progress
         if plan.ends_round(step):
             number = plan.round_of(step)
             is_last = step + 1 == plan.total_steps
             # The last round is evaluated by `finish`, together with the linear probe.
             if number % self._run.config.eval.knn_every_rounds == 0 and not is_last:
-                self._progress.knn_top1 = self._evaluate(number)
+                progress.evaluation_due = number
+                is_long = progress.evaluation_s > _LONG_EVALUATION_S
+                if is_long:  # whoever is ended meanwhile has lost nothing
+                    self._save_if_there_is_room()
+                self._evaluate(number)
+                if is_long:
+                    self._save_if_there_is_room(again=True)
         every = self._run.config.checkpoint.every_steps
         due = plan.ends_round(step) if every is None else (step + 1) % every == 0
         again_at_s = self._saves_again_at_s
@@ -291,11 +325,28 @@ class PeerSession:
         if due or is_overdue or self.is_finished:
             self._save_if_there_is_room()
 
-    def _evaluate(self, round_number: int) -> float:
+    def _evaluate(self, round_number: int) -> None:
+        """Measures the encoder by kNN, notes it, and reports it."""
         started_s = time.perf_counter()
-        knn_top1, _ = measure(self.peer, self._run, linear_probe=False)
-        self._emit_round(round_number, knn_top1, time.perf_counter() - started_s)
-        return knn_top1
+        knn_top1, _ = self._measure(linear_probe=False)
+        if round_number == 0:
+            self._progress.knn_top1_untrained = knn_top1
+        else:
+            self._progress.knn_top1 = knn_top1
+        seconds = time.perf_counter() - started_s
+        self._progress.evaluation_due, self._progress.evaluation_s = None, seconds
+        self._emit_round(round_number, knn_top1, seconds)
+
+    def _measure(self, *, linear_probe: bool) -> tuple[float, float]:
+        """Returns what `measure` does; meanwhile says once a second that the peer is alive."""
+        self._says_alive_at_s = time.monotonic() + _ALIVE_EVERY_S
+        with listening(self._say_alive):
+            return measure(self.peer, self._run, linear_probe=linear_probe)
+
+    def _say_alive(self) -> None:
+        if time.monotonic() >= self._says_alive_at_s:
+            self._sink.alive()
+            self._says_alive_at_s = time.monotonic() + _ALIVE_EVERY_S
 
     def _emit_round(self, round_number: int, knn_top1: float, seconds: float) -> None:
         logger.info(
@@ -319,9 +370,7 @@ class PeerSession:
     def _result(self) -> PeerResult:
         started_s = time.perf_counter()
         backbone = self.peer.objective.backbone
-        knn_top1, linear_top1 = measure(
-            self.peer, self._run, linear_probe=self._run.config.eval.linear
-        )
+        knn_top1, linear_top1 = self._measure(linear_probe=self._run.config.eval.linear)
         self._progress.knn_top1 = knn_top1
         self._emit_round(self._run.plan.num_rounds, knn_top1, time.perf_counter() - started_s)
         progress, settings = self._progress, self._run.config.peers[self.peer.id]

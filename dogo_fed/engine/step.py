@@ -13,6 +13,7 @@ Every session runs these three functions at every step, in this order. They know
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -52,15 +53,22 @@ def propose(peer: Peer, images: StepImages, step: int) -> Proposal:
 
 
 def show(peer: Peer, proposal: Proposal) -> SimilarityDistribution:
-    """Returns the one tensor that leaves the peer."""
-    return peer.distribution(proposal.output.publish)
+    """Returns the one tensor that leaves the peer.
+
+    Raises:
+        TrainingError: it is not finite, so nothing leaves.
+    """
+    shown = peer.distribution(proposal.output.publish)
+    if not math.isfinite(shown.negative_entropy):
+        raise peer.diverged("the similarity distribution", shown.negative_entropy, proposal.step)
+    return shown
 
 
 def absorb(peer: Peer, proposal: Proposal, signal: TeacherSignal | None) -> StepLosses:
     """Updates the weights with the peer's own loss and, if there was a teacher, the mutual KL.
 
     Raises:
-        TrainingError: the loss is not finite; nothing was updated.
+        TrainingError: the loss or its gradient is not finite; nothing was updated.
     """
     loss, kl_value = proposal.output.ssl_loss, 0.0
     if signal is not None and signal.mean_NN is not None:

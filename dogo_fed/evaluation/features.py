@@ -12,6 +12,7 @@ import torch
 
 from dogo_fed.data.source import ImageSource
 from dogo_fed.errors import ConfigError, DataError, EvaluationError
+from dogo_fed.evaluation.pulse import beat
 from dogo_fed.seeding import stream
 
 UNLABELLED = -1
@@ -113,6 +114,7 @@ def extract_features(
             images_BCHW = normalise(source.images(ids_B).to(device))
             features_BF = backbone(images_BCHW).flatten(start_dim=1)
             batches.append(features_BF.to(device="cpu", dtype=torch.float32))
+            beat()
     features_NF = torch.cat(batches)
     _check_finite(features_NF)
     return FrozenFeatures(features_NF, source.labels.to(device="cpu", dtype=torch.int64))

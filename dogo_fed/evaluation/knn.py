@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.evaluation.features import FrozenFeatures
+from dogo_fed.evaluation.pulse import beat
 
 
 def knn_predictions(
@@ -47,7 +48,10 @@ def knn_predictions(
     bank_FM = F.normalize(bank.features_NF, dim=1).T.contiguous()
     classes_MC = F.one_hot(bank.labels_N).to(bank_FM.dtype)
     chunks = torch.split(F.normalize(queries_NF, dim=1), queries_per_chunk)
-    predictions = [_vote(chunk_QF @ bank_FM, classes_MC, k, temperature) for chunk_QF in chunks]
+    predictions = []
+    for chunk_QF in chunks:
+        predictions.append(_vote(chunk_QF @ bank_FM, classes_MC, k, temperature))
+        beat()
     return torch.cat(predictions)
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.evaluation.features import FrozenFeatures
+from dogo_fed.evaluation.pulse import beat
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ def _fit(
             optimizer.step()
             scheduler.step()
             loss_sum += loss.detach() * len(ids_B)
+            beat()
     return weight_CF.detach(), bias_C.detach(), float(loss_sum) / num_images
 
 

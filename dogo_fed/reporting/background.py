@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeAlias
 
@@ -17,7 +18,12 @@ logger = logging.getLogger(__name__)
 _MOST_WAITING = 50_000
 _CLOSE_WITHIN_S = 60.0
 
-_Item: TypeAlias = "Record | Future[None] | None"
+
+class _Alive:
+    """Stands for a call of `alive` among the records."""
+
+
+_Item: TypeAlias = "Record | Future[None] | _Alive | None"
 
 
 class BackgroundSink(Sink):
@@ -50,6 +56,12 @@ class BackgroundSink(Sink):
                 self._num_left_out += 1
                 return
             self._put(record)
+
+    def alive(self) -> None:
+        """Tells the other sink soon; left out if records wait."""
+        with self._lock:
+            if not self._is_closed and self._items.empty():
+                self._put(_Alive())
 
     def written(self) -> Future[None]:
         """Returns a future that is done when the other sink has got all records up to now."""
@@ -93,6 +105,8 @@ class BackgroundSink(Sink):
             if isinstance(item, Future):
                 if item.set_running_or_notify_cancel():
                     item.set_result(None)
+            elif isinstance(item, _Alive):
+                self._try_to("a sign of life could not be passed on:", self._sink.alive)
             else:
                 self._pass_on(item)
             self._complaints.flush()
@@ -102,11 +116,16 @@ class BackgroundSink(Sink):
         self._complaints.close()
 
     def _pass_on(self, record: Record) -> None:
-        try:
-            self._sink.emit(record)
-        except Exception as error:  # a full disk must not end the peers' exchange
+        what = "a record could not be written:"
+        if not self._try_to(what, lambda: self._sink.emit(record)):
             with self._lock:
                 self._num_left_out += 1
-            self._complaints.warn(
-                "a record could not be written:", f"{type(error).__name__}: {error}"
-            )
+
+    def _try_to(self, what_failed: str, action: Callable[[], None]) -> bool:
+        """Does something and returns whether that went well; a failure is counted and said."""
+        try:
+            action()
+        except Exception as error:  # a full disk must not end the peers' exchange
+            self._complaints.warn(what_failed, f"{type(error).__name__}: {error}")
+            return False
+        return True

@@ -12,16 +12,24 @@ from dogo_fed.contracts import Record
 class Sink(Protocol):
     """Takes what peers and coordinator report; `emit` may be called from any thread.
 
-    A subclass needs `emit` only. A class with the same three methods is a sink without being one.
+    A subclass needs `emit` only. A class with the same methods is a sink without being one.
     """
 
     @abstractmethod
     def emit(self, record: Record) -> None:
         """Takes one record; records of one peer arrive in order."""
 
+    def alive(self) -> None:
+        """Takes note that the run goes on although there is nothing to report: it evaluates."""
+        return  # said, since an empty body makes a protocol's method abstract
+
     def flush(self) -> None:
         """Delivers what was emitted; called before a checkpoint, so that the two belong together."""
-        return  # said, since an empty body makes a protocol's method abstract
+        return
+
+    def undelivered(self) -> list[Record]:
+        """Returns what `flush` could not deliver; it goes into the checkpoint."""
+        return []
 
     def close(self) -> None:
         """Finishes writing; a second call does nothing."""
@@ -39,6 +47,11 @@ class TeeSink(Sink):
         with ExitStack() as passing:
             for sink in reversed(self._sinks):
                 passing.callback(sink.emit, record)
+
+    def alive(self) -> None:
+        """Tells every sink."""
+        for sink in self._sinks:
+            sink.alive()
 
     def flush(self) -> None:
         """Flushes every sink."""

@@ -15,7 +15,7 @@ import io
 import logging
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ class Progress:
         round_steps: number of steps done in that round.
         ssl_loss_sum, mutual_kl_sum: sums over these steps.
         round_exchanges: number of these steps that exchanged.
+        evaluation_due: the round whose evaluation is still to be made, with these weights; None if
+            there is none.
+        evaluation_s: how long the latest evaluation took, in seconds; 0 before the first.
+        undelivered: the peer's reports of steps before this one that nobody has received, as JSON
+            objects; see `reporting.sinks.records`.
     """
 
     step: int = 0
@@ -58,6 +63,9 @@ class Progress:
     ssl_loss_sum: float = 0.0
     mutual_kl_sum: float = 0.0
     round_exchanges: int = 0
+    evaluation_due: int | None = None
+    evaluation_s: float = 0.0
+    undelivered: list[dict[str, object]] = field(default_factory=list)
 
 
 class CheckpointStore:

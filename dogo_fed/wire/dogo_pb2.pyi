@@ -121,7 +121,7 @@ class ExchangeRequest(_message.Message):
     def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ..., ticket: _Optional[_Union[Ticket, _Mapping]] = ..., distribution: _Optional[_Union[Distribution, _Mapping]] = ..., reverse: _Optional[_Union[Distribution, _Mapping]] = ...) -> None: ...
 
 class ExchangeReply(_message.Message):
-    __slots__ = ("refusal", "mean", "teachers", "next_step", "stop", "waited_s", "reverse_mean")
+    __slots__ = ("refusal", "mean", "teachers", "next_step", "stop", "waited_s", "reverse_mean", "still_open")
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     MEAN_FIELD_NUMBER: _ClassVar[int]
     TEACHERS_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class ExchangeReply(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     WAITED_S_FIELD_NUMBER: _ClassVar[int]
     REVERSE_MEAN_FIELD_NUMBER: _ClassVar[int]
+    STILL_OPEN_FIELD_NUMBER: _ClassVar[int]
     refusal: Refusal
     mean: Distribution
     teachers: _containers.RepeatedScalarFieldContainer[str]
@@ -136,7 +137,8 @@ class ExchangeReply(_message.Message):
     stop: bool
     waited_s: float
     reverse_mean: Distribution
-    def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ..., mean: _Optional[_Union[Distribution, _Mapping]] = ..., teachers: _Optional[_Iterable[str]] = ..., next_step: _Optional[int] = ..., stop: bool = ..., waited_s: _Optional[float] = ..., reverse_mean: _Optional[_Union[Distribution, _Mapping]] = ...) -> None: ...
+    still_open: bool
+    def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ..., mean: _Optional[_Union[Distribution, _Mapping]] = ..., teachers: _Optional[_Iterable[str]] = ..., next_step: _Optional[int] = ..., stop: bool = ..., waited_s: _Optional[float] = ..., reverse_mean: _Optional[_Union[Distribution, _Mapping]] = ..., still_open: bool = ...) -> None: ...
 
 class StepReport(_message.Message):
     __slots__ = ("round", "step", "ssl_loss", "mutual_kl", "num_teachers", "compute_s", "wait_s", "exchange_s", "bytes_up", "bytes_down")
@@ -199,16 +201,18 @@ class PeerResult(_message.Message):
     def __init__(self, backbone: _Optional[str] = ..., objective: _Optional[str] = ..., parameters: _Optional[int] = ..., knn_top1: _Optional[float] = ..., linear_top1: _Optional[float] = ..., knn_top1_untrained: _Optional[float] = ..., ssl_loss: _Optional[float] = ..., mutual_kl: _Optional[float] = ..., state_digest: _Optional[str] = ..., steps_trained: _Optional[int] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
-    __slots__ = ("sender", "steps", "rounds", "result")
+    __slots__ = ("sender", "steps", "rounds", "result", "evaluating")
     SENDER_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    EVALUATING_FIELD_NUMBER: _ClassVar[int]
     sender: Sender
     steps: _containers.RepeatedCompositeFieldContainer[StepReport]
     rounds: _containers.RepeatedCompositeFieldContainer[RoundReport]
     result: PeerResult
-    def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[StepReport, _Mapping]]] = ..., rounds: _Optional[_Iterable[_Union[RoundReport, _Mapping]]] = ..., result: _Optional[_Union[PeerResult, _Mapping]] = ...) -> None: ...
+    evaluating: bool
+    def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[StepReport, _Mapping]]] = ..., rounds: _Optional[_Iterable[_Union[RoundReport, _Mapping]]] = ..., result: _Optional[_Union[PeerResult, _Mapping]] = ..., evaluating: bool = ...) -> None: ...
 
 class ReportReply(_message.Message):
     __slots__ = ("refusal", "stop")

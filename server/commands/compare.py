@@ -12,8 +12,8 @@ from dogo_fed.compare.picture import draw_comparison
 from dogo_fed.compare.report import to_markdown, write_comparison
 from dogo_fed.compare.standing import Standing, finished_summary, standing_of
 from dogo_fed.compare.variants_picture import draw_variants
-from dogo_fed.errors import ConfigError, DataError, DogoError, PlacementError
-from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
+from dogo_fed.errors import ConfigError, DogoError
+from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, tell
 from dogo_fed.reporting.units import human_seconds
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.stop_signal import stop_on_signal
@@ -83,10 +83,8 @@ def run(arguments: Sequence[str]) -> int:
             return 0
         _check_first_cells(request, standings)
         return _run(request)
-    except (ConfigError, DataError, PlacementError) as error:
-        return say(error, EXIT_UNUSABLE)
-    except DogoError as error:
-        return say(error, EXIT_FAILED)
+    except (DogoError, OSError) as error:
+        return tell(error)
     except KeyboardInterrupt:
         return EXIT_STOPPED
 

@@ -15,7 +15,7 @@ from dogo_fed.atomic import atomic_path
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError, DogoError
-from dogo_fed.exit_status import EXIT_UNUSABLE, say
+from dogo_fed.exit_status import tell
 
 _NUM_SAMPLES = 64
 _SAMPLES_PER_ROW = 16
@@ -29,7 +29,7 @@ def main() -> None:
     try:
         check_overrides(sys.argv[1:])
     except ConfigError as error:
-        sys.exit(say(error, EXIT_UNUSABLE))
+        sys.exit(tell(error))
     _main()
 
 
@@ -38,10 +38,10 @@ def _main(composed: DictConfig) -> None:
     try:
         config = from_omegaconf(composed)
         dataset = build_dataset(config.data.name, config.data.options)
-    except DogoError as error:
-        sys.exit(say(error, EXIT_UNUSABLE))
-    picture = Path(f"{Path(dataset.name).name}-samples.png")
-    draw_samples(dataset, picture)
+        picture = Path(f"{Path(dataset.name).name}-samples.png")
+        draw_samples(dataset, picture)
+    except (DogoError, OSError) as error:
+        sys.exit(tell(error))
     sys.stdout.write(
         f"data set     {dataset.name}\n"
         f"training     {len(dataset.train)} images\n"

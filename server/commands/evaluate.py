@@ -14,10 +14,10 @@ from dogo_fed.config import RunConfig
 from dogo_fed.config_text import load_run_config
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.engine.build import fix_numerics
-from dogo_fed.errors import CheckpointError, ConfigError, DataError, DogoError
+from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.evaluation.protocols import protocol_title
 from dogo_fed.evaluation.subject import Subject
-from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
+from dogo_fed.exit_status import EXIT_STOPPED, tell
 from dogo_fed.reporting.scores import scores_table, write_sheet
 from dogo_fed.run.evaluate import (
     FOLDER,
@@ -43,7 +43,7 @@ def main() -> None:
         arguments = as_lists(sys.argv[1:])
         check_evaluation(arguments)
     except ConfigError as error:
-        sys.exit(say(error, EXIT_UNUSABLE))
+        sys.exit(tell(error))
     sys.argv = [sys.argv[0], *arguments]
     _main()
 
@@ -60,10 +60,8 @@ def run(composed: DictConfig) -> int:
     log_to_terminal()
     try:
         evaluate(request_from_omegaconf(composed))
-    except (ConfigError, DataError, CheckpointError) as error:
-        return say(error, EXIT_UNUSABLE)
-    except DogoError as error:
-        return say(error, EXIT_FAILED)
+    except (DogoError, OSError) as error:
+        return tell(error)
     except KeyboardInterrupt:
         return EXIT_STOPPED
     return 0

@@ -16,8 +16,8 @@ from rich import get_console
 from configs.compose import check_overrides, from_omegaconf
 from configs.resume import resumed
 from dogo_fed.config import RunConfig
-from dogo_fed.errors import CheckpointError, ConfigError, DataError, DogoError, PlacementError
-from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
+from dogo_fed.errors import ConfigError, DogoError
+from dogo_fed.exit_status import EXIT_STOPPED, say, tell
 from dogo_fed.reporting.summary import print_summary, was_stopped
 from server.commands.going_on import how_to_go_on
 from server.hosts.launch import launch
@@ -29,7 +29,7 @@ def main() -> None:
     try:
         check_overrides(sys.argv[1:])
     except ConfigError as error:
-        sys.exit(say(error, EXIT_UNUSABLE))
+        sys.exit(tell(error))
     _main()
 
 
@@ -46,10 +46,8 @@ def run(composed: DictConfig) -> int:
     folders: list[Path] = []
     try:
         summary = launch(_config(composed), folders.append)
-    except (ConfigError, DataError, PlacementError, CheckpointError) as error:
-        return say(error, EXIT_UNUSABLE)
-    except DogoError as error:
-        return say(f"{error}{_how(folders)}", EXIT_FAILED)
+    except (DogoError, OSError) as error:
+        return tell(error, _how(folders))
     except KeyboardInterrupt:
         return say(f"ended at once, without saving what is newer{_how(folders)}", EXIT_STOPPED)
     print_summary(summary, get_console() if get_console().is_terminal else None)

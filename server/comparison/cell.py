@@ -15,8 +15,8 @@ from typing import Any
 
 from dogo_fed.config_text import from_mapping
 from dogo_fed.engine.build import fix_numerics
-from dogo_fed.errors import CheckpointError, ConfigError, DataError, DogoError, PlacementError
-from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE
+from dogo_fed.errors import ConfigError, DogoError
+from dogo_fed.exit_status import EXIT_STOPPED, status_of
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.summary import was_stopped
 from dogo_fed.run.evaluate import evaluate_run
@@ -74,10 +74,8 @@ def run_cell(text: str) -> tuple[int, str]:
             return EXIT_STOPPED, "stopped by the user"
         for name, options in job.protocols.items():
             evaluate_run(Path(job.folder), config, name, options, peers=job.learners)
-    except (ConfigError, DataError, PlacementError, CheckpointError) as error:
-        return EXIT_UNUSABLE, str(error)
     except DogoError as error:
-        return EXIT_FAILED, str(error)
+        return status_of(error), str(error)
     except KeyboardInterrupt:
         return EXIT_STOPPED, "stopped by the user"
     return 0, ""

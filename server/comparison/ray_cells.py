@@ -7,6 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, TaskCancelledError
 
+from clients.ray.failures import cause_of
 from clients.ray.room import gpus_per_peer, live_nodes
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.config import RunConfig
@@ -36,7 +37,7 @@ class RayCellHandle:
         except TaskCancelledError:
             return CellEnding(EXIT_STOPPED, "stopped by the user")
         except (RayError, GetTimeoutError) as error:
-            return CellEnding(-1, f"its task died: {_first_line(error)}")
+            return CellEnding(-1, f"its task died: {cause_of(error)}")
         return CellEnding(int(status), str(message))
 
     def last_word_s(self) -> float:
@@ -84,7 +85,3 @@ class RayCells:
             return by_cpu
         by_gpu = int(gpus / self._gpus) if self._gpus > 1 else int(gpus) * int(1 / self._gpus)
         return min(by_cpu, by_gpu)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -131,7 +131,10 @@ class CoordinatorCalls:
         return self._records[peer].wait_s(_num_records(request), self._clock())
 
     def report(self, peer: PeerId, request: pb.ReportRequest) -> pb.ReportReply:
-        """Takes reports, all or none; a repeated report counts once."""
+        """Takes reports, all or none; a repeated report counts once.
+
+        A peer that says that it evaluates gets time for it.
+        """
         try:
             self._check_caller(peer, request.sender)
             self.coordinator.check_sender(peer, request.sender.incarnation)
@@ -141,6 +144,8 @@ class CoordinatorCalls:
         except codec.REFUSALS as error:
             return pb.ReportReply(refusal=self._refused(peer, "was refused a report", error))
         self._records[peer].owe(_num_records(request), self._clock())
+        if request.evaluating and self.coordinator.note_evaluation(peer, self._clock()):
+            self._sink.alive()
         self._emit(peer, request.sender.incarnation, reports)
         return pb.ReportReply(stop=self.coordinator.stop_requested)
 
@@ -156,6 +161,7 @@ class CoordinatorCalls:
     def _emit(self, peer: str, incarnation: str, reports: Reports) -> None:
         for step in reports.steps:
             if self.reported.is_new_step(peer, incarnation, step.step):
+                self.coordinator.note_step(PeerId(peer))
                 self._sink.emit(step)
         for one in reports.rounds:
             if self.reported.is_new_round(peer, incarnation, one.round):

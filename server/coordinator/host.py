@@ -184,7 +184,10 @@ class CoordinatorHost:
 
     @property
     def last_report_s(self) -> float:
-        """When a peer or the coordinator last reported something, by `time.monotonic`."""
+        """When a peer last reported or said that it evaluates, or the coordinator did something.
+
+        By `time.monotonic`.
+        """
         return self._activity.at_s
 
     def has_joined(self, peer: PeerId) -> bool:
@@ -257,11 +260,15 @@ class CoordinatorHost:
 
 
 class _ActivitySink(Sink):
-    """Remembers the time of the last record."""
+    """Remembers the time of the last record, or other sign of life."""
 
     def __init__(self) -> None:
         self.at_s = time.monotonic()
 
     def emit(self, record: Record) -> None:
+        """Notes the time."""
+        self.alive()
+
+    def alive(self) -> None:
         """Notes the time."""
         self.at_s = time.monotonic()

@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError, Message
 
 from dogo_fed.config import CoordinatorConfig
 from dogo_fed.contracts import PeerId
+from dogo_fed.coordination.standstill import Standstill
 from dogo_fed.errors import ConfigError
 from dogo_fed.process_setup import keep_freed_memory, raise_descriptor_limit
 from dogo_fed.wire import dogo_pb2 as pb
@@ -156,7 +157,11 @@ class _Servicer:
     async def _exchange(
         self, peer: PeerId, request: pb.ExchangeRequest, context: Any
     ) -> pb.ExchangeReply:
-        """Takes a distribution and answers when the step has closed."""
+        """Takes a distribution and answers when the step has closed.
+
+        If that takes longer than any deadline of a step, another peer evaluates. Then the answer
+        says so, and the peer asks again: it knows that this process lives.
+        """
         step = request.ticket.step
         refused = self._calls.offer(peer, request)
         if refused is not None:
@@ -170,9 +175,7 @@ class _Servicer:
             try:
                 await asyncio.wait_for(closing.wait(), self._answer_within_s)
             except TimeoutError:
-                await context.abort(
-                    grpc.StatusCode.DEADLINE_EXCEEDED, f"step {step} was not closed at its deadline"
-                )
+                return pb.ExchangeReply(still_open=True)
             answer = self._calls.answer(peer, step)
         assert answer is not None, "a closed step has an answer"
         return answer
@@ -347,16 +350,22 @@ class CoordinatorService:
     async def _tick(self) -> None:
         """Tells the state machine the time: at its deadlines, and at least once a second.
 
-        Once a second, because a call may bring a new deadline while this task sleeps.
+        Once a second, because a call may bring a new deadline while this task sleeps. If it slept
+        for much longer, this process was stopped, and that is nobody's fault.
         """
+        standstill = Standstill(time.monotonic())
         while True:
             deadline_s = self._calls.coordinator.next_deadline_s()
             sleep_s = _LONGEST_SLEEP_S
             if deadline_s is not None:
                 sleep_s = min(sleep_s, max(deadline_s - self._clock(), 0.0))
             await asyncio.sleep(sleep_s + 0.001)  # wakes after the deadline, not a moment before it
+            now_s = self._clock()
+            lost_s = standstill.lasted_s(time.monotonic())
             try:
-                self._calls.coordinator.tick(self._clock())
+                if lost_s:
+                    self._calls.coordinator.excuse(lost_s, now_s)
+                self._calls.coordinator.tick(now_s)
             except Exception as error:
                 self._calls.complaints.warn(
                     "the deadlines", f"could not be checked: {type(error).__name__}: {error}"

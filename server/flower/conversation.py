@@ -29,6 +29,8 @@ class Patience:
         placement_s: how long a peer may wait for a free GPU.
         hold_s: how long a host may hold a reply back until its peer has news.
         poll_s: the shortest time between two messages that only ask for the state.
+        silent_s: how long a peer that waits for an answer is told nothing; then a message tells it
+            that the run goes on.
     """
 
     answer_s: float
@@ -36,6 +38,7 @@ class Patience:
     placement_s: float
     hold_s: float
     poll_s: float
+    silent_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,7 @@ class Conversation:
             return Outgoing("query.stop", request)
         if self._assignment is None or self.ending is not None:
             return None
-        kind = self._kind(until_step, stop, is_poll_due)
+        kind = self._kind(until_step, stop, is_poll_due, now_s)
         if kind is None:
             return None
         request = pb.HostRequest(
@@ -178,7 +181,7 @@ class Conversation:
             request.answer.CopyFrom(self._answer[1])
         return Outgoing(kind, request)
 
-    def _kind(self, until_step: int, stop: bool, is_poll_due: bool) -> str | None:
+    def _kind(self, until_step: int, stop: bool, is_poll_due: bool, now_s: float) -> str | None:
         if not self._is_known:
             return "train.start" if is_poll_due else None
         if self._answer is not None:
@@ -186,7 +189,10 @@ class Conversation:
         if self._join is not None or until_step > self._told_until or stop > self._was_told_to_stop:
             return "train.round"
         if self._offer is not None:
-            return None  # the next message is the answer, once the step has closed
+            # The next message is the answer, once the step has closed. That may take hours if
+            # another peer evaluates.
+            is_silent = now_s - self._sent_at_s >= self._patience.silent_s
+            return "query.status" if is_silent else None
         return "query.status" if is_poll_due else None
 
     # ---- replies ----
@@ -202,7 +208,7 @@ class Conversation:
                 self._was_closed()
             return False
         is_news, self._is_node_missed = not self._is_node_missed, True
-        self._note_absence(what, self._patience.unreachable_s, Outcome.CUT_OFF, now_s)
+        self._note_absence(what, self._patience.unreachable_s, Outcome.FAILED, now_s)
         return is_news
 
     def receive(self, reply: pb.HostReply, now_s: float) -> bool:
@@ -246,7 +252,7 @@ class Conversation:
         elif reply.state == pb.NO_ROOM:
             self._note_absence(reply.message, patience.placement_s, Outcome.UNFIT, now_s)
         else:
-            self._note_absence(reply.message, patience.unreachable_s, Outcome.CUT_OFF, now_s)
+            self._note_absence(reply.message, patience.unreachable_s, Outcome.FAILED, now_s)
 
     def _note_absence(self, what: str, allowed_s: float, outcome: Outcome, now_s: float) -> None:
         if self._missed_since_s is None or outcome is not self._missed_for:

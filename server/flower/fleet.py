@@ -19,6 +19,7 @@ from dogo_fed.assignment import Assignment
 from dogo_fed.config import CoordinatorConfig, Transport
 from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.coordination.coordinator import Coordinator
+from dogo_fed.coordination.standstill import Standstill
 from dogo_fed.coordination.state import Membership
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError, ExchangeError
@@ -97,6 +98,7 @@ class FlowerFleet:
         self._calls: CoordinatorCalls | None = None
         self._view: CoordinatorView | None = None
         self._is_releasing = False
+        self._standstill = Standstill(time.monotonic())
 
     def listen_address(self) -> str:
         """Returns the address to listen on, so that all peers can reach this machine."""
@@ -247,6 +249,9 @@ class FlowerFleet:
         calls = self._calls
         if calls is None:
             return
+        lost_s = self._standstill.lasted_s(now_s)
+        if lost_s:
+            self._ask(lambda coordinator: coordinator.excuse(lost_s, now_s))
         self._ask(lambda coordinator: coordinator.tick(now_s))
         calls.complaints.flush()
         for peer, conversation in self._conversations.items():
@@ -288,8 +293,9 @@ class FlowerFleet:
             answer_s=60.0,
             unreachable_s=config.exchange.answer_within_s,
             placement_s=config.ray.placement_timeout_s,
-            hold_s=10.0 if carries_steps else 0.0,
+            hold_s=min(10.0, config.exchange.deadline_s / 3) if carries_steps else 0.0,
             poll_s=0.1,
+            silent_s=config.exchange.answer_within_s / 4,
         )
 
 

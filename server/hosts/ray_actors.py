@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from clients.ray.actors import NAMESPACE, PeerActor
 from clients.ray.authentication import own_token, read_environment
+from clients.ray.failures import cause_of
 from clients.ray.room import gpus_per_peer, live_nodes, room
 from dogo_fed.assignment import Assignment
 from dogo_fed.config import RayConfig
@@ -78,7 +79,7 @@ def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
                 if own
                 else f"no Ray cluster at ray.address={settings.address}"
             )
-            raise PlacementError(f"{what}: {_first_line(error)}") from error
+            raise PlacementError(f"{what}: {cause_of(error)}") from error
         try:
             if not own:
                 warn_if_open()
@@ -108,7 +109,7 @@ class RayHandle:
             ) from error
         except RayError as error:
             raise PlacementError(
-                f"the actor of peer {peer} can't be started: {_first_line(error)}"
+                f"the actor of peer {peer} can't be started: {cause_of(error)}"
             ) from error
         self._run = actor.run.remote(assignment.to_json())  # a future; `ending` polls it
 
@@ -131,7 +132,7 @@ class RayHandle:
         except RayActorError:
             return f"died (its actor's process {self._where['pid']} is gone)"
         except RayError as error:
-            return f"failed: {_first_line(error)}"
+            return f"failed: {cause_of(error)}"
         return Ending(Outcome(value), message)
 
     def kill(self) -> None:
@@ -305,8 +306,3 @@ def _address_of(node_id: str) -> str:
         if node["NodeID"] == node_id:
             return str(node["NodeManagerAddress"])
     return str(ray.util.get_node_ip_address())
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

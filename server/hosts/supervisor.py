@@ -165,6 +165,9 @@ class Supervisor:
     def _ended(self, peer: PeerId, ending: Ending) -> None:
         if ending.outcome in (Outcome.FINISHED, Outcome.STOPPED):
             return
+        if ending.outcome is Outcome.CUT_OFF:  # this process lives, so it may well be let in again
+            self._died(peer, f"was cut off: {ending.message}")
+            return
         self._failures[peer] = f"can't go on: {ending.message}"
         self._coordinator.lose(peer, self._failures[peer])
         if ending.outcome is Outcome.UNFIT:

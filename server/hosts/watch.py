@@ -6,10 +6,13 @@ supervisor of a run's peers, and the loop over the cells of a comparison.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+from dogo_fed.coordination.standstill import Standstill
 
 Key = TypeVar("Key")
 End = TypeVar("End")
@@ -58,6 +61,8 @@ class Watch(Generic[Key, End]):
         self._silence_setting = silence_setting
         self._stop_within_s = stop_within_s
         self._clock = clock
+        self._standstill = Standstill(clock())
+        self._excused_until_s = -math.inf
         self._all: dict[Key, Watchable[End]] = {}
         self._running: dict[Key, Watchable[End]] = {}
         self._stopping_since_s: float | None = None
@@ -86,12 +91,17 @@ class Watch(Generic[Key, End]):
     def look(self, last_word_s: Callable[[Key], float]) -> list[tuple[Key, End | Overdue]]:
         """Looks at every process once, kills the overdue ones, and returns those that have ended.
 
+        It is to be called about once a second or more often. A time in which it was not, because
+        this process did not run, counts as nobody's silence.
+
         Args:
             last_word_s: returns when a process last gave a sign of life.
         """
         # Collected first and handled by the caller: the report that one peer was lost would else
         # count as a sign of life of the others.
         ended: list[tuple[Key, End | Overdue]] = []
+        if self._standstill.lasted_s(self._clock()):
+            self._excused_until_s = self._clock()
         for key, process in list(self._running.items()):
             ending: End | Overdue | None = process.ending()
             if ending is None:
@@ -115,9 +125,9 @@ class Watch(Generic[Key, End]):
                 ending.callback(process.kill)
 
     def _overdue(self, last_word_s: float) -> Overdue | None:
-        now_s, since_s = self._clock(), self._stopping_since_s
-        if since_s is not None and now_s - since_s > self._stop_within_s:
+        now_s, since_s, excused_s = self._clock(), self._stopping_since_s, self._excused_until_s
+        if since_s is not None and now_s - max(since_s, excused_s) > self._stop_within_s:
             return Overdue(f"did not stop within {self._stop_within_s:g} s")
-        if now_s - last_word_s > self._silence_s:
+        if now_s - max(last_word_s, excused_s) > self._silence_s:
             return Overdue(f"said nothing for {self._silence_s:g} s ({self._silence_setting})")
         return None

@@ -141,6 +141,7 @@ def test_commands_and_help() -> None:
     assert "dogo-fed" in dogo_fed("--version")
 
 
+@pytest.mark.slow
 def test_multirun_gives_every_job_its_folder(tmp_path: Path) -> None:
     dogo_fed("train", "-m", *SHORT, "peers=solo", "seed=1,2", "run_dir=runs/both", cwd=tmp_path)
     seeds = [

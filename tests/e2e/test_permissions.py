@@ -91,6 +91,7 @@ def test_a_library_user_keeps_his_umask(tmp_path: Path) -> None:
     assert os.umask(0) == 0
 
 
+@pytest.mark.slow
 def test_pixels_are_for_those_who_may_read_the_images(tmp_path: Path) -> None:
     from PIL import Image
 

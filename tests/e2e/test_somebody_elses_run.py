@@ -41,7 +41,10 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "command",
     [
-        ("evaluate", "run={}", "protocol=linear", "protocol.linear.epochs=1"),
+        pytest.param(
+            ("evaluate", "run={}", "protocol=linear", "protocol.linear.epochs=1"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(("train", "resume={}", "steps=4"), marks=pytest.mark.slow),
         ("flower", "resume={}", "steps=4"),
     ],

@@ -64,6 +64,7 @@ def resume_and_compare(run_dir: Path, uninterrupted: dict[str, str]) -> None:
     assert all(peer["steps_trained"] == TOTAL_STEPS for peer in summary["peers"].values())
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_step(uninterrupted: dict[str, str], tmp_path: Path) -> None:
     kill_whole_run(tmp_path / "run", "processes", step=random.Random(0).randrange(1, 40))
     resume_and_compare(tmp_path / "run", uninterrupted)

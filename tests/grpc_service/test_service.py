@@ -24,6 +24,7 @@ from dogo_fed.contracts import (
     SimilarityDistribution,
     StepReport,
 )
+from dogo_fed.coordination import standstill
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.coordination.state import Membership
 from dogo_fed.errors import (
@@ -232,9 +233,15 @@ def frozen_address():
     server.stop(None).wait(10)
 
 
-def test_a_frozen_coordinator_is_a_timeout_for_every_call(site, frozen_address, monkeypatch):
+@pytest.fixture
+def impatient(monkeypatch):
     monkeypatch.setattr(grpc_link, "_ANSWER_MARGIN_S", -4.7)  # of 5 s to answer in
     monkeypatch.setattr(grpc_link, "_SMALL_CALL_TIMEOUT_S", 0.3)
+
+
+def test_a_coordinator_that_stays_frozen_is_a_timeout_for_every_call(
+    site, frozen_address, impatient
+):
     client = site.client(ADA, address=frozen_address)
     calls = (
         lambda: client.join(AGREEMENT),
@@ -248,6 +255,88 @@ def test_a_frozen_coordinator_is_a_timeout_for_every_call(site, frozen_address, 
         assert time.monotonic() - started_s < 3.0
 
 
+@pytest.mark.parametrize("what", ["join", "exchange", "report"])
+def test_a_coordinator_that_thaws_in_time_answers_as_if_nothing_had_been(
+    site, impatient, monkeypatch, what
+):
+    """All calls may be repeated, and the coordinator has kept what it knew."""
+    ada, bob = (site.client(name, reconnect_s=10.0) for name in (ADA, BOB))
+    bob.join(AGREEMENT)
+    thawing = threading.Timer(1.0, lambda: None)
+
+    def freeze():
+        site.service.call(lambda calls: thawing.start() or thawing.join())
+
+    if what != "join":
+        ada.join(AGREEMENT)
+    freezing = threading.Thread(target=freeze)
+    freezing.start()
+    time.sleep(0.1)
+    if what == "join":
+        assert ada.join(AGREEMENT) == 0
+    elif what == "report":
+        ada.report([step_report(0)], [], None)
+        assert site.sink.records == [step_report(0)]
+    else:
+        with ThreadPoolExecutor(2) as both:
+            taught = list(both.map(swap_one, (ada, bob), (0, 0), (0, 1)))
+        assert [signal.teachers for signal in taught] == [(BOB,), (ADA,)]
+    freezing.join()
+
+
+def test_a_coordinator_that_was_frozen_past_a_deadline_loses_nobody(make_site, monkeypatch):
+    monkeypatch.setattr(standstill, "_LONGEST_PAUSE_S", 2.0)
+    site = make_site(deadline_s=2.5, real_clock=True)
+    ada, bob = joined(site, ADA, BOB)
+    ada.publish(ticket(0), distribution(0))
+    deadline_s = time.monotonic() + 10.0
+    while site.service.call(lambda calls: calls.coordinator.next_deadline_s()) is None:
+        assert time.monotonic() < deadline_s, "the first distribution has not arrived"
+    freezing = threading.Thread(target=lambda: site.service.call(lambda calls: time.sleep(3.5)))
+    freezing.start()
+    freezing.join()
+    time.sleep(0.2)  # the deadlines have been looked at by now
+    bob.publish(ticket(0), distribution(1))
+    assert ada.collect(ticket(0)).teachers == (BOB,)
+    assert site.sink.events("peer_lost") == []
+
+
+# ---- evaluations ----
+
+
+def test_a_peer_that_evaluates_is_waited_for_and_the_others_ask_again(make_site):
+    """Neither the deadline of a step nor the longest time that an answer is held back counts."""
+    site = make_site(deadline_s=1.0, answer_within_s=0.4, real_clock=True)
+    ada, bob = joined(site, ADA, BOB)
+    ada.publish(ticket(0), distribution(0))
+    until_s = time.monotonic() + 2.5
+    while time.monotonic() < until_s:
+        bob.report([], [], None, is_evaluating=True)
+        time.sleep(0.1)
+    bob.publish(ticket(0), distribution(1))
+    assert ada.collect(ticket(0)).teachers == (BOB,)
+    one = pb.ExchangeRequest.ByteSize(
+        WIRE.encode_published(ada._sender, ticket(0), distribution(0))
+    )
+    assert ada.last_traffic.bytes_up >= 2 * one and ada.last_traffic.bytes_up % one == 0
+    assert site.sink.events("peer_lost") == []
+
+
+def test_a_peer_that_stops_to_evaluate_has_the_deadline_of_a_step(make_site):
+    site = make_site(deadline_s=0.5, answer_within_s=10.0, real_clock=True)
+    ada, bob = joined(site, ADA, BOB)
+    bob.report([], [], None, is_evaluating=True)
+    ada.publish(ticket(0), distribution(0))
+    assert ada.collect(ticket(0)).teachers == ()
+    assert [event.peer for event in site.sink.events("peer_lost")] == [BOB]
+
+
+def test_a_sign_of_life_reaches_the_sink(site):
+    (end,) = joined(site, ADA)
+    end.report([], [], None, is_evaluating=True)
+    assert site.sink.signs_of_life == 1 and site.sink.records == []
+
+
 def test_leaving_a_frozen_coordinator_takes_seconds_not_forever(site, frozen_address, caplog):
     client = site.client(ADA, address=frozen_address)
     started_s = time.monotonic()
@@ -255,14 +344,6 @@ def test_leaving_a_frozen_coordinator_takes_seconds_not_forever(site, frozen_add
         client.close()
     assert time.monotonic() - started_s < 8.0
     assert "could not say goodbye" in caplog.text
-
-
-def test_a_step_that_is_held_back_too_long_is_a_timeout_for_the_peer(make_site):
-    """The state machine's deadlines come first; if they fail, the peer must know what it was."""
-    site = make_site(answer_within_s=0.3)
-    (end, _) = joined(site, ADA, BOB)
-    with pytest.raises(ExchangeTimeout):
-        swap_one(end, 0, 0)
 
 
 # ---- errors of gRPC ----
@@ -372,10 +453,11 @@ class FakeClient:
         self.stop = False
         self.error = None
 
-    def report(self, steps, rounds, result):
+    def report(self, steps, rounds, result, *, is_evaluating=False, is_brief=False):
         if self.error is not None:
             raise self.error
         self.sent.append((list(steps), list(rounds), result))
+        self.flags = (is_evaluating, is_brief)
         return self.stop
 
 
@@ -418,9 +500,35 @@ def test_reports_that_could_not_be_delivered_are_kept():
     sink.emit(step_report(0))
     with pytest.raises(CoordinatorLost):
         sink.emit(ROUND)
+    assert sink.undelivered() == [step_report(0), ROUND]
     client.error = None
     sink.close()
-    assert client.sent[0][0] == [step_report(0)]
+    assert client.sent == [([step_report(0)], [ROUND], None)] and sink.undelivered() == []
+
+
+def test_a_flush_asks_once_and_a_coordinator_that_is_gone_costs_nothing():
+    """A checkpoint waits for it: saving comes first."""
+    client = FakeClient()
+    sink = ReportSink(client, Clock(100.0))
+    sink.emit(step_report(0))
+    client.error = CoordinatorLost("gone")
+    sink.flush()
+    assert sink.undelivered() == [step_report(0)]
+    client.error = None
+    sink.flush()
+    assert client.sent == [([step_report(0)], [], None)] and client.flags == (False, True)
+    assert sink.undelivered() == []
+
+
+def test_a_sign_of_life_asks_once_and_takes_the_steps_along():
+    client = FakeClient()
+    sink = ReportSink(client, Clock(100.0))
+    client.error = CoordinatorLost("gone")
+    sink.alive()
+    client.error = None
+    sink.emit(step_report(0))
+    sink.alive()
+    assert client.sent == [([step_report(0)], [], None)] and client.flags == (True, True)
 
 
 def test_a_stop_once_heard_stays_heard():

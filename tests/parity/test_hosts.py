@@ -60,6 +60,7 @@ def test_processes_equal_one_process(
     assert digests(run_dir) == reference[peers]
 
 
+@pytest.mark.slow
 @pytest.mark.grpc
 def test_with_all_variants_on_processes_equal_one_process(
     reference: dict[str, dict[str, str]], tmp_path: Path

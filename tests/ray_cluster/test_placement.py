@@ -116,6 +116,7 @@ def test_another_service_at_the_address_is_told_soon(tmp_path: Path) -> None:
     assert "is not Ray's GCS" in last
 
 
+@pytest.mark.slow
 def test_a_ray_of_its_own_leaves_no_process(
     run_settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,15 +43,20 @@ class Clock:
 
 
 class KeepingSink(Sink):
-    """Keeps every record; may be used from any thread."""
+    """Keeps every record, and counts the signs of life; may be used from any thread."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.signs_of_life = 0
         self._lock = threading.Lock()
 
     def emit(self, record: Record) -> None:
         with self._lock:
             self.records.append(record)
+
+    def alive(self) -> None:
+        with self._lock:
+            self.signs_of_life += 1
 
     def events(self, kind: str | None = None) -> list[Event]:
         return [
@@ -94,6 +99,7 @@ def settings(
     first_step: int = 0,
     deadline_s: float = 10.0,
     join_deadline_s: float = 100.0,
+    evaluation_deadline_s: float = 1000.0,
     every_steps: int = 1,
     total_steps: int = 1_000_000,
     graph: Mapping[str, Mapping[str, float]] | None = None,
@@ -106,6 +112,7 @@ def settings(
         batch_digest=batch_digest,
         deadline_s=deadline_s,
         join_deadline_s=join_deadline_s,
+        evaluation_deadline_s=evaluation_deadline_s,
         plan=Plan(
             total_steps=total_steps,
             steps_per_round=500_000,

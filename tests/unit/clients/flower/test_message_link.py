@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -293,12 +295,39 @@ def test_an_answer_that_came_before_the_cut_counts(pair):
 def test_a_peer_that_nobody_asks_gives_up(monkeypatch, waits_for):
     monkeypatch.setattr(message_link, "_ANSWER_MARGIN_S", 0.1)
     link = MessageLink(ADA, RUN_ID, WIRE, 0.1)
-    with pytest.raises(ExchangeTimeout, match=r"within 0\.2 s; is the coordinator's app still"):
+    with pytest.raises(ExchangeTimeout, match=r"come for 0\.2 s, .*is the coordinator's app still"):
         if waits_for == "join":
             link.join(AGREEMENT)
         else:
             link.publish(ticket(0), distribution(0))
             link.collect(ticket(0))
+
+
+def test_a_peer_that_is_asked_now_and_then_goes_on_waiting(monkeypatch):
+    """Another peer evaluates: the messages that come show that the coordinator knows."""
+    monkeypatch.setattr(message_link, "_ANSWER_MARGIN_S", 0.2)
+    link = MessageLink(ADA, RUN_ID, WIRE, 0.2)
+    link.publish(ticket(0), distribution(0))
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(link.collect(ticket(0))))
+    waiting.start()
+    for _ in range(10):
+        time.sleep(0.1)
+        link.take(pb.HostRequest())
+    link.take(pb.HostRequest(answer=signal(0), answer_step=0))
+    waiting.join(5.0)
+    assert [one.teachers for one in found] == [(BOB,)]
+
+
+def test_a_peer_that_evaluates_says_so_once_until_the_other_side_has_it(pair):
+    for _ in range(3):
+        pair.link.report([], [], None, is_evaluating=True)
+    assert [one.evaluating for one in pair.told().reports] == [True]
+    pair.bring(reports_received=1)
+    assert not pair.told().reports
+    pair.link.report([], [], None, is_evaluating=True)
+    pair.link.report([step_report(0)], [], None)
+    assert [one.evaluating for one in pair.told().reports] == [True, False]
 
 
 def test_telling_changes_nothing(pair):

@@ -166,9 +166,23 @@ def test_who_is_forgotten_at_its_turn_ends_by_itself(host, config_over_grpc, mon
     )
     line = Line(host, config_over_grpc)
     line.begin()
+    eventually(lambda: not host._job.is_alive(), "the peer waits for ever")
     reply = line.ended()
     assert outcome(reply) is Outcome.CUT_OFF
-    assert "no message has asked for step 0" in reply.message
+    assert "none has asked for step 0" in reply.message
+
+
+def test_who_is_asked_now_and_then_waits_for_its_turn(host, config_over_grpc, monkeypatch):
+    """The others evaluate, which may take longer than any step."""
+    monkeypatch.setattr(
+        peer_host, "_TURN_MARGIN_S", 3.0 - config_over_grpc.exchange.answer_within_s
+    )
+    line = Line(host, config_over_grpc)
+    line.begin()
+    for _ in range(12):
+        time.sleep(0.5)
+        assert line.say().state == pb.WAITING
+    assert outcome(line.ended(stop=True)) is Outcome.STOPPED
 
 
 def test_a_peer_that_fails_in_a_way_nobody_thought_of_has_failed(host, config_over_grpc, toys):

@@ -15,7 +15,17 @@ from configs.compose import compose_run
 from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import to_mapping
 from dogo_fed.contracts import Outcome
-from dogo_fed.errors import ConfigError, CoordinatorLost, StorageFull
+from dogo_fed.errors import (
+    ConfigError,
+    CoordinatorLost,
+    EvaluationError,
+    ExchangeTimeout,
+    MalformedDistribution,
+    SchemaMismatch,
+    StaleTicket,
+    StorageFull,
+    TrainingError,
+)
 from tests.support.tiny_run import TINY
 
 
@@ -100,15 +110,45 @@ def test_a_peer_that_outlives_its_launcher_keeps_out_of_the_next_start(
     def lost(*arguments):
         raise CoordinatorLost("gone")
 
-    saves: list[int] = []
-    session = SimpleNamespace(save=lambda: saves.append(1))
+    saves: list[dict[str, bool]] = []
+    session = SimpleNamespace(save=lambda **how: saves.append(how))
     monkeypatch.setattr(run, "_open", lambda *arguments: (session, None, None))
     monkeypatch.setattr(run, "run_peer", lost)
     if there is not None:
         (tmp_path / "run.lock").write_text(there)
     ending = run_assignment(dataclasses.replace(assignment, lock=told))
-    assert ending.outcome is Outcome.CUT_OFF and bool(saves) == is_saved
+    assert ending.outcome is Outcome.CUT_OFF
+    assert saves == ([{"is_cut_off": True}] if is_saved else []), "nobody is asked any more"
     assert ("another start of the run" in log_of(tmp_path)) != is_saved
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "is_saved"),
+    [
+        (CoordinatorLost("gone"), Outcome.CUT_OFF, True),
+        (ExchangeTimeout("frozen"), Outcome.CUT_OFF, True),
+        (StaleTicket("another process has joined"), Outcome.CUT_OFF, True),
+        (SchemaMismatch("other images"), Outcome.FAILED, True),
+        (MalformedDistribution("row 3 adds up to 2"), Outcome.FAILED, True),
+        (TrainingError("the loss is NaN"), Outcome.FAILED, False),
+        (EvaluationError("features that are not finite"), Outcome.FAILED, False),
+    ],
+)
+def test_only_what_may_be_otherwise_next_time_is_worth_another_start(
+    error, outcome, is_saved, assignment, monkeypatch
+) -> None:
+    """And a state whose numbers went wrong is not kept."""
+
+    def fail(*arguments):
+        raise error
+
+    saves: list[dict[str, bool]] = []
+    session = SimpleNamespace(save=lambda **how: saves.append(how))
+    monkeypatch.setattr(run, "_open", lambda *arguments: (session, None, None))
+    monkeypatch.setattr(run, "run_peer", fail)
+    ending = run_assignment(assignment)
+    assert (ending.outcome, ending.message) == (outcome, str(error))
+    assert bool(saves) == is_saved
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,60 @@ def test_times_in_events_count_from_the_coordinators_start():
     assert meeting.told() == [("peer_lost", "cat", 0, 12.0)]
 
 
+def test_the_time_of_an_evaluation_is_not_the_time_of_a_step(meeting):
+    coordinator = meeting.coordinator
+    run_step(meeting, 0, (ADA, BOB), 5.0)
+    for now_s in (14.0, 23.0, 32.0):
+        assert coordinator.note_evaluation(CAT, now_s)
+        coordinator.tick(now_s)
+    assert coordinator.next_deadline_s() == 42.0
+    coordinator.tick(41.9)
+    assert coordinator.answer(ADA, 0) is None and meeting.events == []
+    coordinator.tick(42.0)
+    assert meeting.told() == [("peer_lost", "cat", 0, 42.0)]
+
+
+def test_an_evaluation_may_not_take_for_ever():
+    meeting = Meeting(settings(deadline_s=10.0, evaluation_deadline_s=30.0)).join_all()
+    coordinator = meeting.coordinator
+    run_step(meeting, 0, (ADA, BOB), 0.0)
+    assert [coordinator.note_evaluation(CAT, now_s) for now_s in (5.0, 35.0, 35.1)] == [
+        True,
+        True,
+        False,
+    ]
+    assert coordinator.next_deadline_s() == 45.0
+
+
+@pytest.mark.parametrize("by", ["a step", "an offer", "a new start"])
+def test_the_next_evaluation_has_its_own_time(by):
+    meeting = Meeting(settings((ADA,), evaluation_deadline_s=30.0)).join_all(ADA)
+    coordinator = meeting.coordinator
+    assert coordinator.note_evaluation(ADA, 0.0) and not coordinator.note_evaluation(ADA, 31.0)
+    if by == "a step":
+        coordinator.note_step(ADA)
+    elif by == "an offer":
+        meeting.offer(ADA, 0, 31.0)
+    else:
+        meeting.join(ADA, 31.0, "ada-2")
+    assert coordinator.note_evaluation(ADA, 32.0)
+
+
+def test_a_time_in_which_the_coordinator_did_not_run_counts_for_no_deadline():
+    meeting = Meeting().join_all(ADA, BOB)
+    coordinator = meeting.coordinator
+    run_step(meeting, 0, (ADA,), 95.0)
+    coordinator.excuse(60.0, 156.0)
+    coordinator.tick(156.0)
+    assert meeting.events == []
+    coordinator.tick(159.9)
+    assert meeting.events == [] and coordinator.next_deadline_s() == 160.0
+    coordinator.tick(160.0)
+    assert meeting.told() == [("peer_lost", "cat", 0, 160.0)]
+    coordinator.tick(166.0)
+    assert [event.peer for event in meeting.events] == ["cat", "bob"]
+
+
 def test_several_silent_peers_are_lost_at_once(meeting):
     meeting.offer(ADA, 0, 5.0)
     meeting.coordinator.tick(15.0)

@@ -10,6 +10,7 @@ import pickle
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +94,59 @@ def test_reserved_options_belong_to_the_caller():
     components.check_options("thing", "x", factory, {"depth": 2}, reserved=("size",))
     with pytest.raises(ConfigError, match="no option 'size'; its options are: depth"):
         components.check_options("thing", "x", factory, {"size": 2}, reserved=("size",))
+
+
+class Sized:
+    def __init__(self, size: int, share: float = 0.5, sort: bool = True, root: str | None = None):
+        self.given = (size, share, sort, root)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"size": "many"}, "option 'size' of thing 'x' must be a whole number, not 'many'"),
+        ({"size": 1.5}, "option 'size' of thing 'x' must be a whole number, not 1.5"),
+        ({"size": True}, "option 'size' of thing 'x' must be a whole number, not True"),
+        ({"size": 1, "share": "half"}, "option 'share' of thing 'x' must be a number, not 'half'"),
+        ({"size": 1, "sort": "no"}, "option 'sort' of thing 'x' must be true or false, not 'no'"),
+        (
+            {"size": 1, "root": 7},
+            r"option 'root' of thing 'x' must be a text \(.*\) or null, not 7",
+        ),
+        ({"size": None}, "option 'size' of thing 'x' must be a whole number, not None"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_before_anything_is_built(options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        components.check_options("thing", "x", Sized, options)
+
+
+def test_a_whole_number_is_a_number_and_null_stands_where_it_may():
+    components.check_options("thing", "x", Sized, {"size": 1, "share": 1, "root": None})
+
+
+def test_hints_that_name_what_is_not_there_check_nothing():
+    def factory(size: NoSuchType):  # noqa: F821
+        return size
+
+    components.check_options("thing", "x", factory, {"size": "many"})
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_what_a_component_of_ours_does_not_take_is_a_sentence(is_ours, monkeypatch):
+    """Somebody's own component fails with its own traceback, which he needs."""
+
+    def factory(size):
+        raise ValueError("size must be even")
+
+    monkeypatch.setitem(sys.modules, "some_things", SimpleNamespace(factory=factory))
+    path = "some_things:factory"
+    name, known = ("even", {"even": path}) if is_ours else (path, {})
+    raised, sentence = ValueError, "^size must be even"
+    if is_ours:
+        raised, sentence = ConfigError, "'even' can't be made with the options size=3: size must"
+    with pytest.raises(raised, match=sentence):
+        components.build("thing", name, known, {"size": 3})
 
 
 def test_factory_that_takes_anything_takes_any_option():

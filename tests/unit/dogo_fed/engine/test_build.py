@@ -112,7 +112,7 @@ WRONG = [
     ("backbone", ("small_cnn", {"widht": 2}), "did you mean 'width'"),
     ("backbone", ("small_cnn", {"image_size": 8}), "image_size"),
     ("backbone", ("small_cnn", {"width": 0}), "width"),
-    ("backbone", ("small_cnn", {"width": "two"}), "str"),
+    ("backbone", ("small_cnn", {"width": "two"}), "whole number, not 'two'"),
     ("backbone", ("wide_resnet", {"depth": 11}), "6 n"),
     ("backbone", ("no.such.module:thing", {}), "no.such.module"),
     ("backbone", ("torch:no_such_thing", {}), "no_such_thing"),

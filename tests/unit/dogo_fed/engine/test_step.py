@@ -560,8 +560,20 @@ def test_proposing_and_showing_change_no_parameter_and_leave_no_gradient():
         assert mine.grad is None
 
 
-@pytest.mark.parametrize("broken", ["images", "signal"])
-def test_a_loss_that_is_not_finite_changes_no_parameter(broken):
+class Steep(torch.autograd.Function):
+    """Leaves a loss as it is, and makes its gradient infinite."""
+
+    @staticmethod
+    def forward(context, loss):
+        return loss.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * float("inf")
+
+
+@pytest.mark.parametrize("broken", ["images", "signal", "gradient"])
+def test_a_loss_or_a_gradient_that_is_not_finite_changes_no_parameter(broken):
     peer = toy_peer("simclr")
     absorb(
         peer, propose(peer, StepImages(toy_images()), 0), None
@@ -573,17 +585,48 @@ def test_a_loss_that_is_not_finite_changes_no_parameter(broken):
         peer = dataclasses.replace(
             peer, augmentation=lambda images: (images.float() * float("nan"),) * 2
         )
-    else:
+    elif broken == "signal":
         uniform_NN = np.full((6, 6), 1 / 6, dtype=np.float32)
         signal = dataclasses.replace(
             NOBODY, mean_NN=uniform_NN, negative_entropy=float("inf"), teachers=("other",)
         )
-    with pytest.raises(TrainingError, match=r"peer 'simclr' is (nan|inf) at step 7"):
-        absorb(peer, propose(peer, StepImages(toy_images()), 7), signal)
+    proposal = propose(peer, StepImages(toy_images()), 7)
+    what = "the loss of peer"
+    if broken == "gradient":
+        steep = dataclasses.replace(proposal.output, ssl_loss=Steep.apply(proposal.output.ssl_loss))
+        proposal = dataclasses.replace(proposal, output=steep)
+        what = r"the length of the gradient \(of a loss of [0-9.]+\) of peer"
+    with pytest.raises(TrainingError, match=rf"{what} 'simclr' is (nan|inf) at step 7: its tr"):
+        absorb(peer, proposal, signal)
     for mine, old in zip(peer.objective.parameters(), parameters, strict=True):
         assert torch.equal(mine, old)
     for key, entry in peer.optimizer.state_dict()["state"].items():
         assert all(torch.equal(entry[name], optimizer[key][name]) for name in entry)
+
+
+def test_what_is_not_finite_does_not_leave_the_peer_and_is_called_what_it_is():
+    """The coordinator would call it malformed, and nobody would know why."""
+    peer = toy_peer("simclr")
+    peer = dataclasses.replace(
+        peer, augmentation=lambda images: (images.float() * float("nan"),) * 2
+    )
+    proposal = propose(peer, StepImages(toy_images()), 7)
+    with pytest.raises(TrainingError) as caught:
+        show(peer, proposal)
+    assert "the similarity distribution of peer 'simclr' is nan at step 7" in str(caught.value)
+    assert "peers.simclr.optimizer.options.lr" in str(caught.value)
+
+
+@pytest.mark.parametrize(("where", "value"), [("weight", float("inf")), ("buffer", float("nan"))])
+def test_a_state_that_is_not_finite_is_named(where, value):
+    peer = toy_peer("simclr")
+    peer.check_state(0)
+    of = peer.objective.named_parameters if where == "weight" else peer.objective.named_buffers
+    name, tensor = next(one for one in of() if one[1].is_floating_point())
+    with torch.no_grad():
+        tensor.view(-1)[0] = value
+    with pytest.raises(TrainingError, match=f"a number of {name} of peer 'simclr' is nan at step"):
+        peer.check_state(3)
 
 
 def test_another_batch_size_is_refused_before_anything_changes():

@@ -131,3 +131,20 @@ def test_many_subjects_do_not_fill_the_log_either(caplog: pytest.LogCaptureFixtu
             log.warn(f"peer={number}", "x" * 5000)
     assert len(caplog.records) <= 101
     assert max(len(record.getMessage()) for record in caplog.records) < 1100
+
+
+def test_a_sign_of_life_is_passed_on_and_one_that_fails_does_no_harm() -> None:
+    inner = KeepingSink()
+    sink = BackgroundSink(inner)
+    sink.alive()
+    sink.written().result(20)
+    assert inner.signs_of_life == 1
+
+    def fail() -> None:
+        raise OSError("the file is gone")
+
+    inner.alive = fail
+    sink.alive()
+    sink.emit(event(1))
+    sink.close()
+    assert [one.step for one in inner.events()] == [1]

@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -215,6 +216,17 @@ class TestMetricsLog:
         assert [entry["type"] for entry in read_metrics(path)] == ["step", "event"]
         log.close()
         log.close()
+
+    def test_a_sign_of_life_renews_the_files_time_and_adds_nothing(self, tmp_path: Path) -> None:
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        log.emit(step_report())
+        before = (tmp_path / "metrics.jsonl").read_bytes()
+        os.utime(tmp_path / "metrics.jsonl", (1.0, 1.0))
+        log.alive()
+        assert (tmp_path / "metrics.jsonl").stat().st_mtime > 1e9
+        assert (tmp_path / "metrics.jsonl").read_bytes() == before
+        log.close()
+        log.alive()  # a late one does no harm
 
     def test_opening_again_appends(self, tmp_path: Path) -> None:
         path = tmp_path / "metrics.jsonl"

@@ -15,7 +15,9 @@ from dogo_fed.wire import dogo_pb2 as pb
 from server.flower.conversation import Conversation, Patience
 from tests.support.distributions import ADA, RUN_ID
 
-PATIENCE = Patience(answer_s=60.0, unreachable_s=200.0, placement_s=100.0, hold_s=10.0, poll_s=0.5)
+PATIENCE = Patience(
+    answer_s=60.0, unreachable_s=200.0, placement_s=100.0, hold_s=10.0, poll_s=0.5, silent_s=150.0
+)
 PAUSE_S = 1.0
 """After a message that was missed, at least."""
 
@@ -156,6 +158,18 @@ def test_a_stop_is_said_at_once_even_to_a_peer_whose_step_is_open(talk):
     assert talk.after(100.0) is None
 
 
+def test_a_peer_that_waits_for_an_answer_is_told_now_and_then_that_the_run_goes_on(talk):
+    """Another peer may evaluate for hours; who hears nothing for too long gives up."""
+    talk.known()
+    talk.after(PATIENCE.poll_s)
+    talk.reply(offer=offer(0))
+    for _ in range(3):
+        assert talk.after(PATIENCE.silent_s - 0.1) is None
+        assert talk.after(0.2).kind == "query.status"
+        talk.reply(offer=offer(0))
+    assert talk.line.open_offer.ticket.step == 0
+
+
 def test_an_offer_is_open_until_it_is_answered(talk):
     talk.known()
     talk.after(PATIENCE.poll_s)
@@ -206,9 +220,9 @@ def test_who_is_not_there_yet_is_not_asked_in_a_storm(talk):
     ("state", "allowed_s", "outcome"),
     [
         (pb.NO_ROOM, PATIENCE.placement_s, Outcome.UNFIT),
-        (pb.UNKNOWN, PATIENCE.unreachable_s, Outcome.CUT_OFF),
-        (pb.AWAY, PATIENCE.unreachable_s, Outcome.CUT_OFF),
-        (pb.HOST_STATE_UNSPECIFIED, PATIENCE.unreachable_s, Outcome.CUT_OFF),
+        (pb.UNKNOWN, PATIENCE.unreachable_s, Outcome.FAILED),
+        (pb.AWAY, PATIENCE.unreachable_s, Outcome.FAILED),
+        (pb.HOST_STATE_UNSPECIFIED, PATIENCE.unreachable_s, Outcome.FAILED),
     ],
 )
 def test_a_start_waits_for_a_process_but_not_for_ever(talk, state, allowed_s, outcome):
@@ -264,7 +278,7 @@ def test_who_is_unreachable_for_too_long_has_ended(talk, how):
         longest_s = PATIENCE.unreachable_s + 2 * PATIENCE.answer_s + 10
         assert talk.now_s < began_s + longest_s
     assert talk.now_s > began_s + PATIENCE.unreachable_s
-    assert talk.line.ending.outcome is Outcome.CUT_OFF
+    assert talk.line.ending.outcome is Outcome.FAILED
     assert "was not there for 200 s" in talk.line.ending.message
 
 

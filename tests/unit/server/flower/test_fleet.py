@@ -167,6 +167,7 @@ def make_scene(tmp_path, monkeypatch):
                 placement_s=unreachable_s,
                 hold_s=0.2,
                 poll_s=0.01,
+                silent_s=5.0,
             ),
         )
         run = prepared(*changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import socket
 import time
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from clients.peer.grpc_link import Connection, GrpcLink
 from configs.compose import compose_run
 from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId, StepReport
+from dogo_fed.coordination import standstill
 from dogo_fed.errors import ExchangeError, PlacementError
 from dogo_fed.run.prepare import prepare
 from dogo_fed.storage.run_folder import create
@@ -141,6 +143,7 @@ class Scene:
 
 @pytest.fixture
 def scene(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(standstill, "_LONGEST_PAUSE_S", math.inf)  # the clock is put forward
     clock = SimpleNamespace(offset_s=0.0)
     clock.monotonic = lambda: time.monotonic() + clock.offset_s
     for module in (supervise, coordinator_host):
@@ -244,9 +247,28 @@ def test_who_can_not_be_started_again_is_listed_with_the_reason(scene):
     assert scene.fail(launcher) == "peer resnet can't be started again: no GPU is free"
 
 
-@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.CUT_OFF])
-def test_who_can_not_go_on_is_not_started_again_and_the_others_go_on(scene, outcome):
-    launcher = Launcher(resnet=[[Ending(outcome, "the loss is NaN")]], wide=[[None, FINISHED]])
+def test_a_peer_that_was_cut_off_is_started_again(scene):
+    """The coordinator is here and lives, so it was frozen, or the network was away."""
+    cut_off = Ending(Outcome.CUT_OFF, "the coordinator did not answer in time")
+    launcher = Launcher(resnet=[[cut_off], [FINISHED]], wide=[[None, None, FINISHED]])
+    scene.supervise(launcher)
+    assert launcher.starts(ADA) == [0, 1]
+    assert scene.kinds(ADA) == ["peer_started", "peer_lost", "peer_started"]
+    (lost,) = scene.sink.events("peer_lost")
+    assert lost.message == f"peer resnet was cut off: {cut_off.message}"
+
+
+def test_a_peer_that_is_cut_off_at_every_start_is_given_up(scene):
+    cut_off = [Ending(Outcome.CUT_OFF, "no route to host")]
+    launcher = Launcher(resnet=[cut_off] * 3, wide=[[FINISHED]])
+    message = scene.fail(launcher)
+    assert message.startswith("peer resnet was cut off: no route to host, and has been started ")
+    assert launcher.starts(ADA) == [0, 1, 2]
+
+
+def test_who_can_not_go_on_is_not_started_again_and_the_others_go_on(scene):
+    failed = Ending(Outcome.FAILED, "the loss is NaN")
+    launcher = Launcher(resnet=[[failed]], wide=[[None, FINISHED]])
     assert scene.fail(launcher) == "peer resnet can't go on: the loss is NaN"
     assert launcher.starts(ADA) == [0]
     assert scene.kinds(ADA) == ["peer_started", "peer_lost"]

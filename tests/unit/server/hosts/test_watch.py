@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dogo_fed.coordination import standstill
 from server.hosts.watch import Overdue, Watch
 from tests.support.distributions import Clock
 
@@ -33,6 +34,12 @@ def clock() -> Clock:
 @pytest.fixture
 def watch(clock: Clock) -> Watch[str, str]:
     return Watch(silence_s=10.0, silence_setting="silence_s", stop_within_s=5.0, clock=clock)
+
+
+@pytest.fixture(autouse=True)
+def no_standstill(monkeypatch) -> None:
+    """The clock is put forward by more than a loop would ever be away."""
+    monkeypatch.setattr(standstill, "_LONGEST_PAUSE_S", 1000.0)
 
 
 def ended(watch: Watch[str, str], last_word_s: float = 100.0) -> dict[str, object]:
@@ -78,6 +85,28 @@ def test_who_ends_at_the_last_moment_has_ended_well(watch, clock) -> None:
     clock.now_s = 200.0
     process.end = "well"
     assert ended(watch) == {"process": "well"} and process.kills == 0
+
+
+def test_the_time_in_which_nobody_looked_is_nobodys_silence(watch, clock) -> None:
+    """This process was stopped, and the others could not be heard."""
+    process = Made()
+    watch.add("process", process)
+    clock.now_s = 1200.0
+    assert ended(watch) == {}
+    clock.now_s = 1209.0
+    assert ended(watch) == {}
+    clock.now_s = 1210.5
+    assert ended(watch) == {"process": Overdue("said nothing for 10 s (silence_s)")}
+
+
+def test_the_time_in_which_nobody_looked_does_not_shorten_a_stop(watch, clock) -> None:
+    process = Made()
+    watch.add("process", process)
+    watch.begin_stop()
+    clock.now_s = 1200.0
+    assert ended(watch, 1200.0) == {}
+    clock.now_s = 1205.5
+    assert ended(watch, 1205.0) == {"process": Overdue("did not stop within 5 s")}
 
 
 def test_a_process_can_be_followed_by_another_of_its_key(watch) -> None:

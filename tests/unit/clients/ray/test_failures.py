@@ -1,0 +1,48 @@
+"""The cause of a failure in another process of Ray: the last thing it said, not the first."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from ray.exceptions import RayActorError, RayTaskError
+
+from clients.ray.failures import cause_of
+
+TRACEBACK = """\x1b[36mray::PeerActor.run()\x1b[39m (pid=7, ip=127.0.0.1, actor_id=0a1b)
+  File "/home/ada/mine.py", line 3, in embed
+    return self.projector(views)
+AttributeError: 'Mine' object has no attribute 'projector'
+"""
+
+
+class Unsendable(Exception):
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+def raised(cause: Exception, text: str = TRACEBACK) -> RayTaskError:
+    return RayTaskError("PeerActor.run", text, cause, "ray::PeerActor.run", 7, "127.0.0.1")
+
+
+@pytest.mark.parametrize("as_cause", [False, True])
+def test_the_cause_is_told_and_not_the_name_of_the_actor(as_cause) -> None:
+    error = raised(AttributeError("'Mine' object has no attribute 'projector'"))
+    told = cause_of(error.as_instanceof_cause() if as_cause else error)
+    assert told == "AttributeError: 'Mine' object has no attribute 'projector'"
+
+
+def test_a_cause_that_can_not_travel_is_told_by_its_last_line() -> None:
+    error = raised(Unsendable("no way"), TRACEBACK.replace("AttributeError", "Unsendable"))
+    assert cause_of(error) == "Unsendable: 'Mine' object has no attribute 'projector'"
+
+
+def test_a_cause_without_a_message_is_told_by_its_name() -> None:
+    assert cause_of(raised(AssertionError(), "Traceback\nAssertionError")) == "AssertionError"
+
+
+def test_other_errors_are_told_by_their_first_line_without_colours() -> None:
+    assert cause_of(ValueError("\n\x1b[31mno such node\x1b[0m\nmore")) == "no such node"
+    assert cause_of(OSError()) == "OSError"
+    assert "\x1b" not in cause_of(RayActorError())
