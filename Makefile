@@ -8,7 +8,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow attack check format bench bench-flower proto constraints clean
+.PHONY: help train test test-slow attack chaos check format bench bench-flower proto constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ test-slow: $(VENV)/.installed-dev ## the longer proofs: kill and resume, a real 
 
 attack: $(VENV)/.installed-dev ## attacks live runs here: strangers, insiders, 100,000 mutated messages; prints a table
 	$(BIN)/python -m tests.attack $(ARGS)
+
+chaos: $(VENV)/.installed-dev ## disturbs real runs here: kills, freezes, full disk, torn files; hours; ARGS="--times 2"
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff format --check .

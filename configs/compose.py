@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -36,6 +36,14 @@ def compose_named(name: str, overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_module(config_module="configs", version_base="1.3"):
             return compose(config_name=name, overrides=list(overrides))
+    except OverrideParseException as error:
+        key, equals, value = error.override.partition("=")
+        hint = (
+            f""": a text with special characters goes in quotes, "{key}='{value}'\""""
+            if equals
+            else ""
+        )
+        raise ConfigError(f"{error.override!r} can't be read as a setting{hint}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Cell, Column, Experiment, Method
+from dogo_fed.compare.origin import check_images, origins
 from dogo_fed.compare.protocols import read_protocol
-from dogo_fed.compare.standing import finished_summary
+from dogo_fed.compare.standing import finished_cells
 from dogo_fed.compare.statistics import PairedDifference, Spread, paired_difference, spread
 from dogo_fed.config import RunConfig
 from dogo_fed.reporting.summary import PeerSummary, RunSummary
@@ -91,6 +92,7 @@ class Comparison:
         methods: the columns of the main table, in order.
         variants: those of the second table, all of DoGo; may be none.
         rows: grouped by peers, data set and metric.
+        origins: for source, device and each package its values, each with the cells it is about.
     """
 
     experiment: Experiment
@@ -99,6 +101,7 @@ class Comparison:
     rows: tuple[Row, ...]
     costs: tuple[Cost, ...]
     cells: tuple[CellReport, ...]
+    origins: Mapping[str, Mapping[str, Sequence[str]]]
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -134,12 +137,15 @@ def compare(
         experiment: what is compared.
         cells: all of it.
         reports: how each cell ended.
+
+    Raises:
+        ConfigError: cells with the same data settings were trained on different images.
+        CheckpointError: a cell's files are not as this version writes them.
     """
     methods = tuple(Column(method) for method in Method if method in set(experiment.methods))
     variants = tuple(Column(Method.DOGO, name) for name in experiment.variants)
-    finished = [
-        (cell, summary) for cell in cells if (summary := finished_summary(cell)) is not None
-    ]
+    finished = finished_cells(cells)
+    check_images(finished)
     return Comparison(
         experiment=experiment,
         methods=methods,
@@ -147,6 +153,7 @@ def compare(
         rows=tuple(_rows(experiment, methods + variants, finished)),
         costs=tuple(_costs(experiment, methods + variants, finished)),
         cells=tuple(reports),
+        origins=origins(finished),
     )
 
 

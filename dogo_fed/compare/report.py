@@ -16,6 +16,8 @@ from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column
 from dogo_fed.compare.statistics import LEVEL, PairedDifference, Spread
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds
 
+_MOST_NAMED = 6
+
 MINUS = "\u2212"
 
 
@@ -40,6 +42,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "rows": [_row_to_json(row, comparison) for row in comparison.rows],
         "costs": [_cost_to_json(cost) for cost in comparison.costs],
         "cells": [dataclasses.asdict(cell) for cell in comparison.cells],
+        "origins": comparison.origins,
     }
 
 
@@ -244,7 +247,19 @@ def _notes(comparison: Comparison) -> list[str]:
         )
     if any(cost.is_short for cost in comparison.costs):
         notes.append("*: some peer has missed steps, so this is not a comparison at equal steps.")
+    notes += [
+        f"Not all cells were made with the same {name}, so a difference may come from that: "
+        f"{'; '.join(f'{value} ({_few(cells)})' for value, cells in values.items())}."
+        for name, values in comparison.origins.items()
+        if len(values) > 1
+    ]
     return notes
+
+
+def _few(cells: Sequence[str]) -> str:
+    """Returns the names of some cells, and how many more there are."""
+    more = len(cells) - _MOST_NAMED
+    return ", ".join(cells[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _list_of(cells: Iterable[CellReport]) -> str:

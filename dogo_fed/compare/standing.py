@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from dogo_fed.compare.experiment import Cell
@@ -57,6 +57,11 @@ def missing_protocols(
         for name, options in protocols.items()
         if not has_protocol(cell.folder, cell.config, name, options, cell.learners)
     }
+
+
+def finished_cells(cells: Iterable[Cell]) -> list[tuple[Cell, RunSummary]]:
+    """Returns the cells whose runs came to their end, with their summaries."""
+    return [(cell, summary) for cell in cells if (summary := finished_summary(cell)) is not None]
 
 
 def finished_summary(cell: Cell) -> RunSummary | None:

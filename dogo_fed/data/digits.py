@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from dogo_fed.data.digits_m import IMAGE_SIZE, NUM_CLASSES, split_digits, upscale
+from dogo_fed.data.digits_m import CLASS_NAMES, IMAGE_SIZE, NUM_CLASSES, split_digits, upscale
 from dogo_fed.data.map_style import dataset_from_arrays
 from dogo_fed.data.source import DataSet
 
@@ -33,4 +33,5 @@ def digits(seed: int = 0) -> DataSet:
         images_DCHW[test_ids],
         classes_D[test_ids],
         NUM_CLASSES,
+        CLASS_NAMES,
     )

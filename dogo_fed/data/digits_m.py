@@ -30,6 +30,7 @@ SMALLEST_SIDE = 28
 """A digit is drawn SMALLEST_SIDE to IMAGE_SIZE pixels wide and high."""
 DIGIT_MAX = 16
 NUM_CLASSES = 10
+CLASS_NAMES = tuple("0123456789")
 TEST_DIGITS_EVERY = 5
 """One digit in this many, in every class, is for testing."""
 TRAIN_COLUMNS = slice(0, 448)
@@ -65,7 +66,9 @@ def digits_m(train_size: int = 8000, test_size: int = 2000, seed: int = 0) -> Da
         placed_NHW = _place_digits(pixels_DHW[chosen], draw)
         parts.append((_overlay(patches_NHWC, placed_NHW), classes_D[chosen]))
     (train_NCHW, train_N), (test_NCHW, test_N) = parts
-    return dataset_from_arrays("digits_m", train_NCHW, train_N, test_NCHW, test_N, NUM_CLASSES)
+    return dataset_from_arrays(
+        "digits_m", train_NCHW, train_N, test_NCHW, test_N, NUM_CLASSES, CLASS_NAMES
+    )
 
 
 def upscale(digits_NHW: IntArray, side: int) -> IntArray:

@@ -70,6 +70,8 @@ def imbalanced(
         mean=mean,
         std=std,
         fingerprint=fingerprint(images_NCHW),
+        test_fingerprint=data.test_fingerprint,
+        class_names=data.class_names,
     )
 
 

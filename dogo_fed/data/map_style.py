@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias, cast
 
 import numpy as np
@@ -38,6 +39,7 @@ def dataset_from_arrays(
     test_images: Pixels,
     test_labels: npt.ArrayLike | torch.Tensor,
     num_classes: int | None = None,
+    class_names: Sequence[str] = (),
 ) -> DataSet:
     """Returns a data set of images held in memory; mean, deviation and fingerprint are computed.
 
@@ -48,6 +50,7 @@ def dataset_from_arrays(
         test_images: uint8, of the same channels and size as the training images.
         test_labels: classes from 0, of shape N.
         num_classes: None counts up to the largest label.
+        class_names: in the order of the labels, if they have names.
 
     Raises:
         DataError: the images or labels do not have the promised type, shape or range.
@@ -74,6 +77,8 @@ def dataset_from_arrays(
         mean=mean,
         std=std,
         fingerprint=fingerprint(train_NCHW),
+        test_fingerprint=fingerprint(test_NCHW),
+        class_names=tuple(class_names),
     )
 
 

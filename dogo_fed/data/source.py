@@ -34,6 +34,8 @@ class DataSet:
         image_size: side of the (square) images in pixels.
         mean, std: per channel, of pixel values scaled to 0..1; used to normalise.
         fingerprint: hex digest of the training images in order; equal at every peer of a run.
+        test_fingerprint: the same of the test images; empty if it is not known.
+        class_names: in the order of the labels; empty if they have no names.
     """
 
     name: str
@@ -44,6 +46,8 @@ class DataSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    test_fingerprint: str = ""
+    class_names: tuple[str, ...] = ()
 
 
 class TensorImages:

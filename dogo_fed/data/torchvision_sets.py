@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torchvision import datasets as torchvision_datasets
@@ -78,15 +77,18 @@ def stl10(root: str = "data", download: bool = False, unlabeled: bool = False) -
     source = torchvision_datasets.STL10
     looked_for = Path(root) / source.base_folder
 
-    def load(split: str) -> tuple[UInt8Array, npt.NDArray[Any]]:
-        found = _with_download(
+    def load(split: str) -> Any:
+        return _with_download(
             "stl10", looked_for, download, lambda fetch: source(root, split=split, download=fetch)
         )
-        return found.data, found.labels
 
-    train_NCHW, train_N = load("train+unlabeled" if unlabeled else "train")
-    test_NCHW, test_N = load("test")
-    return dataset_from_arrays("stl10", train_NCHW, train_N, test_NCHW, test_N)
+    train, test = load("train+unlabeled" if unlabeled else "train"), load("test")
+    names = getattr(
+        train, "classes", ()
+    )  # torchvision has them if the file with the names is there
+    return dataset_from_arrays(
+        "stl10", train.data, train.labels, test.data, test.labels, class_names=names
+    )
 
 
 def fashion_mnist(root: str = "data", download: bool = False) -> DataSet:
@@ -111,7 +113,12 @@ def fashion_mnist(root: str = "data", download: bool = False) -> DataSet:
         "fashion_mnist", looked_for, download, load
     )
     return dataset_from_arrays(
-        "fashion_mnist", _pad_and_repeat(train_NHW), train_N, _pad_and_repeat(test_NHW), test_N
+        "fashion_mnist",
+        _pad_and_repeat(train_NHW),
+        train_N,
+        _pad_and_repeat(test_NHW),
+        test_N,
+        class_names=torchvision_datasets.FashionMNIST.classes,
     )
 
 
@@ -137,15 +144,23 @@ def _cifar(name: str, source: type[Any], root: str, download: bool) -> DataSet:
     """Returns CIFAR-10 or CIFAR-100 as torchvision reads it."""
     looked_for = Path(root) / source.base_folder
 
-    def load(is_train: bool) -> tuple[UInt8Array, npt.NDArray[np.int64]]:
-        found = _with_download(
+    def load(is_train: bool) -> Any:
+        return _with_download(
             name, looked_for, download, lambda fetch: source(root, train=is_train, download=fetch)
         )
-        return np.ascontiguousarray(found.data.transpose(0, 3, 1, 2)), np.asarray(found.targets)
 
-    train_NCHW, train_N = load(is_train=True)
-    test_NCHW, test_N = load(is_train=False)
-    return dataset_from_arrays(name, train_NCHW, train_N, test_NCHW, test_N)
+    def pixels(found: Any) -> UInt8Array:
+        return np.ascontiguousarray(found.data.transpose(0, 3, 1, 2))
+
+    train, test = load(is_train=True), load(is_train=False)
+    return dataset_from_arrays(
+        name,
+        pixels(train),
+        np.asarray(train.targets),
+        pixels(test),
+        np.asarray(test.targets),
+        class_names=train.classes,
+    )
 
 
 def _with_download(name: str, looked_for: Path, download: bool, load: Callable[[bool], Any]) -> Any:

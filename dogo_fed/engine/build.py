@@ -80,7 +80,7 @@ def build_peer(
     try:
         with seeding.stream(run_seed, peer_id, "initialisation"):
             if backbone is None:
-                backbone = build_backbone(settings.backbone, dataset)
+                backbone = build_backbone(settings.backbone, dataset.image_size, len(dataset.mean))
             objective = _build_objective(settings.objective, backbone, dataset)
         if rows is not None:
             _choose_rows(objective, settings.objective, rows, dataset)
@@ -121,8 +121,8 @@ def build_peer(
     )
 
 
-def build_backbone(settings: ComponentConfig, dataset: DataSet) -> nn.Module:
-    """Returns the plain backbone for images like those of `dataset`, on the CPU.
+def build_backbone(settings: ComponentConfig, image_size: int, in_channels: int) -> nn.Module:
+    """Returns the plain backbone for images of this size and number of channels, on the CPU.
 
     Its initial weights come from torch's default generator.
 
@@ -134,8 +134,8 @@ def build_backbone(settings: ComponentConfig, dataset: DataSet) -> nn.Module:
         settings.name,
         BACKBONES,
         settings.options,
-        image_size=dataset.image_size,
-        in_channels=len(dataset.mean),
+        image_size=image_size,
+        in_channels=in_channels,
     )
     if not isinstance(backbone, nn.Module):
         raise ConfigError(

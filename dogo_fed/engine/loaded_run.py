@@ -21,6 +21,7 @@ from dogo_fed.engine.build import build_peer, resolve_device
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.plan import make_plan, make_schedule
 from dogo_fed.plan import Plan
+from dogo_fed.provenance import Provenance
 from dogo_fed.wire.format import WireFormat
 
 
@@ -52,6 +53,11 @@ class LoadedRun:
     def wire_format(self) -> WireFormat:
         """The form of the run's distributions in messages."""
         return WireFormat.of(self.config)
+
+    def provenance(self, peer_id: PeerId | None = None) -> Provenance:
+        """Returns where the numbers of this process come from; of one peer, or of the run."""
+        data = self.data.shared if peer_id is None else self.data_of(peer_id).own
+        return Provenance.of(data, resolve_device(self.config.device))
 
     def data_of(self, peer_id: PeerId) -> DataRoles:
         """Returns the data sets of one peer; today all peers have the same."""

@@ -140,7 +140,8 @@ class PeerSession:
             TrainingError: see `step.show`.
         """
         step = self._progress.step
-        # Set before `propose`, which moves the running statistics: from here on, `save` must wait.
+        # Set before `propose`, which moves the running statistics: from here on, a state that is kept
+        # must be that from before it.
         self._is_between_halves = True
         self._buffers = self._copy_of_buffers(step)
         started_s = time.perf_counter()
@@ -172,8 +173,9 @@ class PeerSession:
         exchange = open_step.exchange
         signal = None if exchange is None else exchange.collect(open_step.ticket)
         collected_s = time.perf_counter()
+        self._buffers = None  # from here on the step can't be taken back any more
         losses = absorb(self.peer, open_step.proposal, signal)
-        # Not reset where `collect` or `absorb` raises: a half step must not become a checkpoint.
+        # Not reset where `absorb` raises: a half step must not become a checkpoint.
         self._is_between_halves = False
         open_step.compute_s += time.perf_counter() - collected_s
         open_step.exchange_s += collected_s - started_s
@@ -186,20 +188,19 @@ class PeerSession:
         self._is_stopped = True
 
     def undo_step(self) -> None:
-        """Takes back the first half of an exchange, because the run ends before that step.
+        """Takes back the first half of an exchange, whose second half will not come.
 
-        The forward pass has moved nothing but the running statistics. They are kept for this only
-        where peers train alone between exchanges: elsewhere a run ends after an exchange.
+        The forward pass has moved nothing but the running statistics, which were kept for this.
         """
-        assert self._buffers is not None, "only a run with steps alone ends before an exchange"
+        assert self._buffers is not None, "only the first half of an exchange can be taken back"
         for name, buffer in self.peer.objective.named_buffers():
             buffer.copy_(self._buffers[name])
         self._open = self._buffers = None
         self._is_between_halves = False
 
     def _copy_of_buffers(self, step: int) -> dict[str, torch.Tensor] | None:
-        plan = self._run.plan
-        if self._exchange is None or plan.exchange_every_steps == 1 or not plan.exchanges_at(step):
+        """Returns the running statistics and the like; None at a step that waits for nobody."""
+        if self._exchange is None or not self._run.plan.exchanges_at(step):
             return None
         buffers = self.peer.objective.named_buffers()
         return {name: buffer.detach().clone() for name, buffer in buffers}
@@ -210,8 +211,8 @@ class PeerSession:
         Reports are delivered first if the coordinator answers at once, so that a peer that goes on
         from here does not report these steps again. Those that are not delivered go with it.
 
-        Between the halves of a step none is written: the proposal has moved the running statistics
-        already, and a peer that did the step again would move them twice.
+        Between the halves of a step that one is taken back: the proposal has moved the running
+        statistics, and a peer that did the step again would move them twice.
 
         Args:
             is_cut_off: whether the coordinator is known to be gone, so that nobody is asked.
@@ -221,9 +222,11 @@ class PeerSession:
             StorageFull: there is no room for it.
             TrainingError: the peer's weights are not finite; nothing is saved.
         """
-        if self._is_between_halves:
-            logger.warning("peer=%s keeps its last checkpoint: a step is open", self.peer.id)
+        if self._is_between_halves and self._buffers is None:
+            logger.warning("peer=%s keeps its last checkpoint: a step is half done", self.peer.id)
             return
+        if self._is_between_halves:
+            self.undo_step()
         if again or self._progress.step not in self._folder.checkpoints.steps():
             self.peer.check_state(self._progress.step - 1)
             if not is_cut_off:
@@ -411,8 +414,8 @@ class PeerSession:
                 "run_id": self._run_id,
                 "peer": self.peer.id,
                 "backbone": result.backbone,
-                "data": self._run.data_of(self.peer.id).own.name,
                 "state_digest": result.state_digest,
+                **self._run.provenance(self.peer.id).to_plain(),
             },
         )
 

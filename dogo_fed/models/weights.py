@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -53,6 +54,21 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             f"{path} is not a state dict: {_listed(strangers)} is no tensor; save model.state_dict()"
         )
     return tensors
+
+
+def read_description(path: Path) -> dict[str, object]:
+    """Returns what a run says about an encoder that it has exported; empty for any other file.
+
+    It is somebody's text: nothing in it is called, and each value must be checked before its use.
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = json.loads((file.metadata() or {}).get("dogo_fed", "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def load_weights(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str) -> list[str]:

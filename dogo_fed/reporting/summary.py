@@ -59,6 +59,8 @@ class RunSummary(TypedDict):
         wall_s: seconds from start to end, over all starts of the run.
         peers: what each peer reached that has come to the run's end.
         unfinished: how far the others have come.
+        provenance: where the numbers come from: images, code, libraries and device, from which step
+            on; see `storage.provenance_file`.
     """
 
     run_id: str
@@ -71,6 +73,7 @@ class RunSummary(TypedDict):
     unfinished: dict[str, UnfinishedSummary]
     exchange: ExchangeSummary
     variants: dict[str, object]
+    provenance: list[dict[str, object]]
     events: list[dict[str, object]]
 
 
@@ -85,6 +88,8 @@ def build_summary(
     variants: Mapping[str, object] | None = None,
 ) -> RunSummary:
     """Returns the content of summary.json, ready to be written: peers by name, None for NaN.
+
+    The provenance is the caller's to add.
 
     Args:
         run_id: the run.
@@ -113,6 +118,7 @@ def build_summary(
         "unfinished": _unfinished(totals),
         "exchange": totals.exchange(exchange_enabled),
         "variants": dict(variants or {}),
+        "provenance": [],
         "events": [dataclasses.asdict(event) for event in totals.events],
     }
     return cast(RunSummary, without_nan(summary))

@@ -19,7 +19,7 @@ from dogo_fed.contracts import PeerId, Score
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_backbone, resolve_device
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.evaluation.protocols import (
     check_protocol,
     complete_options,
@@ -27,11 +27,13 @@ from dogo_fed.evaluation.protocols import (
     protocol_title,
 )
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
-from dogo_fed.models.weights import load_weights, read_weights
+from dogo_fed.models.weights import load_weights, read_description, read_weights
 from dogo_fed.private_files import private_files
+from dogo_fed.provenance import DataFacts, Provenance, check_same_images
 from dogo_fed.reporting.score_sheet import ScoreSheet
 from dogo_fed.reporting.scores import write_sheet
 from dogo_fed.storage.peer_folder import PeerFolder
+from dogo_fed.storage.provenance_file import read_starts
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +98,8 @@ def open_run(
     Raises:
         ConfigError: there is no such peer.
         CheckpointError: an encoder is missing or does not fit.
+        DataError: the run's images are not those that it was trained with. They are looked at only
+            where they are evaluated on.
     """
     names = sorted(config.peers) if peers is None else list(dict.fromkeys(peers))
     for name in names:
@@ -104,23 +108,51 @@ def open_run(
                 f"there is no peer {name!r} in {folder.name}; its peers are "
                 f"{', '.join(sorted(config.peers))}"
             )
-    home = dataset or build_dataset(config.data.name, config.data.options)
+    home, trained_on = _data_of(folder, config, dataset, is_evaluated_on=on is None)
     device = resolve_device(config.device)
+    inputs = Inputs(image_size=trained_on.image_size, mean=trained_on.mean, std=trained_on.std)
     subjects = []
     for name in names:
-        backbone = _backbone(config.peers[name].backbone, home, config.seed)
+        backbone = _backbone(config.peers[name].backbone, inputs, config.seed)
         PeerFolder(folder, PeerId(name)).load_encoder(backbone)
         encoder = Encoder(
             name=name,
             backbone=backbone.to(device),
-            inputs=Inputs.of(home),
-            trained_on=home.fingerprint,
+            inputs=inputs,
+            trained_on=trained_on.fingerprint,
             linear_stream=(name, "linear probe"),
             device=device,
             batch_size=config.eval.batch_size,
         )
-        subjects.append(Subject(encoder, on or home, config.seed if seed is None else seed))
+        evaluated = on or home
+        assert evaluated is not None, "the run's own images are loaded if there are no others"
+        subjects.append(Subject(encoder, evaluated, config.seed if seed is None else seed))
     return subjects
+
+
+def _data_of(
+    folder: Path, config: RunConfig, dataset: DataSet | None, *, is_evaluated_on: bool
+) -> tuple[DataSet | None, DataFacts]:
+    """Returns a run's data set, if it is needed, and the facts of the one that it was trained with.
+
+    Raises:
+        DataError: these are not the same images.
+    """
+    starts = read_starts(folder)
+    if starts and not is_evaluated_on:
+        return dataset, starts[-1].provenance.data
+    home = dataset or build_dataset(config.data.name, config.data.options)
+    now = Provenance.of(home, resolve_device(config.device))
+    if not starts:
+        return home, now.data
+    then = starts[-1].provenance
+    check_same_images(
+        then.data, now.data, of=f"run {folder.name}", instead="name other images by data=<name>"
+    )
+    changes = then.changes(now)
+    if changes:
+        _log.warning("run %s was trained with something else: %s", folder.name, "; ".join(changes))
+    return home, then.data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +162,8 @@ class WeightsFile:
     Attributes:
         path: a .safetensors file, or a .pt file of tensors only.
         backbone: the network that the weights belong to.
-        image_size, mean, std: the size and normalisation that it expects; None takes the data
-            set's.
+        image_size, mean, std: the size and normalisation that it expects; None takes what the file
+            says, if a run has exported it, and else the data set's.
     """
 
     path: Path
@@ -157,7 +189,8 @@ def open_file(
         ConfigError: the backbone is unknown, or the input settings are impossible.
         CheckpointError: the file can't be read, or does not fit the backbone.
     """
-    own = Inputs.of(dataset)
+    known = _trained_on(file.path)
+    own = known or DataFacts.of(dataset)
     inputs = Inputs(
         image_size=file.image_size or own.image_size,
         mean=file.mean or own.mean,
@@ -168,20 +201,32 @@ def open_file(
             "mean and std need a number for each channel, and std above 0, not "
             f"{list(inputs.mean)} and {list(inputs.std)}"
         )
-    like = DataSet(
-        name=dataset.name, train=dataset.train, test=dataset.test, fingerprint="",
-        num_classes=dataset.num_classes, image_size=inputs.image_size, mean=inputs.mean,
-        std=inputs.std,
-    )  # fmt: skip
-    backbone = _backbone(file.backbone, like, seed)
+    backbone = _backbone(file.backbone, inputs, seed)
     for notice in load_weights(backbone, read_weights(file.path), str(file.path)):
         _log.warning("%s", notice)
     target = resolve_device(device)
     encoder = Encoder(
         name=file.path.stem, backbone=backbone.to(target), inputs=inputs, device=target,
-        batch_size=batch_size,
+        trained_on=None if known is None else known.fingerprint, batch_size=batch_size,
     )  # fmt: skip
     return Subject(encoder, dataset, seed)
+
+
+def _trained_on(path: Path) -> DataFacts | None:
+    """Returns the data set that an exported encoder was trained on; None if the file says nothing."""
+    described = read_description(path)
+    if not described:
+        return None
+    try:
+        return Provenance.from_plain(described).data
+    except CheckpointError as error:
+        _log.warning(
+            "%s does not say what it was trained on (%s); size and normalisation are those of the "
+            "data set, unless image_size=, mean= and std= give others",
+            path,
+            error,
+        )
+        return None
 
 
 def evaluate_subjects(
@@ -258,10 +303,10 @@ def _seed_of(options: Mapping[str, object]) -> dict[str, object]:
     return {"seed": options.get("seed", 0)}
 
 
-def _backbone(settings: ComponentConfig, dataset: DataSet, seed: int) -> torch.nn.Module:
+def _backbone(settings: ComponentConfig, inputs: Inputs, seed: int) -> torch.nn.Module:
     """Returns the backbone with initial weights, which the caller replaces."""
     with seeding.stream(seed, "evaluation", "initialisation"):
-        return build_backbone(settings, dataset)
+        return build_backbone(settings, inputs.image_size, len(inputs.mean))
 
 
 def _recorded(value: object) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -21,6 +21,7 @@ from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import CheckpointError, ConfigError, PlacementError
 from dogo_fed.plain import to_plain
 from dogo_fed.private_files import private_files
+from dogo_fed.provenance import check_same_images
 from dogo_fed.reporting.live.view import LiveView
 from dogo_fed.reporting.log_file import log_file
 from dogo_fed.reporting.pictures.curves import draw_curves
@@ -33,10 +34,20 @@ from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.scope import changed
-from dogo_fed.storage.run_folder import AskFarPeers, RunFolder, begin, make_empty, reopen
+from dogo_fed.storage.provenance_file import Start, read_starts, with_start, write_starts
+from dogo_fed.storage.run_folder import (
+    AskFarPeers,
+    RunFolder,
+    absolute,
+    begin,
+    make_empty,
+    reopen,
+)
 from dogo_fed.storage.run_lock import run_lock
 
 logger = logging.getLogger(__name__)
+
+_COULD_NOT_START = (ConfigError, PlacementError, CheckpointError)
 
 RunHost: TypeAlias = Callable[[LoadedRun, RunFolder, Sink, Callable[[], bool]], None]
 """Runs all peers to their end and reports to the sink; ends early when the function says so."""
@@ -86,22 +97,40 @@ def conduct(
     Raises:
         ConfigError, PlacementError, CheckpointError: it could not be started. The folder of an
             earlier run that it was to go on with keeps its configuration and its summary.
+        DataError: the images are not those that the run has begun with.
         StorageFull: there is no room for what the run must leave.
         DogoError: a peer could not go on. The summary and the curves are written all the same.
     """
     config = run.config
-    path = make_empty(config) if config.resume is None else Path(config.resume).resolve()
+    path = make_empty(config) if config.resume is None else absolute(config.resume)
     with room_for("the run's files", path), run_lock(path):
+        now, earlier = run.provenance(), read_starts(path)
+        if earlier and not config.afresh:
+            check_same_images(
+                earlier[-1].provenance.data,
+                now.data,
+                of=f"run {path.name}",
+                instead="begin it again at step 0 by afresh=true (what is there is set aside)",
+            )
         folder = (
             begin(path, config)
             if config.resume is None
             else reopen(path, config, run.plan.total_steps, run.plan.next_exchange, ask_far_peers)
         )
         on_folder(folder.path)
-        return _carry_through(run, folder, host)
+        starts = with_start(() if config.afresh else earlier, folder.first_step, now)
+        write_starts(path, starts)
+        try:
+            return _carry_through(run, folder, host, starts)
+        except _COULD_NOT_START:
+            if earlier:
+                write_starts(path, earlier)
+            raise
 
 
-def _carry_through(run: LoadedRun, folder: RunFolder, host: RunHost) -> RunSummary:
+def _carry_through(
+    run: LoadedRun, folder: RunFolder, host: RunHost, starts: Sequence[Start]
+) -> RunSummary:
     started_s = time.monotonic() - folder.earlier_s
     totals = RunTotals(
         {name: (str(peer.backbone), peer.objective.name) for name, peer in run.config.peers.items()}
@@ -112,20 +141,27 @@ def _carry_through(run: LoadedRun, folder: RunFolder, host: RunHost) -> RunSumma
         stop_on_signal() as stop_requested,
     ):
         try:
-            with _reporting(run, folder, totals) as sink:
+            with _reporting(run, folder, totals, starts) as sink:
                 host(run, folder, sink, stop_requested)
-        except (ConfigError, PlacementError, CheckpointError):
+        except _COULD_NOT_START:
             could_start = False
             raise
         finally:
             if folder.is_resumed and not could_start:
                 folder.put_config_back()  # and what an earlier start has reached stays as it is
             else:
-                summary = _conclude(run, folder, totals, time.monotonic() - started_s)
+                wall_s = time.monotonic() - started_s
+                summary = _conclude(run, folder, totals, wall_s, starts)
     return summary
 
 
-def _conclude(run: LoadedRun, folder: RunFolder, totals: RunTotals, wall_s: float) -> RunSummary:
+def _conclude(
+    run: LoadedRun,
+    folder: RunFolder,
+    totals: RunTotals,
+    wall_s: float,
+    starts: Sequence[Start],
+) -> RunSummary:
     """Writes the summary and the curves of what the run has reached.
 
     The training is done: a picture that can't be drawn is said, and the run is none the worse.
@@ -141,6 +177,7 @@ def _conclude(run: LoadedRun, folder: RunFolder, totals: RunTotals, wall_s: floa
         totals=totals,
         variants=config.variants,
     )
+    summary["provenance"] = [one.to_plain() for one in starts]
     write_json_atomic(folder.path / "summary.json", summary)
     try:
         draw_curves(read_records(folder.metrics), folder.path / "curves.png", folder.run_id)
@@ -155,7 +192,9 @@ def _conclude(run: LoadedRun, folder: RunFolder, totals: RunTotals, wall_s: floa
 
 
 @contextmanager
-def _reporting(run: LoadedRun, folder: RunFolder, totals: RunTotals) -> Iterator[Sink]:
+def _reporting(
+    run: LoadedRun, folder: RunFolder, totals: RunTotals, starts: Sequence[Start]
+) -> Iterator[Sink]:
     """Yields the sink for every record of the run; it has seen a resumed run's old records."""
     metrics = MetricsLog(folder.metrics)
     done = {str(peer): folder.checkpoints.get(peer) or 0 for peer in run.peer_ids}
@@ -177,14 +216,14 @@ def _reporting(run: LoadedRun, folder: RunFolder, totals: RunTotals) -> Iterator
     with view:
         try:
             if folder.is_resumed:
-                for event in _about_resuming(run, folder):
+                for event in _about_resuming(run, folder, starts):
                     sink.emit(event)
             yield sink
         finally:
             sink.close()
 
 
-def _about_resuming(run: LoadedRun, folder: RunFolder) -> Iterator[Event]:
+def _about_resuming(run: LoadedRun, folder: RunFolder, starts: Sequence[Start]) -> Iterator[Event]:
     """Yields what people should know when a run goes on: where, and what is not as it was."""
     step = folder.first_step
     if run.config.afresh:
@@ -202,3 +241,7 @@ def _about_resuming(run: LoadedRun, folder: RunFolder) -> Iterator[Event]:
     if changes:
         message = f"settings changed for the steps from {step} on: {', '.join(changes)}"
         yield Event(kind="settings_changed", message=message, step=step)
+    if len(starts) > 1 and starts[-1].step == step:
+        found = starts[-2].provenance.changes(starts[-1].provenance)
+        message = f"the steps from {step} on are made with something else: {'; '.join(found)}"
+        yield Event(kind="provenance_changed", message=message, step=step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -33,12 +34,13 @@ class PeerFolder:
         """The file of the exported backbone."""
         return self.path / "encoder.safetensors"
 
-    def export_encoder(self, backbone: nn.Module, description: dict[str, str]) -> Path:
+    def export_encoder(self, backbone: nn.Module, description: Mapping[str, object]) -> Path:
         """Writes the backbone's parameters and buffers, and returns the file's path.
 
         Args:
             backbone: the network without heads. Tensors that share memory are each written in full.
-            description: written into the file's metadata, for people.
+            description: what the weights are and where they come from; written into the file's
+                metadata as JSON, under "dogo_fed".
 
         Raises:
             StorageFull: there is no room for it.

@@ -100,10 +100,27 @@ def make_empty(config: RunConfig) -> Path:
     """
     if config.run_dir is None:
         return _free_folder("+".join(config.peers)[:60])
-    path = Path(config.run_dir).resolve()
+    path = absolute(config.run_dir)
     if path.exists():
         _check_empty(path)
     _make(path)
+    return path
+
+
+def absolute(folder: str) -> Path:
+    """Returns the absolute path of a run folder.
+
+    Raises:
+        ConfigError: its name is no text, so it can't be the run's name in files and messages.
+    """
+    path = Path(folder).resolve()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"the run folder {str(path)!r} has a name that is not UTF-8, and so no text; choose or "
+            "rename it to one that is"
+        ) from error
     return path
 
 

@@ -8,12 +8,19 @@ from contextlib import contextmanager
 
 from dogo_fed.compare.comparison import CellReport, compare
 from dogo_fed.compare.experiment import SOLO, Cell, Runner
+from dogo_fed.compare.origin import case_of, check_images
 from dogo_fed.compare.picture import draw_comparison
 from dogo_fed.compare.report import to_markdown, write_comparison
-from dogo_fed.compare.standing import Standing, finished_summary, standing_of
+from dogo_fed.compare.standing import (
+    Standing,
+    finished_cells,
+    finished_summary,
+    standing_of,
+)
 from dogo_fed.compare.variants_picture import draw_variants
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, tell
+from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.units import human_seconds
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.stop_signal import stop_on_signal
@@ -139,15 +146,17 @@ def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing
     """Checks one new cell for each method, peers and data set, as a run would at its start.
 
     Raises:
-        ConfigError, DataError: the cell can't be run.
+        ConfigError, DataError: the cell can't be run, or cells that are finished were trained on
+            other images.
     """
-    checked = set()
+    checked, images = set(), {}
     for cell in request.cells:
         case = (cell.column.method, cell.peers, cell.data)
         if case in checked or cell.needs or standings[cell.id] is not Standing.NEW:
             continue
         checked.add(case)
-        prepare(cell.config)
+        images[case_of(cell)] = DataFacts.of(prepare(cell.config).data.shared)
+    check_images(finished_cells(request.cells), images)
 
 
 def _run(request: ComparisonRequest) -> int:

@@ -82,6 +82,7 @@ def write_summary(
     wall_s: float = 60.0,
     steps_trained: int = 10,
     events: Sequence[Mapping[str, object]] = (),
+    provenance: Sequence[Mapping[str, object]] | None = None,
 ) -> None:
     """Writes config.yaml and summary.json; `scores` are linear probe and kNN of every peer."""
     cell.folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +113,7 @@ def write_summary(
             "peers": peers,
             "exchange": {"enabled": cell.config.exchanges, "bytes_up_per_step": 0.0},
             "events": list(events),
+            **({} if provenance is None else {"provenance": list(provenance)}),
         },
     )
 

@@ -9,6 +9,7 @@ is read again. It can be deleted at any time.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -64,12 +65,14 @@ class Splits:
         root: folder that all files are in; where they lie below it is part of the cache's name.
         train, test: in the order of the sample ids.
         num_classes: labels are below it.
+        class_names: in the order of the labels; empty if they have no names.
     """
 
     root: Path
     train: Listing
     test: Listing
     num_classes: int
+    class_names: tuple[str, ...] = ()
 
 
 def dataset_from_files(
@@ -98,16 +101,19 @@ def dataset_from_files(
     if not _is_complete(entry):
         _check_memory(entry, len(train_files) + len(test_files), image_size)
     train_NCHW = _pixels(entry, "train", train_files, image_size)
-    mean, std, digest = _description(entry, train_NCHW)
+    test_NCHW = _pixels(entry, "test", test_files, image_size)
+    found = _description(entry, train_NCHW, test_NCHW)
     return DataSet(
         name=name,
         train=TensorImages(train_NCHW, _labels(train_files)),
-        test=TensorImages(_pixels(entry, "test", test_files, image_size), _labels(test_files)),
+        test=TensorImages(test_NCHW, _labels(test_files)),
         num_classes=splits.num_classes,
         image_size=image_size,
-        mean=mean,
-        std=std,
-        fingerprint=digest,
+        mean=found.mean,
+        std=found.std,
+        fingerprint=found.fingerprint,
+        test_fingerprint=found.test_fingerprint,
+        class_names=splits.class_names,
     )
 
 
@@ -124,17 +130,27 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def images_in(folder: Path, label: int) -> Listing:
-    """Returns the image files in a folder by name, all of one class, hidden ones left out."""
+    """Returns the image files in a folder by name, all of one class, hidden ones left out.
+
+    Raises:
+        DataError: one of them is a link to nothing, or can't be looked at.
+    """
     with os.scandir(folder) as entries:
         images = [
             one
             for one in entries
             if one.name.lower().endswith(SUFFIXES) and not one.name.startswith(".")
         ]
-        return [
-            _image_file(Path(one.path), label, one.stat())
-            for one in sorted(images, key=lambda one: one.name)
-        ]
+        listing = []
+        for one in sorted(images, key=lambda one: one.name):
+            try:
+                listing.append(_image_file(Path(one.path), label, one.stat()))
+            except OSError as error:
+                kind = "a link to nothing" if one.is_symlink() else "not to be read"
+                raise DataError(
+                    f"{one.path} is {kind} ({error.strerror}); remove it, or put the image there"
+                ) from error
+        return listing
 
 
 def image_at(path: Path, label: int) -> ImageFile:
@@ -161,7 +177,9 @@ def _cache_key(splits: Splits, image_size: int) -> str:
     hasher = hashlib.blake2b(format_and_sizes.encode(), digest_size=12)
     for one in splits.train + splits.test:
         place = one.path.relative_to(splits.root).as_posix()
-        hasher.update(f"\0{place}\0{one.num_bytes} {one.modified_ns}".encode())
+        # A name on disk need not be UTF-8; Python then has it with surrogates.
+        name = place.encode("utf-8", "surrogateescape")
+        hasher.update(b"\0" + name + f"\0{one.num_bytes} {one.modified_ns}".encode())
     return hasher.hexdigest()
 
 
@@ -251,10 +269,24 @@ def _write_pixels(path: Path, files: Listing, image_size: int) -> None:
             stream.write(chunk_NCHW.data)
 
 
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """What is computed from the pixels once and kept next to them; see `DataSet`."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    test_fingerprint: str
+
+    @classmethod
+    def of(cls, train_NCHW: torch.Tensor, test_NCHW: torch.Tensor) -> _Description:
+        return cls(*pixel_statistics(train_NCHW), fingerprint(train_NCHW), fingerprint(test_NCHW))
+
+
 def _write_manifest(entry: Path) -> None:
-    """Writes mean, deviation and fingerprint of the training pixels next to them."""
-    mean, std, digest = _describe(_map_pixels(entry / "train.npy"))
-    manifest = {"mean": mean, "std": std, "fingerprint": digest}
+    """Writes the description of the pixels next to them."""
+    pixels = (_map_pixels(entry / f"{which}.npy") for which in ("train", "test"))
+    manifest = dataclasses.asdict(_Description.of(*pixels))
     (entry / MANIFEST).write_text(json.dumps(manifest, indent=2))
 
 
@@ -271,19 +303,18 @@ def _map_pixels(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
-def _description(
-    entry: Path, train_NCHW: torch.Tensor
-) -> tuple[tuple[float, ...], tuple[float, ...], str]:
-    """Returns mean, deviation and fingerprint, from the cache if it has them."""
+def _description(entry: Path, train_NCHW: torch.Tensor, test_NCHW: torch.Tensor) -> _Description:
+    """Returns the description of the pixels, from the cache if it has one."""
     if not _is_complete(entry):
-        return _describe(train_NCHW)
+        return _Description.of(train_NCHW, test_NCHW)
     manifest = json.loads((entry / MANIFEST).read_text())
-    return tuple(manifest["mean"]), tuple(manifest["std"]), manifest["fingerprint"]
-
-
-def _describe(images_NCHW: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...], str]:
-    """Returns mean, deviation and fingerprint of images."""
-    return *pixel_statistics(images_NCHW), fingerprint(images_NCHW)
+    return _Description(
+        tuple(manifest["mean"]),
+        tuple(manifest["std"]),
+        manifest["fingerprint"],
+        # A cache of an earlier version does not have it, and reading all pixels takes long.
+        manifest.get("test_fingerprint", ""),
+    )
 
 
 def _decode_chunks(files: Listing, image_size: int) -> Iterator[UInt8Array]:

@@ -44,6 +44,7 @@ def image_folder(root: str, image_size: int = 32, cache_dir: str | None = None) 
         train=list_classes(train_folder, classes),
         test=list_classes(test_folder, classes),
         num_classes=len(classes),
+        class_names=tuple(classes),
     )
     return dataset_from_files("image_folder", splits, image_size, cache_dir)
 

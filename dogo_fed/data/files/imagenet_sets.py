@@ -70,7 +70,13 @@ def tiny_imagenet(
     ]
     annotations = folder / "val" / "val_annotations.txt"
     test = _annotated(folder / "val" / "images", annotations, _label_of(wnids))
-    splits = Splits(root=folder, train=train, test=test, num_classes=len(wnids))
+    splits = Splits(
+        root=folder,
+        train=train,
+        test=test,
+        num_classes=len(wnids),
+        class_names=tuple(wnids),
+    )
     return dataset_from_files("tiny_imagenet", splits, image_size, cache_dir)
 
 
@@ -109,7 +115,13 @@ def imagenet(
     else:
         annotations = _find_annotations(folder, val_annotations)
         test = _annotated(folder / "val", annotations, _label_of(wnids))
-    splits = Splits(root=folder, train=train, test=test, num_classes=len(wnids))
+    splits = Splits(
+        root=folder,
+        train=train,
+        test=test,
+        num_classes=len(wnids),
+        class_names=tuple(wnids),
+    )
     return dataset_from_files("imagenet", splits, image_size, cache_dir)
 
 

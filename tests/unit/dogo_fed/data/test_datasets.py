@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import logging
 import os
 import pickle
@@ -707,6 +708,26 @@ def test_image_folder_names_a_broken_image(tmp_path):
     with pytest.raises(DataError, match=r"train/dog/1\.png can't be decoded"):
         load_folder(tmp_path)
     assert not list((tmp_path / ".dogo_fed_cache").iterdir())
+
+
+def test_image_folder_names_a_link_to_nothing(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "train" / "dog" / "9.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"train/dog/9\.png is a link to nothing"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take only names of text")
+def test_image_folder_takes_names_that_are_not_utf_8(tmp_path):
+    images = write_folder(tmp_path)
+    for split in ("train", "test"):
+        folder = tmp_path / split / "dog"
+        folder.rename(os.fsdecode(os.fsencode(tmp_path / split) + b"/d\xff\xfeg"))
+    data = load_folder(tmp_path)
+    assert torch.equal(all_images(data.train), images[:4])
+    assert json.loads(json.dumps(data.class_names))[1].encode("utf-8", "surrogateescape") == (
+        b"d\xff\xfeg"
+    )
 
 
 def test_image_folder_says_what_layout_it_expects(tmp_path):

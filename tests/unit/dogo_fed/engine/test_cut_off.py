@@ -11,13 +11,22 @@ import torch
 
 from clients.peer.link import ReportSink
 from configs.compose import compose_run
-from dogo_fed.contracts import PeerId, PeerResult, RoundReport, StepReport
+from dogo_fed.contracts import (
+    PeerId,
+    PeerResult,
+    RoundReport,
+    StepReport,
+    TeacherSignal,
+    Ticket,
+)
 from dogo_fed.engine import session as session_module
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
 from dogo_fed.engine.open import open_session
 from dogo_fed.engine.session import PeerSession
 from dogo_fed.errors import CoordinatorLost, TrainingError
+from dogo_fed.evaluation import state_digest
 from dogo_fed.evaluation.pulse import beat
+from dogo_fed.exchange.base import Traffic
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.storage.peer_folder import PeerFolder
 from tests.support.distributions import KeepingSink
@@ -148,6 +157,55 @@ def test_a_peer_that_is_ended_in_a_long_evaluation_loses_nothing(run, tmp_path, 
 
 def ended_by_the_user(*arguments: object, **others: object) -> tuple[float, float]:
     raise KeyboardInterrupt
+
+
+class CutLine(Line):
+    """A link whose coordinator is gone when the second step is to be answered."""
+
+    last_traffic = Traffic()
+
+    def publish(self, ticket: Ticket, distribution: object) -> None:
+        pass
+
+    def collect(self, ticket: Ticket) -> TeacherSignal:
+        if ticket.step == 1 and self.is_down:
+            raise CoordinatorLost("gone")
+        return TeacherSignal(None, 0.0, (), ticket.step + 1)
+
+
+@pytest.mark.parametrize("objective", ["simclr", "moco_v2_small", "byol_small"])
+def test_a_peer_that_is_cut_off_in_the_middle_of_a_step_is_saved_as_it_was_before_it(
+    objective, tmp_path
+):
+    """It waits for an answer nearly always, so elsewhere it would never save itself."""
+    run = load_run(
+        compose_run(
+            [
+                *TINY,
+                "peers=pair",
+                "checkpoint.keep=9",
+                f"objective@peers.wide.objective={objective}",
+            ]
+        )
+    )
+    states: list[str] = []
+    for name in ("undisturbed", "cut"):
+        line = CutLine()
+        session = opened(run, tmp_path / name, line, KeepingSink(), None)
+        session.start()
+        one_step(session)
+        line.is_down = name == "cut"
+        session.begin_step()
+        if name == "cut":
+            with pytest.raises(CoordinatorLost):
+                session.end_step()
+            session.save(is_cut_off=True)
+            session = opened(run, tmp_path / name, CutLine(), KeepingSink(), 1)
+            session.start()
+            session.begin_step()
+        session.end_step()
+        states.append(state_digest(session.peer.objective))
+    assert states[0] == states[1]
 
 
 def test_weights_that_are_not_finite_are_never_saved(run, tmp_path):

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from configs.compose import compose_run
+from dogo_fed import provenance
 from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
 from dogo_fed.contracts import Score
 from dogo_fed.data.synthetic import synthetic
-from dogo_fed.errors import CheckpointError, ConfigError
+from dogo_fed.errors import CheckpointError, ConfigError, DataError
 from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options
+from dogo_fed.evaluation.subject import Inputs
 from dogo_fed.models.weights import load_weights, read_weights
 from dogo_fed.reporting.score_sheet import ScoreSheet, means
 from dogo_fed.reporting.scores import CSV_COLUMNS, scores_table, write_sheet
@@ -165,6 +168,61 @@ def small_cnn() -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return SmallCNN(image_size=16, in_channels=3, width=4)
+
+
+def test_a_run_is_not_evaluated_on_other_images_than_its_own(finished) -> None:
+    folder, config = finished
+    other = DataConfig(name="synthetic", options={**config.data.options, "seed": 1})
+    with pytest.raises(DataError, match=r"not those of run finished: .*other images by data="):
+        open_run(folder, dataclasses.replace(config, data=other))
+
+
+def test_on_other_images_mean_and_deviation_are_those_of_the_training(finished) -> None:
+    """Not those of a folder that has changed, or is gone."""
+    folder, config = finished
+    gone = DataConfig(name="image_folder", options={"root": "/not/there"})
+    on = synthetic(size=40, test_size=20, seed=7)
+    (mine, _) = open_run(folder, dataclasses.replace(config, data=gone), on=on)
+    trained_on = synthetic(size=120, test_size=60)
+    assert (mine.encoder.inputs.mean, mine.encoder.inputs.std) == (trained_on.mean, trained_on.std)
+    assert mine.encoder.inputs.mean != on.mean
+    assert mine.encoder.trained_on == trained_on.fingerprint
+
+
+def test_a_run_of_an_earlier_version_is_evaluated_without_that_check(finished, tmp_path) -> None:
+    folder, config = finished
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    (old / "provenance.json").unlink()
+    assert len(open_run(old, config)) == 2
+
+
+def test_other_code_is_said_when_a_run_is_evaluated(finished, monkeypatch, caplog) -> None:
+    folder, config = finished
+    monkeypatch.setattr(provenance, "source_digest", lambda: "0" * 32)
+    open_run(folder, config)
+    (line,) = [one.getMessage() for one in caplog.records if "something else" in one.getMessage()]
+    assert line.startswith("run finished was trained with something else: source was ")
+
+
+def test_an_exported_encoder_brings_the_size_and_normalisation_that_it_needs(
+    finished, tmp_path, caplog
+) -> None:
+    folder, config = finished
+    on = synthetic(size=40, test_size=20, image_size=24, seed=7)
+    path = folder / "peers" / "wide" / "encoder.safetensors"
+    trained_on = synthetic(size=120, test_size=60)
+    file = WeightsFile(path=path, backbone=config.peers["wide"].backbone)
+    mine = open_file(file, on)
+    assert mine.encoder.inputs == Inputs.of(trained_on) != Inputs.of(on)
+    assert mine.encoder.trained_on == trained_on.fingerprint
+    asked = open_file(dataclasses.replace(file, mean=(0.1, 0.2, 0.3)), on)
+    assert asked.encoder.inputs.mean == (0.1, 0.2, 0.3)
+    strange = tmp_path / "strange.safetensors"
+    tensors = read_weights(path)
+    save_file(tensors, strange, metadata={"dogo_fed": '{"data": {"image_size": "huge"}}'})
+    assert open_file(dataclasses.replace(file, path=strange), on).encoder.inputs == Inputs.of(on)
+    assert "does not say what it was trained on" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt", "wrapped", "parallel"])

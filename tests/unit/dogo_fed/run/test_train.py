@@ -14,13 +14,16 @@ import pytest
 
 from configs.compose import compose_run
 from configs.resume import resumed
+from dogo_fed import provenance
 from dogo_fed.atomic import atomic_path
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import PeerId, StepReport
+from dogo_fed.data import synthetic as synthetic_module
 from dogo_fed.engine import session
 from dogo_fed.errors import (
     CheckpointError,
     ConfigError,
+    DataError,
     DogoError,
     ExchangeError,
     PlacementError,
@@ -31,6 +34,7 @@ from dogo_fed.run import train as train_module
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
+from dogo_fed.storage.provenance_file import read_starts
 from dogo_fed.storage.run_folder import reopen
 from tests.support.command_line import REPOSITORY, run_python
 from tests.support.run_watch import records
@@ -87,6 +91,14 @@ def test_a_new_run_that_can_not_start_still_leaves_a_folder_that_says_so(tmp_pat
     assert {"config.yaml", "summary.json"} <= {path.name for path in (tmp_path / "new").iterdir()}
 
 
+@pytest.mark.parametrize("setting", ["run_dir", "resume"])
+def test_a_folder_whose_name_is_no_text_is_refused(setting, tmp_path) -> None:
+    config = compose_run([*TINY, "peers=pair"])
+    with pytest.raises(ConfigError, match=r"r\\udcff' has a name that is not UTF-8"):
+        run_here(dataclasses.replace(config, **{setting: f"{tmp_path}/r\udcff"}))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_can_not_end_before_what_it_has_done(folder) -> None:
     before = contents(folder, "summary.json", "config.yaml")
     with pytest.raises(
@@ -114,7 +126,43 @@ def test_what_changed_is_recorded_with_old_and_new_value(folder) -> None:
 
 def test_where_nothing_changed_nothing_is_said(folder) -> None:
     run_here(gone_on(folder))
-    assert "settings_changed" not in kinds(folder)
+    assert not {"settings_changed", "provenance_changed"} & set(kinds(folder))
+    assert len(read_starts(folder)) == len(read_summary(folder)["provenance"]) == 1
+
+
+def test_a_run_does_not_go_on_with_other_images_unless_it_begins_again(folder, monkeypatch) -> None:
+    before = contents(folder, "summary.json", "config.yaml", "provenance.json")
+    original = synthetic_module.synthetic
+
+    def swapped(**options):
+        return original(**{**options, "seed": 1})
+
+    monkeypatch.setattr(synthetic_module, "synthetic", swapped)
+    with pytest.raises(DataError, match=r"fingerprint was \w{32} and is \w{32}.*afresh=true"):
+        run_here(gone_on(folder, "steps=4"))
+    assert contents(folder, "summary.json", "config.yaml", "provenance.json") == before
+    (then,) = read_starts(folder)
+    run_here(gone_on(folder, "steps=1", "afresh=true"))
+    (now,) = read_starts(folder)
+    assert now.provenance.data.differences(then.provenance.data)
+
+
+def test_other_code_is_an_event_and_stays_in_folder_and_summary(folder, monkeypatch) -> None:
+    monkeypatch.setattr(provenance, "source_digest", lambda: "0" * 32)
+    run_here(gone_on(folder, "steps=4"))
+    message = kinds(folder)["provenance_changed"]
+    assert message.startswith("the steps from 3 on are made with something else: source was ")
+    assert message.endswith(f"and is {'0' * 32}")
+    assert [one.step for one in read_starts(folder)] == [0, 3]
+    assert [one["step"] for one in read_summary(folder)["provenance"]] == [0, 3]
+
+
+def test_a_start_that_fails_leaves_the_provenance_as_it_was(folder, monkeypatch) -> None:
+    before = contents(folder, "provenance.json")
+    monkeypatch.setattr(provenance, "source_digest", lambda: "0" * 32)
+    with pytest.raises(PlacementError):
+        conduct(prepare(gone_on(folder, "steps=4")), fails_with(PlacementError("no room")))
+    assert contents(folder, "provenance.json") == before
 
 
 def test_checkpoints_that_are_missing_end_nothing_but_this_start(folder) -> None:

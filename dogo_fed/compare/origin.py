@@ -1,0 +1,81 @@
+"""Whether the cells of a comparison come from the same images, code, libraries and devices.
+
+Differences are paired by seed. If the two cells of a pair were trained on other images, the
+difference is not one of methods, so that is refused. Other code or libraries are said below the
+table with the cells that they are about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dogo_fed.compare.experiment import Cell
+from dogo_fed.errors import ConfigError
+from dogo_fed.plain import to_plain
+from dogo_fed.provenance import DataFacts
+from dogo_fed.reporting.summary import RunSummary
+from dogo_fed.storage.provenance_file import Start
+
+_NOT_KNOWN = "not known"
+
+
+def check_images(
+    finished: Iterable[tuple[Cell, RunSummary]], now: Mapping[str, DataFacts] | None = None
+) -> None:
+    """Checks that all cells with the same data settings have seen the same images.
+
+    Args:
+        finished: the finished cells, with their summaries.
+        now: the data sets that cells would be trained on now, by `case_of` the cell.
+
+    Raises:
+        ConfigError: they have not; the message names two cells, and what differs.
+        CheckpointError: a summary has no provenance as this version writes it.
+    """
+    seen: dict[str, tuple[str, DataFacts]] = {}
+    for cell, summary in finished:
+        for start in _starts(summary):
+            _hold_against(seen, case_of(cell), cell.id, start.provenance.data)
+    for case, facts in (now or {}).items():
+        _hold_against(seen, case, "what is there now", facts)
+
+
+def case_of(cell: Cell) -> str:
+    """Returns the data settings of a cell as a key for `check_images`."""
+    return str(to_plain(cell.config.data))
+
+
+def origins(finished: Iterable[tuple[Cell, RunSummary]]) -> dict[str, dict[str, list[str]]]:
+    """Returns for source, device and each package its values, each with the cells it is about."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for cell, summary in finished:
+        starts = _starts(summary)
+        facts = [
+            {"source": one.source, "device": one.device, **one.packages}
+            for one in (start.provenance for start in starts)
+        ] or [{"source": _NOT_KNOWN}]
+        for fact in facts:
+            for name, value in fact.items():
+                cells = found.setdefault(name, {}).setdefault(value, [])
+                if cell.id not in cells:
+                    cells.append(cell.id)
+    return found
+
+
+def _starts(summary: RunSummary) -> list[Start]:
+    # Summaries of earlier versions do not have it.
+    plain: Any = summary.get("provenance", [])
+    return [Start.from_plain(one) for one in plain]
+
+
+def _hold_against(
+    seen: dict[str, tuple[str, DataFacts]], case: str, where: str, facts: DataFacts
+) -> None:
+    first, then = seen.setdefault(case, (where, facts))
+    found = then.differences(facts)
+    if found:
+        raise ConfigError(
+            f"the images of {first} and of {where} are not the same, so they can't be compared: "
+            f"{'; '.join(found)}. Put the images back, or choose another out="
+        )

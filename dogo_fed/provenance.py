@@ -1,0 +1,214 @@
+"""Where a run's numbers come from: which images, which code, which libraries, which device.
+
+A run folder keeps the provenance of each of its starts, and an exported encoder that of its peer.
+Whoever goes on with a run, evaluates it or compares it holds what is there against what was there.
+Other images are refused. Other code or libraries are said, since they may change a number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from dogo_fed.data.source import DataSet
+from dogo_fed.errors import CheckpointError, DataError
+from dogo_fed.packages import source_digest
+from dogo_fed.text import one_line
+
+_LIBRARIES = ("torch", "torchvision", "kornia", "numpy", "pillow", "scikit-learn")
+"""Those that the numbers of a run go through."""
+
+_LARGEST_IMAGE, _MOST_CHANNELS = 65536, 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """A data set in a few values, by which it is known again.
+
+    Attributes:
+        name: its own.
+        fingerprint, test_fingerprint: of the training and of the test images, in order. The latter
+            is empty if it is not known.
+        labels: digest of the classes of all images.
+        num_train, num_test: how many images.
+        image_size: side in pixels.
+        mean, std: per channel, of pixel values scaled to 0..1.
+        num_classes: labels are below it.
+        class_names: in the order of the labels; empty if they have no names.
+    """
+
+    name: str
+    fingerprint: str
+    test_fingerprint: str
+    labels: str
+    num_train: int
+    num_test: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_classes: int
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, dataset: DataSet) -> DataFacts:
+        """Returns the facts of a data set."""
+        hasher = hashlib.blake2b(digest_size=16)
+        for source in (dataset.train, dataset.test):
+            hasher.update(source.labels.numpy().astype("<i8").tobytes())
+        return cls(
+            name=dataset.name,
+            fingerprint=dataset.fingerprint,
+            test_fingerprint=dataset.test_fingerprint,
+            labels=hasher.hexdigest(),
+            num_train=len(dataset.train),
+            num_test=len(dataset.test),
+            image_size=dataset.image_size,
+            mean=dataset.mean,
+            std=dataset.std,
+            num_classes=dataset.num_classes,
+            class_names=dataset.class_names,
+        )
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> DataFacts:
+        """Returns what `dataclasses.asdict` has made of facts, checked: it may be anybody's.
+
+        Raises:
+            KeyError, TypeError, ValueError: these are no facts.
+        """
+        facts = cls(
+            **{name: str(plain[name]) for name in ("name", "fingerprint", "test_fingerprint")},
+            labels=str(plain["labels"]),
+            **{name: int(plain[name]) for name in ("num_train", "num_test", "num_classes")},
+            image_size=int(plain["image_size"]),
+            mean=tuple(float(one) for one in plain["mean"]),
+            std=tuple(float(one) for one in plain["std"]),
+            class_names=tuple(str(one) for one in plain["class_names"]),
+        )
+        if not 1 <= facts.image_size <= _LARGEST_IMAGE:
+            raise ValueError(f"an image size of {facts.image_size}")
+        if not 1 <= len(facts.mean) == len(facts.std) <= _MOST_CHANNELS:
+            raise ValueError(f"{len(facts.mean)} means and {len(facts.std)} deviations")
+        if not all(math.isfinite(one) for one in facts.mean + facts.std) or min(facts.std) <= 0:
+            raise ValueError(f"means {facts.mean} and deviations {facts.std}")
+        return facts
+
+    def differences(self, now: DataFacts) -> list[str]:
+        """Returns a phrase, with both values, for everything that is not as it was."""
+        return [
+            f"{field.name} was {_shown(then)} and is {_shown(value)}"
+            for field in dataclasses.fields(self)
+            if (then := getattr(self, field.name)) != (value := getattr(now, field.name))
+            and not (field.name == "test_fingerprint" and "" in (then, value))
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where numbers come from.
+
+    Attributes:
+        data: the data set that is trained on.
+        source: digest of dogo-fed's source.
+        packages: versions of Python, dogo-fed and the libraries, by name.
+        device: what computes, e.g. "cpu x86_64 AVX512" or "cuda NVIDIA H200".
+    """
+
+    data: DataFacts
+    source: str
+    packages: Mapping[str, str]
+    device: str
+
+    @classmethod
+    def of(cls, dataset: DataSet, device: torch.device) -> Provenance:
+        """Returns the provenance of what this process computes on a device."""
+        return cls(
+            data=DataFacts.of(dataset),
+            source=source_digest(),
+            packages=_packages(),
+            device=_named(device),
+        )
+
+    def changes(self, now: Provenance) -> list[str]:
+        """Returns a phrase for all that is not as it was and may change numbers, data apart."""
+        pairs = [("source", self.source, now.source), ("device", self.device, now.device)]
+        for name in sorted({*self.packages, *now.packages}):
+            missing = "not there"
+            pairs.append((name, self.packages.get(name, missing), now.packages.get(name, missing)))
+        return [
+            f"{name} was {_shown(then)} and is {_shown(value)}"
+            for name, then, value in pairs
+            if then != value
+        ]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns this as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: object) -> Provenance:
+        """Returns what `to_plain` has written.
+
+        Raises:
+            CheckpointError: these are not values of `to_plain`.
+        """
+        try:
+            if not isinstance(plain, Mapping):
+                raise TypeError(f"a {type(plain).__name__} is no provenance")
+            return cls(
+                data=DataFacts.from_plain(plain["data"]),
+                source=str(plain["source"]),
+                packages={str(name): str(one) for name, one in plain["packages"].items()},
+                device=str(plain["device"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"this is no provenance of this version: {error!r}") from error
+
+
+def check_same_images(then: DataFacts, now: DataFacts, *, of: str, instead: str) -> None:
+    """Checks that a data set is the one that something was made with.
+
+    Args:
+        then: the data set that it was made with.
+        now: the data set that is there.
+        of: what was made, for the message.
+        instead: what the user can do if he wants the present images.
+
+    Raises:
+        DataError: it is not; the message has both values of all that differs.
+    """
+    found = then.differences(now)
+    if found:
+        raise DataError(
+            f"the images are not those of {of}: {'; '.join(found)}. Put the images back, or {instead}"
+        )
+
+
+def _packages() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("dogo-fed", *_LIBRARIES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _named(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return one_line(f"[{', '.join(map(str, value))}]", 200)
+    return one_line(value, 80) or "empty"
