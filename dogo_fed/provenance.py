@@ -85,12 +85,16 @@ class DataFacts:
             KeyError, TypeError, ValueError: these are no facts.
         """
         facts = cls(
-            **{name: str(plain[name]) for name in ("name", "fingerprint", "test_fingerprint")},
+            name=str(plain["name"]),
+            fingerprint=str(plain["fingerprint"]),
+            test_fingerprint=str(plain["test_fingerprint"]),
             labels=str(plain["labels"]),
-            **{name: int(plain[name]) for name in ("num_train", "num_test", "num_classes")},
+            num_train=int(plain["num_train"]),
+            num_test=int(plain["num_test"]),
             image_size=int(plain["image_size"]),
             mean=tuple(float(one) for one in plain["mean"]),
             std=tuple(float(one) for one in plain["std"]),
+            num_classes=int(plain["num_classes"]),
             class_names=tuple(str(one) for one in plain["class_names"]),
         )
         if not 1 <= facts.image_size <= _LARGEST_IMAGE:
