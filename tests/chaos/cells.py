@@ -183,30 +183,28 @@ def _away_s(run_dir: Path, peer: str) -> float | None:
 
 def kill_a_peer(bench: Bench) -> Ending:
     """kill -9 of a peer; the other goes on, and it comes back."""
-    run_dir = bench.run_dir()
-    with bench.disturbed(run_dir) as (process, step):
-        victim = bench.random.choice(sorted(peer_pids(run_dir)))
-        kill(peer_pids(run_dir)[victim])
-        _finished(process)
-    (other,) = set(peer_pids(run_dir)) - {victim}
-    return Ending(
-        steps_lost=_missed(run_dir),
-        on_s=_waited_s(run_dir, other, step),
-        back_s=_away_s(run_dir, victim),
-    )
+    return _without_a_peer(bench, kill)
 
 
 def freeze_a_peer(bench: Bench) -> Ending:
     """A peer is stopped for longer than its deadline, and goes on."""
-    run_dir = bench.run_dir()
-    with bench.disturbed(run_dir) as (process, step):
-        victim = bench.random.choice(sorted(peer_pids(run_dir)))
-        pid = peer_pids(run_dir)[victim]
+
+    def freeze(pid: int) -> None:
         os.kill(pid, signal.SIGSTOP)
         time.sleep(FROZEN_S)
         os.kill(pid, signal.SIGCONT)
+
+    return _without_a_peer(bench, freeze)
+
+
+def _without_a_peer(bench: Bench, disturb: Callable[[int], None]) -> Ending:
+    run_dir = bench.run_dir()
+    with bench.disturbed(run_dir) as (process, step):
+        peers = peer_pids(run_dir)
+        victim = bench.random.choice(sorted(peers))
+        disturb(peers[victim])
         _finished(process)
-    (other,) = set(peer_pids(run_dir)) - {victim}
+    (other,) = set(peers) - {victim}
     return Ending(
         steps_lost=_missed(run_dir),
         on_s=_waited_s(run_dir, other, step),
