@@ -24,7 +24,7 @@ from dogo_fed.text import one_line
 PeerId = NewType("PeerId", str)
 FloatMatrix: TypeAlias = npt.NDArray[np.float32]
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Increased whenever the meaning of a message changes; peers and coordinator must agree on it."""
 
 LONGEST_NAME = 200

@@ -282,6 +282,8 @@ class PeerSession:
         progress.mutual_kl_sum += losses.mutual_kl
         progress.steps_trained += not self.peer.is_frozen
         progress.step = ticket.step + 1
+        if self._is_evaluated_after(ticket.step):
+            progress.evaluation_due = ticket.round
         if signal is not None:
             progress.round_exchanges += 1
             progress.step = max(signal.next_step, ticket.step + 1)
@@ -307,20 +309,21 @@ class PeerSession:
             bytes_down=traffic.bytes_down,
         )
 
+    def _is_evaluated_after(self, step: int) -> bool:
+        """Whether a round ends here that is evaluated; the last one is by `finish`, with the probe."""
+        plan, every = self._run.plan, self._run.config.eval.knn_every_rounds
+        is_last = step + 1 == plan.total_steps
+        return plan.ends_round(step) and not is_last and plan.round_of(step) % every == 0
+
     def _after_step(self, step: int) -> None:
-        plan, progress = self._run.plan, self._progress
-        if plan.ends_round(step):
-            number = plan.round_of(step)
-            is_last = step + 1 == plan.total_steps
-            # The last round is evaluated by `finish`, together with the linear probe.
-            if number % self._run.config.eval.knn_every_rounds == 0 and not is_last:
-                progress.evaluation_due = number
-                is_long = progress.evaluation_s > _LONG_EVALUATION_S
-                if is_long:  # whoever is ended meanwhile has lost nothing
-                    self._save_if_there_is_room()
-                self._evaluate(number)
-                if is_long:
-                    self._save_if_there_is_room(again=True)
+        plan, number = self._run.plan, self._progress.evaluation_due
+        if number is not None:
+            is_long = self._progress.evaluation_s > _LONG_EVALUATION_S
+            if is_long:  # whoever is ended meanwhile has lost nothing
+                self._save_if_there_is_room()
+            self._evaluate(number)
+            if is_long:
+                self._save_if_there_is_room(again=True)
         every = self._run.config.checkpoint.every_steps
         due = plan.ends_round(step) if every is None else (step + 1) % every == 0
         again_at_s = self._saves_again_at_s

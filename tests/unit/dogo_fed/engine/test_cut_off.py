@@ -131,6 +131,24 @@ def test_an_evaluation_that_nobody_took_is_not_made_again(run, tmp_path, monkeyp
     assert [report.round for report in line.rounds] == [0, 1] and measured == []
 
 
+def test_an_evaluation_that_was_not_begun_is_made_by_the_next_process(run, tmp_path):
+    """The coordinator went when the last step of a round was reported."""
+    clock = SimpleNamespace(now_s=0.0)
+    line = Line()
+    session = opened(run, tmp_path / "run", line, ReportSink(line, lambda: clock.now_s), None)
+    session.start()
+    one_step(session)
+    line.is_down, clock.now_s = True, 10.0
+    with pytest.raises(CoordinatorLost):
+        one_step(session)
+    session.save(is_cut_off=True)
+    line.is_down = False
+    again = opened(run, tmp_path / "run", line, ReportSink(line), 2)
+    again.start()
+    assert [report.round for report in line.rounds] == [0, 1]
+    assert [report.step for report in line.steps] == [0, 1]
+
+
 def test_a_peer_that_is_ended_in_a_long_evaluation_loses_nothing(run, tmp_path, monkeypatch):
     """It has saved itself before, and the next process makes that evaluation with its weights."""
     rounds: dict[str, list[RoundReport]] = {}
