@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import SMALL_RUN, dogo_fed, environment
-from tests.support.flower_federation import Federation, free_port, tcp_sockets
+from tests.support.flower_federation import Federation, tcp_sockets
 from tests.support.flower_simulation import copy_app
+from tests.support.ports import free_port
 from tests.support.run_watch import descendants, digests, events, kill, records, wait_until_gone
 
 PEERS = ("simclr", "simsiam")

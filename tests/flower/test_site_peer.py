@@ -21,7 +21,7 @@ from clients.flower.site.server import SiteServer
 from clients.flower.site.watcher import EXIT_FAILED, watch
 from dogo_fed.errors import ConfigError, ExchangeError, ExchangeTimeout, Refused
 from tests.support.command_line import REPOSITORY, environment
-from tests.support.flower_federation import free_port
+from tests.support.ports import free_port
 from tests.support.run_watch import kill, wait_until_gone
 
 WATCH = (

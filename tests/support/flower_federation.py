@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.support.ports import free_port
 from tests.support.run_watch import descendants, kill, wait_until_gone
 
 CONNECTION = "loopback"
@@ -46,13 +47,6 @@ _FLOWER_SETTINGS = {
     "PYTHONUNBUFFERED": "1",
     "NO_COLOR": "1",
 }
-
-
-def free_port() -> int:
-    """Returns a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def tcp_sockets(pid: int) -> list[tuple[int, bool]]:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.command_line import REPOSITORY, environment
+from tests.support.ports import LOOPBACK, free_port
 from tests.support.run_watch import descendants, events, kill, wait_until_gone
 
 START_S = 90.0
-LOOPBACK = "127.0.0.1"
 
 _FREE_AGAIN = """
 import json, sys, time, ray
@@ -98,13 +98,6 @@ def seats(run_dir: Path) -> list[tuple[str, Seat]]:
     return found
 
 
-def free_port() -> int:
-    """Returns a port that nobody had a moment ago."""
-    with socket.socket() as one:
-        one.bind((LOOPBACK, 0))
-        return int(one.getsockname()[1])
-
-
 @contextmanager
 def head(*, num_cpus: int, num_gpus: int) -> Iterator[Running]:
     """Runs `ray start --head --block` with the job server, on loopback and free ports."""
@@ -123,7 +116,11 @@ def head(*, num_cpus: int, num_gpus: int) -> Iterator[Running]:
         around = {**_environment(temp), "PATH": path}
         with _running(command, around) as process:
             _wait_for_port(dashboard, process)
-            yield Running(f"{LOOPBACK}:{gcs}", f"http://{LOOPBACK}:{dashboard}", Path(temp), around)
+            running = Running(
+                f"{LOOPBACK}:{gcs}", f"http://{LOOPBACK}:{dashboard}", Path(temp), around
+            )
+            assert running.busy() == IDLE, "the cluster has started, but is not well"
+            yield running
 
 
 @contextmanager
