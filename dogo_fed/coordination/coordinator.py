@@ -210,7 +210,7 @@ class Coordinator:
             # Not later than the join deadline, so that late joiners can't prolong the others' wait.
             member.first_joined_at_s = min(now_s, self._join_deadline_at_s)
         member.incarnation = incarnation
-        member.evaluates_since_s = None
+        member.evaluates_since_s, member.offered_step = None, -1
         self._withdraw(peer)
         self._readmit(member)
         if is_return:
@@ -250,7 +250,7 @@ class Coordinator:
         """
         self.check_offer(peer, incarnation, ticket)
         member = self._roster[peer]
-        member.evaluates_since_s = None
+        member.evaluates_since_s, member.offered_step = None, ticket.step
         if ticket.step < self._next_open_step:
             self._offer_late(peer, member, ticket, distribution, now_s)
             return
@@ -322,13 +322,21 @@ class Coordinator:
         """Takes note that a peer evaluates: its deadline does not run meanwhile.
 
         Returns:
-            Whether the peer may take its time. It may not if it has evaluated for longer than the
-            evaluation deadline, without a step or another start.
+            Whether the peer may take its time. It may not in the middle of a round, where nothing
+            is evaluated, or if it has evaluated for longer than the evaluation deadline, without a
+            step or another start.
 
         Raises:
             Refused: no such peer.
         """
-        member = self._roster[peer]
+        member, plan = self._roster[peer], self._settings.plan
+        is_in_a_round = (
+            member.offered_step >= 0
+            and self._next_open_step < plan.total_steps
+            and plan.round_of(member.offered_step) == plan.round_of(self._next_open_step)
+        )
+        if is_in_a_round:
+            return False
         if member.evaluates_since_s is None:
             member.evaluates_since_s = now_s
         if now_s - member.evaluates_since_s > self._settings.evaluation_deadline_s:

@@ -25,6 +25,7 @@ class Member:
         incarnation: identifies the peer's latest process; empty before the first join.
         next_step: the first step this peer may still take part in.
         first_joined_at_s: when it first joined; the deadline of its first step counts from here.
+        offered_step: the step for which its latest process has offered last; -1 before that.
         evaluates_since_s: since when it has been evaluating its encoder; None if it is not.
         alive_at_s: when it last said that it is; its deadline counts from here.
     """
@@ -33,6 +34,7 @@ class Member:
     incarnation: str
     next_step: int
     first_joined_at_s: float = 0.0
+    offered_step: int = -1
     evaluates_since_s: float | None = None
     alive_at_s: float = -math.inf
 

@@ -102,6 +102,7 @@ def settings(
     evaluation_deadline_s: float = 1000.0,
     every_steps: int = 1,
     total_steps: int = 1_000_000,
+    steps_per_round: int = 500_000,
     graph: Mapping[str, Mapping[str, float]] | None = None,
 ) -> CoordinatorSettings:
     return CoordinatorSettings(
@@ -115,7 +116,7 @@ def settings(
         evaluation_deadline_s=evaluation_deadline_s,
         plan=Plan(
             total_steps=total_steps,
-            steps_per_round=500_000,
+            steps_per_round=steps_per_round,
             exchange_every_steps=every_steps,
         ),
         graph=graph,

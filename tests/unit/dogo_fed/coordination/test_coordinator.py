@@ -285,7 +285,8 @@ def test_an_evaluation_may_not_take_for_ever():
 
 @pytest.mark.parametrize("by", ["a step", "an offer", "a new start"])
 def test_the_next_evaluation_has_its_own_time(by):
-    meeting = Meeting(settings((ADA,), evaluation_deadline_s=30.0)).join_all(ADA)
+    given = settings((ADA,), evaluation_deadline_s=30.0, steps_per_round=1)
+    meeting = Meeting(given).join_all(ADA)
     coordinator = meeting.coordinator
     assert coordinator.note_evaluation(ADA, 0.0) and not coordinator.note_evaluation(ADA, 31.0)
     if by == "a step":
@@ -295,6 +296,21 @@ def test_the_next_evaluation_has_its_own_time(by):
     else:
         meeting.join(ADA, 31.0, "ada-2")
     assert coordinator.note_evaluation(ADA, 32.0)
+
+
+@pytest.mark.parametrize("every_steps", [1, 3])
+def test_in_the_middle_of_a_round_nothing_is_evaluated_and_nobody_is_waited_for(every_steps):
+    """Else a peer could stop the others for hours at every step."""
+    given = settings((ADA,), every_steps=every_steps, steps_per_round=8, total_steps=16)
+    meeting = Meeting(given).join_all(ADA)
+    coordinator = meeting.coordinator
+    steps = [step for step in range(16) if step % every_steps == 0]
+    granted = {-1: coordinator.note_evaluation(ADA, 0.0)}
+    for step in steps:
+        meeting.offer(ADA, step, 1.0)
+        granted[step] = coordinator.note_evaluation(ADA, 1.0)
+    allowed = [step for step, is_granted in granted.items() if is_granted]
+    assert allowed == ([-1, 7, 15] if every_steps == 1 else [-1, 6, 15])
 
 
 def test_a_time_in_which_the_coordinator_did_not_run_counts_for_no_deadline():
