@@ -20,6 +20,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import psutil
@@ -95,6 +96,22 @@ def no_room(what: str, folder: Path, error: OSError, num_bytes: int | None = Non
     except OSError:
         free = "it is not known how much is free"
     return f"no room for {what} in {folder}: it{takes} can't be written ({error.strerror}); {free}"
+
+
+def append_whole(file: FileIO, content: bytes) -> None:
+    """Appends to a file without a buffer, all or nothing.
+
+    Raises:
+        OSError: it can't be written; the file is as it was.
+    """
+    before = os.fstat(file.fileno()).st_size
+    left = memoryview(content)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError:
+        os.ftruncate(file.fileno(), before)
+        raise
 
 
 def write_json_atomic(path: str | os.PathLike[str], value: object) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from io import FileIO
 from pathlib import Path
 
-from dogo_fed.atomic import is_no_room, no_room, write_atomic
+from dogo_fed.atomic import append_whole, is_no_room, no_room, write_atomic
 from dogo_fed.contracts import Record
 from dogo_fed.errors import CheckpointError
 from dogo_fed.reporting.sink import Sink
@@ -91,15 +91,11 @@ class MetricsLog(Sink):
         Raises:
             OSError: it can't be written, and that is not for want of room.
         """
-        before = os.fstat(self._file.fileno()).st_size
-        left = memoryview(b"".join(self._pending))
         try:
-            while left:
-                left = left[self._file.write(left) :]
+            append_whole(self._file, b"".join(self._pending))
         except OSError as error:
             if not is_no_room(error):
                 raise
-            os.ftruncate(self._file.fileno(), before)  # half a line must not be there
             if self._tries_again_at_s is None:
                 logger.warning(
                     "%s. Records are kept, and written when there is room again",

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import logging
 import math
 import os
+import socket
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import quote
 
-from dogo_fed.atomic import is_no_room, no_room
+from dogo_fed.atomic import append_whole, is_no_room, no_room
 from dogo_fed.contracts import Event, PeerResult, Record, RoundReport, StepReport
 from dogo_fed.reporting.sink import Sink
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
 logger = logging.getLogger(__name__)
+
+_FILE_VERSION = "brain.Event:2"
+_NUMBERS = itertools.count()
 
 _WHOLE_RUN = "run"
 """Folder of the events that are about no peer."""
@@ -40,7 +44,7 @@ class TensorBoardSink(Sink):
         self._folder = Path(folder)
         self._resumed_at = resumed_at or {}
         self._is_incomplete = False
-        self._writers: dict[str, SummaryWriter] = {}
+        self._files: dict[str, _EventFile] = {}
         self._lock = threading.Lock()
 
     def emit(self, record: Record) -> None:
@@ -54,42 +58,97 @@ class TensorBoardSink(Sink):
             except OSError as error:
                 if not is_no_room(error):
                     raise
-                self._writers.clear()  # one whose thread has failed raises that error for ever
                 if not self._is_incomplete:
                     logger.warning("%s", no_room("TensorBoard's files", self._folder, error))
                 self._is_incomplete = True
 
     def _write(self, record: Record) -> None:
+        from torch.utils.tensorboard import summary  # takes seconds and is needed here only
+
         if isinstance(record, Event):
-            writer = self._writer(record.peer or _WHOLE_RUN)
-            writer.add_text(record.kind, record.message, max(record.step, 0))
+            text = summary.text(record.kind, record.message)  # type: ignore[no-untyped-call]
+            self._file(record.peer or _WHOLE_RUN).write(max(record.step, 0), [text])
             return
-        writer = self._writer(record.peer)
         step, scalars = _scalars(record)
-        for tag, value in scalars.items():
-            if math.isfinite(value):
-                writer.add_scalar(tag, value, step)
+        finite = [
+            summary.scalar(tag, value)  # type: ignore[no-untyped-call]
+            for tag, value in scalars.items()
+            if math.isfinite(value)
+        ]
+        self._file(record.peer).write(step, finite)
 
     def close(self) -> None:
-        """Writes what is pending; a second call does nothing."""
+        """Closes the files; a second call does nothing."""
         with self._lock:
-            for writer in self._writers.values():
-                try:
-                    writer.close()
-                except OSError as error:
-                    if not is_no_room(error):
-                        raise
-                    logger.warning("%s", no_room("TensorBoard's files", self._folder, error))
-            self._writers.clear()
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
 
-    def _writer(self, name: str) -> SummaryWriter:
-        """Returns the writer of a peer; the import takes seconds and is needed here only."""
-        if name not in self._writers:
-            from torch.utils.tensorboard import SummaryWriter
-
+    def _file(self, name: str) -> _EventFile:
+        if name not in self._files:
             folder = self._folder / quote(name, safe=" ")
-            self._writers[name] = SummaryWriter(str(folder), purge_step=self._resumed_at.get(name))
-        return self._writers[name]
+            self._files[name] = _EventFile(folder, self._resumed_at.get(name))
+        return self._files[name]
+
+
+class _EventFile:
+    """A file of events as TensorBoard reads it, whole after each write.
+
+    TensorBoard's own writer has a thread with a buffer. On a full disk the thread ends with a
+    traceback, and what is written after that goes nowhere.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        """Makes a file.
+
+        Args:
+            folder: made if it does not exist.
+            purge_step: what other files of the folder have from this step on is hidden.
+
+        Raises:
+            OSError: it can't be made; then there is no file.
+        """
+        from tensorboard.compat.proto.event_pb2 import Event as FileEvent
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        folder.mkdir(parents=True, exist_ok=True)
+        began_s = time.time()
+        name = f"events.out.tfevents.{began_s:010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
+        self._event = FileEvent
+        path = folder / name
+        self._file = path.open("ab", buffering=0)
+        first = [FileEvent(wall_time=began_s, file_version=_FILE_VERSION)]
+        if purge_step is not None:
+            log = SessionLog(status=SessionLog.START)
+            first.append(FileEvent(wall_time=began_s, step=purge_step, session_log=log))
+        try:
+            self._append(first)
+        except OSError:
+            self._file.close()
+            path.unlink(missing_ok=True)
+            raise
+
+    def write(self, step: int, summaries: Sequence[Any]) -> None:
+        """Writes summaries of a step, all or none.
+
+        Raises:
+            OSError: they can't be written.
+        """
+        now_s = time.time()
+        self._append([self._event(wall_time=now_s, step=step, summary=one) for one in summaries])
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _append(self, events: Sequence[Any]) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        content = io.BytesIO()
+        records = RecordWriter(content)
+        for event in events:
+            records.write(event.SerializeToString())
+        append_whole(self._file, content.getvalue())
 
 
 def _scalars(record: StepReport | RoundReport | PeerResult) -> tuple[int, dict[str, float]]:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dogo_fed.atomic import atomic_path, write_atomic, write_json_atomic
+from dogo_fed.atomic import append_whole, atomic_path, write_atomic, write_json_atomic
 from dogo_fed.contracts import (
     Event,
     PeerId,
@@ -639,6 +639,51 @@ class TestTensorBoard:
         assert [s.step for s in ada.Scalars("loss/mutual_kl")] == [4]
         bob = EventAccumulator(str(tmp_path / "bob")).Reload()
         assert [(s.step, s.value) for s in bob.Scalars("eval/knn_top1")] == [(10, 0.5)]
+
+    def test_what_an_earlier_start_wrote_for_later_steps_is_hidden(self, tmp_path: Path) -> None:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        for resumed_at, steps in ((None, range(6)), ({"ada": 3}, range(3, 5))):
+            sink = TensorBoardSink(tmp_path, resumed_at)
+            for step in steps:
+                sink.emit(step_report(step=step, ssl_loss=1.0 if resumed_at else 2.0))
+            sink.close()
+            time.sleep(1.1)  # the files are read in the order of their names, which are seconds
+        ada = EventAccumulator(str(tmp_path / "ada")).Reload()
+        assert [(one.step, one.value) for one in ada.Scalars("loss/ssl")] == [
+            (0, 2.0), (1, 2.0), (2, 2.0), (3, 1.0), (4, 1.0),
+        ]  # fmt: skip
+
+    def test_on_a_full_disk_records_are_left_out_whole_and_it_is_said_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """TensorBoard's own writer has a thread, which ends with a traceback and writes no more."""
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        class Full:
+            is_full = False
+
+            def __call__(self, file: Any, content: bytes) -> None:
+                if self.is_full:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                append_whole(file, content)
+
+        full = Full()
+        monkeypatch.setattr("dogo_fed.reporting.sinks.tensorboard.append_whole", full)
+        num_threads = threading.active_count()
+        sink = TensorBoardSink(tmp_path)
+        for step in range(6):
+            full.is_full = step in (2, 3)
+            sink.emit(step_report(step=step, ssl_loss=2.5))
+            sink.emit(step_report("bob", step))
+        full.is_full = True
+        sink.emit(step_report("cat", 0))
+        sink.close()
+        assert threading.active_count() == num_threads
+        ada = EventAccumulator(str(tmp_path / "ada")).Reload()
+        assert [one.step for one in ada.Scalars("loss/ssl")] == [0, 1, 4, 5]
+        assert list((tmp_path / "cat").iterdir()) == []
+        assert caplog.text.count("TensorBoard's files") == 1
 
 
 class TestLiveView:
