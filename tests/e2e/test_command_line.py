@@ -78,6 +78,7 @@ def test_a_run_leaves_everything_it_promises(tmp_path: Path) -> None:
         "curves.png",
         "metrics.jsonl",
         "peers",
+        "provenance.json",
         "summary.json",
         "tensorboard",
     }
