@@ -52,7 +52,7 @@ def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
             Python's standard library, which has no such component.
     """
     collection, colon, member = name.partition(":")
-    is_member = name not in known and is_known(name, known)
+    is_member = bool(colon) and collection + colon in known
     path = known[collection + colon] if is_member else known.get(name, name)
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:

@@ -143,7 +143,7 @@ def test_large_images_and_those_who_ask_get_imagenets_stem(name):
 )
 def test_stem_stride_halves_once(name):
     assert map_sides(build(name, stem_stride=2), 32)[-1] == map_sides(build(name), 32)[-1] // 2
-    with pytest.raises(ValueError, match="stem_stride must be at least 1"):
+    with pytest.raises(ConfigError, match="stem_stride must be at least 1"):
         build(name, stem_stride=0)
 
 

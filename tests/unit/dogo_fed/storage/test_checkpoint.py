@@ -121,9 +121,14 @@ def test_the_progress_comes_back_whole(store):
         ssl_loss_sum=1.5,
         mutual_kl_sum=0.125,
         round_exchanges=2,
+        evaluation_due=2,
+        evaluation_s=61.5,
+        undelivered=[{"type": "step", "step": 6, "ssl_loss": 1.5, "mutual_kl": None}],
     )
+    fresh = Progress()
     assert all(
-        getattr(progress, item.name) != item.default for item in dataclasses.fields(progress)
+        getattr(progress, item.name) != getattr(fresh, item.name)
+        for item in dataclasses.fields(progress)
     ), "every field has a value of its own here"
     store.save(peer.objective, peer.optimizer, progress)
     assert load_latest(store, peer) == progress
