@@ -20,7 +20,7 @@ SMALL_RUN = (
 )
 """50 steps over two full rounds and a short one, seconds long."""
 
-TIMEOUT_S = 150.0
+TIMEOUT_S = 400.0
 
 
 def environment() -> dict[str, str]:
