@@ -20,7 +20,6 @@ import torch
 
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import CheckpointError, DataError
-from dogo_fed.packages import source_digest
 from dogo_fed.text import one_line
 
 _LIBRARIES = ("torch", "torchvision", "kornia", "numpy", "pillow", "scikit-learn")
@@ -132,11 +131,17 @@ class Provenance:
     device: str
 
     @classmethod
-    def of(cls, dataset: DataSet, device: torch.device) -> Provenance:
-        """Returns the provenance of what this process computes on a device."""
+    def of(cls, dataset: DataSet, device: torch.device, source: str) -> Provenance:
+        """Returns the provenance of what this process computes on a device.
+
+        Args:
+            dataset: what is trained on.
+            device: what computes.
+            source: digest of the source that this process has loaded; the files may be others by now.
+        """
         return cls(
             data=DataFacts.of(dataset),
-            source=source_digest(),
+            source=source,
             packages=_packages(),
             device=_named(device),
         )

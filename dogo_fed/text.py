@@ -9,6 +9,7 @@ every line that they write (`reporting.log_file`), and so does `exit_status.say`
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 
 def one_line(text: object, most: int = 2000) -> str:
@@ -34,6 +35,12 @@ def block(text: object, most: int = 2000) -> str:
     So no line of it can be taken for one that we wrote.
     """
     return "\n    ".join(one_line(line, most) for line in str(text).splitlines())
+
+
+def some_of(names: Sequence[object], most: int) -> str:
+    """Returns the first names, with commas, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_shown(character: str) -> bool:

@@ -26,6 +26,7 @@ from dogo_fed.config import ComponentConfig, RunConfig
 from dogo_fed.errors import ConfigError
 from dogo_fed.models.catalog import BACKBONES
 from dogo_fed.private_files import private_files
+from dogo_fed.text import some_of
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +124,8 @@ def check_trust(path: Path, text: str, reaches: Sequence[Reach], *, says_so: boo
         return
     if not says_so:
         raise ConfigError(
-            f"{path} has {_listed(reaches)}, which would run code of whoever wrote that. You have "
-            "not run these settings before, or the file was changed since; if you trust it, add "
+            f"{path} has {some_of(reaches, _MOST_NAMED)}, which would run code of whoever wrote that. You "
+            "have not run these settings before, or the file was changed since; if you trust it, add "
             "trust=true"
         )
     _remember(text, reaches)
@@ -150,7 +151,7 @@ def _remember(text: str, reaches: Sequence[Reach]) -> None:
         logger.warning(
             "that you trust %s can't be remembered (%s); going on with this run, or evaluating it, "
             "will need trust=true. %s=FOLDER chooses another place",
-            _listed(reaches),
+            some_of(reaches, _MOST_NAMED),
             error,
             STATE_VARIABLE,
         )
@@ -170,9 +171,3 @@ def _state_folder() -> Path:
     if not os.path.isabs(base):  # the standard ignores a relative one
         base = os.path.join(os.path.expanduser("~"), ".local", "state")
     return Path(base, "dogo-fed")
-
-
-def _listed(reaches: Sequence[Reach]) -> str:
-    more = len(reaches) - _MOST_NAMED
-    named = ", ".join(str(one) for one in reaches[:_MOST_NAMED])
-    return named + (f" and {more} more" if more > 0 else "")

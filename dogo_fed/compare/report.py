@@ -15,6 +15,7 @@ from dogo_fed.compare.comparison import CellReport, Comparison, Cost, Row
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column
 from dogo_fed.compare.statistics import LEVEL, PairedDifference, Spread
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds
+from dogo_fed.text import some_of
 
 _MOST_NAMED = 6
 
@@ -249,17 +250,11 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append("*: some peer has missed steps, so this is not a comparison at equal steps.")
     notes += [
         f"Not all cells were made with the same {name}, so a difference may come from that: "
-        f"{'; '.join(f'{value} ({_few(cells)})' for value, cells in values.items())}."
+        f"{'; '.join(f'{value} ({some_of(cells, _MOST_NAMED)})' for value, cells in values.items())}."
         for name, values in comparison.origins.items()
         if len(values) > 1
     ]
     return notes
-
-
-def _few(cells: Sequence[str]) -> str:
-    """Returns the names of some cells, and how many more there are."""
-    more = len(cells) - _MOST_NAMED
-    return ", ".join(cells[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _list_of(cells: Iterable[CellReport]) -> str:

@@ -57,7 +57,8 @@ class LoadedRun:
     def provenance(self, peer_id: PeerId | None = None) -> Provenance:
         """Returns where the numbers of this process come from; of one peer, or of the run."""
         data = self.data.shared if peer_id is None else self.data_of(peer_id).own
-        return Provenance.of(data, resolve_device(self.config.device))
+        device = resolve_device(self.config.device)
+        return Provenance.of(data, device, self.agreement["source_digest"])
 
     def data_of(self, peer_id: PeerId) -> DataRoles:
         """Returns the data sets of one peer; today all peers have the same."""

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dogo_fed.errors import CheckpointError
+from dogo_fed.text import some_of
 
 CLASSIFIERS = ("fc.", "classifier.", "head.", "heads.", "last_linear.")
 """How the names of the layer after the features begin in torchvision and timm."""
@@ -51,7 +52,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     strangers = [name for name, tensor in tensors.items() if not isinstance(tensor, torch.Tensor)]
     if strangers:
         raise CheckpointError(
-            f"{path} is not a state dict: {_listed(strangers)} is no tensor; save model.state_dict()"
+            f"{path} is not a state dict: {some_of(strangers, _MOST_NAMED)} is no tensor; save "
+            "model.state_dict()"
         )
     return tensors
 
@@ -102,7 +104,7 @@ def load_weights(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what:
             if name in wanted and tensor.shape != wanted[name].shape
         ],
     }
-    found = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
+    found = [f"{kind}: {some_of(names, _MOST_NAMED)}" for kind, names in problems.items() if names]
     if found:
         raise CheckpointError(
             f"{what} does not fit the backbone {type(backbone).__name__}: {'; '.join(found)}; name the "
@@ -111,10 +113,4 @@ def load_weights(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what:
     backbone.load_state_dict(tensors)
     if not dropped:
         return []
-    return [f"{what}: the classifier's weights are not used: {_listed(dropped)}"]
-
-
-def _listed(names: list[str]) -> str:
-    """Returns the first names, and how many more there are."""
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return [f"{what}: the classifier's weights are not used: {some_of(dropped, _MOST_NAMED)}"]

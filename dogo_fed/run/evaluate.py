@@ -28,6 +28,7 @@ from dogo_fed.evaluation.protocols import (
 )
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
 from dogo_fed.models.weights import load_weights, read_description, read_weights
+from dogo_fed.packages import source_digest
 from dogo_fed.private_files import private_files
 from dogo_fed.provenance import DataFacts, Provenance, check_same_images
 from dogo_fed.reporting.score_sheet import ScoreSheet
@@ -142,7 +143,7 @@ def _data_of(
     if starts and not is_evaluated_on:
         return dataset, starts[-1].provenance.data
     home = dataset or build_dataset(config.data.name, config.data.options)
-    now = Provenance.of(home, resolve_device(config.device))
+    now = Provenance.of(home, resolve_device(config.device), source_digest())
     if not starts:
         return home, now.data
     then = starts[-1].provenance

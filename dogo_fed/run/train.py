@@ -120,16 +120,15 @@ def conduct(
         on_folder(folder.path)
         starts = with_start(() if config.afresh else earlier, folder.first_step, now)
         write_starts(path, starts)
-        try:
-            return _carry_through(run, folder, host, starts)
-        except _COULD_NOT_START:
-            if earlier:
-                write_starts(path, earlier)
-            raise
+        return _carry_through(run, folder, host, starts, earlier)
 
 
 def _carry_through(
-    run: LoadedRun, folder: RunFolder, host: RunHost, starts: Sequence[Start]
+    run: LoadedRun,
+    folder: RunFolder,
+    host: RunHost,
+    starts: Sequence[Start],
+    earlier: Sequence[Start],
 ) -> RunSummary:
     started_s = time.monotonic() - folder.earlier_s
     totals = RunTotals(
@@ -149,6 +148,8 @@ def _carry_through(
         finally:
             if folder.is_resumed and not could_start:
                 folder.put_config_back()  # and what an earlier start has reached stays as it is
+                if earlier:
+                    write_starts(folder.path, earlier)
             else:
                 wall_s = time.monotonic() - started_s
                 summary = _conclude(run, folder, totals, wall_s, starts)

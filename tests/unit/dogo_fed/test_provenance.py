@@ -12,6 +12,7 @@ import torch
 from dogo_fed.data.source import DataSet
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.errors import CheckpointError, DataError
+from dogo_fed.packages import source_digest
 from dogo_fed.provenance import DataFacts, Provenance, check_same_images
 from dogo_fed.storage.provenance_file import NAME, read_starts, with_start, write_starts
 
@@ -23,7 +24,7 @@ def dataset() -> DataSet:
 
 @pytest.fixture
 def here(dataset: DataSet) -> Provenance:
-    return Provenance.of(dataset, torch.device("cpu"))
+    return Provenance.of(dataset, torch.device("cpu"), source_digest())
 
 
 def test_it_comes_back_as_it_was(here: Provenance) -> None:

@@ -20,7 +20,7 @@ from dogo_fed.errors import ConfigError
 from dogo_fed.provenance import DataFacts, Provenance
 from tests.support.comparison_cells import made_cells, made_experiment, write_summary
 
-HERE = Provenance.of(synthetic(size=32, test_size=8), torch.device("cpu"))
+HERE = Provenance.of(synthetic(size=32, test_size=8), torch.device("cpu"), "5c0ffee" + 25 * "0")
 OTHER_IMAGES = DataFacts.of(synthetic(size=32, test_size=8, seed=1))
 
 

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from configs.compose import compose_run
-from dogo_fed import provenance
 from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
 from dogo_fed.contracts import Score
 from dogo_fed.data.synthetic import synthetic
@@ -26,6 +25,7 @@ from dogo_fed.evaluation.subject import Inputs
 from dogo_fed.models.weights import load_weights, read_weights
 from dogo_fed.reporting.score_sheet import ScoreSheet, means
 from dogo_fed.reporting.scores import CSV_COLUMNS, scores_table, write_sheet
+from dogo_fed.run import evaluate as evaluate_module
 from dogo_fed.run.evaluate import (
     WeightsFile,
     check_split,
@@ -199,7 +199,7 @@ def test_a_run_of_an_earlier_version_is_evaluated_without_that_check(finished, t
 
 def test_other_code_is_said_when_a_run_is_evaluated(finished, monkeypatch, caplog) -> None:
     folder, config = finished
-    monkeypatch.setattr(provenance, "source_digest", lambda: "0" * 32)
+    monkeypatch.setattr(evaluate_module, "source_digest", lambda: "0" * 32)
     open_run(folder, config)
     (line,) = [one.getMessage() for one in caplog.records if "something else" in one.getMessage()]
     assert line.startswith("run finished was trained with something else: source was ")

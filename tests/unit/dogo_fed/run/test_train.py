@@ -14,7 +14,7 @@ import pytest
 
 from configs.compose import compose_run
 from configs.resume import resumed
-from dogo_fed import provenance
+from dogo_fed import agreement
 from dogo_fed.atomic import atomic_path
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import PeerId, StepReport
@@ -148,7 +148,7 @@ def test_a_run_does_not_go_on_with_other_images_unless_it_begins_again(folder, m
 
 
 def test_other_code_is_an_event_and_stays_in_folder_and_summary(folder, monkeypatch) -> None:
-    monkeypatch.setattr(provenance, "source_digest", lambda: "0" * 32)
+    monkeypatch.setattr(agreement, "source_digest", lambda: "0" * 32)
     run_here(gone_on(folder, "steps=4"))
     message = kinds(folder)["provenance_changed"]
     assert message.startswith("the steps from 3 on are made with something else: source was ")
@@ -159,7 +159,7 @@ def test_other_code_is_an_event_and_stays_in_folder_and_summary(folder, monkeypa
 
 def test_a_start_that_fails_leaves_the_provenance_as_it_was(folder, monkeypatch) -> None:
     before = contents(folder, "provenance.json")
-    monkeypatch.setattr(provenance, "source_digest", lambda: "0" * 32)
+    monkeypatch.setattr(agreement, "source_digest", lambda: "0" * 32)
     with pytest.raises(PlacementError):
         conduct(prepare(gone_on(folder, "steps=4")), fails_with(PlacementError("no room")))
     assert contents(folder, "provenance.json") == before
