@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
 
 from dogo_fed.errors import ConfigError
 from dogo_fed.exit_status import EXIT_STOPPED, EXIT_UNUSABLE, say, tell
@@ -51,15 +54,38 @@ def main() -> None:
         sys.exit(say(error, EXIT_UNUSABLE))
     keep_files_private()
     keep_freed_memory()
-    module_name, _, name = COMMANDS[arguments[0]][0].partition(":")
     try:
-        command: Callable[[], None] = getattr(import_module(module_name), name)
+        command = _load(COMMANDS[arguments[0]][0])
         sys.argv = [f"dogo-fed {arguments[0]}", *arguments[1:]]
         command()
     except KeyboardInterrupt:  # a command that has begun says itself how to go on
         sys.exit(say("stopped before it had begun", EXIT_STOPPED))
     except OSError as error:
         sys.exit(tell(error))
+
+
+def _load(place: str) -> Callable[[], None]:
+    """Returns a command, "module:function". An interrupt meanwhile ends the process at once.
+
+    Nothing has begun that would have to be ended well. A `KeyboardInterrupt` would not do: libraries
+    that are interrupted while they are imported may swallow it, and the command would go on.
+    """
+    module_name, _, name = place.partition(":")
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_ours:
+        signal.signal(signal.SIGINT, _leave)
+    try:
+        command: Callable[[], None] = getattr(import_module(module_name), name)
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    return command
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Ends the process; standard error is written to without its buffer, which may be in use."""
+    os.write(2, b"dogo-fed: stopped before it had begun\n")
+    os._exit(EXIT_STOPPED)
 
 
 def _usage() -> str:

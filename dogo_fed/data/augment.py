@@ -1,9 +1,10 @@
 """Two random views of every image, made in batches on the images' device.
 
-Crop, flip and rotation are one affine warp; colour, grey and blur are kornia's. All randomness
-comes from torch's default generators, so inside `dogo_fed.seeding.stream` the views are a pure
-function of the stream and the images. The recipes are SimCLR's (Chen et al. 2020, appendix A),
-SimSiam's (Chen and He 2021, section 3), and one for digits.
+Crop, flip and rotation are one affine warp (`warp.py`). Colours are jittered by `jitter.py`; grey
+and blur are kornia's. All randomness comes from torch's default generators, so inside
+`dogo_fed.seeding.stream` the views are a pure function of the stream and the images. The recipes
+are SimCLR's (Chen et al. 2020, appendix A), SimSiam's (Chen and He 2021, section 3), and one for
+digits.
 """
 
 # B = images in the batch, C = channels, H, W = pixels
@@ -11,24 +12,28 @@ SimSiam's (Chen and He 2021, section 3), and one for digits.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import kornia.augmentation as K
 import torch
-import torch.nn.functional as F
 
 from dogo_fed import components
+from dogo_fed.data.adapt import resized
+from dogo_fed.data.jitter import ColourJitter
+from dogo_fed.data.warp import random_warps, warp
 from dogo_fed.errors import ConfigError
 
 BLUR_FROM_PIXELS = 224
 """simclr and simsiam blur images of this size and above with probability 0.5, and no others."""
-MAX_LOG_RATIO = math.log(4.0 / 3.0)
-"""Crops have aspect ratios between 3:4 and 4:3."""
 LARGEST: Mapping[str, float] = {"jitter_strength": 2.5, "max_rotation_degrees": 180.0}
 """Upper limits of the options that are not probabilities or shares."""
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "crop_overflow": ("redraw", "clamp"),
+    "jitter_order": ("image", "batch"),
+}
+"""The options that are words, and what they can be."""
 
 
 class Augmentation(Protocol):
@@ -48,25 +53,38 @@ def _check_number(name: str, value: object, most: float) -> None:
         )
 
 
+def _check_word(name: str, value: object) -> None:
+    """Raises ConfigError if `value` is none of the option's words."""
+    if value not in WORDS[name]:
+        offered = " or ".join(WORDS[name])
+        raise ConfigError(f"augmentation option {name} must be {offered}, not {value!r}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What happens to an image on its way to a view. Probabilities are per image and view, 0 to 1.
 
     Attributes:
         min_scale: smallest area of a crop as a share of the image; 1 switches cropping off.
+        crop_overflow: what becomes of a crop that is longer than the image: `redraw` draws another,
+            as published; `clamp` cuts it at the image's side, as this project did until 2026-11.
         flip_probability: of mirroring left and right.
         max_rotation_degrees: the image is turned by up to this much to either side.
         jitter_strength: 1 is 0.8 of brightness, contrast and saturation, and 0.2 of hue.
         jitter_probability: of jittering the colours at all.
+        jitter_order: whether every `image` has an order of its own for the four adjustments of its
+            colours, as published, or a `batch` shares one, as this project did until 2026-11.
         grey_probability: of dropping the colours.
         blur_probability: of a Gaussian blur.
     """
 
     min_scale: float = 1.0
+    crop_overflow: str = "redraw"
     flip_probability: float = 0.0
     max_rotation_degrees: float = 0.0
     jitter_strength: float = 0.0
     jitter_probability: float = 0.8
+    jitter_order: str = "image"
     grey_probability: float = 0.0
     blur_probability: float = 0.0
 
@@ -74,9 +92,13 @@ class Recipe:
         """Checks the ranges.
 
         Raises:
-            ConfigError: a value is not a number or out of its range.
+            ConfigError: a value is out of its range, or neither a number nor a word that is known.
         """
+        for name in WORDS:
+            _check_word(name, getattr(self, name))
         for name in self.__slots__:
+            if name in WORDS:
+                continue
             _check_number(name, getattr(self, name), LARGEST.get(name, 1.0))
         if self.min_scale == 0.0:
             raise ConfigError("augmentation option min_scale must be above 0")
@@ -111,14 +133,17 @@ class TwoViews:
         self.image_size = image_size
         self.mean = tuple(mean)
         self.std = tuple(std)
-        self._colour = _colour_steps(recipe, image_size)
+        self._colour = _colour_steps(recipe, image_size, len(self.mean))
 
     def __call__(self, images_BCHW: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns two views: float32, normalised, B x C x image_size x image_size.
 
         Args:
-            images_BCHW: uint8, on any device; the views are made there.
+            images_BCHW: uint8, on any device; the views are made there. The images may be larger
+                than the views: crops are then taken from them as they are.
         """
+        if not self.recipe.warps:
+            images_BCHW = resized(images_BCHW, self.image_size)
         scaled_BCHW = images_BCHW.to(torch.float32) / 255.0
         return self._view(scaled_BCHW), self._view(scaled_BCHW)
 
@@ -126,8 +151,15 @@ class TwoViews:
     def _view(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Returns one normalised view of images in 0..1."""
         if self.recipe.warps:
-            theta_B23 = random_warps(len(images_BCHW), self.recipe)
-            images_BCHW = _warp(images_BCHW, theta_B23, self.image_size)
+            theta_B23 = random_warps(
+                len(images_BCHW),
+                images_BCHW.shape[-1],
+                min_scale=self.recipe.min_scale,
+                redraw=self.recipe.crop_overflow == "redraw",
+                flip_probability=self.recipe.flip_probability,
+                max_rotation_degrees=self.recipe.max_rotation_degrees,
+            )
+            images_BCHW = warp(images_BCHW, theta_B23, self.image_size)
         for step in self._colour:
             images_BCHW = step(images_BCHW)
         return _standardise(images_BCHW, self.mean, self.std)
@@ -145,6 +177,7 @@ def build_augmentation(
     Args:
         name: a key of `RECIPES`, or the import path "package.module:callable" of a function that
             gets image_size, mean, std and the options as keywords and returns an `Augmentation`.
+            Its images are of image_size.
         options: changes to the recipe: fields of `Recipe`.
         image_size: side of the views in pixels.
         mean: per channel, of pixel values scaled to 0..1.
@@ -168,7 +201,8 @@ def build_augmentation(
     )
     if not callable(made):
         raise ConfigError(f"augmentation {name!r} returned a {type(made).__name__}, not a callable")
-    return cast(Augmentation, made)
+    views = cast(Augmentation, made)
+    return lambda images_BCHW: views(resized(images_BCHW, image_size))
 
 
 def normalise(
@@ -176,35 +210,6 @@ def normalise(
 ) -> torch.Tensor:
     """Returns uint8 images as float32, mean 0 and deviation 1: the evaluation transform."""
     return _standardise(images_BCHW.to(torch.float32) / 255.0, mean, std)
-
-
-def random_warps(batch: int, recipe: Recipe) -> torch.Tensor:
-    """Returns a random crop, flip and rotation for every image, as affine matrices B x 2 x 3.
-
-    A matrix maps places in the view to places in the image, both spanning -1..1. The crop's area is
-    uniform in [min_scale, 1] of the image's, its aspect ratio log-uniform in [3/4, 4/3], a side
-    never longer than the image's. Drawn on the CPU, so the same for any device.
-    """
-    area_B = torch.empty(batch).uniform_(recipe.min_scale, 1.0)
-    ratio_B = torch.empty(batch).uniform_(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    mirror_B = torch.where(torch.rand(batch) < recipe.flip_probability, -1.0, 1.0)
-    angle_B = torch.empty(batch).uniform_(-1.0, 1.0) * math.radians(recipe.max_rotation_degrees)
-    place_2B = torch.empty(2, batch).uniform_(-1.0, 1.0)
-    if recipe.min_scale == 1.0:  # no crop, so nothing is squeezed either
-        ratio_B.fill_(1.0)
-    width_B = (area_B * ratio_B).sqrt().clamp(max=1.0)
-    height_B = (area_B / ratio_B).sqrt().clamp(max=1.0)
-    across_B = width_B * mirror_B
-    x_3B = [angle_B.cos() * across_B, -angle_B.sin() * height_B, place_2B[0] * (1.0 - width_B)]
-    y_3B = [angle_B.sin() * across_B, angle_B.cos() * height_B, place_2B[1] * (1.0 - height_B)]
-    return torch.stack([torch.stack(x_3B, dim=1), torch.stack(y_3B, dim=1)], dim=1)
-
-
-def _warp(images_BCHW: torch.Tensor, theta_B23: torch.Tensor, image_size: int) -> torch.Tensor:
-    """Returns the images seen through the matrices, bilinearly; outside, the border continues."""
-    size = [*images_BCHW.shape[:2], image_size, image_size]
-    grid_BHW2 = F.affine_grid(theta_B23.to(images_BCHW.device), size, align_corners=False)
-    return F.grid_sample(images_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
 
 
 def _standardise(
@@ -224,14 +229,20 @@ def _published(name: str, image_size: int) -> Recipe:
     return recipe
 
 
-def _colour_steps(recipe: Recipe, image_size: int) -> list[torch.nn.Module]:
-    """Returns kornia's steps for what the recipe asks; steps that would do nothing are left out."""
+def _colour_steps(recipe: Recipe, image_size: int, channels: int) -> list[torch.nn.Module]:
+    """Returns the steps that the recipe asks for; steps that would do nothing are left out.
+
+    Images of one channel have no colours: only their brightness and contrast are jittered.
+    """
     steps: list[torch.nn.Module] = []
     strength = recipe.jitter_strength
     if strength > 0.0 and recipe.jitter_probability > 0.0:
         most, hue = 0.8 * strength, 0.2 * strength
-        steps.append(K.ColorJitter(most, most, most, hue, p=recipe.jitter_probability))
-    if recipe.grey_probability > 0.0:
+        saturation, hue = (most, hue) if channels == 3 else (0.0, 0.0)
+        by_image = recipe.jitter_order == "image"
+        jitter = ColourJitter if by_image else K.ColorJitter
+        steps.append(jitter(most, most, saturation, hue, p=recipe.jitter_probability))
+    if recipe.grey_probability > 0.0 and channels == 3:
         steps.append(K.RandomGrayscale(p=recipe.grey_probability))
     if recipe.blur_probability > 0.0:
         side = max(3, image_size // 10 | 1)  # a tenth of the image, and odd

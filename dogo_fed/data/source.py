@@ -16,7 +16,7 @@ class ImageSource(Protocol):
 
     @property
     def labels(self) -> torch.Tensor:
-        """Class of every image: int64, shape N."""
+        """Class of every image: int64, shape N; -1 if it has none."""
         ...
 
     def __len__(self) -> int: ...
@@ -28,14 +28,17 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A training and a test source that belong together.
+    """A training and a test source that belong together; the test source may have no images.
 
     Attributes:
-        image_size: side of the (square) images in pixels.
+        image_size: side of the views and of what is evaluated, in pixels. The images may be larger;
+            then crops are taken from them as they are.
         mean, std: per channel, of pixel values scaled to 0..1; used to normalise.
         fingerprint: hex digest of the training images in order; equal at every peer of a run.
         test_fingerprint: the same of the test images; empty if it is not known.
+        num_classes: 0 if no image has a class.
         class_names: in the order of the labels; empty if they have no names.
+        notes: what a user should know about how the images were read, a sentence each.
     """
 
     name: str
@@ -48,6 +51,7 @@ class DataSet:
     fingerprint: str
     test_fingerprint: str = ""
     class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class TensorImages:

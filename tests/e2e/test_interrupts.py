@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.command_line import start
@@ -15,16 +16,27 @@ from tests.support.command_line import start
 @pytest.mark.skipif(
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="children would ignore it too"
 )
-def test_an_interrupt_while_it_is_loaded_is_one_line() -> None:
+@pytest.mark.parametrize("later_s", [0.0, 0.2, 0.5, 0.8])
+def test_an_interrupt_while_it_is_loaded_is_one_line(later_s: float) -> None:
     process = start("train", "data=synthetic", "steps=2", "host=local")
     try:
-        time.sleep(1.0)  # torch alone takes longer
+        _wait_for_torch(process.pid)
+        time.sleep(later_s)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
     assert output == "dogo-fed: stopped before it had begun\n"
+
+
+def _wait_for_torch(pid: int) -> None:
+    """Returns when the process has begun to load torch, which takes seconds."""
+    deadline_s = time.monotonic() + 60
+    program = psutil.Process(pid)
+    while not any("libtorch" in one.path for one in program.memory_maps()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")

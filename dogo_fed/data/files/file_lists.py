@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dogo_fed.data.files.image_files import Listing, image_at
+from dogo_fed.data.files.listing import Listing, image_at
 from dogo_fed.errors import DataError
 
 SHOWN_CHARACTERS = 80
@@ -38,7 +38,7 @@ def read_rows(path: Path, split: Callable[[str], list[str]]) -> list[Row]:
         DataError: the file is missing, is no text, is empty, or a line has no two parts.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the list of images {path} can't be read: {error}") from error
     rows = []

@@ -1,88 +1,264 @@
-"""Images in class folders: `train/<class>/*.jpg` and `test/<class>/*.jpg` (or `val/`)."""
+"""Any folder of images: with or without class folders, a test part, or labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dogo_fed.data.files.image_files import (
+from dogo_fed.components import close_matches
+from dogo_fed.data.files.decode import MOST_MEGAPIXELS, Decoding, value_range_of
+from dogo_fed.data.files.image_files import check_image_size, dataset_from_files, side_to_store
+from dogo_fed.data.files.label_table import NO_LABEL, read_label_table
+from dogo_fed.data.files.listing import (
+    Broken,
+    Found,
     Listing,
     Splits,
-    check_image_size,
     class_folders,
-    dataset_from_files,
+    images_below,
     images_in,
 )
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import DataError
+from dogo_fed.text import one_line, some_of
 
-TEST_FOLDERS = ("test", "val")
-LAYOUT = "train/<class>/*.jpg (or jpeg, png) and test/<class>/ (or val/<class>/)"
+TRAIN_FOLDERS = ("train", "training")
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation", "eval")
+"""The first one that is there is used. Upper and lower case do not matter."""
+FOLDERS, NONE = "folders", "none"
+_MOST_NAMES = 6
 
 
-def image_folder(root: str, image_size: int = 32, cache_dir: str | None = None) -> DataSet:
-    """Returns the images of a folder as RGB, image_size x image_size.
+def image_folder(  # noqa: PLR0913 - a user's options, by keyword
+    root: str,
+    image_size: int = 32,
+    labels: str = FOLDERS,
+    stored_size: int | None = None,
+    channels: int = 3,
+    value_range: list[float] | None = None,
+    ground: str = "white",
+    max_megapixels: float = MOST_MEGAPIXELS,
+    skip_broken: bool = False,
+    cache_dir: str | None = None,
+) -> DataSet:
+    """Returns the images of a folder.
 
-    Images of another size are resized so that the shorter side fits, then cropped to the centre.
-    Labels count the class folders in alphabetical order.
+    The training images are those below train/, and the test images those below test/ (or val/). If
+    there is no train/, all images are training images. The folders in it are the classes, and
+    images at any depth below one are of it. Images beside them, and all images where there are no
+    folders, have no class.
 
     Args:
-        root: folder with train/<class>/ and test/<class>/ (or val/<class>/).
-        image_size: side in pixels.
+        root: the folder.
+        image_size: side of the views in pixels.
+        labels: `folders`, `none`, or a table (.csv or .tsv) whose lines have the path of an image,
+            relative to root, and its class.
+        stored_size: side of the stored images, from which crops are taken. None stores what the
+            images have, up to twice image_size.
+        channels: 3, or 1 to keep grey images grey.
+        value_range: what is black and white in images of more than 8 bits; None is the range of
+            their type.
+        ground: colour behind transparent pixels.
+        max_megapixels: larger images are refused.
+        skip_broken: whether images that can't be read are left out.
         cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root. If it can't be
             written to, nothing is kept, and every process decodes the images anew.
 
     Raises:
-        ConfigError: image_size is below 1.
-        DataError: the layout is not as expected, or an image can't be decoded.
+        ConfigError: an option is impossible.
+        DataError: there are no images, the layout is not as expected, or an image can't be read.
     """
     check_image_size("image_folder", image_size)
-    train_folder, test_folder = _find_splits(Path(root))
-    classes = _class_names(train_folder)
-    splits = Splits(
-        root=Path(root),
-        train=list_classes(train_folder, classes),
-        test=list_classes(test_folder, classes),
+    splits = find_images(Path(root), labels)
+    how = Decoding(
+        side=side_to_store(stored_size, image_size, splits.train),
+        channels=channels,
+        value_range=value_range_of(value_range),
+        ground=ground,
+        max_megapixels=max_megapixels,
+    )
+    return dataset_from_files(
+        "image_folder", splits, image_size, cache_dir, how=how, skip_broken=skip_broken
+    )
+
+
+def find_images(root: Path, labels: str = FOLDERS) -> Splits:
+    """Returns the images of a folder, and how it was read.
+
+    Raises:
+        DataError: there are none, or the layout is not as expected.
+    """
+    train_folder, test_folder, notes = _find_parts(root)
+    by_folder = labels == FOLDERS
+    train = _read_part(train_folder, by_folder)
+    test = _read_part(test_folder, by_folder) if test_folder is not None else _Part()
+    if not train.num_images:
+        raise DataError(_nothing_there(root, train_folder, train))
+    if test_folder is not None and not test.num_images:
+        notes.append(f"{test_folder.name}/ has no images")
+    classes = _classes(train, test, test_folder)
+    if classes and train_folder == root:
+        notes.append(
+            f"no train/ in {root}: its folders {_some(classes)} are taken as classes "
+            "(data.options.labels=none if they are none)"
+        )
+    listings = [_labelled(part, classes) for part in (train, test)]
+    if labels not in (FOLDERS, NONE):
+        classes, to_label = read_label_table(root, labels, [*listings[0], *listings[1]])
+        listings = [
+            [replace(one, label=to_label.get(one.path, NO_LABEL)) for one in files]
+            for files in listings
+        ]
+    left_out = train.left_out + test.left_out
+    if left_out:
+        notes.append(f"left out: {_counted(left_out)}")
+    return Splits(
+        root=root,
+        train=listings[0],
+        test=listings[1],
         num_classes=len(classes),
         class_names=tuple(classes),
+        broken=(*train.broken, *test.broken),
+        notes=tuple(notes),
     )
-    return dataset_from_files("image_folder", splits, image_size, cache_dir)
 
 
-def list_classes(folder: Path, classes: Sequence[str]) -> Listing:
+def list_classes(folder: Path, classes: Sequence[str]) -> tuple[Listing, list[Broken]]:
     """Returns the image files of a folder of class folders, by class and then by name.
 
     Raises:
         DataError: there is a class folder too many, or no image.
     """
-    strangers = set(_class_names(folder)) - set(classes)
+    part = _read_part(folder, by_folder=True)
+    _check_strangers(folder, part, classes)
+    if not part.num_images:
+        raise DataError(f"{folder} has no images; expected are class folders with images")
+    return _labelled(part, classes), part.broken
+
+
+@dataclass(slots=True)
+class _Part:
+    """The images of the training or the test part, by the class folder that they are below."""
+
+    classes: dict[str, Listing] = field(default_factory=dict)
+    unlabelled: Listing = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def num_images(self) -> int:
+        """Images that were found, whether or not they can be read."""
+        known = sum(map(len, self.classes.values())) + len(self.unlabelled)
+        return known + len(self.broken)
+
+    def note(self, found: Found) -> Listing:
+        """Takes what is not an image; returns the images."""
+        self.broken += found.broken
+        self.left_out += found.left_out
+        return found.files
+
+
+def _find_parts(root: Path) -> tuple[Path, Path | None, list[str]]:
+    """Returns the training folder, the test folder if there is one, and notes.
+
+    Raises:
+        DataError: there is no such folder, or test images without training images.
+    """
+    if not root.is_dir():
+        raise DataError(_no_folder(root))
+    folders = class_folders(root)
+    train = _first(folders, TRAIN_FOLDERS)
+    test = _first(folders, TEST_FOLDERS)
+    if train is None:
+        if test is not None:
+            raise DataError(
+                f"{root} has {test}/ but no train/; found {_some(folders)}. Name the folder of the "
+                "training images train, or set data.options.root to it"
+            )
+        return root, None, []
+    others = [name for name in folders if name not in (train, test)]
+    notes = [f"not used: {_some([f'{name}/' for name in others])} in {root}"] if others else []
+    return root / train, None if test is None else root / test, notes
+
+
+def _first(folders: Iterable[str], wanted: Sequence[str]) -> str | None:
+    """Returns the folder that has the first of the wanted names, in any case."""
+    there = sorted(folders, key=str.islower, reverse=True)  # train before Train
+    found = (name for want in wanted for name in there if name.lower() == want)
+    return next(found, None)
+
+
+def _read_part(folder: Path, by_folder: bool) -> _Part:
+    """Returns the images below a folder."""
+    part = _Part()
+    if not by_folder:
+        part.unlabelled = part.note(images_below(folder, NO_LABEL))
+        return part
+    for name in class_folders(folder):
+        files = part.note(images_below(folder / name, NO_LABEL))
+        if files:
+            part.classes[name] = files
+        else:
+            part.left_out["folders without images"] += 1
+    part.unlabelled = part.note(images_in(folder, NO_LABEL))
+    return part
+
+
+def _classes(train: _Part, test: _Part, test_folder: Path | None) -> list[str]:
+    """Returns the names of the classes.
+
+    Raises:
+        DataError: the test images have a class that the training images have not.
+    """
+    if not train.classes:
+        return sorted(test.classes)
+    if test_folder is not None:
+        _check_strangers(test_folder, test, list(train.classes))
+    return sorted(train.classes)
+
+
+def _check_strangers(folder: Path, part: _Part, classes: Sequence[str]) -> None:
+    strangers = sorted(set(part.classes) - set(classes))
     if strangers:
         raise DataError(
-            f"{folder} has the class {min(strangers)!r}, which the train folder has not"
+            f"{folder} has the class {strangers[0]!r}, which the training images have not (they have "
+            f"{_some(classes)}); remove its folder, or add training images of it"
         )
-    files = []
-    for label, name in enumerate(classes):
-        if (folder / name).is_dir():
-            files += images_in(folder / name, label)
-    if not files:
-        raise DataError(f"{folder} has no images; expected is {LAYOUT}")
-    return files
 
 
-def _find_splits(root: Path) -> tuple[Path, Path]:
-    """Returns the training and the test folder, or raises DataError."""
-    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
-    if not (root / "train").is_dir() or not tests:
-        there = "that folder does not exist" if not root.is_dir() else "one of the two is missing"
-        raise DataError(
-            f"image_folder expects {LAYOUT} in {root}, but {there}; set data.options.root"
-        )
-    return root / "train", tests[0]
+def _labelled(part: _Part, classes: Sequence[str]) -> Listing:
+    """Returns the images of a part in the order of their classes, those without a class last."""
+    files = [
+        replace(one, label=label)
+        for label, name in enumerate(classes)
+        for one in part.classes.get(name, [])
+    ]
+    return files + part.unlabelled
 
 
-def _class_names(folder: Path) -> list[str]:
-    """Returns the names of the class folders in alphabetical order, or raises DataError."""
-    names = class_folders(folder)
-    if not names:
-        raise DataError(f"image_folder expects {LAYOUT}, but {folder} has no class folders")
-    return names
+def _no_folder(root: Path) -> str:
+    if root.is_file():
+        return f"{root} is a file; image_folder takes a folder (data.options.root)"
+    above = next((one for one in root.parents if one.is_dir()), Path("."))
+    there = class_folders(above)
+    return (
+        f"there is no folder {one_line(root)}{close_matches(root.name, there)}; set "
+        f"data.options.root (in {above}: {_some(there)})"
+    )
+
+
+def _nothing_there(root: Path, folder: Path, part: _Part) -> str:
+    found = f"found there: {_counted(part.left_out)}" if part.left_out else "it is empty"
+    where = folder if folder == root else f"{folder}, the training part of {root},"
+    return f"{where} has no images; {found}. Set data.options.root to a folder of images"
+
+
+def _counted(left_out: Counter[str]) -> str:
+    counted = [f"{reason} ({number})" for reason, number in sorted(left_out.items())]
+    return some_of(counted, 2 * _MOST_NAMES)
+
+
+def _some(names: Sequence[str]) -> str:
+    return some_of([one_line(name, 60) for name in names], _MOST_NAMES) or "no folders"

@@ -11,16 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dogo_fed.data.files.decode import Decoding
 from dogo_fed.data.files.file_lists import Row, label_below, list_images, read_rows
-from dogo_fed.data.files.image_files import (
-    Listing,
-    Splits,
-    check_image_size,
-    class_folders,
-    dataset_from_files,
-    images_in,
-)
+from dogo_fed.data.files.image_files import check_image_size, dataset_from_files, side_to_store
 from dogo_fed.data.files.image_folder import list_classes
+from dogo_fed.data.files.listing import Broken, Found, Listing, Splits, class_folders, images_in
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import DataError
 
@@ -39,7 +34,10 @@ _WNID = re.compile(r"n[0-9]{8}")
 
 
 def tiny_imagenet(
-    root: str = "data", image_size: int = 64, cache_dir: str | None = None
+    root: str = "data",
+    image_size: int = 64,
+    skip_broken: bool = False,
+    cache_dir: str | None = None,
 ) -> DataSet:
     """Returns Tiny-ImageNet: 100,000 and 10,000 images of 64 x 64, 200 classes.
 
@@ -48,6 +46,7 @@ def tiny_imagenet(
     Args:
         root: folder that has `tiny-imagenet-200`, or that folder itself.
         image_size: side in pixels.
+        skip_broken: whether images that can't be read are left out.
         cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in the data set's folder.
 
     Raises:
@@ -65,35 +64,39 @@ def tiny_imagenet(
         raise DataError(
             f"{folder / 'train' / strangers[0]} is of no class: wnids.txt has no {strangers[0]!r}"
         )
-    train = [
-        one for label, wnid in enumerate(wnids) for one in _class(folder, f"{wnid}/images", label)
-    ]
+    found = [_class(folder, f"{wnid}/images", label) for label, wnid in enumerate(wnids)]
     annotations = folder / "val" / "val_annotations.txt"
     test = _annotated(folder / "val" / "images", annotations, _label_of(wnids))
-    splits = Splits(
-        root=folder,
-        train=train,
-        test=test,
-        num_classes=len(wnids),
-        class_names=tuple(wnids),
+    splits = _splits(folder, wnids, found, test)
+    return dataset_from_files(
+        "tiny_imagenet",
+        splits,
+        image_size,
+        cache_dir,
+        how=Decoding(side=image_size),
+        skip_broken=skip_broken,
     )
-    return dataset_from_files("tiny_imagenet", splits, image_size, cache_dir)
 
 
 def imagenet(
     root: str,
     image_size: int = 224,
     val_annotations: str | None = None,
+    stored_size: int | None = None,
+    skip_broken: bool = False,
     cache_dir: str | None = None,
 ) -> DataSet:
     """Returns ImageNet, or a part of its classes, from its folders; the test images are val/'s.
 
     Args:
         root: folder with train/<wnid>/*.JPEG and with val/<wnid>/*.JPEG or val/*.JPEG.
-        image_size: side in pixels; the shorter side is made to fit, the rest cropped to the centre.
+        image_size: side of the views in pixels.
         val_annotations: text file with the classes of a flat val/, a line per image: its name, and
             its wnid or its label. None looks for VAL_ANNOTATIONS in root. The development kit's
             list of numbers is no such file: it counts the classes in another order.
+        stored_size: side of the stored images, from which crops are taken. None stores what the
+            images have, up to twice image_size.
+        skip_broken: whether images that can't be read are left out.
         cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root.
 
     Raises:
@@ -109,20 +112,36 @@ def imagenet(
         _check_wnid(str(folder / "train"), wnid)
     if not wnids:
         raise DataError(f"imagenet expects train/<wnid>/*.JPEG, but {folder / 'train'} is empty")
-    train = [one for label, wnid in enumerate(wnids) for one in _class(folder, wnid, label)]
+    found = [_class(folder, wnid, label) for label, wnid in enumerate(wnids)]
+    broken: list[Broken] = []
     if class_folders(folder / "val"):
-        test = list_classes(folder / "val", wnids)
+        test, broken = list_classes(folder / "val", wnids)
     else:
         annotations = _find_annotations(folder, val_annotations)
         test = _annotated(folder / "val", annotations, _label_of(wnids))
-    splits = Splits(
+    splits = _splits(folder, wnids, found, test, broken)
+    how = Decoding(side=side_to_store(stored_size, image_size, splits.train))
+    return dataset_from_files(
+        "imagenet", splits, image_size, cache_dir, how=how, skip_broken=skip_broken
+    )
+
+
+def _splits(
+    folder: Path,
+    wnids: Sequence[str],
+    found: Sequence[Found],
+    test: Listing,
+    broken: Sequence[Broken] = (),
+) -> Splits:
+    """Returns the files of both parts."""
+    return Splits(
         root=folder,
-        train=train,
+        train=[file for one in found for file in one.files],
         test=test,
         num_classes=len(wnids),
         class_names=tuple(wnids),
+        broken=(*(file for one in found for file in one.broken), *broken),
     )
-    return dataset_from_files("imagenet", splits, image_size, cache_dir)
 
 
 def _read_wnids(path: Path) -> list[str]:
@@ -154,14 +173,14 @@ def _check_folder(name: str, folder: Path, layout: str) -> None:
         )
 
 
-def _class(folder: Path, below: str, label: int) -> Listing:
+def _class(folder: Path, below: str, label: int) -> Found:
     """Returns the training images of a class, or raises DataError if there are none."""
     place = folder / "train" / below
-    files = images_in(place, label) if place.is_dir() else []
-    if not files:
+    found = images_in(place, label) if place.is_dir() else Found()
+    if not found.files:
         what = "has no images" if place.is_dir() else "is missing"
         raise DataError(f"the class folder {place} {what}")
-    return files
+    return found
 
 
 def _label_of(wnids: Sequence[str]) -> Callable[[str], int]:
@@ -206,7 +225,7 @@ def _annotated(folder: Path, annotations: Path, to_label: Callable[[str], int]) 
     ]
     files = sorted(list_images(rows, folder, to_label), key=lambda one: one.path)
     annotated = {one.path.name for one in files}
-    for one in images_in(folder, -1):
+    for one in images_in(folder, -1).files:
         if one.path.name not in annotated:
             raise DataError(f"the image {one.path} has no line in {annotations}")
     return files

@@ -15,7 +15,6 @@ from dogo_fed.data.augment import (
     TwoViews,
     build_augmentation,
     normalise,
-    random_warps,
 )
 from dogo_fed.errors import ConfigError
 
@@ -87,31 +86,6 @@ def test_certain_flip_mirrors_every_image(images):
     assert torch.allclose(view_a, images.flip(-1) / 255, atol=1e-5)
 
 
-def test_half_the_images_are_mirrored():
-    theta = random_warps(4000, Recipe(flip_probability=0.5))
-    assert (theta[:, 0, 0] < 0).float().mean() == pytest.approx(0.5, abs=0.03)
-
-
-def test_crops_keep_their_area_their_ratio_and_stay_inside():
-    theta = random_warps(4000, Recipe(min_scale=0.2))
-    width, height = theta[:, 0, 0], theta[:, 1, 1]
-    assert (width * height).min() >= 0.14  # a side cut to the image's makes a crop smaller
-    assert (width * height).mean() == pytest.approx(0.6, abs=0.04)
-    assert width.max() <= 1 and height.max() <= 1
-    assert ((width / height).log().abs() <= 0.288).all()
-    assert (theta[:, 0, 2].abs() + width <= 1 + 1e-6).all()
-    assert (theta[:, 1, 2].abs() + height <= 1 + 1e-6).all()
-
-
-def test_rotation_turns_and_does_not_stretch():
-    theta = random_warps(1000, Recipe(max_rotation_degrees=20.0))
-    turn = theta[:, :, :2]
-    assert torch.allclose(turn @ turn.transpose(1, 2), torch.eye(2).expand(1000, 2, 2), atol=1e-5)
-    degrees = torch.rad2deg(torch.atan2(turn[:, 1, 0], turn[:, 0, 0]))
-    assert 18 < degrees.max() <= 20.001 and -20.001 <= degrees.min() < -18
-    assert theta[:, :, 2].abs().max() == 0
-
-
 def test_certain_grey_has_three_equal_channels(images):
     view_a, _ = TwoViews(Recipe(grey_probability=1.0), 32, **PLAIN)(images)
     assert torch.allclose(view_a[:, 0], view_a[:, 1]) and torch.allclose(view_a[:, 1], view_a[:, 2])
@@ -123,6 +97,23 @@ def test_jitter_probability_counts_images(images):
     )
     same = (view_a - images.repeat(50, 1, 1, 1) / 255).abs().amax((1, 2, 3)) < 1e-5
     assert same.float().mean() == pytest.approx(0.5, abs=0.07)
+
+
+@pytest.mark.parametrize(
+    ("name", "sums"),
+    [
+        ("simclr", (-7584.92, -5906.54)),
+        ("simsiam", (-4081.22, -4114.17)),
+        ("digits", (-4042.93, -3353.19)),
+    ],
+)
+def test_the_rules_used_until_november_2026_are_still_to_be_had(name, sums, images):
+    """Weighted sums over the views that the source made before the change."""
+    old = {"crop_overflow": "clamp", "jitter_order": "batch"}
+    views = views_in_stream(build_augmentation(name, old, 32, MEAN, STD), images, "old")
+    weights = torch.linspace(-1, 1, images.numel())
+    for view, expected in zip(views, sums, strict=True):
+        assert float(view.flatten() @ weights) == pytest.approx(expected, abs=0.5)
 
 
 def test_large_images_are_blurred_small_ones_are_not():
@@ -156,6 +147,8 @@ def test_options_change_the_recipe():
         ),
         ({"jitter_strength": True}, "option 'jitter_strength' .* must be a number, not"),
         ({"max_rotation_degrees": float("nan")}, "max_rotation_degrees must be a number"),
+        ({"crop_overflow": "cut"}, "crop_overflow must be redraw or clamp, not 'cut'"),
+        ({"jitter_order": "none"}, "jitter_order must be image or batch, not 'none'"),
     ],
 )
 def test_impossible_options_are_refused(options, sentence):

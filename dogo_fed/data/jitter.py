@@ -1,0 +1,68 @@
+"""Colour jitter with an order of its own for every image, as published (Chen et al. 2020).
+
+kornia's `ColorJitter` draws one order of the four adjustments for a whole batch. A batch then sees
+one of 24 orders, where the published recipe, which works image by image, mixes them all.
+"""
+
+# B = images in the batch, C = channels, H, W = pixels
+
+from __future__ import annotations
+
+import kornia.enhance as E
+import torch
+
+
+class ColourJitter(torch.nn.Module):
+    """Changes brightness, contrast, saturation and hue of images, in a random order for each.
+
+    The adjustments are kornia's, which are torchvision's formulas. Everything is drawn on the CPU
+    from torch's default generator, so it is the same for any device.
+    """
+
+    def __init__(
+        self, brightness: float, contrast: float, saturation: float, hue: float, p: float
+    ) -> None:
+        """Sets how far the colours may go.
+
+        Args:
+            brightness: factors are uniform in [max(0, 1 - brightness), 1 + brightness].
+            contrast: the same for contrast.
+            saturation: the same for saturation.
+            hue: shifts are uniform in [-hue, hue] of the colour circle; at most 0.5.
+            p: probability of jittering an image at all.
+        """
+        super().__init__()
+        spreads = (brightness, contrast, saturation)
+        self.ranges = [(max(0.0, 1.0 - most), 1.0 + most) for most in spreads] + [(-hue, hue)]
+        self.p = p
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Returns jittered copies of images in 0..1."""
+        batch, device = len(images_BCHW), images_BCHW.device
+        chosen_B = torch.rand(batch) < self.p
+        factors_4B = [torch.empty(batch).uniform_(*ends) for ends in self.ranges]
+        order_B4 = torch.rand(batch, 4).argsort(dim=1)
+        jittered_BCHW = images_BCHW.clone()
+        for turn in range(4):
+            for which, adjust in enumerate(_ADJUSTMENTS):
+                rows = (chosen_B & (order_B4[:, turn] == which)).nonzero()[:, 0]
+                is_neutral = self.ranges[which] in ((0.0, 0.0), (1.0, 1.0))
+                if len(rows) == 0 or is_neutral:
+                    continue
+                factor = factors_4B[which][rows].to(device)
+                there = rows.to(device)
+                jittered_BCHW[there] = adjust(jittered_BCHW[there], factor)
+        return jittered_BCHW
+
+
+def _shift_hue(images_BCHW: torch.Tensor, turns_B: torch.Tensor) -> torch.Tensor:
+    """Returns the images with their colours moved by shares of the colour circle."""
+    return E.adjust_hue(images_BCHW, turns_B * (2.0 * torch.pi))
+
+
+_ADJUSTMENTS = (
+    E.adjust_brightness_accumulative,
+    E.adjust_contrast_with_mean_subtraction,
+    E.adjust_saturation_with_gray_subtraction,
+    _shift_hue,
+)

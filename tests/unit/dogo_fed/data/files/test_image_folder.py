@@ -1,0 +1,356 @@
+"""Folders of images as people have them: what is found, what is left out, and what is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dogo_fed.data.files.listing import suffixes
+from dogo_fed.data.map_style import fingerprint
+from dogo_fed.errors import ConfigError, DataError
+from tests.support.image_folders import (
+    all_images,
+    draw,
+    levels,
+    load_folder,
+    write_folder,
+)
+
+
+def said(data):
+    return "\n".join(data.notes)
+
+
+# ---- with train/ and test/ ----
+
+
+@pytest.mark.parametrize("tests", ["test", "val", "valid", "validation", "Test", "VAL"])
+def test_order_and_labels(tmp_path, tests):
+    images = write_folder(tmp_path, tests=tests)
+    data = load_folder(tmp_path)
+    assert torch.equal(all_images(data.train), images[:4])
+    assert torch.equal(all_images(data.test), images[4:])
+    assert data.train.labels.tolist() == [0, 0, 1, 1]
+    assert data.test.labels.tolist() == [0, 1]
+    assert (data.num_classes, data.image_size) == (2, 8)
+    assert data.class_names == ("cat", "dog")
+    assert data.fingerprint == fingerprint(images[:4])
+    assert data.notes == ()
+
+
+def test_train_in_any_case(tmp_path):
+    images = write_folder(tmp_path)
+    (tmp_path / "train").rename(tmp_path / "Train")
+    assert torch.equal(all_images(load_folder(tmp_path).train), images[:4])
+
+
+def test_of_several_test_folders_the_first_is_used_and_the_others_are_named(tmp_path):
+    write_folder(tmp_path)
+    draw(tmp_path / "val/cat/0.png", 0)
+    draw(tmp_path / "more/cat/0.png", 0)
+    data = load_folder(tmp_path)
+    assert len(data.test) == 2
+    assert f"not used: more/, val/ in {tmp_path}" in said(data)
+
+
+def test_images_below_class_folders_are_of_the_class(tmp_path):
+    for number, camera in enumerate(("camera1", "camera2", "camera1/old")):
+        draw(tmp_path / f"train/cat/{camera}/{number}.png", 10 + number)
+        draw(tmp_path / f"train/dog/{camera}/{number}.png", 20 + number)
+    data = load_folder(tmp_path)
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert levels(data.train) == [10, 12, 11, 20, 22, 21]  # by folder, then by name
+
+
+# ---- without ----
+
+
+def test_a_flat_folder_has_no_labels_and_no_test_images(tmp_path):
+    for number in (2, 0, 1):
+        draw(tmp_path / f"IMG_{number}.png", number)
+    data = load_folder(tmp_path)
+    assert levels(data.train) == [0, 1, 2]
+    assert data.train.labels.tolist() == [-1, -1, -1]
+    assert (len(data.test), data.num_classes, data.class_names) == (0, 0, ())
+
+
+def test_class_folders_without_a_test_part(tmp_path):
+    for label, name in enumerate(("cat", "dog")):
+        draw(tmp_path / f"{name}/0.png", label)
+    data = load_folder(tmp_path)
+    assert data.train.labels.tolist() == [0, 1] and len(data.test) == 0
+    assert "its folders cat, dog are taken as classes (data.options.labels=none" in said(data)
+    draw(tmp_path / "train/cat/0.png", 5)
+    assert load_folder(tmp_path).train.labels.tolist() == [0]
+
+
+def test_labels_none_takes_no_folder_for_a_class(tmp_path):
+    draw(tmp_path / "2023/05/b.png", 1)
+    draw(tmp_path / "2024/01/a.png", 2)
+    draw(tmp_path / "z.png", 3)
+    data = load_folder(tmp_path, labels="none")
+    assert levels(data.train) == [1, 2, 3] and data.num_classes == 0
+    assert data.train.labels.tolist() == [-1, -1, -1]
+
+
+def test_images_beside_class_folders_have_no_class(tmp_path):
+    draw(tmp_path / "cat/0.png", 1)
+    draw(tmp_path / "dog/0.png", 2)
+    draw(tmp_path / "a.png", 3)
+    data = load_folder(tmp_path)
+    assert (levels(data.train), data.train.labels.tolist()) == ([1, 2, 3], [0, 1, -1])
+
+
+def test_unlabelled_training_images_beside_labelled_test_images(tmp_path):
+    draw(tmp_path / "train/0.png", 1)
+    draw(tmp_path / "test/cat/0.png", 2)
+    draw(tmp_path / "test/dog/0.png", 3)
+    data = load_folder(tmp_path)
+    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([-1], [0, 1])
+    assert data.num_classes == 2
+
+
+# ---- a table of labels ----
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "image,class\na/1.png,cat\n2.png,dog\n3.png,\n",
+        "a/1.png;cat\n2.png;dog\n",
+        "filename\tlabel\na/1.png\tcat\textra\n2.png\tdog\n\n",
+        '\ufeff"a/1.png","cat"\n"2.png","dog"',
+    ],
+)
+def test_a_table_gives_some_images_a_class(tmp_path, table):
+    for number, name in enumerate(("2.png", "3.png", "a/1.png")):
+        draw(tmp_path / name, number)
+    (tmp_path / "labels.csv").write_text(table, encoding="utf-8")
+    data = load_folder(tmp_path, labels="labels.csv")
+    of_level = dict(zip(levels(data.train), data.train.labels.tolist(), strict=True))
+    assert of_level == {0: 1, 1: -1, 2: 0}
+    assert data.class_names == ("cat", "dog")
+
+
+def test_classes_that_are_numbers_are_in_their_order(tmp_path):
+    for number in (2, 10, 9):
+        draw(tmp_path / f"{number}.png", number)
+    (tmp_path / "t.csv").write_text("2.png,2\n10.png,10\n9.png,9\n")
+    assert load_folder(tmp_path, labels="t.csv").class_names == ("2", "9", "10")
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("1.png,cat\n7.png,cat\n", r"t\.csv, line 2: there is no image '7\.png' below"),
+        ("1.png,cat\n1.png,dog\n", r"line 2: '1\.png' was named before, in .*line 1"),
+        ("1.png\n", "line 1: expected an image and its class"),
+        ("", "is empty"),
+    ],
+)
+def test_a_wrong_table_names_its_line(tmp_path, table, says):
+    draw(tmp_path / "1.png", 1)
+    (tmp_path / "t.csv").write_text(table)
+    with pytest.raises(DataError, match=says):
+        load_folder(tmp_path, labels="t.csv")
+
+
+def test_labels_that_are_neither_a_word_nor_a_table(tmp_path):
+    draw(tmp_path / "1.png", 1)
+    with pytest.raises(DataError, match="labels must be folders, none or a table; there is no"):
+        load_folder(tmp_path, labels="folder")
+
+
+# ---- what is left out ----
+
+
+def test_what_is_no_image_is_counted_by_reason(tmp_path):
+    write_folder(tmp_path)
+    for place in ("train/cat/.DS_Store", "train/cat/._0.png", "train/Thumbs.db", "train/read.txt"):
+        (tmp_path / place).write_bytes(b"x")
+    for place in ("train/zebra", "train/.ipynb_checkpoints", "train/__MACOSX", "train/cat/old.jpg"):
+        (tmp_path / place).mkdir()
+    (tmp_path / "test/cat/photo.HEIC").write_bytes(b"x")
+    draw(tmp_path / "train/__MACOSX/1.png", 0)
+    data = load_folder(tmp_path)
+    assert len(data.train) == 4 and data.class_names == ("cat", "dog")
+    (note,) = data.notes
+    assert note == (
+        "left out: folders without images (1), hidden (4), no image: .db (1), "
+        "no image: .heic, needs the package pillow-heif (1), no image: .txt (1)"
+    )
+
+
+def test_every_format_that_pillow_reads_is_an_image(tmp_path):
+    assert {".webp", ".tif", ".tiff", ".bmp", ".gif", ".jfif", ".ppm", ".jpg"} <= suffixes()
+    assert not {".pdf", ".mpg", ".h5", ".eps"} & suffixes()
+    endings = ("webp", "tif", "bmp", "gif", "jfif", "ppm", "JPG", "jpeg", "png")
+    for number, ending in enumerate(endings):
+        draw(tmp_path / f"{number}.{ending}", 100 + 5 * number)
+    data = load_folder(tmp_path)
+    assert levels(data.train) == [100 + 5 * number for number in range(len(endings))]
+    assert data.notes == ()
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    draw(tmp_path / "elsewhere/0.png", 9)
+    root = tmp_path / "root"
+    draw(root / "cat/0.png", 1)
+    (root / "dog").symlink_to(tmp_path / "elsewhere")
+    (root / "cat/again").symlink_to(root / "cat")
+    data = load_folder(root)
+    assert (levels(data.train), data.train.labels.tolist()) == ([1, 9], [0, 1])
+    assert "links to a folder above (1)" in said(data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take only names of text")
+def test_names_that_are_not_utf_8(tmp_path):
+    images = write_folder(tmp_path)
+    for split in ("train", "test"):
+        folder = tmp_path / split / "dog"
+        folder.rename(os.fsdecode(os.fsencode(tmp_path / split) + b"/d\xff\xfeg"))
+    data = load_folder(tmp_path)
+    assert torch.equal(all_images(data.train), images[:4])
+    assert json.loads(json.dumps(data.class_names))[1].encode("utf-8", "surrogateescape") == (
+        b"d\xff\xfeg"
+    )
+
+
+# ---- what is broken ----
+
+
+def break_some(tmp_path, number):
+    for index in range(40):
+        draw(tmp_path / f"{index:02d}.png", index)
+    for index in range(number):
+        (tmp_path / f"{index:02d}.png").write_bytes(b"" if index % 2 else b"no image")
+
+
+def test_all_broken_images_are_named_at_once(tmp_path):
+    break_some(tmp_path, 3)
+    (tmp_path / "40.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError) as caught:
+        load_folder(tmp_path)
+    message = str(caught.value)
+    assert message.startswith("image_folder: 4 images can't be read: ")
+    assert all(f"{tmp_path}/{index:02d}.png: " in message for index in (0, 1, 2, 40))
+    assert "40.png: a link to nothing" in message
+    assert message.endswith("data.options.skip_broken=true. What was decoded is kept")
+
+
+def test_of_many_broken_images_twenty_are_named(tmp_path):
+    break_some(tmp_path, 30)
+    with pytest.raises(DataError, match=r"30 images can't be read: .*19\.png: .* and 10 more\. "):
+        load_folder(tmp_path)
+
+
+def test_broken_images_are_left_out_if_asked_and_listed(tmp_path):
+    break_some(tmp_path, 2)
+    draw(tmp_path / "test/x.png", 0)
+    os.rename(tmp_path / "test", tmp_path / "aside")
+    data = load_folder(tmp_path, skip_broken=True, labels="none")
+    assert levels(data.train) == [*range(2, 40), 0]
+    assert len(data.train.labels) == 39
+    assert data.fingerprint == fingerprint(all_images(data.train))
+    assert "left out, broken: 2 (" in said(data) and "01.png" in said(data)
+
+
+def test_if_all_are_broken_nothing_is_trained(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no")
+    with pytest.raises(DataError, match="none of the training images"):
+        load_folder(tmp_path, skip_broken=True)
+
+
+# ---- layouts that can't be read ----
+
+
+def test_a_folder_that_is_not_there_names_the_nearest(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(DataError, match=r"no folder .*/picture; did you mean 'pictures'\?"):
+        load_folder(tmp_path / "picture")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    draw(tmp_path / "a.png", 1)
+    with pytest.raises(DataError, match=r"a\.png is a file; image_folder takes a folder"):
+        load_folder(tmp_path / "a.png")
+
+
+def test_test_images_without_training_images(tmp_path):
+    draw(tmp_path / "Test/cat/a.png", 1)
+    draw(tmp_path / "cats/a.png", 1)
+    with pytest.raises(DataError, match=r"has Test/ but no train/; found Test, cats\. Name"):
+        load_folder(tmp_path)
+
+
+def test_no_images_says_what_there_is_instead(tmp_path):
+    with pytest.raises(DataError, match="has no images; it is empty"):
+        load_folder(tmp_path)
+    (tmp_path / "a.heic").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"folders without images \(1\), no image: \.heic, needs"):
+        load_folder(tmp_path)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(DataError, match=r"train, the training part of .*, has no images"):
+        load_folder(tmp_path)
+
+
+def test_a_class_that_was_not_trained_is_refused_but_an_empty_folder_is_none(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "test" / "bird").mkdir()
+    load_folder(tmp_path)
+    draw(tmp_path / "test/bird/a.png", 1)
+    with pytest.raises(DataError, match=r"has the class 'bird', .*\(they have cat, dog\)"):
+        load_folder(tmp_path)
+
+
+# ---- the size at which images are stored ----
+
+
+def test_images_are_stored_at_up_to_twice_the_side_of_the_views(tmp_path):
+    stored = {}
+    for side in (6, 8, 12, 40):
+        draw(tmp_path / f"{side}/a.png", 1, size=side)
+        data = load_folder(tmp_path / f"{side}")
+        assert data.image_size == 8
+        stored[side] = data.train.images(torch.tensor([0])).shape[-1]
+    assert stored == {6: 8, 8: 8, 12: 12, 40: 16}
+    data = load_folder(tmp_path / "40", stored_size=33)
+    assert data.train.images(torch.tensor([0])).shape[-1] == 33
+    with pytest.raises(
+        ConfigError, match=r"stored_size=7 is less than data\.options\.image_size=8"
+    ):
+        load_folder(tmp_path / "40", stored_size=7)
+
+
+def test_images_of_another_shape_are_cropped_to_the_centre(tmp_path):
+    write_folder(tmp_path)
+    wide = np.zeros((8, 24, 3), dtype=np.uint8)
+    wide[:, 8:16] = 200
+    Image.fromarray(wide).save(tmp_path / "train" / "cat" / "0.png")
+    data = load_folder(tmp_path)
+    assert (data.train.images(torch.tensor([0])) == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"image_size": 0}, "image_size must be at least 1"),
+        ({"channels": 2}, "channels must be 1 or 3, not 2"),
+        ({"ground": "sky"}, "ground must be a colour"),
+        ({"value_range": [1]}, "value_range must be .black, white."),
+        ({"value_range": [5, 5]}, "black below white"),
+        ({"max_megapixels": 0}, "max_megapixels must be above 0"),
+        ({"image_size": "big"}, "option 'image_size' .* must be a whole number"),
+    ],
+)
+def test_impossible_options_are_refused(tmp_path, options, says):
+    write_folder(tmp_path)
+    with pytest.raises(ConfigError, match=says):
+        load_folder(tmp_path, **options)

@@ -1,0 +1,203 @@
+"""The cache of decoded pixels: decoded once, never half, and what stayed the same is kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.files import pixel_cache
+from dogo_fed.data.map_style import fingerprint
+from dogo_fed.errors import DataError
+from tests.support.image_folders import (
+    all_images,
+    draw,
+    levels,
+    load_folder,
+    random_images,
+    write_folder,
+)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    paths = []
+    original = pixel_cache.decode
+
+    def counting(path, how):
+        paths.append(path)
+        return original(path, how)
+
+    monkeypatch.setattr(pixel_cache, "decode", counting)
+    return paths
+
+
+def entries(root: Path) -> list[Path]:
+    return list((root / ".dogo_fed_cache").iterdir())
+
+
+def test_images_are_decoded_once(tmp_path, decoded):
+    write_folder(tmp_path)
+    first, second = load_folder(tmp_path), load_folder(tmp_path)
+    assert len(decoded) == 6
+    assert torch.equal(all_images(first.train), all_images(second.train))
+    assert (first.mean, first.std, first.fingerprint) == (
+        second.mean,
+        second.std,
+        second.fingerprint,
+    )
+
+
+def test_after_a_change_only_what_has_changed_is_decoded(tmp_path, decoded):
+    images = write_folder(tmp_path)
+    load_folder(tmp_path)
+    os.utime(tmp_path / "train" / "cat" / "1.png", ns=(1, 1))
+    draw(tmp_path / "train" / "cat" / "2.png", 7)
+    decoded.clear()
+    data = load_folder(tmp_path)
+    assert [path.name for path in decoded] == ["1.png", "2.png"]
+    assert torch.equal(all_images(data.train)[[0, 1, 3, 4]], images[:4])
+    assert not list((tmp_path / ".dogo_fed_cache").glob("unfinished-*"))
+
+
+def test_other_ways_of_decoding_do_not_share_pixels(tmp_path, decoded):
+    write_folder(tmp_path)
+    sides = [
+        load_folder(tmp_path, image_size=4, stored_size=stored).train.images(torch.tensor([0]))
+        for stored in (8, 4)
+    ]
+    assert [one.shape[-1] for one in sides] == [8, 4]
+    grey = load_folder(tmp_path, channels=1).train.images(torch.tensor([0]))
+    assert grey.shape == (1, 1, 8, 8)
+    assert len(decoded) == 18
+
+
+def test_two_places_have_one_fingerprint(tmp_path):
+    for site in ("a", "b"):
+        write_folder(tmp_path / site)
+    first = load_folder(tmp_path / "a", cache_dir=str(tmp_path / "cache"))
+    second = load_folder(tmp_path / "b")
+    assert first.fingerprint == second.fingerprint
+    assert not (tmp_path / "a" / ".dogo_fed_cache").exists()
+
+
+def test_without_a_writable_cache_it_warns_and_works(tmp_path, caplog):
+    images = write_folder(tmp_path / "images")
+    (tmp_path / "file").write_text("a cache folder can't be made below this")
+    with caplog.at_level(logging.WARNING):
+        data = load_folder(tmp_path / "images", cache_dir=str(tmp_path / "file" / "cache"))
+    assert torch.equal(all_images(data.train), images[:4])
+    assert data.fingerprint == fingerprint(images[:4])
+    assert "no image cache" in caplog.text
+
+
+def test_a_full_disk_is_survived(tmp_path, monkeypatch, caplog):
+    images = write_folder(tmp_path)
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pixel_cache, "_write_pixels", full)
+    with caplog.at_level(logging.WARNING):
+        data = load_folder(tmp_path)
+    assert torch.equal(all_images(data.test), images[4:])
+    assert "No space left" in caplog.text
+    assert not entries(tmp_path)
+
+
+def test_what_does_not_fit_on_the_disk_is_not_started(tmp_path, monkeypatch, caplog, decoded):
+    images = write_folder(tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=6 * 3 * 8 * 8 - 1)
+    monkeypatch.setattr(pixel_cache.shutil, "disk_usage", lambda path: usage)
+    with caplog.at_level(logging.WARNING):
+        data = load_folder(tmp_path)
+    assert "do not fit" in caplog.text
+    assert len(decoded) == 6  # once, for memory
+    assert torch.equal(all_images(data.train), images[:4])
+    assert not entries(tmp_path)
+
+
+def test_more_than_memory_should_hold_needs_a_cache(tmp_path, monkeypatch, decoded):
+    write_folder(tmp_path / "images")
+    (tmp_path / "file").write_text("a cache folder can't be made below this")
+    monkeypatch.setattr(pixel_cache, "MOST_BYTES_WITHOUT_CACHE", 6 * 3 * 8 * 8 - 1)
+    with pytest.raises(DataError, match=r"6 images of 8 x 8.*data\.options\.cache_dir"):
+        load_folder(tmp_path / "images", cache_dir=str(tmp_path / "file" / "cache"))
+    assert decoded == []
+    load_folder(tmp_path / "images", cache_dir=str(tmp_path / "cache"))
+
+
+def test_a_file_that_moves_from_test_to_train_is_another_data_set(tmp_path):
+    """The same files in the same order, so only the place of the border tells them apart."""
+    for number, image in enumerate(random_images(3)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{number}.png")
+    options = {"root": str(tmp_path), "domain": "d", "image_size": 8, "num_classes": None}
+    sizes = []
+    for border in (1, 2):
+        lines = [f"{number}.png 0\n" for number in range(3)]
+        (tmp_path / "d_train.txt").write_text("".join(lines[:border]))
+        (tmp_path / "d_test.txt").write_text("".join(lines[border:]))
+        sizes.append(len(all_images(build_dataset("domainnet", options).train)))
+    assert sizes == [1, 2]
+
+
+def test_a_faster_process_does_not_disturb(tmp_path, monkeypatch, caplog):
+    images = write_folder(tmp_path)
+    original = pixel_cache._write_entry
+    raced = []
+
+    def lose_the_race(*arguments):
+        original(*arguments)
+        if not raced:
+            raced.append(True)
+            load_folder(tmp_path)  # another process finishes first
+
+    monkeypatch.setattr(pixel_cache, "_write_entry", lose_the_race)
+    with caplog.at_level(logging.WARNING):
+        data = load_folder(tmp_path)
+    assert raced and not caplog.text
+    assert torch.equal(all_images(data.train), images[:4])
+    assert len(entries(tmp_path)) == 1
+
+
+def test_broken_images_cost_nothing_that_was_decoded(tmp_path, decoded):
+    write_folder(tmp_path)
+    broken = tmp_path / "train" / "dog" / "1.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"train/dog/1\.png"):
+        load_folder(tmp_path)
+    assert len(decoded) == 6
+    broken.write_bytes(whole)
+    decoded.clear()
+    assert len(load_folder(tmp_path).train) == 4
+    assert [path.name for path in decoded] == ["1.png"]
+
+
+def test_an_image_that_can_be_read_again_is_read_again(tmp_path):
+    """It was not readable for a while; its size and time are as before."""
+    write_folder(tmp_path)
+    path = tmp_path / "train" / "dog" / "1.png"
+    status, whole = path.stat(), path.read_bytes()
+    path.write_bytes(b"x" * len(whole))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert len(load_folder(tmp_path, skip_broken=True).train) == 3
+    path.write_bytes(whole)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    data = load_folder(tmp_path)
+    assert len(data.train) == 4 and not any("broken" in note for note in data.notes)
+    assert len(entries(tmp_path)) == 1
+
+
+def test_an_empty_test_part_is_kept_too(tmp_path, decoded):
+    draw(tmp_path / "a.png", 10)
+    for _ in range(2):
+        data = load_folder(tmp_path)
+        assert levels(data.train) == [10] and len(data.test) == 0
+    assert len(decoded) == 1

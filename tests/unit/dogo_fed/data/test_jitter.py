@@ -1,0 +1,55 @@
+"""Colour jitter: torchvision's formulas, in an order of its own for every image."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as TF
+
+from dogo_fed import seeding
+from dogo_fed.data.jitter import ColourJitter
+
+THEIRS = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
+
+
+def test_every_image_gets_torchvisions_adjustments_in_its_own_order():
+    images = torch.rand(64, 3, 8, 8)
+    by_torchvision = images.clone()
+    orders = Counter()
+    jitter = ColourJitter(0.8, 0.8, 0.8, 0.2, p=1.0)
+    with seeding.stream(7, "jitter"):
+        views = jitter(images)
+    with seeding.stream(7, "jitter"):
+        torch.rand(64)
+        factors = [torch.empty(64).uniform_(*ends) for ends in jitter.ranges]
+        order = torch.rand(64, 4).argsort(dim=1)
+    for index in range(64):
+        for which in order[index].tolist():
+            factor = float(factors[which][index])
+            by_torchvision[index] = THEIRS[which](by_torchvision[index], factor)
+        orders[tuple(order[index].tolist())] += 1
+    assert len(orders) > 12  # of 24
+    # A pixel whose colour is nearly grey has no stable hue, so a few differ between libraries.
+    assert ((views - by_torchvision).abs() > 1e-3).float().mean() < 0.002
+
+
+def test_a_stronger_jitter_has_the_range_that_is_documented():
+    assert ColourJitter(0.4, 2.0, 0.0, 0.1, p=1.0).ranges == [
+        pytest.approx((0.6, 1.4)),
+        (0.0, 3.0),
+        (1.0, 1.0),
+        (-0.1, 0.1),
+    ]
+
+
+def test_images_that_are_not_chosen_stay_as_they_are_and_no_input_is_changed():
+    images = torch.rand(400, 3, 4, 4)
+    before = images.clone()
+    with seeding.stream(7, "jitter"):
+        views = ColourJitter(0.8, 0.8, 0.8, 0.2, p=0.25)(images)
+    assert torch.equal(images, before)
+    same = (views == images).flatten(1).all(dim=1)
+    assert same.float().mean() == pytest.approx(0.75, abs=0.09)
+    assert views.min() >= 0 and views.max() <= 1
