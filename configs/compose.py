@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 
 from hydra import compose, initialize_config_module
@@ -13,6 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping
 from dogo_fed.errors import ConfigError
+
+_NO_SUCH_KEY = re.compile(r"Could not override '(?P<key>[^']+)'")
+_NO_SUCH_CHOICE = re.compile(
+    r"Could not find '(?P<group>[^'/]+)/(?P<name>[^']+)'.*?Available options[^:]*:", re.DOTALL
+)
 
 TRUST = "trust"
 """Says on a command line that code which a run folder's settings name may run; no setting of a run."""
@@ -45,7 +52,50 @@ def compose_named(name: str, overrides: Sequence[str]) -> DictConfig:
         )
         raise ConfigError(f"{error.override!r} can't be read as a setting{hint}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        raise ConfigError(_in_our_words(name, str(error), overrides)) from error
+
+
+def _in_our_words(name: str, message: str, overrides: Sequence[str]) -> str:
+    """Returns what is wrong with an override, without Hydra's advice, which is for programmers."""
+    unknown = _NO_SUCH_KEY.search(message)
+    if unknown is not None:
+        key = unknown["key"]
+        value = next((one.partition("=")[2] for one in overrides if _key(one) == key), "<value>")
+        known = _settings(name)
+        close = difflib.get_close_matches(key, known, n=3)
+        close += [one for one in known if one.rpartition(".")[2] == key and one not in close]
+        hint = (
+            f"; did you mean {' or '.join(f'{one}={value}' for one in close[:3])}?" if close else ""
+        )
+        return f"there is no setting {key}{hint}"
+    choice = _NO_SUCH_CHOICE.search(message)
+    if choice is not None:
+        group, wanted = choice["group"], choice["name"]
+        there = re.findall(r"^\s+(\S+)$", message[choice.end() :], re.MULTILINE)
+        close = difflib.get_close_matches(wanted, there, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        return f"there is no {group} {wanted!r}; known are {', '.join(sorted(there))}{hint}"
+    return " ".join(message.split())
+
+
+def _settings(name: str) -> list[str]:
+    """Returns the paths of all settings that configs/<name>.yaml has with its defaults."""
+    found: list[str] = []
+
+    def walk(content: object, path: str) -> None:
+        if isinstance(content, dict) and content:
+            for key, value in content.items():
+                walk(value, f"{path}.{key}" if path else str(key))
+        else:
+            found.append(path)
+
+    with initialize_config_module(config_module="configs", version_base="1.3"):
+        walk(OmegaConf.to_container(compose(config_name=name), resolve=False), "")
+    return found
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def check_overrides(arguments: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping, load_run_config, to_mapping
 from dogo_fed.errors import ConfigError
 from dogo_fed.scope import Scope, paths_of, scopes_below
+from dogo_fed.text import some_of
 
 _OF_THIS_START = ("resume", "afresh", TRUST)
 """Settings that say how this start goes on; a run folder does not keep them."""
@@ -78,7 +79,7 @@ def merge_resumed(
 
 
 def resumable_settings() -> list[str]:
-    """Returns the paths of the settings that may change; "eval.*" if all below eval may."""
+    """Returns the paths of the settings that may change; "ray.*" if all, or most, below ray may."""
     found: dict[str, list[tuple[str, bool]]] = {}
     for path, scope in paths_of(RunConfig):
         is_own = path == "run_dir" or path in _OF_THIS_START
@@ -87,8 +88,11 @@ def resumable_settings() -> list[str]:
     listed = []
     for top, settings in found.items():
         paths = [path for path, may_change in settings if may_change]
-        is_whole = len(paths) == len(settings) > 1
-        listed += [f"{top}.*"] if is_whole else paths
+        fixed = [path for path, may_change in settings if not may_change]
+        if len(paths) > max(1, len(fixed)):
+            listed.append(f"{top}.*{f' (but not {some_of(fixed, len(fixed))})' if fixed else ''}")
+        else:
+            listed += paths
     return listed
 
 

@@ -262,15 +262,21 @@ class EvalConfig:
     Attributes:
         knn_every_rounds: rounds between two evaluations by weighted kNN; the last round has one
             too.
-        knn_k, knn_temperature: of the weighted kNN.
+        knn_k, knn_temperature: of the weighted kNN. Without k it is 200, or a tenth of the labelled
+            training images if they are fewer than 2,000.
+        health: whether the health of the features (spread, rank, alignment, uniformity), which needs
+            no labels, is measured at every round; null: if no accuracy can be.
+        test_share: how much of the training images is held out if there are no test images.
         linear: whether to end with a linear probe.
         linear_epochs: length of the linear probe.
         batch_size: images per forward pass of feature extraction.
     """
 
     knn_every_rounds: int = field(default=1, metadata=_SCORES)
-    knn_k: int = field(default=200, metadata=_SCORES)
+    knn_k: int | None = field(default=None, metadata=_SCORES)
     knn_temperature: float = field(default=0.07, metadata=_SCORES)
+    health: bool | None = field(default=None, metadata=_SCORES)
+    test_share: float = field(default=0.1, metadata=_AGREED)
     linear: bool = field(default=True, metadata=_SCORES)
     linear_epochs: int = field(default=50, metadata=_SCORES)
     batch_size: int = field(default=500, metadata=_SCORES)
@@ -283,6 +289,10 @@ class EvalConfig:
             knn_temperature=self.knn_temperature,
             linear_epochs=self.linear_epochs,
             batch_size=self.batch_size,
+        )
+        _require(
+            0.0 <= self.test_share < 1.0,
+            f"eval.test_share must be at least 0 and below 1, not {self.test_share}",
         )
 
 
@@ -402,7 +412,8 @@ class RunConfig:
         host: where the peers live.
         peers: the peers by name. Wherever their order matters, it is the order of their names.
         data: the data set.
-        batch_size: N, images per step, the same at every peer.
+        batch_size: N, images per step, the same at every peer. Null: 256, or fewer where there are
+            fewer than 1,024 training images; see `engine.plan.usual_batch_size`.
         seed: the seed of every random stream of the run.
         rounds, steps: length of the run in rounds or in steps; if both are null, the data set's
             `default_rounds`.
@@ -418,7 +429,7 @@ class RunConfig:
     peers: Mapping[str, PeerConfig]
     data: DataConfig
     host: Host = field(default=Host.RAY, metadata=_SAFETY)
-    batch_size: int = field(default=256, metadata=_AGREED)
+    batch_size: int | None = field(default=None, metadata=_AGREED)
     seed: int = field(default=0, metadata=_AGREED)
     rounds: int | None = field(default=None, metadata=_LENGTH)
     steps: int | None = field(default=None, metadata=_LENGTH)
@@ -459,7 +470,10 @@ class RunConfig:
             any(peer.frozen_from is None for peer in self.peers.values()),
             "every peer is frozen (frozen_from), so no peer would learn",
         )
-        _require(self.batch_size >= 2, f"batch_size must be at least 2, not {self.batch_size}")
+        _require(
+            self.batch_size is None or self.batch_size >= 2,
+            f"batch_size must be at least 2, not {self.batch_size}",
+        )
         _require(0 <= self.seed < 2**63, f"seed must be between 0 and 2**63 - 1, not {self.seed}")
         _require_positive(
             "",

@@ -13,6 +13,7 @@ backbone with its options, and the name of the objective.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from typing import NewType, TypeAlias
 
@@ -24,7 +25,7 @@ from dogo_fed.text import one_line
 PeerId = NewType("PeerId", str)
 FloatMatrix: TypeAlias = npt.NDArray[np.float32]
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """Increased whenever the meaning of a message changes; peers and coordinator must agree on it."""
 
 LONGEST_NAME = 200
@@ -158,8 +159,11 @@ class RoundReport:
 
     Attributes:
         step: number of steps done.
-        knn_top1: accuracy of the weighted kNN on the frozen features, 0 to 1.
+        knn_top1: accuracy of the weighted kNN on the frozen features, 0 to 1; NaN if the images have
+            no labels to count it by.
         seconds: duration of the evaluation.
+        feature_std, rankme, alignment, uniformity: the health of the features, which needs no
+            labels; see `evaluation.representation`. NaN if not measured.
     """
 
     peer: PeerId
@@ -167,6 +171,10 @@ class RoundReport:
     step: int
     knn_top1: float
     seconds: float
+    feature_std: float = math.nan
+    rankme: float = math.nan
+    alignment: float = math.nan
+    uniformity: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +194,8 @@ class PeerResult:
         mutual_kl: mean over the last round's exchanges, in nats.
         state_digest: hash over all parameters and buffers in name order.
         steps_trained: updates this peer has made; fewer than the run's steps if it was away.
+        feature_std, rankme, alignment, uniformity, rankme_untrained: health of the features; NaN if
+            not measured. The last is of the initial weights.
     """
 
     peer: PeerId
@@ -199,6 +209,11 @@ class PeerResult:
     mutual_kl: float
     state_digest: str
     steps_trained: int
+    feature_std: float = math.nan
+    rankme: float = math.nan
+    alignment: float = math.nan
+    uniformity: float = math.nan
+    rankme_untrained: float = math.nan
 
     def __post_init__(self) -> None:
         _clean(self, backbone=LONGEST_NAME, objective=LONGEST_NAME, state_digest=LONGEST_NAME)

@@ -54,6 +54,7 @@ def main() -> None:
         sys.exit(say(error, EXIT_UNUSABLE))
     keep_files_private()
     keep_freed_memory()
+    sys.path.append(os.getcwd())  # where a user's own modules are; last, so that they hide none
     try:
         command = _load(COMMANDS[arguments[0]][0])
         sys.argv = [f"dogo-fed {arguments[0]}", *arguments[1:]]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import cast
 
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Cell, Column, Experiment, Method
 from dogo_fed.compare.origin import check_images, origins
@@ -16,8 +17,37 @@ from dogo_fed.config import RunConfig
 from dogo_fed.reporting.summary import PeerSummary, RunSummary
 from dogo_fed.wire.format import WireFormat
 
-RUN_METRICS = {"linear_top1": "linear probe", "knn_top1": "kNN"}
+ACCURACIES = {"linear_top1": "linear probe", "knn_top1": "kNN"}
+HEALTH = {
+    "rankme": "effective rank",
+    "feature_std": "spread of the features",
+    "alignment": "alignment",
+    "uniformity": "uniformity",
+}
+"""Taken where a run has no accuracy, because its images have no labels."""
+RUN_METRICS = {**ACCURACIES, **HEALTH}
 """Scores of every run's summary, and how they are called; any other metric is "protocol/condition"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """How a metric is written.
+
+    Attributes:
+        name: goes behind its title.
+        scale: what its values are multiplied by.
+        digits: decimals.
+        is_judged: whether more is better, so that a difference helps or hurts.
+    """
+
+    name: str
+    scale: float
+    digits: int
+    is_judged: bool
+
+
+PERCENT = Unit("top-1, %", 100.0, 1, is_judged=True)
+NO_LABELS = Unit("no labels, so not judged", 1.0, 3, is_judged=False)
 
 _BASELINES = (SOLO, OFFLINE)
 
@@ -38,6 +68,11 @@ class Row:
     backbone: str
     objective: str
     scores: Mapping[Column, Mapping[int, float]]
+
+    @property
+    def unit(self) -> Unit:
+        """How its scores are written."""
+        return NO_LABELS if self.metric in HEALTH else PERCENT
 
     def spread(self, column: Column) -> Spread:
         """Returns mean and deviation of a column's scores over its seeds."""
@@ -200,7 +235,10 @@ def _rows(
 def _scores(
     name: str, peer: PeerSummary, protocols: Iterable[Mapping[str, Mapping[str, float]]]
 ) -> Iterable[tuple[str, float]]:
-    for metric, value in (("linear_top1", peer["linear_top1"]), ("knn_top1", peer["knn_top1"])):
+    values = cast(Mapping[str, float | None], peer)
+    known = [metric for metric in ACCURACIES if values[metric] is not None]
+    for metric in known or HEALTH:
+        value = values.get(metric)
         if value is not None:
             yield metric, value
     for protocol in protocols:
@@ -228,6 +266,7 @@ def _cost(mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
     """Returns what these cells took, all of one column."""
     cell = mine[0][0]
     config, steps = mine[0][0].config, mine[0][1]["steps"]
+    assert config.batch_size is not None, "a comparison names one"
     whole = [summary["wall_s"] for _, summary in mine if not _was_resumed(summary)]
     return Cost(
         peers=cell.peers,

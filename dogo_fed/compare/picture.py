@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dogo_fed.compare.comparison import Comparison, Row
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column, Method
 from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, write_heading
-from dogo_fed.compare.report import points
+from dogo_fed.compare.report import points, verdict
 from dogo_fed.reporting.pictures.canvas import (
     INK,
     dress,
@@ -73,7 +73,7 @@ def _figure(comparison: Comparison) -> Figure:
     colours = name_colours(sorted({row.peer for row in comparison.rows}))
     for place, (title, rows) in enumerate(drawn):
         axes = figure.add_subplot(grid[place // columns, place % columns])
-        dress(axes, title, "top-1, %" if place % columns == 0 else "", "")
+        dress(axes, title, rows[0].unit.name if place % columns == 0 else "", "")
         _draw_panel(axes, rows, comparison, colours)
     return figure
 
@@ -127,7 +127,9 @@ def _draw_peer(
 ) -> None:
     seeds = sorted({seed for column in methods for seed in row.scores.get(column, {})})
     for seed in seeds:
-        scores_M = [100 * row.scores.get(column, {}).get(seed, math.nan) for column in methods]
+        scores_M = [
+            row.unit.scale * row.scores.get(column, {}).get(seed, math.nan) for column in methods
+        ]
         axes.plot(
             places_M,
             scores_M,
@@ -141,7 +143,7 @@ def _draw_peer(
             zorder=3,
         )
     for place, column in zip(places_M, methods, strict=True):
-        mean = 100 * row.spread(column).mean
+        mean = row.unit.scale * row.spread(column).mean
         if math.isfinite(mean):
             axes.plot([place - 0.2, place + 0.2], [mean, mean], color=INK, linewidth=2.0, zorder=4)
 
@@ -153,4 +155,4 @@ def _said(row: Row, comparison: Comparison) -> str:
     one = row.difference(DOGO, SOLO)
     if one.n == 0:
         return ""
-    return f"{points(one.mean)}, {one.verdict.value}"
+    return f"{points(one.mean, row.unit)}, {verdict(one, row.unit)}"

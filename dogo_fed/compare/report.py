@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dogo_fed.atomic import write_atomic, write_json_atomic
-from dogo_fed.compare.comparison import CellReport, Comparison, Cost, Row
+from dogo_fed.compare.comparison import PERCENT, CellReport, Comparison, Cost, Row, Unit
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column
 from dogo_fed.compare.statistics import LEVEL, PairedDifference, Spread
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds
@@ -76,13 +76,13 @@ def _scores_to_json(row: Row, column: Column) -> dict[str, Any]:
 
 def _differences_to_json(row: Row, column: Column, comparison: Comparison) -> dict[str, Any]:
     return {
-        other.name: _difference_to_json(row.difference(column, other))
+        other.name: _difference_to_json(row.difference(column, other), row.unit)
         for other in comparison.references(column)
     }
 
 
-def _difference_to_json(one: PairedDifference) -> dict[str, Any]:
-    return {**dataclasses.asdict(one), "verdict": one.verdict.value}
+def _difference_to_json(one: PairedDifference, unit: Unit) -> dict[str, Any]:
+    return {**dataclasses.asdict(one), "verdict": verdict(one, unit)}
 
 
 def _cost_to_json(cost: Cost) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def to_csv(comparison: Comparison) -> str:
             fields += [_field(found.mean), _field(found.std), found.n]
         for one in (row.difference(column, other) for column, other in pairs):
             fields += [_field(value) for value in (one.mean, one.low, one.high)]
-            fields += [one.n, one.verdict.value]
+            fields += [one.n, verdict(one, row.unit)]
         writer.writerow(fields)
     return text.getvalue()
 
@@ -137,7 +137,7 @@ def to_markdown(comparison: Comparison) -> str:
     """Returns the page: a table for each pair of peers and data set and each metric, costs, failures."""
     blocks = [f"# {comparison.experiment.name}", _what_was_run(comparison)]
     for title, rows in comparison.tables():
-        blocks += [f"## {title} (top-1, %)", _table(rows, comparison)]
+        blocks += [f"## {title} ({rows[0].unit.name})", _table(rows, comparison)]
         if comparison.variants:
             blocks.append(_variants_table(rows, comparison))
     if not comparison.rows:
@@ -186,20 +186,20 @@ def _table(rows: Sequence[Row], comparison: Comparison) -> str:
     lines = [heading]
     for row in rows:
         cells = [f"{row.peer}: {row.backbone}, {row.objective}"]
-        cells += [accuracy(row.spread(column)) for column in comparison.methods]
+        cells += [score(row.spread(column), row.unit) for column in comparison.methods]
         lines.append(cells + _differences(row, DOGO, baselines))
     return _aligned(lines)
 
 
 def _variants_table(rows: Sequence[Row], comparison: Comparison) -> str:
     others = comparison.references(comparison.variants[0])
-    heading = ["peer", "variant of dogo", "top-1"]
+    heading = ["peer", "variant of dogo", "score"]
     for other in others:
         heading += [f"{MINUS} {other.name}", *_if_solo(other, "verdict")]
     lines = [heading]
     for row in rows:
         for column in comparison.variants:
-            cells = [row.peer, str(column.variant), accuracy(row.spread(column))]
+            cells = [row.peer, str(column.variant), score(row.spread(column), row.unit)]
             lines.append(cells + _differences(row, column, others))
     return _aligned(lines)
 
@@ -209,7 +209,7 @@ def _differences(row: Row, column: Column, others: Iterable[Column]) -> list[str
     cells = []
     for other in others:
         one = row.difference(column, other)
-        cells += [difference(one), *_if_solo(other, one.verdict.value)]
+        cells += [difference(one, row.unit), *_if_solo(other, verdict(one, row.unit))]
     return cells
 
 
@@ -263,26 +263,32 @@ def _list_of(cells: Iterable[CellReport]) -> str:
     )
 
 
-def accuracy(found: Spread) -> str:
+def score(found: Spread, unit: Unit = PERCENT) -> str:
     """Returns e.g. "84.9 \u00b1 0.6"; without deviation for one seed."""
     if found.n == 0:
         return UNKNOWN
-    mean = f"{100 * found.mean:.1f}"
-    return mean if found.n == 1 else f"{mean} \u00b1 {100 * found.std:.1f}"
+    mean, std = (f"{unit.scale * value:.{unit.digits}f}" for value in (found.mean, found.std))
+    return mean if found.n == 1 else f"{mean} \u00b1 {std}"
 
 
-def difference(one: PairedDifference) -> str:
+def difference(one: PairedDifference, unit: Unit = PERCENT) -> str:
     """Returns e.g. "+1.2 [+0.4, +2.0] n=5"; without interval for one pair."""
     if one.n == 0:
         return UNKNOWN
     if one.low is None or one.high is None:
-        return f"{points(one.mean)} n={one.n}"
-    return f"{points(one.mean)} [{points(one.low)}, {points(one.high)}] n={one.n}"
+        return f"{points(one.mean, unit)} n={one.n}"
+    interval = f"[{points(one.low, unit)}, {points(one.high, unit)}]"
+    return f"{points(one.mean, unit)} {interval} n={one.n}"
 
 
-def points(value: float) -> str:
-    """Returns a difference of shares in percentage points, e.g. "+1.2"."""
-    return f"{100 * value:+.1f}".replace("-", MINUS)
+def verdict(one: PairedDifference, unit: Unit) -> str:
+    """Returns what a difference shows; nothing where more is not better."""
+    return one.verdict.value if unit.is_judged else "not judged"
+
+
+def points(value: float, unit: Unit = PERCENT) -> str:
+    """Returns a difference with its sign, e.g. of shares in percentage points "+1.2"."""
+    return f"{unit.scale * value:+.{unit.digits}f}".replace("-", MINUS)
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:

@@ -63,14 +63,15 @@ def _figure(comparison: Comparison) -> Figure:
     )
     left = 0.3 / width
     title = f"{comparison.experiment.name}: each variant minus solo"
-    subtitle = f"points of top-1; a line: the {LEVEL:.0%} interval of the paired differences"
+    subtitle = f"a line: the {LEVEL:.0%} interval of the paired differences"
     write_heading(figure, title, subtitle, left)
     if not panels:
         say_empty(figure.add_subplot(grid[0, 0]), "no cell is finished yet")
     colours = name_colours(sorted({row.peer for row in comparison.rows}))
     for place, (title, rows) in enumerate(panels):
         axes = figure.add_subplot(grid[place // columns, place % columns])
-        dress(axes, title, "", "points against solo" if place // columns == num_rows - 1 else "")
+        is_last = place // columns == num_rows - 1
+        dress(axes, title, "", f"against solo ({rows[0].unit.name})" if is_last else "")
         _draw_panel(axes, rows, comparison.variants, colours)
     figure.legend(
         handles=[
@@ -96,7 +97,7 @@ def _draw_panel(
         offset = _GROUP_HEIGHT * ((place + 0.5) / len(rows) - 0.5)
         for height, column in enumerate(columns_V):
             one = row.difference(column, SOLO)
-            _draw_interval(axes, one, height + offset, colours[row.peer])
+            _draw_interval(axes, one, row.unit.scale, height + offset, colours[row.peer])
     names_V = [column.variant or column.name for column in columns_V]
     axes.set_yticks(range(len(columns_V)), names_V, fontsize=10)
     axes.set_ylim(len(columns_V) - 0.5, -0.5)
@@ -104,13 +105,16 @@ def _draw_panel(
     axes.margins(x=0.08)
 
 
-def _draw_interval(axes: Axes, one: PairedDifference, height: float, colour: str) -> None:
+def _draw_interval(
+    axes: Axes, one: PairedDifference, scale: float, height: float, colour: str
+) -> None:
     if one.n == 0 or not math.isfinite(one.mean):
         return
     if one.low is not None and one.high is not None:
-        axes.plot([100 * one.low, 100 * one.high], [height, height], color=colour, linewidth=2.2)
+        ends = [scale * one.low, scale * one.high]
+        axes.plot(ends, [height, height], color=colour, linewidth=2.2)
     axes.plot(
-        [100 * one.mean],
+        [scale * one.mean],
         [height],
         color=colour,
         marker="o",

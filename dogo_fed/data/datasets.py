@@ -12,13 +12,17 @@ from dogo_fed.data.map_style import MapStyle, dataset_from_map_style
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError
 
+_NO_DATA = (str, bytes, Mapping, list, tuple)
+"""Things with a length and items that are no data sets."""
+
 
 def build_dataset(name: str, options: Mapping[str, object]) -> DataSet:
     """Returns the data set called `name`.
 
     Args:
         name: a key of `DATASETS`, or the import path "package.module:callable" of a function that
-            returns a `DataSet`, or a pair (train, test) of torch map-style data sets.
+            returns a `DataSet`, a torch map-style data set to train with, or a pair (train, test)
+            of them.
         options: keyword arguments of the function behind the name.
 
     Raises:
@@ -33,9 +37,11 @@ def build_dataset(name: str, options: Mapping[str, object]) -> DataSet:
     if isinstance(built, tuple) and len(built) == 2 and all(_is_map_style(part) for part in built):
         train, test = built
         return dataset_from_map_style(name, cast(MapStyle, train), cast(MapStyle, test))
+    if not isinstance(built, _NO_DATA) and _is_map_style(built):
+        return dataset_from_map_style(name, cast(MapStyle, built))
     raise ConfigError(
-        f"data set {name!r} returned a {type(built).__name__}, not a DataSet or a pair (train, "
-        "test) of map-style data sets"
+        f"data set {name!r} returned a {type(built).__name__}, not a DataSet, a map-style data set "
+        "or a pair (train, test) of them"
     )
 
 
@@ -52,17 +58,19 @@ def _check_result(name: str, factory: components.Factory) -> None:
     if any(map(_may_be_data, kinds)):
         return
     raise ConfigError(
-        f"data set {name!r} would return a {getattr(said, '__name__', said)}, not a DataSet or a pair "
-        "(train, test) of map-style data sets; it is not called"
+        f"data set {name!r} would return a {getattr(said, '__name__', said)}, not a DataSet, a "
+        "map-style data set or a pair (train, test) of them; it is not called"
     )
 
 
 def _may_be_data(kind: object) -> bool:
-    """Whether a value of this type may be a `DataSet` or a pair; also if that can't be told."""
+    """Whether a value of this type may be data; also if that can't be told."""
     if not isinstance(kind, type):
         return True
     try:
-        return issubclass(kind, DataSet | tuple) or issubclass(DataSet, kind)
+        if issubclass(kind, DataSet | tuple) or issubclass(DataSet, kind):
+            return True
+        return not issubclass(kind, _NO_DATA) and _is_map_style(kind)
     except TypeError:  # a protocol, for example
         return True
 

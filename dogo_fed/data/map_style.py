@@ -7,13 +7,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 
+from dogo_fed.data.colours import Colours, in_colours
 from dogo_fed.data.source import DataSet, TensorImages
 from dogo_fed.errors import DataError
 
@@ -25,19 +26,22 @@ CHUNK_IMAGES = 4096
 
 
 class MapStyle(Protocol):
-    """A torch map-style data set of pairs: a PIL image, array or tensor, and its class."""
+    """A torch map-style data set: of pairs of a PIL image, array or tensor and its class, or of images.
+
+    A class may be None or -1: the image has none.
+    """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[object, int]: ...
+    def __getitem__(self, index: int) -> object: ...
 
 
 def dataset_from_arrays(
     name: str,
     train_images: Pixels,
-    train_labels: npt.ArrayLike | torch.Tensor,
-    test_images: Pixels,
-    test_labels: npt.ArrayLike | torch.Tensor,
+    train_labels: npt.ArrayLike | torch.Tensor | None = None,
+    test_images: Pixels | None = None,
+    test_labels: npt.ArrayLike | torch.Tensor | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] = (),
 ) -> DataSet:
@@ -46,9 +50,11 @@ def dataset_from_arrays(
     Args:
         name: what reports call it.
         train_images: uint8, N x C x H x W, square.
-        train_labels: classes from 0, of shape N; -1 for an image without a label.
-        test_images: uint8, of the same channels and size as the training images.
-        test_labels: classes from 0, of shape N.
+        train_labels: classes from 0, of shape N; -1 for an image without a label. None: no image has
+            one.
+        test_images: uint8, of the same channels and size as the training images; None: there are
+            none.
+        test_labels: like those of the training images.
         num_classes: None counts up to the largest label.
         class_names: in the order of the labels, if they have names.
 
@@ -56,7 +62,11 @@ def dataset_from_arrays(
         DataError: the images or labels do not have the promised type, shape or range.
     """
     train_NCHW = _as_pixels(f"{name}: train images", train_images)
-    test_NCHW = _as_pixels(f"{name}: test images", test_images)
+    if len(train_NCHW) == 0:
+        raise DataError(f"{name}: train images: there are none")
+    test_NCHW = train_NCHW[:0]
+    if test_images is not None:
+        test_NCHW = _as_pixels(f"{name}: test images", test_images)
     if train_NCHW.shape[1:] != test_NCHW.shape[1:]:
         raise DataError(
             f"{name}: train images are {tuple(train_NCHW.shape[1:])} but test images are "
@@ -64,7 +74,7 @@ def dataset_from_arrays(
         )
     train_N = _as_labels(f"{name}: train labels", train_labels, len(train_NCHW))
     test_N = _as_labels(f"{name}: test labels", test_labels, len(test_NCHW))
-    largest = int(torch.cat([train_N, test_N]).max())
+    largest = int(torch.cat([train_N, test_N]).max())  # -1 if no image has a class
     if num_classes is not None and largest >= num_classes:
         raise DataError(f"{name}: a label is {largest}, but there are only {num_classes} classes")
     mean, std = pixel_statistics(train_NCHW)
@@ -82,20 +92,24 @@ def dataset_from_arrays(
     )
 
 
-def dataset_from_map_style(name: str, train: MapStyle, test: MapStyle) -> DataSet:
+def dataset_from_map_style(name: str, train: MapStyle, test: MapStyle | None = None) -> DataSet:
     """Returns a data set made by reading every item of two map-style data sets once.
 
     Args:
         name: what reports call it.
-        train: items are (image, class). An image is a PIL image, an array H x W or H x W x C, or a
-            tensor C x H x W; uint8, or floating point in 0..1. Grey images become three equal
-            channels.
-        test: the same.
+        train: items are (image, class), or images. An image is a PIL image, an array H x W or
+            H x W x C, or a tensor C x H x W; uint8, uint16, or floating point in 0..1. Grey images
+            become three equal channels.
+        test: the same; None or an empty one: there are no test images.
 
     Raises:
         DataError: an item is not such a pair, or the images differ in shape; names the item.
     """
+    if len(train) == 0:
+        raise DataError(f"{name}: train: the data set is empty")
     train_NCHW, train_N = _materialise(f"{name}: train", train)
+    if test is None or len(test) == 0:
+        return dataset_from_arrays(name, train_NCHW, train_N)
     test_NCHW, test_N = _materialise(f"{name}: test", test)
     return dataset_from_arrays(name, train_NCHW, train_N, test_NCHW, test_N)
 
@@ -139,27 +153,25 @@ def _as_pixels(what: str, images: Pixels) -> torch.Tensor:
             f"{what} must be uint8 of shape N x C x H x W with H = W, not {tensor.dtype} of shape "
             f"{tuple(tensor.shape)}"
         )
-    if len(tensor) == 0:
-        raise DataError(f"{what}: there are none")
     return tensor
 
 
-def _as_labels(what: str, labels: npt.ArrayLike | torch.Tensor, number: int) -> torch.Tensor:
+def _as_labels(what: str, labels: npt.ArrayLike | torch.Tensor | None, number: int) -> torch.Tensor:
     """Returns labels as an int64 tensor of shape N, or raises DataError."""
+    if labels is None:
+        return torch.full((number,), -1)
     tensor = torch.as_tensor(labels)
     if tensor.shape != (number,) or tensor.is_floating_point():
         raise DataError(
             f"{what} must be {number} integers, not {tensor.dtype} of shape {tuple(tensor.shape)}"
         )
-    if int(tensor.min()) < -1:
+    if number and int(tensor.min()) < -1:
         raise DataError(f"{what} must be classes from 0, or -1 for none, not {int(tensor.min())}")
     return tensor.to(torch.int64)
 
 
 def _materialise(what: str, source: MapStyle) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns all images (uint8, N x C x H x W) and classes (N) of a map-style data set."""
-    if len(source) == 0:
-        raise DataError(f"{what}: the data set is empty")
     first_CHW, _ = _read_item(what, source, 0)
     images_NCHW = torch.empty((len(source), *first_CHW.shape), dtype=torch.uint8)
     labels_N = torch.empty(len(source), dtype=torch.int64)
@@ -177,11 +189,17 @@ def _materialise(what: str, source: MapStyle) -> tuple[torch.Tensor, torch.Tenso
 
 def _read_item(what: str, source: MapStyle, index: int) -> tuple[torch.Tensor, int]:
     """Returns one image (uint8, C x H x W) and its class."""
-    item = cast(object, source[index])
+    item = source[index]
+    if isinstance(item, Image.Image | np.ndarray | torch.Tensor):
+        item = (item, None)
     if not isinstance(item, tuple | list) or len(item) != 2:
-        raise DataError(f"{what} item {index} is a {type(item).__name__}, not (image, class)")
+        raise DataError(
+            f"{what} item {index} is a {type(item).__name__}, not (image, class) or an image"
+        )
     image, label = item
-    if isinstance(label, torch.Tensor | np.ndarray) and label.ndim == 0:
+    if label is None:
+        label = -1
+    if isinstance(label, torch.Tensor | np.ndarray) and math.prod(label.shape) == 1:
         label = label.item()
     if isinstance(label, bool) or not isinstance(label, int | np.integer):
         raise DataError(f"{what} item {index} has the class {label!r}, which is not an integer")
@@ -191,21 +209,31 @@ def _read_item(what: str, source: MapStyle, index: int) -> tuple[torch.Tensor, i
 def _image_to_uint8(what: str, image: object) -> torch.Tensor:
     """Returns a PIL image, array or tensor as uint8, C x H x W."""
     if isinstance(image, Image.Image):
-        image = np.array(image.convert("RGB"))
+        try:
+            image = np.array(in_colours(image, Colours()))
+        except DataError as error:
+            raise DataError(f"{what}: {_without_setting(error)}") from error
     if isinstance(image, np.ndarray):
         array = image[:, :, None] if image.ndim == 2 else image
-        image = torch.from_numpy(np.ascontiguousarray(array)).movedim(-1, 0)
+        image = torch.from_numpy(np.array(array, order="C")).movedim(-1, 0)
     if not isinstance(image, torch.Tensor):
         raise DataError(f"{what} is a {type(image).__name__}, not a PIL image, array or tensor")
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise DataError(
             f"{what} has shape {tuple(image.shape)}, not (1 or 3 channels, height, width)"
         )
+    if image.dtype == torch.uint16:
+        image = (image.to(torch.float32) / 257.0).round().to(torch.uint8)  # 65535 is white
     if image.is_floating_point():
         image = _float_to_uint8(what, image)
     if image.dtype != torch.uint8:
-        raise DataError(f"{what} is {image.dtype}, not uint8 or floating point in 0..1")
+        raise DataError(f"{what} is {image.dtype}, not uint8, uint16 or floating point in 0..1")
     return image.expand(3, -1, -1)
+
+
+def _without_setting(error: DataError) -> str:
+    """Returns what is wrong with an image, without the setting of image files."""
+    return str(error).partition(";")[0] + "; scale them to 0..1 as floating point, or to uint8"
 
 
 def _float_to_uint8(what: str, image_CHW: torch.Tensor) -> torch.Tensor:

@@ -14,12 +14,15 @@ from dogo_fed.config import RunConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.coordination.coordinator import CoordinatorSettings
 from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.labels import num_labelled
 from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_peer, resolve_device
 from dogo_fed.engine.peer import Peer
-from dogo_fed.engine.plan import make_plan, make_schedule
+from dogo_fed.engine.plan import fitted, make_plan, make_schedule
+from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.plan import Plan
 from dogo_fed.provenance import Provenance
 from dogo_fed.wire.format import WireFormat
@@ -30,6 +33,7 @@ class LoadedRun:
     """A run as each of its processes knows it.
 
     Attributes:
+        config: its settings, fitted to the images.
         data: the data sets by their roles, as all peers have them.
         schedule: which images a step uses.
         plan: how many steps there are, and which of them exchange.
@@ -53,6 +57,12 @@ class LoadedRun:
     def wire_format(self) -> WireFormat:
         """The form of the run's distributions in messages."""
         return WireFormat.of(self.config)
+
+    @property
+    def knn_k(self) -> int:
+        """The neighbours of the weighted kNN."""
+        given = self.config.eval.knn_k
+        return usual_k(num_labelled(self.data.evaluated.train.labels)) if given is None else given
 
     def provenance(self, peer_id: PeerId | None = None) -> Provenance:
         """Returns where the numbers of this process come from; of one peer, or of the run."""
@@ -125,7 +135,8 @@ def load_run(
     """
     if dataset is None:
         dataset = build_dataset(config.data.name, config.data.options)
-    data = DataRoles.all_of(dataset)
+    data = DataRoles.all_of(with_test_part(dataset, config.eval.test_share))
+    config = fitted(config, len(data.shared.train))
     schedule = make_schedule(config, len(data.shared.train))
     return LoadedRun(
         config=config,

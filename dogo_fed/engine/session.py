@@ -24,7 +24,7 @@ from dogo_fed.contracts import (
     Ticket,
 )
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.engine.measure import measure
+from dogo_fed.engine.measure import Measured, measure
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import Proposal, StepLosses, absorb, propose, show
 from dogo_fed.errors import StaleTicket, StorageFull, TrainingError
@@ -128,7 +128,7 @@ class PeerSession:
             self._save_if_there_is_room(again=True)
         if self.peer.is_frozen:
             self._frozen_digest = state_digest(self.peer.objective)
-        if math.isnan(self._progress.knn_top1_untrained):
+        if not self._is_untrained_known():
             self._evaluate(round_number=0)
         self._save_if_there_is_room()
 
@@ -332,18 +332,24 @@ class PeerSession:
             self._save_if_there_is_room()
 
     def _evaluate(self, round_number: int) -> None:
-        """Measures the encoder by kNN, notes it, and reports it."""
+        """Measures the encoder, without the linear probe, notes it, and reports it."""
         started_s = time.perf_counter()
-        knn_top1, _ = self._measure(linear_probe=False)
+        found = self._measure(linear_probe=False)
         if round_number == 0:
-            self._progress.knn_top1_untrained = knn_top1
+            self._progress.knn_top1_untrained = found.knn_top1
+            self._progress.rankme_untrained = found.rankme
         else:
-            self._progress.knn_top1 = knn_top1
+            self._progress.knn_top1 = found.knn_top1
         seconds = time.perf_counter() - started_s
         self._progress.evaluation_due, self._progress.evaluation_s = None, seconds
-        self._emit_round(round_number, knn_top1, seconds)
+        self._emit_round(round_number, found, seconds)
 
-    def _measure(self, *, linear_probe: bool) -> tuple[float, float]:
+    def _is_untrained_known(self) -> bool:
+        """Whether the untrained encoder was measured, or can't be any more."""
+        measured = (self._progress.knn_top1_untrained, self._progress.rankme_untrained)
+        return self._progress.steps_trained > 0 or not all(map(math.isnan, measured))
+
+    def _measure(self, *, linear_probe: bool) -> Measured:
         """Returns what `measure` does; meanwhile says once a second that the peer is alive."""
         self._says_alive_at_s = time.monotonic() + _ALIVE_EVERY_S
         with listening(self._say_alive):
@@ -354,31 +360,36 @@ class PeerSession:
             self._sink.alive()
             self._says_alive_at_s = time.monotonic() + _ALIVE_EVERY_S
 
-    def _emit_round(self, round_number: int, knn_top1: float, seconds: float) -> None:
+    def _emit_round(self, round_number: int, found: Measured, seconds: float) -> None:
         logger.info(
-            "run=%s round=%d step=%d peer=%s knn_top1=%.4f",
+            "run=%s round=%d step=%d peer=%s knn_top1=%.4f rankme=%.1f",
             self._run_id,
             round_number,
             self._progress.step,
             self.peer.id,
-            knn_top1,
+            found.knn_top1,
+            found.rankme,
         )
         self._sink.emit(
             RoundReport(
                 peer=self.peer.id,
                 round=round_number,
                 step=self._progress.step,
-                knn_top1=knn_top1,
+                knn_top1=found.knn_top1,
                 seconds=seconds,
+                feature_std=found.feature_std,
+                rankme=found.rankme,
+                alignment=found.alignment,
+                uniformity=found.uniformity,
             )
         )
 
     def _result(self) -> PeerResult:
         started_s = time.perf_counter()
         backbone = self.peer.objective.backbone
-        knn_top1, linear_top1 = self._measure(linear_probe=self._run.config.eval.linear)
-        self._progress.knn_top1 = knn_top1
-        self._emit_round(self._run.plan.num_rounds, knn_top1, time.perf_counter() - started_s)
+        found = self._measure(linear_probe=self._run.config.eval.linear)
+        self._progress.knn_top1 = found.knn_top1
+        self._emit_round(self._run.plan.num_rounds, found, time.perf_counter() - started_s)
         progress, settings = self._progress, self._run.config.peers[self.peer.id]
         num_steps = max(progress.round_steps, 1)
         return PeerResult(
@@ -386,13 +397,18 @@ class PeerSession:
             backbone=str(settings.backbone),
             objective=f"{settings.objective.name}{' (frozen)' if self.peer.is_frozen else ''}",
             parameters=sum(p.numel() for p in backbone.parameters() if p.requires_grad),
-            knn_top1=knn_top1,
-            linear_top1=linear_top1,
+            knn_top1=found.knn_top1,
+            linear_top1=found.linear_top1,
             knn_top1_untrained=progress.knn_top1_untrained,
             ssl_loss=progress.ssl_loss_sum / num_steps,
             mutual_kl=progress.mutual_kl_sum / max(progress.round_exchanges, 1),
             state_digest=self._state_digest(),
             steps_trained=progress.steps_trained,
+            feature_std=found.feature_std,
+            rankme=found.rankme,
+            alignment=found.alignment,
+            uniformity=found.uniformity,
+            rankme_untrained=progress.rankme_untrained,
         )
 
     def _state_digest(self) -> str:

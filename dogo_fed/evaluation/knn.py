@@ -20,6 +20,14 @@ from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.evaluation.features import FrozenFeatures
 from dogo_fed.evaluation.pulse import beat
 
+USUAL_K = 200
+"""Neighbours where there are enough images (Wu et al. 2018)."""
+
+
+def usual_k(num_labelled: int) -> int:
+    """Returns the neighbours that suit a bank: 200, or a tenth of a bank of fewer than 2,000."""
+    return min(USUAL_K, max(1, num_labelled // 10))
+
 
 def knn_predictions(
     bank: FrozenFeatures,

@@ -18,8 +18,10 @@ from dogo_fed.atomic import without_nan
 from dogo_fed.reporting.sinks.totals import ExchangeSummary, RunTotals
 from dogo_fed.reporting.units import human_bytes, human_seconds, number, percent
 
-_KNN = "kNN untrained -> trained"
-"""Heading of the most important column."""
+_ACCURACIES = ("kNN untrained -> trained", "gain", "linear")
+"""Headings of the most important columns."""
+_HEALTH = ("rank untrained -> trained", "spread", "alignment", "uniformity")
+"""What takes their place where no image has a label to count an accuracy by."""
 
 
 class PeerSummary(TypedDict):
@@ -35,6 +37,11 @@ class PeerSummary(TypedDict):
     mutual_kl: float | None
     state_digest: str
     steps_trained: int
+    feature_std: float | None
+    rankme: float | None
+    alignment: float | None
+    uniformity: float | None
+    rankme_untrained: float | None
 
 
 class UnfinishedSummary(TypedDict):
@@ -48,6 +55,11 @@ class UnfinishedSummary(TypedDict):
     mutual_kl: float | None
     knn_top1: float | None
     knn_top1_untrained: float | None
+    feature_std: float | None
+    rankme: float | None
+    alignment: float | None
+    uniformity: float | None
+    rankme_untrained: float | None
 
 
 class RunSummary(TypedDict):
@@ -146,7 +158,7 @@ def summary_table(summary: RunSummary) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("peer", "backbone", "objective"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("params", _KNN, "gain", "linear", "SSL loss", "mutual KL"):
+    for heading in ("params", *_headings(summary), "SSL loss", "mutual KL"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("steps", justify="right", no_wrap=True)
     table.add_column("state", style="dim", no_wrap=True)
@@ -156,7 +168,7 @@ def summary_table(summary: RunSummary) -> Table:
             Text(peer["backbone"]),
             Text(peer["objective"]),
             f"{peer['parameters'] / 1e6:.2f} M",
-            *_accuracies(peer),
+            *_how_good(summary, peer),
             number(_float(peer["ssl_loss"])),
             _agreement(summary, peer),
             str(peer["steps_trained"]),
@@ -168,7 +180,7 @@ def summary_table(summary: RunSummary) -> Table:
             Text(one["backbone"] or "-"),
             Text(one["objective"] or "-"),
             "-",
-            *_accuracies_so_far(one),
+            *_how_good(summary, one),
             number(_float(one["ssl_loss"])),
             _agreement(summary, one),
             str(one["steps_trained"]),
@@ -181,20 +193,20 @@ def narrow_table(summary: RunSummary) -> Table:
     """Returns the table for a terminal of 80 columns: accuracies and agreement only."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("peer", overflow="fold")
-    for heading in (_KNN, "gain", "linear", "mutual KL"):
+    for heading in (*_headings(summary), "mutual KL"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, peer in summary["peers"].items():
         what = f"\n{peer['backbone']}, {peer['objective']}"
         table.add_row(
             Text.assemble((name, "bold"), (what, "dim")),
-            *_accuracies(peer),
+            *_how_good(summary, peer),
             _agreement(summary, peer),
         )
     for name, one in summary["unfinished"].items():
         what = f"\nunfinished, {one['steps_trained']} steps trained"
         table.add_row(
             Text.assemble((name, "bold"), (what, "dim")),
-            *_accuracies_so_far(one),
+            *_how_good(summary, one),
             _agreement(summary, one),
         )
     return table
@@ -230,19 +242,32 @@ def _how_far(summary: RunSummary) -> str:
     return f"{summary['steps_done']} of {summary['steps']} steps"
 
 
-def _accuracies_so_far(peer: UnfinishedSummary) -> tuple[str, Text, str]:
-    """Returns the cells kNN, gain and linear of a peer without a result."""
-    before, after = _float(peer["knn_top1_untrained"]), _float(peer["knn_top1"])
-    return f"{percent(before)} -> {percent(after)}", _gain(after - before), percent(math.nan)
+def _has_accuracy(summary: RunSummary) -> bool:
+    """Whether accuracies were measured, or nothing was."""
+    peers = [*summary["peers"].values(), *summary["unfinished"].values()]
+    known = any(peer["knn_top1"] is not None for peer in peers)
+    return known or not any(peer["rankme"] is not None for peer in peers)
 
 
-def _accuracies(peer: PeerSummary) -> tuple[str, Text, str]:
-    """Returns the cells kNN, gain and linear."""
+def _headings(summary: RunSummary) -> tuple[str, ...]:
+    """Returns the headings of the columns that say how good the peers are."""
+    return _ACCURACIES if _has_accuracy(summary) else _HEALTH
+
+
+def _how_good(summary: RunSummary, peer: PeerSummary | UnfinishedSummary) -> tuple[str | Text, ...]:
+    """Returns the cells below `_headings`."""
+    if not _has_accuracy(summary):
+        before, after = _float(peer["rankme_untrained"]), _float(peer["rankme"])
+        rest = (peer["feature_std"], peer["alignment"], peer["uniformity"])
+        return (
+            f"{number(before, 1)} -> {number(after, 1)}",
+            *(number(_float(value)) for value in rest),
+        )
     before, after = _float(peer["knn_top1_untrained"]), _float(peer["knn_top1"])
     return (
         f"{percent(before)} -> {percent(after)}",
         _gain(after - before),
-        percent(_float(peer["linear_top1"])),
+        percent(_float(cast(PeerSummary, peer).get("linear_top1"))),
     )
 
 
@@ -267,7 +292,10 @@ def _footnotes(summary: RunSummary) -> list[str]:
         f"variant: {name}={value if isinstance(value, str) else json.dumps(value)}"
         for name, value in summary["variants"].items()
     ]
-    events = [f"event: {event['message']}" for event in summary["events"]]
+    events = [
+        f"{'data' if event['kind'] == 'data' else 'event'}: {event['message']}"
+        for event in summary["events"]
+    ]
     return [cost, *variants, *events]
 
 

@@ -17,6 +17,7 @@ from dogo_fed import seeding
 from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
 from dogo_fed.contracts import PeerId, Score
 from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.held_out import with_test_part
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_backbone, resolve_device
 from dogo_fed.errors import CheckpointError, ConfigError
@@ -142,7 +143,9 @@ def _data_of(
     starts = read_starts(folder)
     if starts and not is_evaluated_on:
         return dataset, starts[-1].provenance.data
-    home = dataset or build_dataset(config.data.name, config.data.options)
+    home = with_test_part(
+        dataset or build_dataset(config.data.name, config.data.options), config.eval.test_share
+    )
     now = Provenance.of(home, resolve_device(config.device), source_digest())
     if not starts:
         return home, now.data

@@ -31,7 +31,7 @@ from dogo_fed.reporting.sinks.tensorboard import TensorBoardSink
 from dogo_fed.reporting.sinks.totals import RunTotals
 from dogo_fed.reporting.summary import RunSummary, build_summary
 from dogo_fed.run.local import run_local
-from dogo_fed.run.prepare import prepare
+from dogo_fed.run.prepare import notes_of, prepare
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.scope import changed
 from dogo_fed.storage.provenance_file import Start, read_starts, with_start, write_starts
@@ -219,6 +219,9 @@ def _reporting(
             if folder.is_resumed:
                 for event in _about_resuming(run, folder, starts):
                     sink.emit(event)
+            else:
+                for note in notes_of(run):
+                    sink.emit(Event(kind="data", message=note))
             yield sink
         finally:
             sink.close()

@@ -43,6 +43,7 @@ class Progress:
         steps_trained: number of updates; fewer than `step` if the peer was away for a while.
         knn_top1_untrained, knn_top1: accuracies of the untrained encoder and of the latest
             evaluation, 0 to 1; NaN before it.
+        rankme_untrained: effective rank of the untrained encoder's features; NaN if not measured.
         round: the round of the last step, from 1; 0 before the first.
         round_steps: number of steps done in that round.
         ssl_loss_sum, mutual_kl_sum: sums over these steps.
@@ -58,6 +59,7 @@ class Progress:
     steps_trained: int = 0
     knn_top1_untrained: float = float("nan")
     knn_top1: float = float("nan")
+    rankme_untrained: float = float("nan")
     round: int = 0
     round_steps: int = 0
     ssl_loss_sum: float = 0.0

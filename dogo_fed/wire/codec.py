@@ -126,9 +126,11 @@ def encode_report(report: StepReport | RoundReport | PeerResult) -> Any:
 def decode_report(kind: type[Report], message: Any, peer: PeerId) -> Report:
     """Returns the report of `peer`; a duration that is negative or not finite becomes 0."""
     values = {name: getattr(message, name) for name in _field_names(kind)}
-    for name in values:
+    for name, value in values.items():
         if name.endswith("_s"):
-            values[name] = non_negative(values[name])
+            values[name] = non_negative(value)
+        elif isinstance(value, float) and math.isnan(value):
+            values[name] = math.nan  # the same object, so that equal reports compare equal
     return kind(peer=peer, **values)
 
 

@@ -165,19 +165,27 @@ class StepReport(_message.Message):
     def __init__(self, round: _Optional[int] = ..., step: _Optional[int] = ..., ssl_loss: _Optional[float] = ..., mutual_kl: _Optional[float] = ..., num_teachers: _Optional[int] = ..., compute_s: _Optional[float] = ..., wait_s: _Optional[float] = ..., exchange_s: _Optional[float] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ...) -> None: ...
 
 class RoundReport(_message.Message):
-    __slots__ = ("round", "step", "knn_top1", "seconds")
+    __slots__ = ("round", "step", "knn_top1", "seconds", "feature_std", "rankme", "alignment", "uniformity")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     KNN_TOP1_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_STD_FIELD_NUMBER: _ClassVar[int]
+    RANKME_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    UNIFORMITY_FIELD_NUMBER: _ClassVar[int]
     round: int
     step: int
     knn_top1: float
     seconds: float
-    def __init__(self, round: _Optional[int] = ..., step: _Optional[int] = ..., knn_top1: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
+    feature_std: float
+    rankme: float
+    alignment: float
+    uniformity: float
+    def __init__(self, round: _Optional[int] = ..., step: _Optional[int] = ..., knn_top1: _Optional[float] = ..., seconds: _Optional[float] = ..., feature_std: _Optional[float] = ..., rankme: _Optional[float] = ..., alignment: _Optional[float] = ..., uniformity: _Optional[float] = ...) -> None: ...
 
 class PeerResult(_message.Message):
-    __slots__ = ("backbone", "objective", "parameters", "knn_top1", "linear_top1", "knn_top1_untrained", "ssl_loss", "mutual_kl", "state_digest", "steps_trained")
+    __slots__ = ("backbone", "objective", "parameters", "knn_top1", "linear_top1", "knn_top1_untrained", "ssl_loss", "mutual_kl", "state_digest", "steps_trained", "feature_std", "rankme", "alignment", "uniformity", "rankme_untrained")
     BACKBONE_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +196,11 @@ class PeerResult(_message.Message):
     MUTUAL_KL_FIELD_NUMBER: _ClassVar[int]
     STATE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     STEPS_TRAINED_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_STD_FIELD_NUMBER: _ClassVar[int]
+    RANKME_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    UNIFORMITY_FIELD_NUMBER: _ClassVar[int]
+    RANKME_UNTRAINED_FIELD_NUMBER: _ClassVar[int]
     backbone: str
     objective: str
     parameters: int
@@ -198,7 +211,12 @@ class PeerResult(_message.Message):
     mutual_kl: float
     state_digest: str
     steps_trained: int
-    def __init__(self, backbone: _Optional[str] = ..., objective: _Optional[str] = ..., parameters: _Optional[int] = ..., knn_top1: _Optional[float] = ..., linear_top1: _Optional[float] = ..., knn_top1_untrained: _Optional[float] = ..., ssl_loss: _Optional[float] = ..., mutual_kl: _Optional[float] = ..., state_digest: _Optional[str] = ..., steps_trained: _Optional[int] = ...) -> None: ...
+    feature_std: float
+    rankme: float
+    alignment: float
+    uniformity: float
+    rankme_untrained: float
+    def __init__(self, backbone: _Optional[str] = ..., objective: _Optional[str] = ..., parameters: _Optional[int] = ..., knn_top1: _Optional[float] = ..., linear_top1: _Optional[float] = ..., knn_top1_untrained: _Optional[float] = ..., ssl_loss: _Optional[float] = ..., mutual_kl: _Optional[float] = ..., state_digest: _Optional[str] = ..., steps_trained: _Optional[int] = ..., feature_std: _Optional[float] = ..., rankme: _Optional[float] = ..., alignment: _Optional[float] = ..., uniformity: _Optional[float] = ..., rankme_untrained: _Optional[float] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
     __slots__ = ("sender", "steps", "rounds", "result", "evaluating")

@@ -40,7 +40,12 @@ class WireFormat:
 
     @classmethod
     def of(cls, config: RunConfig) -> WireFormat:
-        """Returns the format that a run has agreed on."""
+        """Returns the format that a run has agreed on.
+
+        Args:
+            config: its settings, fitted to the images.
+        """
+        assert config.batch_size is not None, "fitted to the images"
         return cls(config.batch_size, config.exchange.symmetric, config.exchange.encoding)
 
     @property

@@ -19,6 +19,7 @@ from dogo_fed.wire import dogo_pb2 as pb
 _LONGEST_DURATION_S = 1e8  # three years
 _LARGEST_LOSS = 1e30
 _MOST_PARAMETERS = 2**48
+_HEALTH = ("feature_std", "rankme", "alignment", "uniformity")
 _DIGEST = re.compile(r"[0-9a-f]{0,128}")
 
 
@@ -94,13 +95,15 @@ class ReportRules:
         _check_count(report.peer, "step of a round", report.step, self.plan.total_steps)
         _check_share(report.peer, "knn_top1", report.knn_top1)
         _check_number(report.peer, "seconds", report.seconds, _LONGEST_DURATION_S)
+        for name in _HEALTH:
+            _check_number(report.peer, name, getattr(report, name), _LARGEST_LOSS)
 
     def _check_result(self, result: PeerResult) -> None:
         peer = result.peer
         _check_count(peer, "parameters", result.parameters, _MOST_PARAMETERS)
         for name in ("knn_top1", "linear_top1", "knn_top1_untrained"):
             _check_share(peer, name, getattr(result, name))
-        for name in ("ssl_loss", "mutual_kl"):
+        for name in ("ssl_loss", "mutual_kl", *_HEALTH, "rankme_untrained"):
             _check_number(peer, name, getattr(result, name), _LARGEST_LOSS)
         if not _DIGEST.fullmatch(result.state_digest):
             raise Refused(f"peer {peer!r} reports a state_digest that is not hexadecimal")

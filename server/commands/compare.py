@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from configs.shorthand import with_data_at
 from dogo_fed.compare.comparison import CellReport, compare
 from dogo_fed.compare.experiment import SOLO, Cell, Runner
 from dogo_fed.compare.origin import case_of, check_images
@@ -75,6 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the comparison; returns the exit status that the help text describes."""
     is_dry = "--dry-run" in arguments
     try:
+        arguments = with_data_at(arguments)
         flags = [one for one in arguments if one.startswith("-") and one != "--dry-run"]
         if flags:
             raise ConfigError(

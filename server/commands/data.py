@@ -1,8 +1,9 @@
-"""`dogo-fed data`: loads the data set of a configuration, describes it, and draws samples of it."""
+"""`dogo-fed data`: loads a data set, says what it is and what suits it, and draws samples of it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -11,25 +12,47 @@ from omegaconf import DictConfig
 from torchvision.utils import make_grid, save_image
 
 from configs.compose import check_overrides, from_omegaconf
+from configs.shorthand import in_full
 from dogo_fed.atomic import atomic_path
+from dogo_fed.config import RunConfig
+from dogo_fed.data.adapt import resized
 from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.labels import num_labelled, why_no_accuracy
 from dogo_fed.data.source import DataSet
+from dogo_fed.engine.plan import usual_batch_size
 from dogo_fed.errors import ConfigError, DogoError
+from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.exit_status import tell
+from dogo_fed.text import one_line, some_of
+
+OUT = Path("runs") / "data"
+"""The folder without `out=`."""
+SAMPLES = "samples.png"
 
 _NUM_SAMPLES = 64
 _SAMPLES_PER_ROW = 16
+_LARGEST_SAMPLE = 96
+_MOST_CLASSES = 8
+_NEARLY_BLACK = 0.03
+
+_out: list[str] = []
+"""What `out=` says; it is no setting of a run, so Hydra does not see it."""
 
 
 def main() -> None:
-    """Prints the sizes and the fingerprint of the data set, and writes <name>-samples.png.
+    """Prints what a data set is, and writes a sheet of samples to `out=` or runs/data/<name>.
 
     All sites of a run must have the same fingerprint.
     """
     try:
-        check_overrides(sys.argv[1:])
+        arguments = in_full(sys.argv[1:])
+        _out[:] = [one.removeprefix("out=") for one in arguments if one.startswith("out=")]
+        arguments = [one for one in arguments if not one.startswith("out=")]
+        check_overrides(arguments)
     except ConfigError as error:
         sys.exit(tell(error))
+    sys.argv[1:] = arguments
     _main()
 
 
@@ -37,36 +60,83 @@ def main() -> None:
 def _main(composed: DictConfig) -> None:
     try:
         config = from_omegaconf(composed)
-        dataset = build_dataset(config.data.name, config.data.options)
-        picture = Path(f"{Path(dataset.name).name}-samples.png")
-        draw_samples(dataset, picture)
+        dataset = with_test_part(
+            build_dataset(config.data.name, config.data.options), config.eval.test_share
+        )
+        name = Path(dataset.name.replace(":", "-")).name
+        folder = Path(_out[-1]) if _out else OUT / name
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_samples(dataset, folder / SAMPLES)
     except (DogoError, OSError) as error:
         sys.exit(tell(error))
-    sys.stdout.write(
-        f"data set     {dataset.name}\n"
-        f"training     {len(dataset.train)} images\n"
-        f"test         {len(dataset.test)} images\n"
-        f"image size   {dataset.image_size} x {dataset.image_size}, {len(dataset.mean)} channels\n"
-        f"classes      {dataset.num_classes}{describe_classes(dataset)}\n"
-        f"fingerprint  {dataset.fingerprint}\n"
-        f"samples      {picture}\n"
+    sys.stdout.write("".join(f"{line}\n" for line in describe(dataset, config)))
+    sys.stdout.write(f"samples      {folder / SAMPLES}\n")
+
+
+def describe(dataset: DataSet, config: RunConfig) -> Iterator[str]:
+    """Yields the lines that say what a data set is, what was left out, and what suits it."""
+    side, channels = dataset.image_size, len(dataset.mean)
+    stored = dataset.train.images(torch.tensor([0])).shape[-1]
+    larger = f", stored at {stored} x {stored}" if stored != side else ""
+    yield f"data set     {dataset.name}"
+    yield f"training     {len(dataset.train)} images"
+    yield f"test         {len(dataset.test)} images"
+    yield f"image size   {side} x {side}, {channels} channel{'s' * (channels > 1)}{larger}"
+    yield f"classes      {describe_classes(dataset)}"
+    yield f"fingerprint  {dataset.fingerprint}"
+    yield from (f"note         {one_line(note)}" for note in dataset.notes)
+    yield from (f"fits         {one}" for one in _what_fits(dataset, config, stored))
+
+
+def _what_fits(dataset: DataSet, config: RunConfig, stored: int) -> Iterator[str]:
+    """Yields settings that suit the data set."""
+    number = len(dataset.train)
+    batch_size = usual_batch_size(number)
+    yield f"batch_size={batch_size} ({number // batch_size} steps an epoch)" + (
+        f"; you gave {config.batch_size}" if config.batch_size is not None else ", the default here"
     )
+    reason = why_no_accuracy(dataset)
+    if reason is None:
+        yield f"eval.knn_k={usual_k(num_labelled(dataset.train.labels))}, the default here"
+    else:
+        yield f"no kNN and no linear probe: {reason}"
+    if stored >= 2 * dataset.image_size and dataset.image_size < 224:
+        yield (
+            f"data.options.image_size={min(2 * dataset.image_size, 224)}, since the images are larger "
+            f"than {dataset.image_size} px; a step takes longer then"
+        )
+    if max(dataset.mean) < _NEARLY_BLACK:
+        yield (
+            f"the images are nearly black (mean {max(dataset.mean):.3f} of 1); if they have more than "
+            "8 bits, say what is white: data.options.value_range=[0,4095]"
+        )
 
 
 def describe_classes(dataset: DataSet) -> str:
-    """Returns a phrase with the number of training images for each class, and without a class."""
+    """Returns the number of classes, and of training images for each and without one."""
     labels_N = dataset.train.labels
-    counts = labels_N[labels_N >= 0].bincount(minlength=dataset.num_classes)
-    fewest, most = int(counts.min()), int(counts.max())
+    without = int((labels_N < 0).sum())
+    if without == len(labels_N):
+        return "no training image has one"
+    counts = labels_N[labels_N >= 0].bincount(minlength=dataset.num_classes).tolist()
+    fewest, most = min(counts), max(counts)
     each = f"{most}" if fewest == most else f"{fewest} to {most}"
-    unknown = int((labels_N < 0).sum())
-    return f", {each} training images each" + (f"; {unknown} without a class" if unknown else "")
+    rest = f"; {without} training images without one" if without else ""
+    if not dataset.class_names:
+        return f"{dataset.num_classes}, {each} training images each{rest}"
+    named = [
+        f"{one_line(name, 40)} {number}"
+        for name, number in zip(dataset.class_names, counts, strict=True)
+    ]
+    return f"{dataset.num_classes}, {each} training images each ({some_of(named, _MOST_CLASSES)}){rest}"
 
 
 def draw_samples(dataset: DataSet, path: Path) -> None:
     """Writes a sheet of training images, evenly spaced, because many sets are sorted by class."""
     number = min(_NUM_SAMPLES, len(dataset.train))
     ids = torch.arange(number) * len(dataset.train) // number
-    sheet = make_grid(dataset.train.images(ids).float() / 255, nrow=_SAMPLES_PER_ROW, padding=2)
+    images_NCHW = dataset.train.images(ids)
+    images_NCHW = resized(images_NCHW, min(_LARGEST_SAMPLE, images_NCHW.shape[-1]))
+    sheet = make_grid(images_NCHW.float() / 255, nrow=_SAMPLES_PER_ROW, padding=2)
     with atomic_path(path) as temporary:
         save_image(sheet, temporary, format="png")

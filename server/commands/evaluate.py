@@ -10,9 +10,12 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from dogo_fed.config import RunConfig
+from configs.shorthand import with_data_at
+from dogo_fed.config import DataConfig, EvalConfig, RunConfig
 from dogo_fed.config_text import load_run_config
 from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import fix_numerics
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.evaluation.protocols import protocol_title
@@ -40,7 +43,7 @@ from server.terminal_log import log_to_terminal
 def main() -> None:
     """Evaluates what the command line says, and exits with the status of `run`."""
     try:
-        arguments = as_lists(sys.argv[1:])
+        arguments = as_lists(with_data_at(sys.argv[1:]))
         check_evaluation(arguments)
     except ConfigError as error:
         sys.exit(tell(error))
@@ -100,7 +103,7 @@ def _from_run(request: EvaluationRequest, folder: Path, config: RunConfig) -> li
     on = None
     if request.data is not None:
         check_split(config.data, request.data.name, request.data.options)
-        on = build_dataset(request.data.name, request.data.options)
+        on = _data_set(request.data)
     return open_run(folder, config, on=on, peers=request.peer_names, seed=request.seed)
 
 
@@ -115,8 +118,13 @@ def _from_file(request: EvaluationRequest) -> Subject:
         mean=_numbers(request.mean),
         std=_numbers(request.std),
     )
-    dataset = build_dataset(request.data.name, request.data.options)
+    dataset = _data_set(request.data)
     return open_file(file, dataset, seed=request.seed or 0, device=request.device)
+
+
+def _data_set(data: DataConfig) -> DataSet:
+    """Returns a data set, with a test part as a run would have it."""
+    return with_test_part(build_dataset(data.name, data.options), EvalConfig().test_share)
 
 
 def _numbers(values: Sequence[float] | None) -> tuple[float, ...] | None:

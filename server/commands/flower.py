@@ -20,6 +20,7 @@ from rich import get_console
 from clients.ray.authentication import ADDRESS, joined_address, own_ray_environment
 from configs.compose import compose_run
 from configs.resume import resumed
+from configs.shorthand import in_full
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import ConfigError, PlacementError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
@@ -110,6 +111,7 @@ def read_request(arguments: Sequence[str]) -> Request:
             )
         if argument.partition("=")[0] == "host":
             raise ConfigError(f"{argument}: the host of `dogo-fed flower` is always flower")
+    arguments = in_full(arguments)
     kept = [part for part in arguments if part.lstrip("+").partition("=")[0] not in _OWN_KEYS]
     config = compose_run([*arguments, "host=flower"])
     if config.resume is not None:

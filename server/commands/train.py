@@ -15,6 +15,7 @@ from rich import get_console
 
 from configs.compose import check_overrides, from_omegaconf
 from configs.resume import resumed
+from configs.shorthand import in_full
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.exit_status import EXIT_STOPPED, say, tell
@@ -27,6 +28,7 @@ from server.terminal_log import log_to_terminal
 def main() -> None:
     """Runs what the command line says, and exits with the status of `run`."""
     try:
+        sys.argv[1:] = in_full(sys.argv[1:])
         check_overrides(sys.argv[1:])
     except ConfigError as error:
         sys.exit(tell(error))

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from configs.compose import compose_run
 from dogo_fed.compare.experiment import Cell, Expected, Experiment, Method, Runner, plan_cells
 from dogo_fed.config import Host, RunConfig
+from dogo_fed.engine.plan import USUAL_BATCH_SIZE
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.protocols import check_protocol
 from dogo_fed.packages import package_folder
@@ -248,5 +249,7 @@ def _compose_runs(
                     "numbers; runner=ray spreads the cells over a cluster"
                 )
             for seed in experiment.seeds:
-                found[peers, data, seed] = dataclasses.replace(config, seed=seed)
+                found[peers, data, seed] = dataclasses.replace(
+                    config, seed=seed, batch_size=config.batch_size or USUAL_BATCH_SIZE
+                )
     return found

@@ -158,7 +158,7 @@ def test_multirun_gives_every_job_its_folder(tmp_path: Path) -> None:
 def test_data_says_what_all_sites_must_share(tmp_path: Path) -> None:
     output = dogo_fed("data", "data=synthetic", cwd=tmp_path)
     assert "fingerprint" in output and "512" in output
-    assert (tmp_path / "synthetic-samples.png").stat().st_size > 1000
+    assert (tmp_path / "runs" / "data" / "synthetic" / "samples.png").stat().st_size > 1000
 
 
 @pytest.mark.grpc

@@ -83,6 +83,7 @@ def write_summary(
     steps_trained: int = 10,
     events: Sequence[Mapping[str, object]] = (),
     provenance: Sequence[Mapping[str, object]] | None = None,
+    health: Mapping[str, float | None] | None = None,
 ) -> None:
     """Writes config.yaml and summary.json; `scores` are linear probe and kNN of every peer."""
     cell.folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +100,7 @@ def write_summary(
             "mutual_kl": 0.1,
             "state_digest": "ab" * 32,
             "steps_trained": steps_trained,
+            **(health or {}),
         }
         for name, (linear, knn) in scores.items()
     }

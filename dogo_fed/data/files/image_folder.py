@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dogo_fed.components import close_matches
-from dogo_fed.data.files.decode import MOST_MEGAPIXELS, Decoding, value_range_of
+from dogo_fed.data.colours import Colours, value_range_of
+from dogo_fed.data.files.decode import MOST_MEGAPIXELS, Decoding
 from dogo_fed.data.files.image_files import check_image_size, dataset_from_files, side_to_store
 from dogo_fed.data.files.label_table import NO_LABEL, read_label_table
 from dogo_fed.data.files.listing import (
@@ -33,7 +34,7 @@ _MOST_NAMES = 6
 
 def image_folder(  # noqa: PLR0913 - a user's options, by keyword
     root: str,
-    image_size: int = 32,
+    image_size: int = 64,
     labels: str = FOLDERS,
     stored_size: int | None = None,
     channels: int = 3,
@@ -74,9 +75,7 @@ def image_folder(  # noqa: PLR0913 - a user's options, by keyword
     splits = find_images(Path(root), labels)
     how = Decoding(
         side=side_to_store(stored_size, image_size, splits.train),
-        channels=channels,
-        value_range=value_range_of(value_range),
-        ground=ground,
+        colours=Colours(channels=channels, value_range=value_range_of(value_range), ground=ground),
         max_megapixels=max_megapixels,
     )
     return dataset_from_files(

@@ -232,7 +232,7 @@ def _write_pixels(
     path: Path, files: Listing, keys: _Keys, how: Decoding, earlier: _EarlierPixels
 ) -> dict[int, str]:
     """Writes an .npy file, image by image; returns the reasons of those that can't be decoded."""
-    shape = (len(files), how.channels, how.side, how.side)
+    shape = (len(files), how.colours.channels, how.side, how.side)
     broken: dict[int, str] = {}
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(
@@ -247,7 +247,7 @@ def _write_pixels(
 
 def _decode_all(files: Listing, how: Decoding) -> tuple[torch.Tensor, dict[int, str]]:
     """Returns the pixels of files in memory, and the reasons of those that can't be decoded."""
-    chunks, broken = [np.empty((0, how.channels, how.side, how.side), np.uint8)], {}
+    chunks, broken = [np.empty((0, how.colours.channels, how.side, how.side), np.uint8)], {}
     for chunk_NCHW, reasons in _decode_chunks(files, how, [None] * len(files)):
         chunks.append(chunk_NCHW)
         broken.update(reasons)
@@ -274,7 +274,7 @@ def _decode_chunks(
     with without_pillows_limit(), ThreadPoolExecutor(_num_threads()) as pool:
         for start in range(0, len(files), _DECODED_AT_ONCE):
             rows = range(start, min(start + _DECODED_AT_ONCE, len(files)))
-            chunk_NCHW = np.zeros((len(rows), how.channels, how.side, how.side), np.uint8)
+            chunk_NCHW = np.zeros((len(rows), how.colours.channels, how.side, how.side), np.uint8)
             reasons = {}
             for row, made in zip(rows, pool.map(pixels, rows), strict=True):
                 if isinstance(made, str):
@@ -336,7 +336,7 @@ def _share_like(folder: Path, path: Path) -> None:
 
 def _num_bytes(num_images: int, how: Decoding) -> int:
     """Returns the size of decoded images."""
-    return num_images * how.channels * how.side * how.side
+    return num_images * how.colours.channels * how.side * how.side
 
 
 def _check_room(folder: Path, num_images: int, how: Decoding) -> None:

@@ -34,6 +34,7 @@ class PeerProgress:
             taught this peer then.
         taught_at: the last step at which somebody taught it; -1 before.
         knn_top1, untrained: latest accuracy and the one of round 0; NaN if not measured.
+        rankme: latest effective rank of the features; NaN if not measured.
         bytes_up, bytes_down: since this process started.
         recent: arrival (s), wait (s) and step time (s) of the last steps.
     """
@@ -45,6 +46,7 @@ class PeerProgress:
     taught_at: int = -1
     knn_top1: float = math.nan
     untrained: float = math.nan
+    rankme: float = math.nan
     bytes_up: int = 0
     bytes_down: int = 0
     recent: deque[tuple[float, float, float]] = field(
@@ -90,12 +92,21 @@ class RunProgress:
         if isinstance(record, StepReport):
             self._take_step(peer, record)
         elif isinstance(record, RoundReport):
-            peer.knn_top1 = record.knn_top1
+            peer.knn_top1, peer.rankme = record.knn_top1, record.rankme
             if record.round == 0:
                 peer.untrained = record.knn_top1
         elif isinstance(record, PeerResult):
             peer.knn_top1, peer.untrained = record.knn_top1, record.knn_top1_untrained
+            peer.rankme = record.rankme
             peer.phase = Phase.FINISHED
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether accuracies are measured; if not, the rank of the features is shown instead."""
+        peers = self.peers.values()
+        return any(map(math.isfinite, (one.knn_top1 for one in peers))) or not any(
+            map(math.isfinite, (one.rankme for one in peers))
+        )
 
     def copy(self) -> RunProgress:
         """Returns a copy that further records do not change."""

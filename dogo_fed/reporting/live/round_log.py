@@ -78,7 +78,16 @@ class RoundLog:
 def _peer_part(name: str, report: RoundReport, progress: RunProgress) -> str:
     """Returns one peer's numbers for a line."""
     peer = progress.peers[name]
+    has_accuracy = progress.has_accuracy
+    how_good = f"kNN {percent(report.knn_top1)}" if has_accuracy else _health(report)
     return (
-        f"{name}: kNN {percent(report.knn_top1)}, SSL {number(peer.ssl_loss)}, "
+        f"{name}: {how_good}, SSL {number(peer.ssl_loss)}, "
         f"KL {number(peer.mutual_kl)}, waiting {percent(peer.wait_share(), 0)}"
+    )
+
+
+def _health(report: RoundReport) -> str:
+    return (
+        f"rank {number(report.rankme, 1)}, spread {number(report.feature_std)}, "
+        f"alignment {number(report.alignment)}, uniformity {number(report.uniformity)}"
     )

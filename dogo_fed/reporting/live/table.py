@@ -20,6 +20,8 @@ _PHASE_STYLES = {
     Phase.LOST: "bold red",
 }
 _HEADINGS = ("step", "SSL\nloss", "mutual\nKL", "kNN\ntop-1", "steps\n/s", "wait", "up", "down")
+_WITHOUT_ACCURACY = {"kNN\ntop-1": "rank"}
+"""Headings of what takes the place of an accuracy where the images have no labels."""
 _WIDE = 96
 
 
@@ -62,24 +64,25 @@ def _peer_table(progress: RunProgress, num_columns: int) -> Table:
     table.add_column("peer", overflow="fold", min_width=6)  # the only one that may be narrowed
     table.add_column("phase", no_wrap=True)
     for heading in _HEADINGS[:num_columns]:
-        table.add_column(heading, justify="right", no_wrap=True)
+        shown = heading if progress.has_accuracy else _WITHOUT_ACCURACY.get(heading, heading)
+        table.add_column(shown, justify="right", no_wrap=True)
     for name, peer in progress.peers.items():
         table.add_row(
             Text(name, style="bold"),
             Text(peer.phase.value, style=_PHASE_STYLES[peer.phase]),
-            *_numbers(peer)[:num_columns],
+            *_numbers(peer, progress.has_accuracy)[:num_columns],
             style="dim" if peer.phase is Phase.LOST else "",
         )
     return table
 
 
-def _numbers(peer: PeerProgress) -> tuple[str, ...]:
+def _numbers(peer: PeerProgress, has_accuracy: bool) -> tuple[str, ...]:
     """Returns the cells below `_HEADINGS`."""
     return (
         str(peer.steps_done) if peer.steps_done else UNKNOWN,
         number(peer.ssl_loss),
         number(peer.mutual_kl),
-        percent(peer.knn_top1),
+        percent(peer.knn_top1) if has_accuracy else number(peer.rankme, 1),
         number(peer.steps_per_s(), 1),
         percent(peer.wait_share(), 0),
         human_bytes(peer.bytes_up),

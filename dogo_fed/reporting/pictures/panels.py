@@ -16,7 +16,7 @@ from dogo_fed.reporting.pictures.canvas import (
     label_ends,
     say_empty,
 )
-from dogo_fed.reporting.pictures.series import PeerSeries, at_exchanges
+from dogo_fed.reporting.pictures.series import FloatArray, PeerSeries, at_exchanges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,21 +68,28 @@ def draw_legend(figure: Figure, peers: Sequence[PeerSeries], colours: Colours) -
 def draw_accuracy(
     figure: Figure, cell: SubplotSpec, peers: Sequence[PeerSeries], colours: Colours
 ) -> list[Axes]:
-    """Draws kNN top-1 in percent at every round; the untrained backbone as a dotted line."""
+    """Draws kNN top-1 in percent at every round; the untrained backbone as a dotted line.
+
+    Where no accuracy could be measured, the effective rank of the features is drawn instead.
+    """
     axes = figure.add_subplot(cell)
-    dress(axes, "kNN top-1 on frozen features", "%", "step (one point per round)")
     measured = [peer for peer in peers if len(peer.measured_R)]
+    is_ranked = not any(np.isfinite(peer.knn_top1_R).any() for peer in measured) and any(
+        np.isfinite(peer.rankme_R).any() for peer in measured
+    )
+    title = "Effective rank of the features" if is_ranked else "kNN top-1 on frozen features"
+    dress(axes, title, "" if is_ranked else "%", "step (one point per round)")
     if not measured:
         return _empty(axes, "no evaluation yet")
     for peer in measured:
-        colour, knn_R = colours[peer.name], 100 * peer.knn_top1_R
-        if np.isfinite(peer.untrained):
-            axes.axhline(100 * peer.untrained, color=colour, linewidth=1.3, linestyle=":")
-        axes.plot(peer.measured_R, knn_R, color=colour, linewidth=2.2, zorder=3)
-        size = 5.5 if len(knn_R) <= 40 else 0.0
+        colour, (values_R, untrained) = colours[peer.name], _scored(peer, is_ranked)
+        if np.isfinite(untrained):
+            axes.axhline(untrained, color=colour, linewidth=1.3, linestyle=":")
+        axes.plot(peer.measured_R, values_R, color=colour, linewidth=2.2, zorder=3)
+        size = 5.5 if len(values_R) <= 40 else 0.0
         axes.plot(
             peer.measured_R,
-            knn_R,
+            values_R,
             linestyle="none",
             marker="o",
             markersize=size,
@@ -90,7 +97,7 @@ def draw_accuracy(
             markeredgecolor="white",
             zorder=4,
         )
-    ends = [(100 * p.knn_top1_R[-1], colours[p.name]) for p in measured]
+    ends = [(_scored(p, is_ranked)[0][-1], colours[p.name]) for p in measured]
     label_ends(axes, [end for end in ends if np.isfinite(end[0])])
     axes.text(
         0.99,
@@ -102,6 +109,13 @@ def draw_accuracy(
         color=MUTED,
     )
     return [axes]
+
+
+def _scored(peer: PeerSeries, is_ranked: bool) -> tuple[FloatArray, float]:
+    """Returns what the first panel shows of a peer: rank, or accuracy in percent; and untrained."""
+    if is_ranked:
+        return peer.rankme_R, peer.rankme_untrained
+    return 100 * peer.knn_top1_R, 100 * peer.untrained
 
 
 def draw_loss(

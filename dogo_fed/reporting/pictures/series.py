@@ -33,6 +33,7 @@ class PeerSeries:
         measured_R: steps done at each evaluation.
         knn_top1_R: 0 to 1.
         untrained: accuracy before training; NaN if not measured.
+        rankme_R, rankme_untrained: the same for the effective rank of the features.
         label: name, and backbone and objective if they are known.
     """
 
@@ -48,6 +49,8 @@ class PeerSeries:
     measured_R: FloatArray
     knn_top1_R: FloatArray
     untrained: float
+    rankme_R: FloatArray
+    rankme_untrained: float
     label: str
 
     @property
@@ -89,7 +92,7 @@ def _series(name: str, reports: _Reports) -> PeerSeries:
     present = [reports.steps.get(step) for step in span]
     rounds = [reports.rounds[done] for done in sorted(reports.rounds)]
     result = reports.result
-    first = rounds[0].knn_top1 if rounds and rounds[0].round == 0 else np.nan
+    first = rounds[0] if rounds and rounds[0].round == 0 else None
     return PeerSeries(
         name=name,
         steps_S=_array(span),
@@ -102,9 +105,18 @@ def _series(name: str, reports: _Reports) -> PeerSeries:
         bytes_down=_mean(report.bytes_down for report in steps),
         measured_R=_array(report.step for report in rounds),
         knn_top1_R=_drawable(report.knn_top1 for report in rounds),
-        untrained=first if result is None else result.knn_top1_untrained,
+        untrained=_untrained("knn_top1", first, result),
+        rankme_R=_drawable(report.rankme for report in rounds),
+        rankme_untrained=_untrained("rankme", first, result),
         label=name if result is None else f"{name}  ({result.backbone}, {result.objective})",
     )
+
+
+def _untrained(metric: str, first: RoundReport | None, result: PeerResult | None) -> float:
+    """Returns the value before training, from the result or from the report of round 0."""
+    if result is not None:
+        return float(getattr(result, f"{metric}_untrained"))
+    return float("nan") if first is None else float(getattr(first, metric))
 
 
 def at_exchanges(steps_S: FloatArray, values_S: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -167,7 +167,14 @@ def _scalars(record: StepReport | RoundReport | PeerResult) -> tuple[int, dict[s
             scalars["loss/mutual_kl"] = record.mutual_kl
         return record.step, scalars
     if isinstance(record, RoundReport):
-        return record.step, {"eval/knn_top1": record.knn_top1, "time/evaluation_s": record.seconds}
+        return record.step, {
+            "eval/knn_top1": record.knn_top1,
+            "health/feature_std": record.feature_std,
+            "health/rankme": record.rankme,
+            "health/alignment": record.alignment,
+            "health/uniformity": record.uniformity,
+            "time/evaluation_s": record.seconds,
+        }
     return record.steps_trained, {
         "final/knn_top1": record.knn_top1,
         "final/knn_top1_untrained": record.knn_top1_untrained,

@@ -31,6 +31,7 @@ class Reached:
         steps_trained: number of reported steps.
         ssl_loss, mutual_kl: of the last step.
         knn_top1, knn_top1_untrained: of the last evaluation and of the one before training.
+        feature_std, rankme, alignment, uniformity, rankme_untrained: likewise.
     """
 
     steps_done: int = 0
@@ -39,6 +40,19 @@ class Reached:
     mutual_kl: float = math.nan
     knn_top1: float = math.nan
     knn_top1_untrained: float = math.nan
+    feature_std: float = math.nan
+    rankme: float = math.nan
+    alignment: float = math.nan
+    uniformity: float = math.nan
+    rankme_untrained: float = math.nan
+
+    def take(self, report: RoundReport) -> None:
+        """Notes an evaluation."""
+        self.knn_top1, self.rankme = report.knn_top1, report.rankme
+        self.feature_std = report.feature_std
+        self.alignment, self.uniformity = report.alignment, report.uniformity
+        if report.round == 0:
+            self.knn_top1_untrained, self.rankme_untrained = report.knn_top1, report.rankme
 
 
 class RunTotals(Sink):
@@ -72,10 +86,7 @@ class RunTotals(Sink):
             if isinstance(record, StepReport):
                 self._add(record)
             elif isinstance(record, RoundReport):
-                reached = self.reached.setdefault(record.peer, Reached())
-                reached.knn_top1 = record.knn_top1
-                if record.round == 0:
-                    reached.knn_top1_untrained = record.knn_top1
+                self.reached.setdefault(record.peer, Reached()).take(record)
             elif isinstance(record, PeerResult):
                 self.results[record.peer] = record
             elif isinstance(record, Event):

@@ -139,6 +139,24 @@ def test_a_metric_that_was_not_measured_has_no_table(tmp_path: Path) -> None:
     assert "verdict" in to_markdown(made) and "offline" not in to_markdown(made)
 
 
+def test_without_labels_the_health_is_shown_and_not_judged(tmp_path: Path) -> None:
+    experiment = made_experiment(methods=[Method.SOLO, Method.DOGO])
+    cells = made_cells(experiment, tmp_path)
+    for cell in cells:
+        better = 1.0 if cell.column == DOGO else 0.0
+        health = {"rankme": 20.0 + cell.seed / 8 + better, "alignment": 0.25, "uniformity": None}
+        write_summary(cell, {"big": (None, None), "small": (None, None)}, health=health)
+    made = compare(experiment, cells, [])
+    assert {row.metric for row in made.rows} == {"rankme", "alignment"}
+    page = to_markdown(made)
+    assert "effective rank (no labels, so not judged)" in page
+    assert "20.125 \u00b1 0.125" in page and "+1.000 [+1.000, +1.000] n=3" in page
+    assert "| not judged |" in page and "| helps |" not in page
+    assert "not judged" in to_csv(made) and "helps" not in to_csv(made)
+    draw_comparison(made, tmp_path / "compare.png")
+    assert (tmp_path / "compare.png").stat().st_size > 1000
+
+
 def test_resumed_cells_do_not_count_as_time_and_missed_steps_are_marked(tmp_path: Path) -> None:
     experiment = made_experiment(methods=[Method.SOLO, Method.DOGO], seeds=[0, 1])
     cells = made_cells(experiment, tmp_path)

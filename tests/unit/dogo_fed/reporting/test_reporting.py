@@ -48,6 +48,8 @@ from dogo_fed.reporting.sinks.totals import RunTotals
 from dogo_fed.reporting.summary import build_summary, print_summary
 from dogo_fed.reporting.units import human_bytes, human_seconds
 
+HEALTH = ("feature_std", "rankme", "alignment", "uniformity", "rankme_untrained")
+
 
 class FullDisk:
     """A file that takes so many bytes more, and then says that the disk is full."""
@@ -408,6 +410,7 @@ class TestSummary:
             "mutual_kl": 0.125,
             "state_digest": "ab" * 32,
             "steps_trained": 20,
+            **dict.fromkeys(HEALTH),
         }
         assert summary["events"] == [
             {
@@ -433,6 +436,7 @@ class TestSummary:
         assert summary["unfinished"]["ada"] == {
             "backbone": "resnet18", "objective": "simclr", "steps_done": 8, "steps_trained": 2,
             "ssl_loss": 3.5, "mutual_kl": 0.5, "knn_top1": 0.5, "knn_top1_untrained": 0.25,
+            **dict.fromkeys(HEALTH),
         }  # fmt: skip
         assert summary["unfinished"]["bob"]["steps_done"] == 0
         for width in (160, 80):

@@ -39,6 +39,22 @@ def test_what_a_peer_reports_is_read_as_it_was():
     assert repr(found.result) == repr(RESULT)
 
 
+def test_the_health_of_features_arrives_as_it_was():
+    health = {"feature_std": 0.5, "rankme": 12.5, "alignment": 0.25, "uniformity": -1.5}
+    unlabelled = dataclasses.replace(ROUND, knn_top1=math.nan, **health)
+    result = dataclasses.replace(RESULT, **health, rankme_untrained=3.0)
+    found = read([], [unlabelled], result)
+    assert found.rounds == (unlabelled,) and repr(found.result) == repr(result)
+
+
+@pytest.mark.parametrize("name", ["feature_std", "rankme", "alignment", "uniformity"])
+def test_a_health_that_no_features_have_is_refused(name):
+    with pytest.raises(Refused, match=f"{name}=inf"):
+        read([], [dataclasses.replace(ROUND, **{name: math.inf})])
+    with pytest.raises(Refused, match=f"{name}=-1e"):
+        read([], [], dataclasses.replace(RESULT, **{name: -1e308}))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

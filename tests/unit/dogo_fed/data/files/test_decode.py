@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dogo_fed.data.colours import Colours
 from dogo_fed.data.files.decode import Decoding, decode, size_of, without_pillows_limit
 from dogo_fed.errors import DataError
 
@@ -36,10 +37,10 @@ def test_sixteen_bits_are_scaled_by_their_range(tmp_path, ending):
 
 def test_a_stated_range_is_used_and_what_lies_outside_is_cut(tmp_path):
     values, expected = ramp(4095, np.uint16)
-    how = Decoding(side=4, channels=1, value_range=(0.0, 4095.0))
+    how = Decoding(side=4, colours=Colours(channels=1, value_range=(0.0, 4095.0)))
     (grey,) = decoded(Image.fromarray(values), tmp_path / "a.png", how)
     assert np.abs(grey - expected).max() <= 1
-    narrow = Decoding(side=4, channels=1, value_range=(1000.0, 2000.0))
+    narrow = Decoding(side=4, colours=Colours(channels=1, value_range=(1000.0, 2000.0)))
     (grey,) = decode(tmp_path / "a.png", narrow)
     assert grey.min() == 0 and grey.max() == 255
 
@@ -92,7 +93,9 @@ def transparent(mode):
 @pytest.mark.parametrize("mode", ["RGBA", "P", "LA"])
 @pytest.mark.parametrize(("ground", "value"), [("white", 255), ("#808080", 128), ("black", 0)])
 def test_transparent_pixels_show_the_ground(tmp_path, mode, ground, value):
-    pixels = decoded(transparent(mode), tmp_path / "a.png", Decoding(side=4, ground=ground))
+    pixels = decoded(
+        transparent(mode), tmp_path / "a.png", Decoding(side=4, colours=Colours(ground=ground))
+    )
     assert (pixels[:, :, :2] == value).all()
     if mode != "LA":
         assert (pixels[0, :, 2:] == 255).all() and (pixels[1:, :, 2:] == 0).all()
@@ -108,7 +111,7 @@ def test_every_mode_gives_what_is_seen(tmp_path, mode):
 
 def test_grey_stays_one_channel_if_asked(tmp_path):
     image = Image.new("RGB", (4, 4), (0, 255, 0))
-    pixels = decoded(image, tmp_path / "a.png", Decoding(side=4, channels=1))
+    pixels = decoded(image, tmp_path / "a.png", Decoding(side=4, colours=Colours(channels=1)))
     assert pixels.shape == (1, 4, 4) and (pixels == 150).all()
 
 

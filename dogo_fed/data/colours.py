@@ -1,0 +1,118 @@
+"""A Pillow image in 8 bits, grey or RGB: its full range, on a stated ground."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageColor
+
+from dogo_fed.errors import ConfigError, DataError
+
+TYPE_RANGES = {"I;16": (0.0, 65535.0), "F": (0.0, 1.0)}
+"""Black and white of the types with more than 8 bits. A 32-bit integer has no range of its own."""
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colours:
+    """What becomes of colours, ranges and transparency.
+
+    Attributes:
+        channels: 3, or 1 for grey.
+        value_range: what becomes black and white in images of more than 8 bits; None is the range
+            of their type.
+        ground: colour behind transparent pixels, by name or as "#rrggbb".
+    """
+
+    channels: int = 3
+    value_range: tuple[float, float] | None = None
+    ground: str = "white"
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: one is impossible.
+        """
+        if self.channels not in (1, 3):
+            raise ConfigError(f"data.options.channels must be 1 or 3, not {self.channels}")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ConfigError(
+                "data.options.value_range must be [black, white] with black below white, not "
+                f"{list(self.value_range)}"
+            )
+        try:
+            ImageColor.getrgb(self.ground)
+        except ValueError as error:
+            raise ConfigError(
+                f"data.options.ground must be a colour such as white or '#808080', not "
+                f"{self.ground!r}"
+            ) from error
+
+
+def value_range_of(given: Sequence[float] | None) -> tuple[float, float] | None:
+    """Returns the setting `value_range` as a pair.
+
+    Raises:
+        ConfigError: it is not two numbers.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str) or len(given) != 2 or not all(map(_is_number, given)):
+        raise ConfigError(f"data.options.value_range must be [black, white], not {given!r}")
+    return float(given[0]), float(given[1])
+
+
+def in_colours(image: Image.Image, how: Colours) -> Image.Image:
+    """Returns an image in 8 bits, grey or RGB, without transparency.
+
+    Raises:
+        DataError: its pixels have no range, or lie outside it; the message asks for one.
+    """
+    image.load()
+    if image.mode in (*SIXTEEN_BITS, "I", "F"):
+        image = _in_eight_bits(image, how)
+    has_alpha = image.mode in WITH_ALPHA or "transparency" in image.info
+    if has_alpha:
+        seen = image.convert("RGBA")
+        ground = Image.new("RGBA", seen.size, (*ImageColor.getrgb(how.ground)[:3], 255))
+        image = Image.alpha_composite(ground, seen)
+    return image.convert("RGB" if how.channels == 3 else "L")
+
+
+def _in_eight_bits(image: Image.Image, how: Colours) -> Image.Image:
+    """Returns an image of more than 8 bits as grey of 8, its range spread over all of them."""
+    values: npt.NDArray[Any] = np.asarray(image).astype(np.float64)
+    limits = how.value_range or _range_of_type(image, values)
+    black, white = limits
+    share = (values - black) / (white - black)
+    return Image.fromarray(np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8))
+
+
+def _range_of_type(image: Image.Image, values: npt.NDArray[Any]) -> tuple[float, float]:
+    """Returns the range of the image's type.
+
+    Raises:
+        DataError: it has none, or the values lie outside.
+    """
+    mode = "I;16" if image.mode in SIXTEEN_BITS else image.mode
+    low, high = float(values.min()), float(values.max())
+    if mode == "I" and image.format in ("PNG", "PPM"):  # 16 bits, which older Pillows read as 32
+        mode = "I;16"
+    limits = TYPE_RANGES.get(mode)
+    if limits is None or not (limits[0] <= low and high <= limits[1]):
+        kind = "32-bit integers" if mode == "I" else "floating-point numbers"
+        raise DataError(
+            f"its pixels are {kind} from {low:g} to {high:g}; say which are black and white, for "
+            f"example data.options.value_range=[{low:g},{high:g}]"
+        )
+    return limits
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
