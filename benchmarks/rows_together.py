@@ -51,10 +51,10 @@ def main(arguments: Sequence[str]) -> None:
             )
             run = load_run(config)
             for peer in train(run, {"features": chosen.features, "projector": weight}):
-                knn_top1, linear_top1 = measure(peer, run, linear_probe=True)
+                found = measure(peer, run, linear_probe=True)
                 print(
                     f"{seed:4d}  {chosen.features:10g}  {weight:11g}  {peer.id:10s}  "
-                    f"{100 * knn_top1:5.2f}  {100 * linear_top1:8.2f}",
+                    f"{100 * found.knn_top1:5.2f}  {100 * found.linear_top1:8.2f}",
                     flush=True,
                 )
 

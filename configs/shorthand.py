@@ -22,6 +22,8 @@ from dogo_fed.packages import package_folder
 _PEER_PART = re.compile(
     r"peers\.(?P<peer>[^.=]+)\.(?P<group>backbone|objective|augmentation|optimizer)"
 )
+_WAS_ADDED = re.compile(r"peers\.[^.=]+\.frozen_from")
+"""Was no setting of the shipped peers before, so people have "+" in front of it."""
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ROOT_WORDS = ("root", "data.root", "data.options.root", "data.path", "path", "folder", "images")
 _INSTEAD = {
@@ -108,6 +110,8 @@ def with_data_at(arguments: Sequence[str]) -> list[str]:
 def _meant(argument: str, data: str | None) -> list[str]:
     """Returns the overrides that one argument stands for, in a run on this data set, if one is named."""
     key, equals, value = argument.lstrip("+").partition("=")
+    if _WAS_ADDED.fullmatch(key):
+        return [f"{key}={value}"]
     if not equals:
         if _is_path(argument) and not argument.startswith("~"):
             raise ConfigError(f"{argument!r} is no setting; a folder of images is data={argument}")
@@ -123,6 +127,12 @@ def _meant(argument: str, data: str | None) -> list[str]:
     part = _PEER_PART.fullmatch(key)
     if part is not None and _WORD.fullmatch(value):
         return [f"{part['group']}@{key}={value}"]
+    _check_word(key, value)
+    return [argument]
+
+
+def _check_word(key: str, value: str) -> None:
+    """Raises ConfigError with the setting to type if a word is another word for one."""
     if key in _INSTEAD:
         raise ConfigError(f"there is no setting {key!r}; type {_INSTEAD[key]}={value}")
     if key in _OF_EVERY_PEER:
@@ -130,7 +140,6 @@ def _meant(argument: str, data: str | None) -> list[str]:
             f"there is no setting {key!r}, since each peer has its own; type "
             f"peers.<name>.{_OF_EVERY_PEER[key]}={value}, with the peer's name"
         )
-    return [argument]
 
 
 def _is_path(value: str) -> bool:

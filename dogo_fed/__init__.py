@@ -45,8 +45,20 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Loads a public name from its home."""
+    if name == "__version__":
+        return _version()
     if name not in _HOME_OF:
         raise AttributeError(f"module 'dogo_fed' has no attribute {name!r}")
     value = getattr(import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value
+
+
+def _version() -> str:
+    """Returns the installed version, or a text that says that there is none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("dogo-fed")
+    except PackageNotFoundError:
+        return "(not installed)"

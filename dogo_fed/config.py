@@ -129,6 +129,46 @@ class ComponentConfig:
         return f"{self.name}({options})" if options else self.name
 
 
+class RateSchedule(enum.Enum):
+    """How the learning rate goes on after its warm-up.
+
+    CONSTANT: as published; the published code's schedule does nothing.
+    COSINE: to zero at the run's end, along half a cosine (Loshchilov and Hutter 2017, without
+        restarts).
+    STEP: a tenth of it after 60 % of the run, and a tenth of that after 80 %.
+    """
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+    STEP = "step"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig(ComponentConfig):
+    """How a peer's weights are updated.
+
+    Attributes:
+        schedule: of the learning rate.
+        warmup_steps: the rate rises linearly to its full value over the run's first steps.
+        clip_norm: a longer gradient is cut to this length; null cuts none.
+        decay_all: whether weight decay is for all parameters, as published, or only for those of more
+            than one dimension, without biases and normalisations.
+    """
+
+    schedule: RateSchedule = field(default=RateSchedule.CONSTANT, metadata=_OWN)
+    warmup_steps: int = field(default=0, metadata=_OWN)
+    clip_norm: float | None = field(default=None, metadata=_OWN)
+    decay_all: bool = field(default=True, metadata=_OWN)
+
+    def __post_init__(self) -> None:
+        ComponentConfig.__post_init__(self)
+        _require_positive("optimizer.", clip_norm=self.clip_norm)
+        _require(
+            self.warmup_steps >= 0,
+            f"optimizer.warmup_steps must be 0 or more, not {self.warmup_steps}",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerConfig:
     """One learner; every setting is the peer's own.
@@ -137,7 +177,7 @@ class PeerConfig:
         backbone: images to features.
         objective: the self-supervised loss with its heads.
         augmentation: how this peer draws its two views.
-        optimizer: one of torch's, by name.
+        optimizer: one of torch's, by name, with the schedule of its rate.
         distill_weight: factor of the mutual KL, in units of `distill_reduction`; 0 learns alone.
         distill_reduction: "batchmean", or the published code's "mean_over_elements".
         distill_warmup_steps: the weight rises linearly from 0 at the run's step 0 to its full value
@@ -145,9 +185,11 @@ class PeerConfig:
         kl_temperature: divisor of the cosines in the similarity distribution.
         features_temperature: the same where exchange.rows=features: cosines of features are nearer
             to each other than those of a projector.
-        frozen_from: run folder in which the peer of this name was trained. The peer teaches with
-            the weights of its newest checkpoint there, and never learns. On a cluster the path must
-            be absolute.
+        init: weights file for the backbone to start from; null draws the weights.
+        frozen_from: run folder in which the peer of this name was trained, or a weights file. The
+            peer teaches with the weights of its newest checkpoint there, or of the file, and never
+            learns. A file has no head, so it teaches by its features (exchange.rows=features). On a
+            cluster both paths must be absolute.
     """
 
     backbone: ComponentConfig = field(metadata=_OWN)
@@ -155,12 +197,13 @@ class PeerConfig:
         metadata=scope(DecidedBy.SITE, Decides.TRAINING, teaching_options=("publish",))
     )
     augmentation: ComponentConfig = field(metadata=_OWN)
-    optimizer: ComponentConfig = field(metadata=_OWN)
+    optimizer: OptimizerConfig = field(metadata=_OWN)
     distill_weight: float = field(default=PUBLISHED_DISTILL_WEIGHT, metadata=_OWN_TEACHING)
     distill_reduction: Reduction = field(default=Reduction.BATCHMEAN, metadata=_OWN_TEACHING)
     distill_warmup_steps: int = field(default=0, metadata=_OWN_TEACHING)
     kl_temperature: float = field(default=0.1, metadata=_OWN_TEACHING)
     features_temperature: float = field(default=0.05, metadata=_OWN_TEACHING)
+    init: str | None = field(default=None, metadata=_OWN)
     frozen_from: str | None = field(default=None, metadata=_OWN)
 
     def __post_init__(self) -> None:
@@ -169,7 +212,19 @@ class PeerConfig:
             kl_temperature=self.kl_temperature,
             features_temperature=self.features_temperature,
         )
-        _require(self.frozen_from != "", "frozen_from must be a run folder or null, not empty")
+        if not isinstance(self.optimizer, OptimizerConfig):  # a name and options do as well
+            plain: ComponentConfig = self.optimizer
+            made = OptimizerConfig(name=plain.name, options=plain.options)
+            object.__setattr__(self, "optimizer", made)
+        _require(self.init != "", "init must be a weights file or null, not empty")
+        _require(
+            self.frozen_from != "",
+            "frozen_from must be a run folder, a weights file or null, not empty",
+        )
+        _require(
+            self.init is None or self.frozen_from is None,
+            "init and frozen_from both name weights for one peer; give one of them",
+        )
         _require(
             math.isfinite(self.distill_weight) and self.distill_weight >= 0,
             f"distill_weight must be 0 or more, not {self.distill_weight}",

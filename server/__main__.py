@@ -31,6 +31,10 @@ COMMANDS = {
         "server.commands.compare:main",
         "did it help? paired runs of several methods, and the table of the answer",
     ),
+    "export": (
+        "server.commands.export:main",
+        "a trained encoder for torchvision, timm or onnxruntime, with a card",
+    ),
     "data": ("server.commands.data:main", "load the data set, say what it is, draw samples of it"),
     "peer": ("clients.flower.site.watcher:main", "a site's peer process, for Flower deployments"),
 }

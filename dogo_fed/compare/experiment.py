@@ -168,7 +168,7 @@ class Cell:
         """The peers whose scores the cell gives."""
         if self.student is not None:
             return (self.student,)
-        return tuple(sorted(self.config.peers))
+        return tuple(_learners(self.config))
 
 
 def plan_cells(
@@ -216,20 +216,32 @@ def _with_teachers(methods: Iterable[Method]) -> set[Method]:
 def _cells_of(method: Method, peers: str, data: str, config: RunConfig, out: Path) -> list[Cell]:
     cell = partial(_cell, Column(method), peers, data, out)
     if method is Method.SOLO:
-        return [cell(_exchanging(config, False))]
+        return [cell(_exchanging(_without_teachers(config), False))]
     if method is Method.DOGO:
         return [cell(_exchanging(config, True))]
     if method is Method.SUPERVISED:
         labels = ComponentConfig(name="supervised")
+        alone = _without_teachers(config)
         changed = {
-            name: dataclasses.replace(peer, objective=labels) for name, peer in config.peers.items()
+            name: dataclasses.replace(peer, objective=labels) for name, peer in alone.peers.items()
         }
-        return [cell(_exchanging(dataclasses.replace(config, peers=changed), False))]
+        return [cell(_exchanging(dataclasses.replace(alone, peers=changed), False))]
     teachers = _cell_id(SOLO, None, peers, data, config.seed)
     return [
         cell(_taught_by(config, student, str(out / "cells" / teachers)), student, (teachers,))
-        for student in sorted(config.peers)
+        for student in _learners(config)
     ]
+
+
+def _learners(config: RunConfig) -> list[str]:
+    """Returns the peers that learn, in name order."""
+    return sorted(name for name, peer in config.peers.items() if peer.frozen_from is None)
+
+
+def _without_teachers(config: RunConfig) -> RunConfig:
+    """Returns the settings without the teachers that come from outside, in weights files."""
+    learners = {name: config.peers[name] for name in _learners(config)}
+    return dataclasses.replace(config, peers=learners)
 
 
 def _variant_cell(
@@ -277,7 +289,11 @@ def _cell(
 def _taught_by(config: RunConfig, student: str, teachers: str) -> RunConfig:
     """Returns the settings of a cell in which all but the student are frozen."""
     peers: dict[str, PeerConfig] = {
-        name: peer if name == student else dataclasses.replace(peer, frozen_from=teachers)
+        name: (
+            peer
+            if name == student or peer.frozen_from is not None
+            else dataclasses.replace(peer, frozen_from=teachers)
+        )
         for name, peer in config.peers.items()
     }
     return _exchanging(dataclasses.replace(config, peers=peers), True)
@@ -295,11 +311,16 @@ def _check(config: RunConfig, methods: Iterable[Method]) -> None:
             "dogo and offline need at least 2 peers that teach each other, but there is only "
             f"{', '.join(config.peers)}; choose other peers=, or methods=[solo]"
         )
-    frozen = [name for name, peer in config.peers.items() if peer.frozen_from is not None]
+    frozen = [
+        name
+        for name, peer in config.peers.items()
+        if peer.frozen_from is not None and not Path(peer.frozen_from).is_file()
+    ]
     if frozen:
         raise ConfigError(
             f"peer {frozen[0]!r} is frozen in the settings that all methods share; methods=[offline] "
-            "freezes the peers that have to be"
+            "freezes the peers that have to be. A teacher from outside is a weights file "
+            f"(peers.{frozen[0]}.frozen_from=<file>)"
         )
 
 

@@ -31,7 +31,20 @@ def build_dataset(name: str, options: Mapping[str, object]) -> DataSet:
         DataError: the data is missing or broken.
     """
     _check_result(name, components.resolve("data set", name, DATASETS))
-    built = components.build("data set", name, DATASETS, options)
+    return as_dataset(name, components.build("data set", name, DATASETS, options))
+
+
+def as_dataset(name: str, built: object) -> DataSet:
+    """Returns what somebody calls data as a `DataSet`.
+
+    Args:
+        name: what reports call it.
+        built: a `DataSet`, a map-style data set of torch to train with, or a pair (train, test) of them.
+
+    Raises:
+        ConfigError: it is something else.
+        DataError: an item is no image.
+    """
     if isinstance(built, DataSet):
         return built
     if isinstance(built, tuple) and len(built) == 2 and all(_is_map_style(part) for part in built):

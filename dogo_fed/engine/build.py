@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from dogo_fed import components, seeding
-from dogo_fed.config import ComponentConfig, PeerConfig, Rows
+from dogo_fed.config import ComponentConfig, OptimizerConfig, PeerConfig, Rows
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.augment import build_augmentation
 from dogo_fed.data.source import DataSet
@@ -21,9 +22,12 @@ from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.evaluation import evaluation_mode
 from dogo_fed.models.catalog import BACKBONES
+from dogo_fed.models.weights import load_weights, read_weights
 from dogo_fed.objectives.base import Objective
 from dogo_fed.objectives.catalog import OBJECTIVES
 from dogo_fed.storage.peer_folder import PeerFolder
+
+logger = logging.getLogger(__name__)
 
 
 def fix_numerics(threads: int) -> None:
@@ -63,6 +67,8 @@ def build_peer(
 ) -> Peer:
     """Returns the peer with its initial weights, which depend only on the seed and the peer's name.
 
+    Its learning rate stays as it is; `LoadedRun.build_peer` gives it the schedule of a run.
+
     Args:
         peer_id: the peer's name.
         settings: its own settings.
@@ -81,6 +87,8 @@ def build_peer(
         with seeding.stream(run_seed, peer_id, "initialisation"):
             if backbone is None:
                 backbone = build_backbone(settings.backbone, dataset.image_size, len(dataset.mean))
+            if settings.init is not None:
+                _initialise(backbone, "init", settings.init)
             objective = _build_objective(settings.objective, backbone, dataset)
         if rows is not None:
             _choose_rows(objective, settings.objective, rows, dataset)
@@ -90,10 +98,10 @@ def build_peer(
             settings.optimizer.name,
             OPTIMIZERS,
             settings.optimizer.options,
-            params=[one for one in objective.parameters() if one.requires_grad],
+            params=_parameter_groups(objective, settings.optimizer),
         )
         if settings.frozen_from is not None:
-            _freeze(objective, peer_id, settings.frozen_from, device)
+            _freeze(objective, peer_id, settings.frozen_from, rows, device)
         augmentation = build_augmentation(
             settings.augmentation.name,
             settings.augmentation.options,
@@ -118,7 +126,18 @@ def build_peer(
         run_seed=run_seed,
         device=device,
         is_frozen=settings.frozen_from is not None,
+        clip_norm=settings.optimizer.clip_norm,
     )
+
+
+def _parameter_groups(objective: Objective, settings: OptimizerConfig) -> list[Any]:
+    """Returns the parameters that learn, or two groups of which one has no weight decay."""
+    learning = [one for one in objective.parameters() if one.requires_grad]
+    if settings.decay_all:
+        return learning
+    decayed = [one for one in learning if one.ndim > 1]
+    others = [one for one in learning if one.ndim <= 1]
+    return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
 
 
 def build_backbone(settings: ComponentConfig, image_size: int, in_channels: int) -> nn.Module:
@@ -200,12 +219,37 @@ def _num_classes(objective: str, dataset: DataSet) -> int:
     return dataset.num_classes
 
 
-def _freeze(objective: Objective, peer_id: PeerId, run_dir: str, device: torch.device) -> None:
-    """Gives a frozen peer the weights that the peer of its name has in another run.
+def _initialise(backbone: nn.Module, setting: str, path: str) -> None:
+    """Gives a backbone the weights of a file.
 
     Raises:
-        ConfigError: that run has no checkpoint of this peer, or it is of another model.
+        ConfigError: the file can't be read, or does not fit the backbone.
     """
+    try:
+        notices = load_weights(backbone, read_weights(Path(path)), path)
+    except CheckpointError as error:
+        raise ConfigError(f"{setting}={path}: {error}") from error
+    for notice in notices:
+        logger.info("%s", notice)
+
+
+def _freeze(
+    objective: Objective, peer_id: PeerId, run_dir: str, rows: Rows | None, device: torch.device
+) -> None:
+    """Gives a frozen peer the weights that the peer of its name has in another run, or of a file.
+
+    Raises:
+        ConfigError: that run has no checkpoint of this peer, or it is of another model; or a file's
+            weights are to teach by a head that they do not have.
+    """
+    if Path(run_dir).is_file():
+        if rows is not Rows.FEATURES:
+            raise ConfigError(
+                f"frozen_from={run_dir} is a weights file, which has a backbone and no projector. Its "
+                "similarities are those of its features: type exchange.rows=features"
+            )
+        _initialise(objective.backbone, "frozen_from", run_dir)
+        return
     folder = PeerFolder(Path(run_dir), peer_id)
     try:
         step = folder.checkpoints.load_weights(objective, device)

@@ -5,5 +5,6 @@ from __future__ import annotations
 OPTIMIZERS = {
     "adam": "torch.optim:Adam",
     "adamw": "torch.optim:AdamW",
+    "lars": "timm.optim:Lars",  # You et al. 2017; timm is an extra
     "sgd": "torch.optim:SGD",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -20,6 +21,7 @@ from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_peer, resolve_device
+from dogo_fed.engine.learning_rate import LearningRate
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.plan import fitted, make_plan, make_schedule
 from dogo_fed.evaluation.knn import usual_k
@@ -84,9 +86,10 @@ class LoadedRun:
         Raises:
             ConfigError: see `build.build_peer`.
         """
-        return build_peer(
+        settings = self.config.peers[peer_id]
+        peer = build_peer(
             peer_id,
-            self.config.peers[peer_id],
+            settings,
             dataset=self.data_of(peer_id).own,
             run_seed=self.config.seed,
             device=resolve_device(self.config.device) if device is None else device,
@@ -94,6 +97,8 @@ class LoadedRun:
             is_symmetric=self.wire_format.is_symmetric,
             rows=self.config.exchange.rows,
         )
+        rate = LearningRate(settings.optimizer, self.plan.total_steps)
+        return dataclasses.replace(peer, learning_rate=rate)
 
     def images_of(self, peer_id: PeerId, step: int, *, with_labels: bool) -> StepImages:
         """Returns the images that a peer uses at this step, for loss and distribution alike."""

@@ -14,6 +14,7 @@ from dogo_fed import seeding
 from dogo_fed.contracts import PeerId, SimilarityDistribution
 from dogo_fed.data.augment import Augmentation
 from dogo_fed.data.roles import StepImages
+from dogo_fed.engine.learning_rate import LearningRate
 from dogo_fed.errors import TrainingError
 from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
 from dogo_fed.objectives.mutual import Reduction
@@ -32,6 +33,8 @@ class Peer:
         is_symmetric: whether both view directions are published (exchange.symmetric).
         run_seed: the run's seed; this peer's random streams are named by it, the peer and the step.
         is_frozen: whether it teaches with the weights it has, in eval mode, and never learns.
+        learning_rate: how the optimizer's rate changes over the run; None leaves it alone.
+        clip_norm: a longer gradient is cut to this length; None cuts none.
     """
 
     id: PeerId
@@ -46,6 +49,8 @@ class Peer:
     run_seed: int
     device: torch.device
     is_frozen: bool = False
+    learning_rate: LearningRate | None = None
+    clip_norm: float | None = None
 
     def views(self, images_NCHW: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns this peer's two augmented views of the step's images, on its device."""
@@ -127,8 +132,19 @@ class Peer:
         if not torch.isfinite(norm):
             what = f"the length of the gradient (of a loss of {loss.item():g})"
             raise self.diverged(what, norm.item(), step)
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.objective.parameters(), self.clip_norm, norm)
+        self._set_rate(step)
         self.optimizer.step()
         self.objective.after_update()
+
+    def _set_rate(self, step: int) -> None:
+        """Gives the optimizer the rate of this step; its full value is kept beside it."""
+        if self.learning_rate is None or self.learning_rate.is_constant:
+            return
+        for group in self.optimizer.param_groups:
+            full = group.setdefault("initial_lr", group["lr"])  # goes into checkpoints
+            group["lr"] = full * self.learning_rate.share_at(step)
 
     def check_state(self, step: int) -> None:
         """Checks that the weights can be kept; buffers may be infinite on purpose, never NaN.

@@ -10,6 +10,9 @@ import torch
 
 from dogo_fed.errors import ConfigError
 
+CIFAR10_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 CIFAR10_CONFUSIONS = (0, 1, 0, 5, 7, 3, 6, 7, 8, 1)
 """bird -> airplane, cat <-> dog, deer -> horse, truck -> automobile; the other classes stay.
 

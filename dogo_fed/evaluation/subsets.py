@@ -1,4 +1,4 @@
-"""Which labelled images a probe may see: stratified subsets, long tails, and what is held out."""
+"""Which labelled images a probe may see: stratified subsets, and what is held out."""
 
 # N = images, K = images chosen, C = classes
 
@@ -30,40 +30,6 @@ def fraction_sizes(labels_N: torch.Tensor, num_classes: int, fraction: float) ->
         )
     sizes = class_sizes(labels_N, num_classes)
     return [max(1, round(fraction * size)) if size else 0 for size in sizes]
-
-
-def long_tail_sizes(
-    largest: int, num_classes: int, gamma: float, smallest_share: float = 0.05
-) -> list[int]:
-    """Returns class sizes that follow a power law, ascending.
-
-    Class i from 1 to C gets a / (b + i^-gamma) images, rounded; a and b are such that class 1 gets
-    smallest_share * largest and class C gets `largest`. The smaller gamma, the longer the tail: at
-    0.2, 10 classes between 250 and 5000 images have a mean of 1,520, at 2 of 3,070.
-
-    Args:
-        largest: size of the largest class.
-        num_classes: C, at least 2.
-        gamma: exponent, above 0.
-        smallest_share: of `largest`; above 0 and below 1.
-
-    Raises:
-        ConfigError: a value is out of its range.
-
-    Source: the power law is that of Hendrycks, Lee, Mazeika, "Using pre-training can improve model
-    robustness and uncertainty", ICML 2019; 250 to 5000 images and gamma 0.2 are the imbalanced
-    CIFAR-10 of DoGo's published code.
-    """
-    if largest < 1 or num_classes < 2 or not gamma > 0.0 or not 0.0 < smallest_share < 1.0:
-        raise ConfigError(
-            "a long tail needs at least 2 classes, a gamma above 0 and a smallest share between 0 and "
-            f"1, not {num_classes}, {gamma} and {smallest_share}"
-        )
-    last = num_classes**-gamma
-    b = (smallest_share - last) / (1.0 - smallest_share)
-    a = smallest_share * (b + 1.0)
-    shares = [a / (b + i**-gamma) for i in range(1, num_classes + 1)]
-    return [max(1, round(largest * share)) for share in shares]
 
 
 def choose(

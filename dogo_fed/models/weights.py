@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,13 +15,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dogo_fed.errors import CheckpointError
+from dogo_fed.models.tensor_names import Fit, best_fit
 from dogo_fed.text import some_of
 
 CLASSIFIERS = ("fc.", "classifier.", "head.", "heads.", "last_linear.")
 """How the names of the layer after the features begin in torchvision and timm."""
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _PARALLEL = "module."
+_COUNTER = "num_batches_tracked"
 _MOST_NAMED = 5
+_GROUP_DEPTH = 2
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -33,12 +38,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"there is no weights file {path}")
+    _check_kind(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content: object = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError,
             KeyError) as error:  # fmt: skip
+        _raise_if_it_names_a_class(path, str(error))
         raise CheckpointError(
             f"{path} can't be read as weights: {' '.join(str(error).split())[:200]}; a .safetensors file, "
             "or a .pt file of tensors only, was expected"
@@ -58,6 +65,35 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def _check_kind(path: Path) -> None:
+    """Raises CheckpointError if a file is a web page, or stands for one that was not fetched."""
+    with path.open("rb") as file:
+        start = file.read(200).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise CheckpointError(
+            f"{path} is a web page and no weights file: the download has led to a page (to log in, or "
+            "to confirm). Open the address in a browser and save the file itself"
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path} only stands for the weights, which Git LFS keeps elsewhere; fetch them by: "
+            "git lfs pull"
+        )
+
+
+def _raise_if_it_names_a_class(path: Path, message: str) -> None:
+    """Raises CheckpointError with the safe way out if a file holds more than tensors."""
+    named = re.search(r"Unsupported global: GLOBAL ([\w.]+)", message)
+    if named is None:
+        return
+    raise CheckpointError(
+        f"{path} can't be read as weights: it holds a {named[1]} beside its tensors, and reading that "
+        "would run code of the file. If you trust whoever made it, save the tensors alone, once: "
+        f'python -c "import torch; x = torch.load({str(path)!r}, weights_only=False, '
+        "map_location='cpu'); torch.save(x.get('state_dict', x.get('model', x)), 'weights.pt')\""
+    )
+
+
 def read_description(path: Path) -> dict[str, object]:
     """Returns what a run says about an encoder that it has exported; empty for any other file.
 
@@ -73,44 +109,78 @@ def read_description(path: Path) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def load_weights(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str) -> list[str]:
+def load_weights(
+    backbone: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    what: str,
+    prefix: str | None = None,
+) -> list[str]:
     """Puts the tensors into the backbone; every name and shape must fit.
+
+    What stands in front of the backbone's names in the file is found, and so are torchvision's names of
+    a ResNet (see `tensor_names`). Counts of batches (num_batches_tracked) may be missing.
 
     Args:
         backbone: changed in place, or not at all.
-        tensors: by name. "module." in front of all names, as DataParallel leaves it, is taken off.
+        tensors: by name.
         what: what the tensors are, for messages.
+        prefix: what stands in front of the names; None looks for it.
 
     Returns:
-        A sentence for each thing that was left out: the weights of a classifier that the backbone
-        does not have.
+        A sentence for each thing that a user should know: after which prefix the names fit, and what
+        was left out.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, or of another shape; names them.
     """
-    tensors = dict(tensors)
-    if tensors and all(name.startswith(_PARALLEL) for name in tensors):
-        tensors = {name.removeprefix(_PARALLEL): tensor for name, tensor in tensors.items()}
     wanted = backbone.state_dict()
-    dropped = [name for name in tensors if name not in wanted and name.startswith(CLASSIFIERS)]
-    for name in dropped:
-        del tensors[name]
+    fit = best_fit(wanted, tensors, prefix)
+    dropped = [one for one in fit.strangers if _is_classifier(one.removeprefix(fit.prefix))]
+    taken = {name: tensors[theirs] for name, theirs in fit.names.items()}
     problems = {
-        "missing": [name for name in wanted if name not in tensors],
-        "unexpected": [name for name in tensors if name not in wanted],
+        "missing": [name for name in wanted if name not in taken and not name.endswith(_COUNTER)],
+        "unexpected": [name for name in fit.strangers if name not in dropped],
         "of another shape": [
-            f"{name} {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
-            for name, tensor in tensors.items()
-            if name in wanted and tensor.shape != wanted[name].shape
+            f"{fit.names[name]} {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
+            for name, tensor in taken.items()
+            if tensor.shape != wanted[name].shape
         ],
     }
+    if not fit.names:  # then the strangers are all there is
+        problems["unexpected"] = list(tensors)
     found = [f"{kind}: {some_of(names, _MOST_NAMED)}" for kind, names in problems.items() if names]
     if found:
+        fits = f" ({len(fit.names)} names fit after {fit.prefix!r})" if fit.prefix else ""
         raise CheckpointError(
-            f"{what} does not fit the backbone {type(backbone).__name__}: {'; '.join(found)}; name the "
-            "backbone, and its options, that the weights were trained with"
+            f"{what} does not fit the backbone {type(backbone).__name__}{fits}: {'; '.join(found)}; "
+            "name the backbone, and its options, that the weights were trained with"
         )
-    backbone.load_state_dict(tensors)
-    if not dropped:
-        return []
-    return [f"{what}: the classifier's weights are not used: {some_of(dropped, _MOST_NAMED)}"]
+    backbone.load_state_dict({**wanted, **taken})
+    return _notices(what, fit, dropped, tensors)
+
+
+def _is_classifier(name: str) -> bool:
+    return name.startswith(CLASSIFIERS)
+
+
+def _notices(
+    what: str, fit: Fit, dropped: Sequence[str], tensors: Mapping[str, torch.Tensor]
+) -> list[str]:
+    """Returns what a user should know about how the names fitted."""
+    notices = []
+    if fit.prefix and fit.prefix != _PARALLEL:
+        notices.append(f"{what}: {len(fit.names)} names fit after {fit.prefix!r}")
+    others = Counter(
+        ".".join(name.split(".")[:_GROUP_DEPTH])
+        for name in tensors
+        if not name.startswith(fit.prefix)
+    )
+    if others:
+        named = [f"{group} ({number})" for group, number in others.items()]
+        notices.append(f"{what}: not used: {some_of(named, _MOST_NAMED)}")
+    if dropped:
+        named = [name.removeprefix(fit.prefix) for name in dropped]
+        notices.append(
+            f"{what}: the classifier's weights are not used: {some_of(named, _MOST_NAMED)}"
+        )
+    return notices

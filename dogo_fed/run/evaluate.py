@@ -132,6 +132,31 @@ def open_run(
     return subjects
 
 
+def open_backbone(folder: Path, config: RunConfig, name: str) -> tuple[torch.nn.Module, DataFacts]:
+    """Returns a peer's exported encoder, on the CPU in eval mode, and what it was trained on.
+
+    Args:
+        folder: folder of a finished run.
+        config: the run's configuration.
+        name: the peer.
+
+    Raises:
+        ConfigError: there is no such peer.
+        CheckpointError: the encoder is missing or does not fit.
+        DataError: the run does not say what it was trained on, and its images are not there.
+    """
+    if name not in config.peers:
+        raise ConfigError(
+            f"there is no peer {name!r} in {folder.name}; its peers are "
+            f"{', '.join(sorted(config.peers))}"
+        )
+    _, trained_on = _data_of(folder, config, None, is_evaluated_on=False)
+    inputs = Inputs(image_size=trained_on.image_size, mean=trained_on.mean, std=trained_on.std)
+    backbone = _backbone(config.peers[name].backbone, inputs, config.seed)
+    PeerFolder(folder, PeerId(name)).load_encoder(backbone)
+    return backbone.eval(), trained_on
+
+
 def _data_of(
     folder: Path, config: RunConfig, dataset: DataSet | None, *, is_evaluated_on: bool
 ) -> tuple[DataSet | None, DataFacts]:
@@ -166,12 +191,14 @@ class WeightsFile:
     Attributes:
         path: a .safetensors file, or a .pt file of tensors only.
         backbone: the network that the weights belong to.
+        prefix: what stands in front of its names in the file; None looks for it.
         image_size, mean, std: the size and normalisation that it expects; None takes what the file
             says, if a run has exported it, and else the data set's.
     """
 
     path: Path
     backbone: ComponentConfig
+    prefix: str | None = None
     image_size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -206,7 +233,7 @@ def open_file(
             f"{list(inputs.mean)} and {list(inputs.std)}"
         )
     backbone = _backbone(file.backbone, inputs, seed)
-    for notice in load_weights(backbone, read_weights(file.path), str(file.path)):
+    for notice in load_weights(backbone, read_weights(file.path), str(file.path), file.prefix):
         _log.warning("%s", notice)
     target = resolve_device(device)
     encoder = Encoder(

@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rich import get_console
 from torch import nn
 
 from dogo_fed.atomic import room_for, write_json_atomic
 from dogo_fed.config import RunConfig
+from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Event
-from dogo_fed.data.source import DataSet
+from dogo_fed.data.datasets import as_dataset
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import CheckpointError, ConfigError, PlacementError
 from dogo_fed.plain import to_plain
@@ -54,16 +55,18 @@ RunHost: TypeAlias = Callable[[LoadedRun, RunFolder, Sink, Callable[[], bool]], 
 
 
 def train(
-    config: RunConfig,
+    config: RunConfig | Mapping[str, Any],
     *,
-    dataset: DataSet | None = None,
+    dataset: object = None,
     backbones: Mapping[str, nn.Module] | None = None,
 ) -> RunSummary:
     """Runs `config` in this process, with the user's own modules and data if they are given.
 
     Args:
-        config: the run; its `host` is ignored.
-        dataset: in place of the one that `config.data` names.
+        config: the run, or nested mappings with its settings, as a run's config.yaml has them; its
+            `host` is ignored.
+        dataset: in place of the one that `config.data` names: a `DataSet`, a map-style data set of
+            torch (items are images, or pairs of an image and a class), or a pair (train, test).
         backbones: for a peer's name, a module that maps N x C x H x W images to N x F features; it
             replaces the backbone that the peer's settings name.
 
@@ -74,7 +77,15 @@ def train(
         ConfigError, DataError: before anything has started.
         DogoError: a peer could not go on; the run folder holds what was done until then.
     """
-    return conduct(prepare(config, dataset=dataset, backbones=backbones), run_local)
+    if isinstance(config, Mapping):
+        config = from_mapping(config)
+    if not isinstance(config, RunConfig):
+        raise ConfigError(
+            "dogo_fed.train takes a dogo_fed.RunConfig, or a mapping like a run's config.yaml, not a "
+            f"{type(config).__name__}"
+        )
+    data = None if dataset is None else as_dataset(config.data.name, dataset)
+    return conduct(prepare(config, dataset=data, backbones=backbones), run_local)
 
 
 @private_files()

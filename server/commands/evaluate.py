@@ -114,6 +114,7 @@ def _from_file(request: EvaluationRequest) -> Subject:
     file = WeightsFile(
         path=Path(request.checkpoint),
         backbone=request.backbone,
+        prefix=request.prefix,
         image_size=request.image_size,
         mean=_numbers(request.mean),
         std=_numbers(request.std),

@@ -39,6 +39,7 @@ class EvaluationRequest:
     threads: int = 1
     checkpoint: str | None = None
     backbone: ComponentConfig | None = None
+    prefix: str | None = None
     image_size: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
@@ -56,7 +57,7 @@ class EvaluationRequest:
                 "checkpoint=<weights file> backbone=<name> data=<name> out=<folder>"
             )
         other, keys = (
-            ("checkpoint", ("backbone", "image_size", "mean", "std"))
+            ("checkpoint", ("backbone", "prefix", "image_size", "mean", "std"))
             if self.checkpoint is None
             else ("run", ("peer_names", "trust"))
         )

@@ -117,6 +117,7 @@ def test_a_module_in_the_current_folder_is_found(tmp_path: Path) -> None:
     assert "training     36 images" in output and "nearly black" in output
 
 
+@pytest.mark.slow
 def test_a_comparison_without_labels_is_not_judged(photos: Path, tmp_path: Path) -> None:
     dogo_fed(
         "compare", "methods=[solo,dogo]", "seeds=[0]", "peers=[pair]", f"data={photos}", "rounds=1",

@@ -35,6 +35,10 @@ def test_the_public_names_are_these() -> None:
         assert getattr(dogo_fed, name).__doc__, f"{name} says what it is"
 
 
+def test_the_version_is_known() -> None:
+    assert dogo_fed.__version__[0].isdigit()
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = dogo_fed.nothing
@@ -48,7 +52,7 @@ def test_the_names_for_an_objective_of_ones_own_are_these() -> None:
 
 
 def test_the_commands_are_these() -> None:
-    assert sorted(COMMANDS) == ["compare", "data", "evaluate", "flower", "peer", "train"]
+    assert sorted(COMMANDS) == ["compare", "data", "evaluate", "export", "flower", "peer", "train"]
 
 
 def test_the_packages_stand_at_the_top() -> None:

@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dogo_fed.data.colours import Colours, in_colours
+from dogo_fed.data.files.dicom import is_dicom, read_dicom
 from dogo_fed.data.map_style import UInt8Array
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.text import one_line
@@ -70,39 +72,53 @@ def without_pillows_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def size_of(path: Path) -> tuple[int, int] | None:
+def size_of(file: Path | BinaryIO) -> tuple[int, int] | None:
     """Returns width and height as seen, from the file's head; None if it can't be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             return image.size[::-1] if turned else image.size
     except Exception:  # `decode` will say what is wrong with it
         return None
 
 
-def decode(path: Path, how: Decoding) -> UInt8Array:
+def decode(file: Path | BinaryIO, how: Decoding) -> UInt8Array:
     """Returns one image: uint8, C x side x side.
 
     The image is turned as its EXIF orientation says. It is resized so that the shorter side fits,
     then cropped to the centre. Of several frames the first is taken.
 
+    Args:
+        file: an image in a format that Pillow reads, or a DICOM file by its path.
+        how: what becomes of it.
+
     Raises:
         DataError: it can't be decoded; the message does not name the file.
     """
     try:
-        with Image.open(path) as opened:
-            _check_size(opened, how)
-            image = ImageOps.exif_transpose(opened)
-            image = in_colours(image, how.colours)
+        if isinstance(file, Path) and is_dicom(file):
+            return fitted(read_dicom(file, how.colours.value_range), how)
+        with Image.open(file) as opened:
+            return fitted(opened, how)
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        is_empty = path.stat().st_size == 0
+        is_empty = isinstance(file, Path) and file.stat().st_size == 0
         raise DataError("it is empty" if is_empty else "it is no image that can be read") from error
     except OSError as error:
         raise DataError(one_line(error.strerror or error, 200)) from error
     except Exception as error:  # plugins raise nearly anything on a broken file
         raise DataError(one_line(f"{type(error).__name__}: {error}", 200)) from error
+
+
+def fitted(image: Image.Image, how: Decoding) -> UInt8Array:
+    """Returns an image as `decode` does: uint8, C x side x side.
+
+    Raises:
+        DataError: it is too large, or its pixels have no range; Pillow's errors if it is broken.
+    """
+    _check_size(image, how)
+    image = in_colours(ImageOps.exif_transpose(image), how.colours)
     if image.size != (how.side, how.side):
         image = ImageOps.fit(image, (how.side, how.side), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)

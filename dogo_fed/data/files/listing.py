@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from PIL import Image
 
+from dogo_fed.data.files import dicom
 from dogo_fed.text import one_line
 
 NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
@@ -23,11 +24,12 @@ NO_CLASSES = ("__MACOSX",)
 CACHE_FOLDER = ".dogo_fed_cache"
 """Where decoded pixels are kept, in the folder of the images."""
 NEEDS = {
-    ".heic": "needs the package pillow-heif",
-    ".heif": "needs the package pillow-heif",
-    ".dcm": "DICOM: data=dicom",
-    ".tar": "webdataset: data=webdataset",
-    ".npz": "data=npz",
+    ".heic": "needs pip install 'dogo-fed[heif]'",
+    ".heif": "needs pip install 'dogo-fed[heif]'",
+    ".dcm": "needs pip install 'dogo-fed[dicom]'",
+    ".tar": "read by data=webdataset",
+    ".npz": "read by data=npz",
+    ".arrow": "read by data=hf_dataset",
 }
 """What reads files that Pillow alone does not."""
 
@@ -103,11 +105,12 @@ def suffixes() -> frozenset[str]:
     with contextlib.suppress(ImportError):
         pillow_heif = importlib.import_module("pillow_heif")
         pillow_heif.register_heif_opener()
-    return frozenset(
+    found = {
         ending
         for ending, kind in Image.registered_extensions().items()
         if kind in Image.OPEN and kind not in NO_PICTURES
-    )
+    }
+    return frozenset(found | {dicom.SUFFIX} if dicom.has_pydicom() else found)
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -173,10 +176,17 @@ def _walk(
                 left_out["links to a folder above"] += 1
             else:
                 yield from _walk(Path(entry.path), inside, left_out, above | {identity})
-        elif os.path.splitext(entry.name)[1].lower() in suffixes():
+        elif _is_image(entry):
             yield entry
         else:
             left_out[f"no image: {_ending(entry.name)}"] += 1
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    ending = os.path.splitext(entry.name)[1].lower()
+    if ending:
+        return ending in suffixes()
+    return dicom.has_pydicom() and dicom.is_dicom(Path(entry.path))
 
 
 def _is_hidden(name: str) -> bool:

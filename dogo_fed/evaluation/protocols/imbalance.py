@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import torch
 
 from dogo_fed.contracts import Score
+from dogo_fed.data.imbalanced import class_counts
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.protocols.probing import check_draws, check_listed, probe_score
 from dogo_fed.evaluation.subject import Subject
-from dogo_fed.evaluation.subsets import choose, class_sizes, long_tail_sizes
+from dogo_fed.evaluation.subsets import choose, class_sizes
 
 _NAME = "imbalance"
 
@@ -27,11 +28,13 @@ def imbalance(
     """Returns two scores per gamma and draw: long-tailed, and even with as many images in all.
 
     The difference between the two is what unevenness costs, apart from having fewer images. Which
-    classes are rare is drawn anew each time. Test images stay as they are.
+    classes are rare is drawn anew each time. Test images stay as they are. The sizes are those of
+    `data.imbalanced.class_counts`, by which the data set cifar10_imbalanced is made too.
 
     Args:
         subject: the encoder on a data set.
-        gammas: exponents of the power law; a small one has a long tail. 0.2 is the published one.
+        gammas: exponents of the power law; the smaller, the faster the sizes fall at first. 0.2 is
+            the published one.
         smallest_share: the smallest class's size as a share of the largest's.
         draws: random orders of the classes, and subsets.
 
@@ -42,14 +45,17 @@ def imbalance(
     check_listed("gammas", gammas)
     labels_N, num_classes = subject.probe_train.labels_N, subject.num_classes
     largest = min(class_sizes(labels_N, num_classes))
-    if largest < 1:
+    if largest < 2:
         raise ConfigError(
-            f"every one of the {num_classes} classes needs labelled images to make some rare; a class "
-            f"of {subject.dataset.name} has none"
+            f"every one of the {num_classes} classes needs two labelled images to make some rare; a "
+            f"class of {subject.dataset.name} has {largest}"
         )
+    if not 0.0 < smallest_share < 1.0:
+        raise ConfigError(f"smallest_share must be above 0 and below 1, not {smallest_share}")
+    smallest = min(largest - 1, max(1, round(smallest_share * largest)))
     scores = []
     for gamma in gammas:
-        sizes = long_tail_sizes(largest, num_classes, gamma, smallest_share)
+        sizes = class_counts(num_classes, gamma, largest, smallest)
         mean_size = max(1, round(sum(sizes) / num_classes))
         for draw in range(draws):
             order_C = torch.randperm(num_classes, generator=subject.generator(_NAME, "order", draw))

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from dogo_fed.contracts import Score
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.features import FrozenFeatures
-from dogo_fed.evaluation.label_noise import CIFAR10_CONFUSIONS, asymmetric, next_class, symmetric
+from dogo_fed.evaluation.label_noise import (
+    CIFAR10_CLASSES,
+    CIFAR10_CONFUSIONS,
+    asymmetric,
+    next_class,
+    symmetric,
+)
 from dogo_fed.evaluation.protocols.probing import check_draws, check_listed, probe_score, share
 from dogo_fed.evaluation.subject import Subject
 
@@ -31,8 +37,8 @@ def noisy_labels(
         symmetric_rates: shares of each class whose label becomes any other class.
         asymmetric_rates: shares of each class whose label becomes one given class.
         mapping: that class: "next" is c + 1 (modulo the number of classes), "cifar10" the usual
-            confusions of CIFAR-10, "auto" takes those for a data set called cifar10 and "next"
-            otherwise, and a list names a class for every class.
+            confusions of CIFAR-10, "auto" takes those for CIFAR-10 by whatever loader it came (the
+            names of its classes tell) and "next" otherwise, and a list names a class for every class.
         draws: how often the noise is drawn anew.
 
     Raises:
@@ -67,11 +73,17 @@ def noisy_labels(
     return scores
 
 
+def _is_cifar10(subject: Subject) -> bool:
+    """Whether the data set has CIFAR-10's classes in CIFAR-10's order."""
+    names = tuple(name.lower() for name in subject.dataset.class_names)
+    return subject.dataset.name == "cifar10" or names == CIFAR10_CLASSES
+
+
 def _targets(mapping: str | Sequence[int], subject: Subject) -> tuple[int, ...]:
     """Returns the class that a wrong label of each class goes to."""
     num_classes = subject.num_classes
     if mapping == "auto":
-        mapping = "cifar10" if subject.dataset.name == "cifar10" else "next"
+        mapping = "cifar10" if _is_cifar10(subject) else "next"
     if mapping == "next":
         return next_class(num_classes)
     targets = CIFAR10_CONFUSIONS if mapping == "cifar10" else mapping

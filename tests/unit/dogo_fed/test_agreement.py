@@ -55,7 +55,7 @@ def test_equal_runs_agree(dataset):
     ("key", "settings", "mine", "theirs"),
     [
         ("seed", {"seed": 3}, "0", "3"),
-        ("batch_size", {"batch_size": 8}, "256", "8"),
+        ("batch_size", {"batch_size": 8}, "None", "8"),
         ("rounds", {"rounds": 2}, "None", "2"),
         ("steps", {"steps": 2}, "None", "2"),
         ("steps_per_round", {"steps_per_round": 5}, "None", "5"),

@@ -21,6 +21,7 @@ from dogo_fed.contracts import (
 )
 from dogo_fed.engine import session as session_module
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
+from dogo_fed.engine.measure import Measured
 from dogo_fed.engine.open import open_session
 from dogo_fed.engine.session import PeerSession
 from dogo_fed.errors import CoordinatorLost, TrainingError
@@ -247,11 +248,11 @@ def test_a_long_evaluation_says_once_a_second_that_it_goes_on(run, tmp_path, mon
         SimpleNamespace(monotonic=lambda: clock.now_s, perf_counter=lambda: clock.now_s),
     )
 
-    def slow(*arguments: object, **others: object) -> tuple[float, float]:
+    def slow(*arguments: object, **others: object) -> Measured:
         for _ in range(42):
             clock.now_s += 0.25
             beat()
-        return 0.5, 0.5
+        return Measured(knn_top1=0.5, linear_top1=0.5)
 
     monkeypatch.setattr(session_module, "measure", slow)
     sink = KeepingSink()

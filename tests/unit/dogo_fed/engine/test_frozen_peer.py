@@ -32,7 +32,7 @@ def config_of(run_dir: Path, *overrides: str) -> RunConfig:
 
 
 def frozen(run_dir: Path, source: Path, *overrides: str) -> RunConfig:
-    return config_of(run_dir, f"+peers.{TEACHER}.frozen_from={source}", *overrides)
+    return config_of(run_dir, f"peers.{TEACHER}.frozen_from={source}", *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_in_a_process_of_its_own_it_is_the_same(runs, tmp_path: Path) -> None:
     source = runs["root"] / "solo"
     dogo_fed(
         "train", *TINY[:-1], "host=processes", "peers=simclr_simsiam",
-        f"+peers.{TEACHER}.frozen_from={source}", f"run_dir={run_dir}",
+        f"peers.{TEACHER}.frozen_from={source}", f"run_dir={run_dir}",
     )  # fmt: skip
     found = json.loads((run_dir / "summary.json").read_text())["peers"]
     expected = runs["offline"]["peers"]
@@ -156,9 +156,9 @@ def test_impossible_teachers_are_refused_before_anything_starts(runs, tmp_path: 
     with pytest.raises(ConfigError, match=r"peer 'simsiam': frozen_from=.*another model"):
         prepare(frozen(tmp_path / "run", solo, "peers.simsiam.objective.options.hidden_dim=64"))
     with pytest.raises(ConfigError, match="no peer would learn"):
-        frozen(tmp_path / "run", solo, f"+peers.{STUDENT}.frozen_from={solo}")
+        frozen(tmp_path / "run", solo, f"peers.{STUDENT}.frozen_from={solo}")
     with pytest.raises(ConfigError, match="frozen_from"):
-        frozen(tmp_path / "run", Path(), f"+peers.{STUDENT}.frozen_from=''")
+        frozen(tmp_path / "run", Path(), f"peers.{STUDENT}.frozen_from=''")
     assert not (tmp_path / "run").exists()
 
 

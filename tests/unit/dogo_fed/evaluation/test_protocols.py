@@ -7,18 +7,26 @@ from __future__ import annotations
 import math
 from collections import Counter
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from dogo_fed.contracts import Score
+from dogo_fed.data.imbalanced import class_counts
 from dogo_fed.data.source import DataSet, TensorImages
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.errors import ConfigError, DataError, EvaluationError
 from dogo_fed.evaluation import FrozenFeatures, state_digest
 from dogo_fed.evaluation.intervals import wilson
-from dogo_fed.evaluation.label_noise import CIFAR10_CONFUSIONS, asymmetric, next_class, symmetric
+from dogo_fed.evaluation.label_noise import (
+    CIFAR10_CLASSES,
+    CIFAR10_CONFUSIONS,
+    asymmetric,
+    next_class,
+    symmetric,
+)
 from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options, evaluate
 from dogo_fed.evaluation.softmax_probe import ProbeRecipe, fit, fit_probe
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
@@ -27,7 +35,6 @@ from dogo_fed.evaluation.subsets import (
     class_sizes,
     fraction_sizes,
     hold_out,
-    long_tail_sizes,
 )
 
 QUICK = ProbeRecipe(num_updates=100)
@@ -179,18 +186,6 @@ def test_hold_out_is_a_partition_that_leaves_single_images_alone() -> None:
     kept, held = hold_out(labels_N, 3, 0.2, generator())
     assert sorted([*kept.tolist(), *held.tolist()]) == list(range(13))
     assert class_sizes(labels_N[held], 3) == [2, 1, 0]
-
-
-def test_the_long_tail_is_that_of_the_published_set() -> None:
-    sizes = long_tail_sizes(5000, 10, gamma=0.2)
-    assert (sizes[0], sizes[-1]) == (250, 5000) and sizes == sorted(sizes)
-    for i, size in enumerate(sizes, start=1):  # a / size - b is a power of i
-        b = (0.05 - 10**-0.2) / 0.95
-        assert 250 * (b + 1) / size - b == pytest.approx(i**-0.2, rel=1e-3)
-    assert sum(long_tail_sizes(5000, 10, 0.2)) < sum(long_tail_sizes(5000, 10, 2.0))
-    for bad in ({"gamma": 0.0}, {"gamma": 1.0, "smallest_share": 1.0}):
-        with pytest.raises(ConfigError, match="long tail"):
-            long_tail_sizes(100, 10, **bad)
 
 
 # ---- label noise ----
@@ -387,6 +382,41 @@ def test_an_even_part_has_as_many_images_as_the_long_tail() -> None:
     found = by_condition(scores)
     assert set(found) == {"long tail, gamma 0.2", "even, gamma 0.2"}
     assert sum(found["even, gamma 0.2"]) > sum(found["long tail, gamma 0.2"])
+
+
+def test_the_long_tail_has_the_sizes_of_the_imbalanced_data_set(monkeypatch) -> None:
+    from dogo_fed.evaluation.protocols import imbalance
+
+    asked = []
+    original = imbalance.choose
+
+    def noting(labels_N, sizes, generator):
+        asked.append(sorted(sizes, reverse=True))
+        return original(labels_N, sizes, generator)
+
+    monkeypatch.setattr(imbalance, "choose", noting)
+    one = subject(Pixels(), marked(noise=240))
+    largest = min(class_sizes(one.probe_train.labels_N, one.num_classes))
+    evaluate(one, "imbalance", {"gammas": [0.2], "draws": 1, "smallest_share": 0.25})
+    assert asked[0] == class_counts(one.num_classes, 0.2, largest, round(0.25 * largest))
+
+
+@pytest.mark.parametrize(
+    ("name", "class_names", "expected"),
+    [
+        ("cifar10", (), CIFAR10_CONFUSIONS),
+        ("image_folder", CIFAR10_CLASSES, CIFAR10_CONFUSIONS),
+        ("image_folder", tuple(one.title() for one in CIFAR10_CLASSES), CIFAR10_CONFUSIONS),
+        ("image_folder", tuple("abcdefghij"), next_class(10)),
+    ],
+)
+def test_cifar10s_confusions_are_taken_by_whatever_loader_it_came(name, class_names, expected):
+    from dogo_fed.evaluation.protocols.noisy_labels import _targets
+
+    there = SimpleNamespace(
+        num_classes=10, dataset=SimpleNamespace(name=name, class_names=class_names)
+    )
+    assert _targets("auto", there) == expected
 
 
 def test_transfer_resizes_and_normalises_as_the_encoder_wants() -> None:

@@ -10,8 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import dogo_fed
 from configs.compose import compose_run
 from configs.resume import resumed
 from dogo_fed import agreement
@@ -384,3 +386,49 @@ def test_a_picture_that_can_not_be_drawn_is_said_and_fails_no_run(
     summary = conduct(prepare(config), run_local)
     assert summary["peers"] and (tmp_path / "run" / "summary.json").exists()
     assert "curves.png could not be drawn: ValueError" in caplog.text
+
+
+SETTINGS = {
+    "peers": {
+        "cnn": {
+            "backbone": {"name": "small_cnn", "options": {"width": 4}},
+            "objective": {"name": "simclr"},
+            "augmentation": {"name": "simclr"},
+            "optimizer": {"name": "adam", "options": {"lr": 0.001}},
+        }
+    },
+    "data": {"name": "mine"},
+    "steps": 2,
+    "batch_size": 8,
+}
+
+
+class Photos:
+    """Images without a class, as a torch data set has them."""
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, index):
+        return np.full((8, 8, 3), index, dtype=np.uint8)
+
+
+def test_a_notebook_may_pass_plain_mappings_and_its_own_data(tmp_path):
+    summary = dogo_fed.train({**SETTINGS, "run_dir": str(tmp_path / "run")}, dataset=Photos())
+    (peer,) = summary["peers"].values()
+    assert peer["steps_trained"] == 2 and peer["knn_top1"] is None and peer["rankme"] > 0
+    assert summary["provenance"][0]["data"]["num_train"] == 27
+
+
+@pytest.mark.parametrize(
+    ("config", "dataset", "says"),
+    [
+        (["steps=2"], None, r"takes a dogo_fed\.RunConfig, or a mapping like a run's config"),
+        ({**SETTINGS, "epochs": 3}, None, "unknown setting 'epochs'"),
+        (SETTINGS, [1, 2], "returned a list, not a DataSet, a map-style data set or a pair"),
+        (SETTINGS, {"train": 1}, "returned a dict"),
+    ],
+)
+def test_what_a_notebook_may_not_pass_is_said(config, dataset, says):
+    with pytest.raises(ConfigError, match=says):
+        dogo_fed.train(config, dataset=dataset)

@@ -116,6 +116,7 @@ def test_the_progress_comes_back_whole(store):
         steps_trained=5,
         knn_top1_untrained=0.25,
         knn_top1=0.5,
+        rankme_untrained=3.5,
         round=2,
         round_steps=3,
         ssl_loss_sum=1.5,

@@ -183,7 +183,7 @@ def test_what_is_no_image_is_counted_by_reason(tmp_path):
     (note,) = data.notes
     assert note == (
         "left out: folders without images (1), hidden (4), no image: .db (1), "
-        "no image: .heic, needs the package pillow-heif (1), no image: .txt (1)"
+        "no image: .heic, needs pip install 'dogo-fed[heif]' (1), no image: .txt (1)"
     )
 
 

@@ -1,0 +1,292 @@
+"""A trained encoder in the form that other tools read, with a card that says what it is."""
+
+# N = images, C = channels, F = features
+
+from __future__ import annotations
+
+import enum
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from dogo_fed.atomic import atomic_path, write_atomic
+from dogo_fed.config import ComponentConfig, RunConfig
+from dogo_fed.errors import CheckpointError, ConfigError
+from dogo_fed.models.stem import is_small
+from dogo_fed.models.tensor_names import torchvision_from_ours
+from dogo_fed.provenance import DataFacts
+from dogo_fed.run.evaluate import open_backbone
+
+_RESNETS = ("resnet18", "resnet34", "resnet50")
+_TORCHVISIONS = ("mobilenet_v2", "shufflenet_v2")
+_SHUFFLENET = "shufflenet_v2_x1_0"
+_STANDARD_WIDTH = {
+    "resnet18": 64,
+    "resnet34": 64,
+    "resnet50": 64,
+    "mobilenet_v2": 1.0,
+    "shufflenet_v2": 116,
+}
+_OPSET = 18
+
+
+class Format(enum.Enum):
+    """What an encoder is written for.
+
+    SAFETENSORS: this project's names of tensors.
+    TORCHVISION: a .pth file with torchvision's names.
+    TIMM: a .safetensors file with timm's names.
+    ONNX: a graph from images in 0..1 to features, for onnxruntime and others.
+    """
+
+    SAFETENSORS = "safetensors"
+    TORCHVISION = "torchvision"
+    TIMM = "timm"
+    ONNX = "onnx"
+
+
+_ENDINGS = {
+    Format.SAFETENSORS: ".safetensors",
+    Format.TORCHVISION: ".pth",
+    Format.TIMM: ".safetensors",
+    Format.ONNX: ".onnx",
+}
+
+
+def export_encoder(
+    folder: Path, config: RunConfig, peer: str, form: Format, out: Path | None = None
+) -> tuple[Path, Path]:
+    """Writes a peer's encoder and its card; returns both paths.
+
+    Args:
+        folder: folder of a finished run.
+        config: the run's configuration.
+        peer: whose encoder.
+        form: for what.
+        out: the file; None is <folder>/export/<peer>-<format> with the ending of the format.
+
+    Raises:
+        ConfigError: there is no such peer, the tool has no such network, or a library is missing.
+        CheckpointError: the encoder is missing or does not fit.
+        OSError: a file can't be written.
+    """
+    backbone, trained_on = open_backbone(folder, config, peer)
+    settings = config.peers[peer].backbone
+    path = out or folder / "export" / f"{peer}-{form.value}{_ENDINGS[form]}"
+    card = _card(folder, config, peer, form, path, trained_on)
+    content = b"" if form is Format.ONNX else _packed(_renamed(backbone, settings, form), form)
+    path.parent.mkdir(parents=True, exist_ok=True)  # not before all of it can be written
+    if form is Format.ONNX:
+        _write_onnx(backbone, trained_on, path)
+    else:
+        write_atomic(path, content)
+    write_atomic(path.with_suffix(".md"), card)
+    return path, path.with_suffix(".md")
+
+
+def _renamed(
+    backbone: nn.Module, settings: ComponentConfig, form: Format
+) -> dict[str, torch.Tensor]:
+    """Returns the tensors under the names of the format.
+
+    Raises:
+        ConfigError: the tool has no such network.
+    """
+    tensors = {
+        name: tensor.detach().contiguous().clone() for name, tensor in backbone.state_dict().items()
+    }
+    if form is Format.SAFETENSORS:
+        return tensors
+    _plain_name(settings, form)
+    if settings.name in _RESNETS:
+        return {torchvision_from_ours(name): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _plain_name(settings: ComponentConfig, form: Format) -> str:
+    """Returns what the tool calls the network.
+
+    Raises:
+        ConfigError: it has no such network.
+    """
+    collection, colon, member = settings.name.partition(":")
+    if colon and collection == form.value:
+        return member
+    options = settings.options
+    width = options.get("width", _STANDARD_WIDTH.get(settings.name))
+    is_plain = (
+        width == _STANDARD_WIDTH.get(settings.name)
+        and not options.get("keep_classifier", False)
+        and options.get("last_channels") is None
+    )
+    if is_plain and settings.name in _RESNETS:
+        return settings.name
+    if is_plain and form is Format.TORCHVISION and settings.name in _TORCHVISIONS:
+        return _SHUFFLENET if settings.name == "shufflenet_v2" else settings.name
+    known = ", ".join((*_RESNETS, *(_TORCHVISIONS if form is Format.TORCHVISION else ())))
+    raise ConfigError(
+        f"{form.value} has no network like {settings}; it has {known} in their usual widths, and "
+        f"{form.value}:<model>. Use format=safetensors or format=onnx"
+    )
+
+
+def _packed(tensors: Mapping[str, torch.Tensor], form: Format) -> bytes:
+    if form is not Format.TORCHVISION:
+        return save(dict(tensors))
+    content = io.BytesIO()
+    torch.save(dict(tensors), content)
+    return content.getvalue()
+
+
+class _FromPixels(nn.Module):
+    """Normalises images in 0..1 and takes their features."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, backbone: nn.Module, trained_on: DataFacts) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", torch.tensor(trained_on.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(trained_on.std).view(-1, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.backbone((images - self.mean) / self.std)
+        return features.flatten(start_dim=1)
+
+
+def _write_onnx(backbone: nn.Module, trained_on: DataFacts, path: Path) -> None:
+    """Writes a graph whose first dimension is free.
+
+    Raises:
+        ConfigError: torch's exporter lacks its libraries.
+    """
+    side, channels = trained_on.image_size, len(trained_on.mean)
+    example = torch.rand(2, channels, side, side)
+    try:
+        import onnxscript  # noqa: F401 - the exporter needs it, and says so late
+    except ImportError as error:
+        raise ConfigError("format=onnx needs more: pip install 'dogo-fed[onnx]'") from error
+    with atomic_path(path) as temporary:
+        torch.onnx.export(
+            _FromPixels(backbone, trained_on).eval(),
+            (example,),
+            str(temporary),
+            input_names=["images"],
+            output_names=["features"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _card(
+    folder: Path,
+    config: RunConfig,
+    peer: str,
+    form: Format,
+    path: Path,
+    trained_on: DataFacts,
+) -> str:
+    """Returns the text of the model card."""
+    settings = config.peers[peer]
+    summary = _summary_of(folder, peer)
+    lines = [
+        f"# {peer}: {settings.backbone}, {settings.objective.name}",
+        "",
+        f"Pre-trained by dogo-fed in the run {folder.name}, "
+        + ("together with other peers." if config.exchanges else "alone."),
+        "",
+        "| | |",
+        "|---|---|",
+        f"| images | {trained_on.name}, {trained_on.num_train}, fingerprint `{trained_on.fingerprint}` |",
+        f"| input | {len(trained_on.mean)} x {trained_on.image_size} x {trained_on.image_size} |",
+        f"| mean, of pixels in 0..1 | {list(trained_on.mean)} |",
+        f"| deviation | {list(trained_on.std)} |",
+        f"| seed, batch size | {config.seed}, {config.batch_size} |",
+        *(f"| {what} | {value} |" for what, value in summary),
+        "",
+        "## How to load it",
+        "",
+        *_how_to_load(settings.backbone, form, path, trained_on),
+        "",
+        "The features were judged on images like those above. What they are worth on others is not "
+        "known until it is measured (`dogo-fed evaluate`).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _summary_of(folder: Path, peer: str) -> list[tuple[str, str]]:
+    """Returns what the run's summary says about a peer."""
+    try:
+        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["peers"][peer]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} has no summary of the peer {peer!r}: {error}") from error
+    named = {
+        "kNN, top-1": ("knn_top1", 100.0, "%"),
+        "linear probe, top-1": ("linear_top1", 100.0, "%"),
+        "effective rank": ("rankme", 1.0, ""),
+    }
+    lines = [("updates", str(found["steps_trained"])), ("state", f"`{found['state_digest']}`")]
+    for what, (key, scale, unit) in named.items():
+        value = found.get(key)
+        if isinstance(value, int | float) and math.isfinite(value):
+            lines.append((what, f"{scale * value:.1f} {unit}".rstrip()))
+    return lines
+
+
+def _how_to_load(
+    settings: ComponentConfig, form: Format, path: Path, trained_on: DataFacts
+) -> list[str]:
+    """Returns the code that loads the file."""
+    if form is Format.SAFETENSORS:
+        return [
+            f"    dogo-fed evaluate checkpoint={path.name} backbone={settings.name} data=<data> out=<folder>",
+        ]
+    if form is Format.ONNX:
+        return [
+            "    import onnxruntime",
+            f"    session = onnxruntime.InferenceSession({path.name!r})",
+            '    (features,) = session.run(None, {"images": images})   # float32, in 0..1; mean and',
+            "                                                           # deviation are in the graph",
+        ]
+    name = _plain_name(settings, form)
+    if form is Format.TORCHVISION:
+        head = "classifier" if name.startswith("mobilenet") else "fc"
+        lines = [
+            "    import torch, torchvision",
+            f"    model = torchvision.models.{name}()",
+            f"    model.{head} = torch.nn.Identity()",
+            *_small_stem(settings, trained_on),
+            f"    model.load_state_dict(torch.load({path.name!r}, weights_only=True))",
+        ]
+    else:
+        lines = [
+            "    import timm, torch",
+            "    from safetensors.torch import load_file",
+            f"    model = timm.create_model({name!r}, num_classes=0, in_chans={len(trained_on.mean)})",
+            *_small_stem(settings, trained_on),
+            f"    model.load_state_dict(load_file({path.name!r}))",
+        ]
+    return [*lines, "    model.eval()"]
+
+
+def _small_stem(settings: ComponentConfig, trained_on: DataFacts) -> list[str]:
+    """Returns the code that makes the stem of a ResNet what it was while training on small images."""
+    if not is_small(trained_on.image_size):
+        return []
+    if settings.name not in _RESNETS:
+        return ["    # Trained on small images: the first strides of the network were taken out."]
+    stride = settings.options.get("stem_stride", 1)
+    return [
+        f"    model.conv1 = torch.nn.Conv2d({len(trained_on.mean)}, 64, 3, {stride}, 1, bias=False)",
+        "    model.maxpool = torch.nn.Identity()   # small images: a small stem, and no pooling",
+    ]

@@ -1,0 +1,76 @@
+"""`dogo-fed export`: a trained encoder for torchvision, timm or onnxruntime, with a card."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dogo_fed.components import close_matches
+from dogo_fed.config_text import load_run_config
+from dogo_fed.errors import ConfigError, DogoError
+from dogo_fed.exit_status import tell
+from dogo_fed.run.export import Format, export_encoder
+
+_KEYS = ("run", "peer", "format", "out", "trust")
+_HELP = """usage: dogo-fed export run=FOLDER peer=NAME [format=FORMAT] [out=FILE] [trust=true]
+
+Writes the encoder of a peer of a finished run, and beside it a card (.md) that says what it was trained
+on, how good it was, and how it is loaded.
+
+format=safetensors   this project's names of tensors (the default)
+format=torchvision   a .pth file with torchvision's names
+format=timm          a .safetensors file with timm's names
+format=onnx          a graph from images in 0..1 to features (pip install 'dogo-fed[onnx]')
+
+Without out= the file is FOLDER/export/NAME-FORMAT. Without peer=, a run of one peer has no other.
+"""
+
+
+def main() -> None:
+    """Runs what the command line says; leaves the process with a status that tells how it ended."""
+    arguments = sys.argv[1:]
+    if "-h" in arguments or "--help" in arguments or not arguments:
+        sys.stdout.write(_HELP)
+        return
+    try:
+        path, card = _export(arguments)
+    except (DogoError, OSError) as error:
+        sys.exit(tell(error))
+    sys.stdout.write(f"{path}\n{card}\n")
+
+
+def _export(arguments: Sequence[str]) -> tuple[Path, Path]:
+    given = _read(arguments)
+    if "run" not in given:
+        raise ConfigError("name the run: run=<folder of a finished run>")
+    folder = Path(given["run"]).expanduser()
+    trust = given.get("trust", "false").lower()
+    if trust not in ("true", "false"):
+        raise ConfigError(f"trust must be true or false, not {trust}")
+    config = load_run_config(folder, trust=trust == "true")
+    if "peer" not in given and len(config.peers) > 1:
+        raise ConfigError(f"name the peer: peer=<one of {', '.join(sorted(config.peers))}>")
+    out = Path(given["out"]).expanduser() if "out" in given else None
+    peer = given.get("peer", next(iter(config.peers)))
+    return export_encoder(folder, config, peer, _choice(given.get("format", "safetensors")), out)
+
+
+def _read(arguments: Sequence[str]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or key not in _KEYS:
+            raise ConfigError(
+                f"`dogo-fed export` does not know {argument!r}; it takes {', '.join(_KEYS)}"
+                f"{close_matches(key, _KEYS)}"
+            )
+        given[key] = value
+    return given
+
+
+def _choice(name: str) -> Format:
+    names = [one.value for one in Format]
+    if name not in names:
+        raise ConfigError(f"format must be one of {', '.join(names)}, not {name!r}")
+    return Format(name)

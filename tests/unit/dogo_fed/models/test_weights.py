@@ -1,0 +1,206 @@
+"""Weights as other projects leave them: found under their prefix, or one sentence that says what to do."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from dogo_fed.errors import CheckpointError
+from dogo_fed.models.resnet import resnet18, resnet50
+from dogo_fed.models.weights import load_weights, read_weights
+
+IMAGES = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    torch.manual_seed(1)
+    network = torchvision.models.resnet18()
+    for module in network.modules():  # so that a forgotten buffer shows
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def expected(plain):
+    network = torchvision.models.resnet18()
+    network.load_state_dict(plain.state_dict())
+    network.fc = nn.Identity()
+    with torch.no_grad():
+        return network.eval()(IMAGES)
+
+
+def body(plain):
+    return {name: one for name, one in plain.state_dict().items() if not name.startswith("fc.")}
+
+
+def other():
+    return {name: torch.randn_like(one.float()) for name, one in resnet_names().items()}
+
+
+def resnet_names():
+    return {n: t for n, t in torchvision.models.resnet18().state_dict().items() if "fc." not in n}
+
+
+def prefixed(prefix, tensors):
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def children(tensors):
+    """Returns the names of nn.Sequential(*list(resnet.children())[:-1]), as lightly's examples have."""
+    places = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+    return {
+        ".".join([places[name.split(".")[0]], *name.split(".")[1:]]): tensor
+        for name, tensor in tensors.items()
+    }
+
+
+KINDS = {
+    "torchvision": lambda p: p.state_dict(),
+    "DDP": lambda p: {"epoch": 2, "state_dict": prefixed("module.", p.state_dict())},
+    "MoCo": lambda p: {
+        "state_dict": {
+            **prefixed("module.encoder_k.", other()),
+            **prefixed("module.encoder_q.", body(p)),
+            "module.encoder_q.fc.0.weight": torch.zeros(8, 512),
+            "module.queue": torch.zeros(128, 64),
+            "module.queue_ptr": torch.zeros(1),
+        }
+    },
+    "SimSiam": lambda p: {
+        "state_dict": {
+            **prefixed("module.encoder.", body(p)),
+            "module.encoder.fc.0.weight": torch.zeros(8, 512),
+            "module.predictor.0.weight": torch.zeros(8, 8),
+        }
+    },
+    "BYOL": lambda p: {
+        "model": {
+            **prefixed("target_encoder.", other()),
+            **prefixed("online_encoder.", body(p)),
+            "predictor.weight": torch.zeros(8, 8),
+        }
+    },
+    "solo-learn": lambda p: {
+        "state_dict": {
+            **prefixed("backbone.", body(p)),
+            **prefixed("momentum_backbone.", other()),
+            "projector.0.weight": torch.zeros(8, 8),
+        }
+    },
+    "lightly": lambda p: {"state_dict": prefixed("backbone.", children(body(p)))},
+    "timm": lambda p: body(p),
+    "without counts of batches": lambda p: {
+        name: one for name, one in body(p).items() if "num_batches" not in name
+    },
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_of_other_projects_are_loaded(kind, plain, expected, tmp_path):
+    torch.save(KINDS[kind](plain), tmp_path / "weights.pth")
+    backbone = resnet18(image_size=128).eval()
+    notices = load_weights(backbone, read_weights(tmp_path / "weights.pth"), "weights.pth")
+    with torch.no_grad():
+        assert torch.allclose(backbone(IMAGES), expected, atol=1e-4)
+    said = " ".join(notices)
+    if kind == "MoCo":
+        assert "120 names fit after 'module.encoder_q.'" in said
+        assert "module.encoder_k (120)" in said and "module.queue (1)" in said
+        assert "the classifier's weights are not used: fc.0.weight" in said
+
+
+def test_torchvisions_own_network_takes_our_names(plain, expected):
+    ours = resnet18(image_size=128)
+    load_weights(ours, plain.state_dict(), "x")
+    theirs = torchvision.models.resnet18()
+    theirs.fc = nn.Identity()
+    load_weights(theirs, prefixed("backbone.", ours.state_dict()), "x")
+    with torch.no_grad():
+        assert torch.allclose(theirs.eval()(IMAGES), expected, atol=1e-4)
+
+
+def test_a_prefix_that_is_given_is_taken(plain, expected):
+    both = {**prefixed("student.", other()), **prefixed("teacher.", body(plain))}
+    found, given = (resnet18(image_size=128).eval() for _ in range(2))
+    load_weights(found, both, "x")
+    load_weights(given, both, "x", prefix="teacher.")
+    with torch.no_grad():
+        assert torch.allclose(given(IMAGES), expected, atol=1e-4)
+        assert not torch.allclose(found(IMAGES), expected, atol=1e-2)
+    with pytest.raises(CheckpointError, match="missing: "):
+        load_weights(given, both, "x", prefix="elsewhere.")
+
+
+def test_what_does_not_fit_is_named_and_nothing_is_changed(plain):
+    backbone = resnet18(image_size=128)
+    before = {name: one.clone() for name, one in backbone.state_dict().items()}
+    wrong = dict(body(plain))
+    del wrong["layer4.1.conv2.weight"]
+    wrong["layer1.0.conv1.weight"] = torch.zeros(1, 1)
+    wrong["layer9.weight"] = torch.zeros(1)
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(backbone, prefixed("m.", wrong), "weights.pth")
+    message = str(caught.value)
+    for expected in (
+        "119 names fit after 'm.'",
+        "missing: stages.3.1.conv2.weight",
+        "unexpected: m.layer9.weight",
+        r"of another shape: m.layer1.0.conv1.weight (1, 1) instead of (64, 64, 3, 3)",
+    ):
+        assert expected in message
+    assert all(torch.equal(one, before[name]) for name, one in backbone.state_dict().items())
+
+
+def test_another_network_and_another_stem_are_refused(plain):
+    with pytest.raises(CheckpointError, match="does not fit the backbone ResNet"):
+        load_weights(resnet50(image_size=128), plain.state_dict(), "x")
+    with pytest.raises(
+        CheckpointError, match=r"conv1\.weight \(64, 3, 7, 7\) instead of \(64, 3, 3, 3\)"
+    ):
+        load_weights(resnet18(image_size=32), plain.state_dict(), "x")
+    with pytest.raises(CheckpointError, match="unexpected: a, b"):
+        load_weights(resnet18(image_size=32), {"a": torch.ones(1), "b": torch.ones(1)}, "x")
+
+
+def test_a_class_in_a_pickle_is_named_with_the_safe_way_out(plain, tmp_path):
+    path = tmp_path / "namespace.pth"
+    torch.save({"state_dict": body(plain), "args": argparse.Namespace(lr=0.1)}, path)
+    with pytest.raises(CheckpointError) as caught:
+        read_weights(path)
+    message = str(caught.value)
+    assert "holds a argparse.Namespace beside its tensors" in message
+    code = re.search(r'python -c "(.*)"', message)[1]
+    import os
+
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        exec(code)  # the way out works
+    finally:
+        os.chdir(before)
+    assert set(read_weights(tmp_path / "weights.pt")) == set(body(plain))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"<!DOCTYPE html><html>log in</html>", "is a web page and no weights file"),
+        (b"\n  <html lang='en'>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
+        (b"", "can't be read as weights"),
+        (b"nonsense", "can't be read as weights"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_files_that_are_no_weights_are_called_what_they_are(content, says, name, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=says):
+        read_weights(tmp_path / name)
