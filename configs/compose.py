@@ -12,6 +12,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dogo_fed.components import did_you_mean
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping
 from dogo_fed.errors import ConfigError
@@ -64,16 +65,12 @@ def _in_our_words(name: str, message: str, overrides: Sequence[str]) -> str:
         known = _settings(name)
         close = difflib.get_close_matches(key, known, n=3)
         close += [one for one in known if one.rpartition(".")[2] == key and one not in close]
-        hint = (
-            f"; did you mean {' or '.join(f'{one}={value}' for one in close[:3])}?" if close else ""
-        )
-        return f"there is no setting {key}{hint}"
+        return f"there is no setting {key}{did_you_mean([f'{one}={value}' for one in close[:3]])}"
     choice = _NO_SUCH_CHOICE.search(message)
     if choice is not None:
         group, wanted = choice["group"], choice["name"]
         there = re.findall(r"^\s+(\S+)$", message[choice.end() :], re.MULTILINE)
-        close = difflib.get_close_matches(wanted, there, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        hint = did_you_mean(difflib.get_close_matches(wanted, there, n=3))
         return f"there is no {group} {wanted!r}; known are {', '.join(sorted(there))}{hint}"
     return " ".join(message.split())
 

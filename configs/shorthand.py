@@ -15,6 +15,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from dogo_fed.components import did_you_mean
 from dogo_fed.data.catalog import DATASETS
 from dogo_fed.errors import ConfigError
 from dogo_fed.packages import package_folder
@@ -177,8 +178,7 @@ def _peers(value: str, data: str | None) -> list[str]:
     strange = [one for one in names if one not in known]
     if strange or not names:
         one = strange[0] if strange else ""
-        close = difflib.get_close_matches(one, known, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        hint = did_you_mean(difflib.get_close_matches(one, known, n=3))
         raise ConfigError(
             f"peers={value}: {one!r} is no backbone; known are {', '.join(known)}{hint}. Presets of "
             f"peers are {', '.join(presets)}"
@@ -238,12 +238,8 @@ def _can_be_read(override: str) -> bool:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
         return False
-    return not parsed.is_sweep_override() or "," not in override or _is_list_of_words(override)
-
-
-def _is_list_of_words(override: str) -> bool:
-    """Whether a sweep over several values may be meant, and not a path with a comma."""
-    return "/" not in override
+    is_path_with_comma = parsed.is_sweep_override() and "," in override and "/" in override
+    return not is_path_with_comma
 
 
 def _unquoted(value: str) -> str:

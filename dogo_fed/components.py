@@ -15,7 +15,7 @@ import importlib
 import inspect
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, get_args, get_type_hints
 
@@ -179,8 +179,14 @@ def _is_of_kind(value: object, hint: object) -> bool:
 
 def close_matches(word: str, candidates: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" for the nearest candidates, or an empty text."""
-    close = difflib.get_close_matches(word, list(candidates), n=3)
-    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+    return did_you_mean(
+        [repr(one) for one in difflib.get_close_matches(word, list(candidates), n=3)]
+    )
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """Returns "; did you mean x or y?", or an empty text if there are no names."""
+    return f"; did you mean {' or '.join(names)}?" if names else ""
 
 
 def _import_attribute(kind: str, module_name: str, attribute: str) -> object:

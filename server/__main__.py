@@ -7,9 +7,9 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 
+import dogo_fed
 from dogo_fed.errors import ConfigError
 from dogo_fed.exit_status import EXIT_STOPPED, EXIT_UNUSABLE, say, tell
 from dogo_fed.packages import check_packages
@@ -47,7 +47,7 @@ def main() -> None:
         sys.stdout.write(_usage())
         return
     if arguments[0] == "--version":
-        sys.stdout.write(f"dogo-fed {_version()}\n")
+        sys.stdout.write(f"dogo-fed {dogo_fed.__version__}\n")
         return
     if arguments[0] not in COMMANDS:
         sys.stderr.write(f"dogo-fed: there is no command {arguments[0]!r}\n\n{_usage()}")
@@ -102,13 +102,6 @@ def _usage() -> str:
         "train, evaluate and data are read by Hydra: there --help lists all settings, --cfg job\n"
         "prints the composed configuration, and -m runs several (-m seed=1,2,3)\n"
     )
-
-
-def _version() -> str:
-    try:
-        return version("dogo-fed")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

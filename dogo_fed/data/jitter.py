@@ -45,9 +45,10 @@ class ColourJitter(torch.nn.Module):
         jittered_BCHW = images_BCHW.clone()
         for turn in range(4):
             for which, adjust in enumerate(_ADJUSTMENTS):
+                if self.ranges[which] in ((0.0, 0.0), (1.0, 1.0)):  # would change nothing
+                    continue
                 rows = (chosen_B & (order_B4[:, turn] == which)).nonzero()[:, 0]
-                is_neutral = self.ranges[which] in ((0.0, 0.0), (1.0, 1.0))
-                if len(rows) == 0 or is_neutral:
+                if len(rows) == 0:
                     continue
                 factor = factors_4B[which][rows].to(device)
                 there = rows.to(device)

@@ -62,7 +62,6 @@ def dataset_from_files(
         train = Subset(train, kept_rows(len(train), manifest.broken_train))
     if manifest.broken_test:
         test = Subset(test, kept_rows(len(test), manifest.broken_test))
-    left_out = (f"left out, broken: {_named(broken)}",) if broken else ()
     return DataSet(
         name=name,
         train=train,
@@ -74,7 +73,7 @@ def dataset_from_files(
         fingerprint=manifest.fingerprint,
         test_fingerprint=manifest.test_fingerprint,
         class_names=splits.class_names,
-        notes=(*splits.notes, *left_out),
+        notes=(*splits.notes, *broken_note(broken)),
     )
 
 
@@ -115,8 +114,10 @@ def _labels(files: Listing) -> torch.Tensor:
     return torch.tensor([one.label for one in files], dtype=torch.int64)
 
 
-def _named(broken: Sequence[Broken]) -> str:
-    return f"{len(broken)} ({some_of(broken, MOST_NAMED)})"
+def broken_note(broken: Sequence[Broken]) -> tuple[str, ...]:
+    """Returns the note about the broken images that were left out; none if there are none."""
+    named = f"{len(broken)} ({some_of(broken, MOST_NAMED)})"
+    return (f"left out, broken: {named}",) if broken else ()
 
 
 def _broken_error(name: str, broken: Sequence[Broken]) -> str:

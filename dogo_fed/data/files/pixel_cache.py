@@ -149,7 +149,8 @@ def _has_healed(entry: Path, splits: Splits, how: Decoding) -> bool:
     manifest = _read_manifest(entry)
     there = ((splits.train, manifest.broken_train), (splits.test, manifest.broken_test))
     broken = [files[row] for files, rows in there for row in rows]
-    return any(not reasons for one in broken for _, reasons in _decode_chunks([one], how, [None]))
+    reasons = [one for _, one in _decode_chunks(broken, how, [None] * len(broken))]
+    return sum(map(len, reasons)) < len(broken)
 
 
 def _fill(entry: Path, splits: Splits, how: Decoding) -> None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from dogo_fed.data.files.decode import Decoding, decode, fitted, without_pillows_limit
-from dogo_fed.data.files.image_files import MOST_NAMED
+from dogo_fed.data.files.image_files import MOST_NAMED, broken_note
 from dogo_fed.data.files.listing import Broken
 from dogo_fed.data.map_style import UInt8Array, fingerprint, pixel_statistics
 from dogo_fed.data.source import DataSet, TensorImages
@@ -76,9 +76,6 @@ def dataset_from_records(
         )
     if len(train_NCHW) == 0:
         raise DataError(f"{name}: there are no training images")
-    left_out = (
-        [f"left out, broken: {len(broken)} ({some_of(broken, MOST_NAMED)})"] if broken else []
-    )
     mean, std = pixel_statistics(train_NCHW)
     largest = int(torch.cat([train_N, test_N]).max())
     return DataSet(
@@ -92,7 +89,7 @@ def dataset_from_records(
         fingerprint=fingerprint(train_NCHW),
         test_fingerprint=fingerprint(test_NCHW),
         class_names=tuple(class_names),
-        notes=(*notes, *left_out),
+        notes=(*notes, *broken_note(broken)),
     )
 
 
