@@ -23,6 +23,7 @@ from dogo_fed.packages import package_folder
 _PEER_PART = re.compile(
     r"peers\.(?P<peer>[^.=]+)\.(?P<group>backbone|objective|augmentation|optimizer)"
 )
+_PRIVATE = re.compile(r"peers\.(?P<peer>[^.=]+)\.data")
 _WAS_ADDED = re.compile(r"peers\.[^.=]+\.frozen_from")
 """Was no setting of the shipped peers before, so people have "+" in front of it."""
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -74,6 +75,7 @@ def in_full(arguments: Sequence[str]) -> list[str]:
     - `peers=[resnet18,mobilenet_v2]` are two peers with these backbones and the recipe `simclr`.
     - `peers.wide.backbone=resnet18` is `backbone@peers.wide.backbone=resnet18`, and likewise for
       objective, augmentation and optimizer.
+    - `peers.ada.data=/path/to/images`, or the name of a data set, are private images of that peer.
     - Values that Hydra can't read as they are (blanks, parentheses, "~") are quoted.
 
     Raises:
@@ -125,6 +127,9 @@ def _meant(argument: str, data: str | None) -> list[str]:
         return [f"data.options.root={value}"]
     if key == "peers":
         return _peers(value, data)
+    if _PRIVATE.fullmatch(key) and value != "null":
+        where = _data_at(value, key) if _is_path(value) else [f"data={value}"]
+        return [f"+data@{key}={where[0].partition('=')[2]}", *where[1:]]
     part = _PEER_PART.fullmatch(key)
     if part is not None and _WORD.fullmatch(value):
         return [f"{part['group']}@{key}={value}"]
@@ -153,12 +158,12 @@ def _is_path(value: str) -> bool:
     )
 
 
-def _data_at(value: str) -> list[str]:
-    """Returns the overrides for images at a place."""
+def _data_at(value: str, setting: str = "data") -> list[str]:
+    """Returns the overrides for images at a place: which kind of data set, and where it is."""
     place = Path(os.path.abspath(Path(_unquoted(value)).expanduser()))
     kind = "npz" if place.suffix == ".npz" and "npz" in DATASETS else "image_folder"
     option = "path" if kind == "npz" else "root"
-    return [f"data={kind}", f"data.options.{option}={place}"]
+    return [f"{setting}={kind}", f"{setting}.options.{option}={place}"]
 
 
 def _peers(value: str, data: str | None) -> list[str]:

@@ -29,7 +29,12 @@ _MAX_NAMED_DIFFERENCES = 5
 
 
 def make_agreement(config: RunConfig, dataset: DataSet) -> dict[str, str]:
-    """Returns the values, by name, that all processes of a run must share."""
+    """Returns the values, by name, that all processes of a run must share.
+
+    Args:
+        config: the run's settings, fitted to its images.
+        dataset: the images that all peers share. Of private ones nothing is agreed on.
+    """
     settings = {one.path: _text(one.value) for one in settings_of(config) if one.scope.is_agreed}
     settings["peers"] = ",".join(sorted(config.peers))
     joined = "\n".join(f"{key}={settings[key]}" for key in sorted(settings))
@@ -39,6 +44,7 @@ def make_agreement(config: RunConfig, dataset: DataSet) -> dict[str, str]:
         "configuration_hash": hashlib.blake2b(joined.encode(), digest_size=16).hexdigest(),
         "data_fingerprint": dataset.fingerprint,
         "data_size": str(len(dataset.train)),
+        "share_of_anchors": str(config.share_of_anchors),
         **{f"config.{key}": value for key, value in settings.items()},
     }
 

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, get_args, get_type_hints
 
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import ConfigError, DogoError, OwnCodeError
+from dogo_fed.text import one_line
 
 Factory: TypeAlias = Callable[..., object]
 
@@ -129,14 +130,19 @@ def build(
 
     Raises:
         ConfigError: see `resolve` and `check_options`, or a component of ours, or of a library that
-            we know, does not take a value. Errors of the user's own code are left as they are.
+            we know, does not take a value.
+        OwnCodeError: the user's own code has failed, with whatever it raised as the cause.
     """
     factory = resolve(kind, name, known)
     check_options(kind, name, factory, options, reserved=own_arguments)
     try:
         return factory(**own_arguments, **options)
-    except (TypeError, ValueError) as error:
+    except DogoError:
+        raise
+    except Exception as error:
         if not is_known(name, known):
+            raise OwnCodeError(f"{kind} {name!r} failed: {error_in_words(error)}") from error
+        if not isinstance(error, TypeError | ValueError):
             raise
         given = ", ".join(f"{option}={value!r}" for option, value in options.items())
         raise ConfigError(
@@ -148,6 +154,11 @@ def is_known(name: str, known: Mapping[str, str]) -> bool:
     """Tells whether this is a short name, or that of a member of a collection."""
     collection, colon, _ = name.partition(":")
     return name in known or (bool(colon) and collection + colon in known)
+
+
+def error_in_words(error: BaseException) -> str:
+    """Returns what an error is called and what it says, on one line."""
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 def _hints(factory: Factory) -> Mapping[str, object]:
@@ -194,9 +205,10 @@ def _import_attribute(kind: str, module_name: str, attribute: str) -> object:
     try:
         found: object = importlib.import_module(module_name)
     except Exception as error:  # a user's module may fail in any way while it is imported
-        raise ConfigError(
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == module_name
+        raise (ConfigError if is_missing else OwnCodeError)(
             f"{kind} '{module_name}:{attribute}': module {module_name!r} can't be imported: "
-            f"{type(error).__name__}: {error}"
+            f"{error_in_words(error)}"
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):

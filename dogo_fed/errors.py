@@ -2,6 +2,7 @@
 
     DogoError                     anything that dogo-fed raises on purpose
     |-- ConfigError               a setting is unknown, of the wrong type, or impossible
+    |   `-- OwnCodeError          code that a setting names, and that is not ours, has failed
     |-- DataError                 a data set is missing, broken, or not what was promised
     |-- CheckpointError           a checkpoint or run folder can't be read or does not fit the run
     |-- StorageFull               a disk has no room for what must be kept
@@ -30,6 +31,10 @@ class DogoError(Exception):
 
 class ConfigError(DogoError):
     """A setting is unknown, of the wrong type, or impossible."""
+
+
+class OwnCodeError(ConfigError):
+    """Code that a setting names, and that is not ours, has failed; the cause is its own error."""
 
 
 class DataError(DogoError):
@@ -82,3 +87,10 @@ class StaleTicket(Refused):
 
 class MalformedDistribution(ExchangeError):
     """What arrived is not a similarity distribution; the message says which rule it breaks."""
+
+
+def own_failure(error: BaseException | None) -> BaseException | None:
+    """Returns the error of the user's own code that is behind an error; None if there is none."""
+    while error is not None and not isinstance(error, OwnCodeError):
+        error = error.__cause__
+    return None if error is None else error.__cause__

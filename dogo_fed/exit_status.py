@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
-from dogo_fed.errors import CheckpointError, ConfigError, DataError, DogoError, PlacementError
+from dogo_fed.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DogoError,
+    PlacementError,
+    own_failure,
+)
+from dogo_fed.packages import PACKAGES
 from dogo_fed.text import block
 
 EXIT_FAILED = 1
@@ -28,11 +37,16 @@ def status_of(error: DogoError | OSError) -> int:
 def tell(error: DogoError | OSError, how_to_go_on: str = "") -> int:
     """Says an error; returns the exit status.
 
+    If the user's own code has failed, its traceback goes before the message.
+
     Args:
         error: what ended the command.
         how_to_go_on: goes after the message if the command had begun.
     """
     message, status = str(error), status_of(error)
+    failure = own_failure(error)
+    if failure is not None:
+        sys.stderr.write(f"{_own_traceback(failure)}\n")
     if isinstance(error, OSError):
         is_about_a_file = error.filename is not None and error.strerror is not None
         message = (
@@ -47,3 +61,15 @@ def say(message: object, status: int) -> int:
     """Writes a message, which may quote anybody, to standard error; returns `status`."""
     sys.stderr.write(f"dogo-fed: {block(message)}\n")
     return status
+
+
+def _own_traceback(failure: BaseException) -> str:
+    """Returns the traceback of the user's own code, without the calls of ours that led there."""
+    frames = failure.__traceback__
+    while frames is not None and _is_ours(str(frames.tb_frame.f_globals.get("__name__", ""))):
+        frames = frames.tb_next
+    return block("".join(traceback.format_exception(type(failure), failure, frames)), 20_000)
+
+
+def _is_ours(module_name: str) -> bool:
+    return module_name.partition(".")[0] in PACKAGES

@@ -22,6 +22,11 @@ class Plan:
         """The number of rounds, the shorter last one included."""
         return -(-self.total_steps // self.steps_per_round)
 
+    @property
+    def num_exchanges(self) -> int:
+        """The number of steps that exchange."""
+        return -(-self.total_steps // self.exchange_every_steps)
+
     def round_of(self, step: int) -> int:
         """Returns the round that `step` belongs to."""
         return step // self.steps_per_round + 1

@@ -31,6 +31,10 @@ COMMANDS = {
         "server.commands.compare:main",
         "did it help? paired runs of several methods, and the table of the answer",
     ),
+    "matrix": (
+        "server.commands.matrix:main",
+        "every encoder of a run on every peer's private images",
+    ),
     "export": (
         "server.commands.export:main",
         "a trained encoder for torchvision, timm or onnxruntime, with a card",

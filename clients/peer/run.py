@@ -29,6 +29,7 @@ from dogo_fed.errors import (
     StaleTicket,
     StorageFull,
     TrainingError,
+    own_failure,
 )
 from dogo_fed.private_files import private_files
 from dogo_fed.process_setup import keep_freed_memory
@@ -83,7 +84,7 @@ def _run(assignment: Assignment, around: PeerEnvironment) -> Ending:
         logger.error("peer=%s %s", assignment.peer, error)
         return Ending(Outcome.CUT_OFF, str(error))
     except DogoError as error:
-        logger.error("peer=%s %s", assignment.peer, error)
+        logger.error("peer=%s %s", assignment.peer, error, exc_info=own_failure(error))
         return Ending(Outcome.UNFIT, str(error))
     try:
         result = run_peer(
@@ -110,7 +111,7 @@ def _open(
     keep_freed_memory()
     fix_numerics(config.threads_per_peer)
     peer_id = PeerId(assignment.peer)
-    run = load_run(config)
+    run = load_run(config, peers=(peer_id,))
     if around.open_link is not None:
         link = around.open_link(peer_id, config)
     else:

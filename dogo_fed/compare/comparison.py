@@ -110,6 +110,25 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OverPeers:
+    """What DoGo, or a variant of it, does for the learners of a table, against each alone.
+
+    Attributes:
+        not_below: learners whose mean over seeds is not below that of learning alone.
+        peers: how many learners there are.
+        worst: the learner with the smallest gain.
+        worst_gain: its mean gain.
+        mean_gain: of the mean over the learners, paired by seed.
+    """
+
+    not_below: int
+    peers: int
+    worst: str
+    worst_gain: float
+    mean_gain: PairedDifference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CellReport:
     """How a cell ended: "finished", or "failed", "blocked", "stopped", "missing" with a sentence."""
 
@@ -152,6 +171,26 @@ class Comparison:
         else:
             wanted = ()
         return tuple(one for one in wanted if one in self.methods)
+
+    def over_peers(self, rows: Sequence[Row], column: Column) -> OverPeers | None:
+        """Returns what DoGo, or a variant, does for all learners of a table together.
+
+        None if there is nothing to compare it with, or only one learner.
+        """
+        if SOLO not in self.references(column) or len(rows) < 2 or not rows[0].unit.is_judged:
+            return None
+        gains = {row.peer: row.difference(column, SOLO).mean for row in rows}
+        known = {peer: gain for peer, gain in gains.items() if math.isfinite(gain)}
+        if not known:
+            return None
+        worst = min(known, key=lambda peer: known[peer])
+        return OverPeers(
+            not_below=sum(gain >= 0 for gain in known.values()),
+            peers=len(known),
+            worst=worst,
+            worst_gain=known[worst],
+            mean_gain=paired_difference(_mean_over(rows, column), _mean_over(rows, SOLO)),
+        )
 
     def tables(self) -> list[tuple[str, list[Row]]]:
         """Returns title and rows of each pair of peers and data set and each metric."""
@@ -230,6 +269,13 @@ def _rows(
             objective=one.objective,
             scores=one.scores,
         )
+
+
+def _mean_over(rows: Sequence[Row], column: Column) -> dict[int, float]:
+    """Returns the mean over the rows by seed, for the seeds that all of them have."""
+    scores = [row.scores.get(column, {}) for row in rows]
+    seeds = set(scores[0]).intersection(*scores[1:])
+    return {seed: spread([one[seed] for one in scores]).mean for seed in sorted(seeds)}
 
 
 def _scores(

@@ -13,7 +13,15 @@ from types import MappingProxyType
 from typing import Any
 
 from dogo_fed.compare.settings import differing, flat, is_of_teaching, teaching_settings
-from dogo_fed.config import ComponentConfig, PeerConfig, RunConfig
+from dogo_fed.config import (
+    AnchorsAt,
+    ComponentConfig,
+    LossOn,
+    PartitionConfig,
+    PeerConfig,
+    RunConfig,
+)
+from dogo_fed.engine.plan import USUAL_STEPS_PER_ROUND
 from dogo_fed.errors import ConfigError
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -22,15 +30,19 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Method(enum.Enum):
     """How the peers of a cell learn, all by the same session.
 
-    SOLO: each alone, exchange off.
+    PRIVATE: each alone, from its private images, without the anchors.
+    SOLO: each alone, exchange off; with private images, from these and the anchors.
     OFFLINE: one from the others, which were trained alone and stay frozen: two-stage distillation.
-    DOGO: all from each other.
+    DOGO: all from each other; with private images, about the anchors.
+    CENTRAL: each alone, from all images in one place: what partners who may not pool them can't have.
     SUPERVISED: each alone, from labels.
     """
 
+    PRIVATE = "private"
     SOLO = "solo"
     OFFLINE = "offline"
     DOGO = "dogo"
+    CENTRAL = "central"
     SUPERVISED = "supervised"
 
 
@@ -219,6 +231,11 @@ def _cells_of(method: Method, peers: str, data: str, config: RunConfig, out: Pat
         return [cell(_exchanging(_without_teachers(config), False))]
     if method is Method.DOGO:
         return [cell(_exchanging(config, True))]
+    if method is Method.PRIVATE:
+        alone = _exchanging(_without_teachers(config), False)
+        return [cell(_loss_on_all(dataclasses.replace(alone, anchor_share=0.0)))]
+    if method is Method.CENTRAL:
+        return [cell(_in_one_place(_exchanging(_without_teachers(config), False)))]
     if method is Method.SUPERVISED:
         labels = ComponentConfig(name="supervised")
         alone = _without_teachers(config)
@@ -242,6 +259,25 @@ def _without_teachers(config: RunConfig) -> RunConfig:
     """Returns the settings without the teachers that come from outside, in weights files."""
     learners = {name: config.peers[name] for name in _learners(config)}
     return dataclasses.replace(config, peers=learners)
+
+
+def _loss_on_all(config: RunConfig) -> RunConfig:
+    """Returns the settings with every peer's own loss on all images of a pass."""
+    peers = {
+        name: dataclasses.replace(peer, ssl_on=LossOn.BOTH) for name, peer in config.peers.items()
+    }
+    return dataclasses.replace(config, peers=peers)
+
+
+def _in_one_place(config: RunConfig) -> RunConfig:
+    """Returns the settings without a partition; rounds stay as long as with one."""
+    return dataclasses.replace(
+        _loss_on_all(config),
+        partition=PartitionConfig(),
+        anchor_share=None,
+        anchors_at=AnchorsAt.EVERY_STEP,
+        steps_per_round=config.steps_per_round or USUAL_STEPS_PER_ROUND,
+    )
 
 
 def _variant_cell(
@@ -310,6 +346,11 @@ def _check(config: RunConfig, methods: Iterable[Method]) -> None:
         raise ConfigError(
             "dogo and offline need at least 2 peers that teach each other, but there is only "
             f"{', '.join(config.peers)}; choose other peers=, or methods=[solo]"
+        )
+    if not config.partition.is_private and {Method.PRIVATE, Method.CENTRAL} & set(methods):
+        raise ConfigError(
+            "private and central are about a data set that is cut into anchors and private images; add "
+            "partition=dirichlet (or iid, classes), or choose methods=[solo,dogo]"
         )
     frozen = [
         name

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ORDER = (Column(Method.SUPERVISED), OFFLINE, SOLO, DOGO)
+_ORDER = (
+    Column(Method.SUPERVISED), Column(Method.PRIVATE), OFFLINE, SOLO, DOGO, Column(Method.CENTRAL)
+)  # fmt: skip
 """From left to right: solo beside dogo, for that is the pair that matters."""
 
 _COLUMNS = 3

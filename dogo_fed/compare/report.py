@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from dogo_fed.atomic import write_atomic, write_json_atomic
-from dogo_fed.compare.comparison import PERCENT, CellReport, Comparison, Cost, Row, Unit
+from dogo_fed.compare.comparison import (
+    PERCENT,
+    CellReport,
+    Comparison,
+    Cost,
+    OverPeers,
+    Row,
+    Unit,
+)
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column
 from dogo_fed.compare.statistics import LEVEL, PairedDifference, Spread
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds
@@ -140,6 +148,13 @@ def to_markdown(comparison: Comparison) -> str:
         blocks += [f"## {title} ({rows[0].unit.name})", _table(rows, comparison)]
         if comparison.variants:
             blocks.append(_variants_table(rows, comparison))
+        told = [
+            _told_over_peers(column, over_peers, rows[0].unit)
+            for column in (DOGO, *comparison.variants)
+            if (over_peers := comparison.over_peers(rows, column)) is not None
+        ]
+        if told:
+            blocks.append("\n".join(told))
     if not comparison.rows:
         blocks.append("No cell is finished, so there is nothing to compare.")
     else:
@@ -189,6 +204,14 @@ def _table(rows: Sequence[Row], comparison: Comparison) -> str:
         cells += [score(row.spread(column), row.unit) for column in comparison.methods]
         lines.append(cells + _differences(row, DOGO, baselines))
     return _aligned(lines)
+
+
+def _told_over_peers(column: Column, found: OverPeers, unit: Unit) -> str:
+    return (
+        f"- {column.name}: {found.not_below} of {found.peers} peers are not below solo (means over "
+        f"seeds); the least gain is {points(found.worst_gain, unit)}, of {found.worst}. The mean over peers: "
+        f"{difference(found.mean_gain, unit)}, {verdict(found.mean_gain, unit)}."
+    )
 
 
 def _variants_table(rows: Sequence[Row], comparison: Comparison) -> str:

@@ -10,7 +10,7 @@ from dogo_fed import components
 from dogo_fed.data.catalog import DATASETS
 from dogo_fed.data.map_style import MapStyle, dataset_from_map_style
 from dogo_fed.data.source import DataSet
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import ConfigError, DogoError, OwnCodeError
 
 _NO_DATA = (str, bytes, Mapping, list, tuple)
 """Things with a length and items that are no data sets."""
@@ -44,18 +44,29 @@ def as_dataset(name: str, built: object) -> DataSet:
     Raises:
         ConfigError: it is something else.
         DataError: an item is no image.
+        OwnCodeError: reading an item failed in the data set's own code.
     """
     if isinstance(built, DataSet):
         return built
     if isinstance(built, tuple) and len(built) == 2 and all(_is_map_style(part) for part in built):
-        train, test = built
-        return dataset_from_map_style(name, cast(MapStyle, train), cast(MapStyle, test))
+        return _read(name, *built)
     if not isinstance(built, _NO_DATA) and _is_map_style(built):
-        return dataset_from_map_style(name, cast(MapStyle, built))
+        return _read(name, built)
     raise ConfigError(
         f"data set {name!r} returned a {type(built).__name__}, not a DataSet, a map-style data set "
         "or a pair (train, test) of them"
     )
+
+
+def _read(name: str, *parts: object) -> DataSet:
+    """Returns map-style data sets, to train and to test with, as a `DataSet`."""
+    try:
+        return dataset_from_map_style(name, *(cast(MapStyle, part) for part in parts))
+    except DogoError:
+        raise
+    except Exception as error:
+        words = components.error_in_words(error)
+        raise OwnCodeError(f"data set {name!r} failed while it was read: {words}") from error
 
 
 def _check_result(name: str, factory: components.Factory) -> None:

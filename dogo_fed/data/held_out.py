@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 
 import torch
 
 from dogo_fed import seeding
-from dogo_fed.data.source import DataSet, Subset
+from dogo_fed.data.source import DataSet, Subset, fingerprint_of_part
 
 _FEWEST = 2
 
@@ -37,13 +36,7 @@ def with_test_part(dataset: DataSet, share: float) -> DataSet:
         dataset,
         train=Subset(dataset.train, train_ids),
         test=Subset(dataset.train, test_ids),
-        fingerprint=_part(dataset.fingerprint, train_ids),
-        test_fingerprint=_part(dataset.fingerprint, test_ids),
+        fingerprint=fingerprint_of_part(dataset.fingerprint, train_ids),
+        test_fingerprint=fingerprint_of_part(dataset.fingerprint, test_ids),
         notes=(*dataset.notes, note),
     )
-
-
-def _part(fingerprint: str, ids_N: torch.Tensor) -> str:
-    """Returns the fingerprint of some of the images of a source that has this one."""
-    ids = ids_N.numpy().astype("<i8").tobytes()
-    return hashlib.blake2b(fingerprint.encode() + ids, digest_size=16).hexdigest()

@@ -189,7 +189,11 @@ def _materialise(what: str, source: MapStyle) -> tuple[torch.Tensor, torch.Tenso
 
 def _read_item(what: str, source: MapStyle, index: int) -> tuple[torch.Tensor, int]:
     """Returns one image (uint8, C x H x W) and its class."""
-    item = source[index]
+    try:
+        item = source[index]
+    except Exception as error:
+        error.add_note(f"This was item {index} of {what}.")
+        raise
     if isinstance(item, Image.Image | np.ndarray | torch.Tensor):
         item = (item, None)
     if not isinstance(item, tuple | list) or len(item) != 2:

@@ -1,10 +1,10 @@
 """What a run uses data sets for: three roles, which may be one data set or several.
 
-Today every peer of a run shares one data set, and it plays all three roles.
+Where every peer sees the same images, one data set plays all three roles. A peer with private
+images shares only the anchors.
 """
 
-# N = images of the step's pass, S = those that are shared, P = those that the loss sees, C, H, W = channels
-# and pixels
+# N = images of the step's pass, P = those that the loss sees, C, H, W = channels and pixels
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class DataRoles:
     """The data sets of one peer's process.
 
     Attributes:
-        shared: what all peers look at together. Its training images define the batches and the rounds,
-            and its fingerprint is agreed on.
-        own: what this peer trains on for itself. Image size, channels and normalisation are its.
+        shared: what all peers look at together. Its training images define the batches, and its
+            fingerprint is agreed on.
+        own: what this peer trains on for itself. Image size, channels and normalisation are its. The
+            same as `shared` if the peer has no private images.
         evaluated: whose training images are the bank of kNN and probe, and whose test images are counted.
     """
 
@@ -41,7 +42,7 @@ class StepImages:
     """The images of one pass.
 
     Attributes:
-        images_NCHW: uint8; own images and shared ones, in one batch.
+        images_NCHW: uint8; private images first, then shared ones, in one batch.
         labels_P: classes of the images that the loss sees, for objectives that use them.
         own: rows that the peer's own loss sees; None is all of them.
         shared: rows whose similarities are published and learned with; None is all of them.

@@ -19,13 +19,21 @@ from dogo_fed import seeding
 class Schedule:
     """Step to sample ids. Every epoch is a permutation of the data set; the rest of it is dropped."""
 
-    def __init__(self, *, seed: int, num_samples: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        num_samples: int,
+        batch_size: int,
+        stream: tuple[str, ...] = ("schedule",),
+    ) -> None:
         """Fixes the order of the whole run.
 
         Args:
             seed: the run's seed.
             num_samples: images in the training source.
             batch_size: N.
+            stream: names the random stream of the order.
 
         Raises:
             ValueError: the batch is empty or larger than the data set.
@@ -37,6 +45,7 @@ class Schedule:
         self._seed = seed
         self._num_samples = num_samples
         self._batch_size = batch_size
+        self._stream = stream
         self._order: tuple[int, torch.Tensor] | None = None
 
     @property
@@ -48,7 +57,7 @@ class Schedule:
         """Returns the ids of the images of `step`, int64, shape N."""
         epoch, index = divmod(step, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
-            stream = seeding.generator(self._seed, "schedule", epoch)
+            stream = seeding.generator(self._seed, *self._stream, epoch)
             self._order = (epoch, torch.randperm(self._num_samples, generator=stream))
         start = index * self._batch_size
         return self._order[1][start : start + self._batch_size].clone()

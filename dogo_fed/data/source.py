@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -101,6 +102,12 @@ class Subset:
     def images(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the images with these ids, in this order: uint8, B x C x H x W."""
         return self._source.images(self._ids_N[ids])
+
+
+def fingerprint_of_part(fingerprint: str, ids_N: torch.Tensor) -> str:
+    """Returns the fingerprint of some of the images of a source that has this one."""
+    ids = ids_N.numpy().astype("<i8").tobytes()
+    return hashlib.blake2b(fingerprint.encode() + ids, digest_size=16).hexdigest()
 
 
 class MappedImages:

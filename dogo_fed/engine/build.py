@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from dogo_fed import components, seeding
-from dogo_fed.config import ComponentConfig, OptimizerConfig, PeerConfig, Rows
+from dogo_fed.config import ComponentConfig, OptimizerConfig, PeerConfig, Rows, Teacher
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.augment import build_augmentation
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.catalog import OPTIMIZERS
 from dogo_fed.engine.peer import Peer
-from dogo_fed.errors import CheckpointError, ConfigError
+from dogo_fed.errors import CheckpointError, ConfigError, OwnCodeError
 from dogo_fed.evaluation import evaluation_mode
 from dogo_fed.models.catalog import BACKBONES
 from dogo_fed.models.weights import load_weights, read_weights
@@ -85,13 +85,20 @@ def build_peer(
     """
     try:
         with seeding.stream(run_seed, peer_id, "initialisation"):
+            is_own = backbone is not None or not components.is_known(
+                settings.backbone.name, BACKBONES
+            )
             if backbone is None:
                 backbone = build_backbone(settings.backbone, dataset.image_size, len(dataset.mean))
             if settings.init is not None:
                 _initialise(backbone, "init", settings.init)
-            objective = _build_objective(settings.objective, backbone, dataset)
+            feature_dim = _feature_dim(backbone, dataset, is_own=is_own)
+            objective = _build_objective(settings.objective, backbone, feature_dim, dataset)
         if rows is not None:
             _choose_rows(objective, settings.objective, rows, dataset)
+        is_from_file = settings.frozen_from is not None and Path(settings.frozen_from).is_file()
+        if settings.teacher is Teacher.EMA and not is_from_file:
+            objective.keep_average()
         objective.to(device)
         optimizer = components.build(
             "optimizer",
@@ -122,6 +129,8 @@ def build_peer(
         temperature=(
             settings.features_temperature if rows is Rows.FEATURES else settings.kl_temperature
         ),
+        teacher_temperature=settings.teacher_temperature,
+        teacher_momentum=settings.teacher_momentum,
         is_symmetric=is_symmetric,
         run_seed=run_seed,
         device=device,
@@ -164,8 +173,10 @@ def build_backbone(settings: ComponentConfig, image_size: int, in_channels: int)
     return backbone
 
 
-def _build_objective(settings: ComponentConfig, backbone: nn.Module, dataset: DataSet) -> Objective:
-    given: dict[str, Any] = {"backbone": backbone, "feature_dim": _feature_dim(backbone, dataset)}
+def _build_objective(
+    settings: ComponentConfig, backbone: nn.Module, feature_dim: int, dataset: DataSet
+) -> Objective:
+    given: dict[str, Any] = {"backbone": backbone, "feature_dim": feature_dim}
     kind = components.resolve("objective", settings.name, OBJECTIVES)
     if getattr(kind, "uses_labels", False):
         given["num_classes"] = _num_classes(settings.name, dataset)
@@ -262,20 +273,21 @@ def _freeze(
         )
 
 
-def _feature_dim(backbone: nn.Module, dataset: DataSet) -> int:
+def _feature_dim(backbone: nn.Module, dataset: DataSet, *, is_own: bool) -> int:
     """Returns F by passing two black images through the backbone, which leaves it as it was.
 
     Raises:
-        ConfigError: the backbone can't take them, or does not give N x F features.
+        ConfigError: the backbone can't take them, or does not give N x F features. If it is the
+            user's own, this is an `OwnCodeError`.
     """
     size = dataset.image_size
     try:
         with evaluation_mode(backbone), torch.no_grad():
             features_NF = backbone(torch.zeros(2, len(dataset.mean), size, size))
     except Exception as error:  # a user's module may fail in any way
-        raise ConfigError(
+        raise (OwnCodeError if is_own else ConfigError)(
             f"the backbone can't take 2 images of {len(dataset.mean)} x {size} x {size}: "
-            f"{type(error).__name__}: {error}"
+            f"{components.error_in_words(error)}"
         ) from error
     if not isinstance(features_NF, torch.Tensor) or features_NF.ndim != 2 or len(features_NF) != 2:
         shape = tuple(features_NF.shape) if isinstance(features_NF, torch.Tensor) else "no tensor"

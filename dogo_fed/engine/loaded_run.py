@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -17,11 +17,14 @@ from dogo_fed.coordination.coordinator import CoordinatorSettings
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.held_out import with_test_part
 from dogo_fed.data.labels import num_labelled
+from dogo_fed.data.partition import Cut, cut
+from dogo_fed.data.private import private_images
 from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_peer, resolve_device
 from dogo_fed.engine.learning_rate import LearningRate
+from dogo_fed.engine.passes import Passes
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.plan import fitted, make_plan, make_schedule
 from dogo_fed.evaluation.knn import usual_k
@@ -36,8 +39,11 @@ class LoadedRun:
 
     Attributes:
         config: its settings, fitted to the images.
-        data: the data sets by their roles, as all peers have them.
-        schedule: which images a step uses.
+        data: the data sets by their roles, of a peer without private images.
+        private: the data sets of the peers whose private images this process has loaded.
+        cut: how the partition has cut the data set; None if there is none.
+        schedule: which shared images a step uses.
+        passes: which images each peer's passes hold.
         plan: how many steps there are, and which of them exchange.
         agreement: the values that all processes of the run must share.
         backbones: the user's own modules, by peer, in place of those that the settings name.
@@ -48,6 +54,9 @@ class LoadedRun:
     schedule: Schedule
     plan: Plan
     agreement: dict[str, str]
+    passes: Mapping[PeerId, Passes]
+    private: Mapping[str, DataRoles] = field(default_factory=lambda: MappingProxyType({}))
+    cut: Cut | None = None
     backbones: Mapping[str, nn.Module] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -60,21 +69,26 @@ class LoadedRun:
         """The form of the run's distributions in messages."""
         return WireFormat.of(self.config)
 
-    @property
-    def knn_k(self) -> int:
-        """The neighbours of the weighted kNN."""
-        given = self.config.eval.knn_k
-        return usual_k(num_labelled(self.data.evaluated.train.labels)) if given is None else given
+    def knn_k(self, peer_id: PeerId) -> int:
+        """Returns the neighbours of a peer's weighted kNN."""
+        given, labels_N = self.config.eval.knn_k, self.data_of(peer_id).evaluated.train.labels
+        return usual_k(num_labelled(labels_N)) if given is None else given
 
     def provenance(self, peer_id: PeerId | None = None) -> Provenance:
         """Returns where the numbers of this process come from; of one peer, or of the run."""
-        data = self.data.shared if peer_id is None else self.data_of(peer_id).own
+        # A partition is made of one data set, which the encoders are evaluated on, too.
+        whole = self.data.evaluated if self.cut is not None else self.data.shared
+        data = whole if peer_id is None or self.cut is not None else self.data_of(peer_id).own
         device = resolve_device(self.config.device)
         return Provenance.of(data, device, self.agreement["source_digest"])
 
     def data_of(self, peer_id: PeerId) -> DataRoles:
-        """Returns the data sets of one peer; today all peers have the same."""
-        return self.data
+        """Returns the data sets of one peer.
+
+        Where its private images are not loaded, they are those of a peer without any: another
+        process, at another place, has them.
+        """
+        return self.private.get(peer_id, self.data)
 
     def build_peer(self, peer_id: PeerId, device: torch.device | None = None) -> Peer:
         """Returns the peer with its initial weights.
@@ -101,9 +115,8 @@ class LoadedRun:
         return dataclasses.replace(peer, learning_rate=rate)
 
     def images_of(self, peer_id: PeerId, step: int, *, with_labels: bool) -> StepImages:
-        """Returns the images that a peer uses at this step, for loss and distribution alike."""
-        source, ids = self.data_of(peer_id).shared.train, self.schedule.sample_ids(step)
-        return StepImages(source.images(ids), source.labels[ids] if with_labels else None)
+        """Returns the images of a peer's pass at this step."""
+        return self.passes[peer_id].images(step, with_labels=with_labels)
 
     def coordinator_settings(self, run_id: str, first_step: int) -> CoordinatorSettings:
         """Returns the coordinator's settings for a run that starts, or goes on, at `first_step`."""
@@ -126,6 +139,8 @@ def load_run(
     config: RunConfig,
     dataset: DataSet | None = None,
     backbones: Mapping[str, nn.Module] = MappingProxyType({}),
+    *,
+    peers: Collection[str] | None = None,
 ) -> LoadedRun:
     """Returns the run with its data, its schedule and its plan.
 
@@ -133,6 +148,8 @@ def load_run(
         config: the run.
         dataset: in place of the one that `config.data` names.
         backbones: the user's own modules, by peer.
+        peers: those whose private images this process needs; None is all. A partition's are there
+            anyway.
 
     Raises:
         ConfigError: a setting is impossible with this data set.
@@ -140,14 +157,32 @@ def load_run(
     """
     if dataset is None:
         dataset = build_dataset(config.data.name, config.data.options)
-    data = DataRoles.all_of(with_test_part(dataset, config.eval.test_share))
+    whole = with_test_part(dataset, config.eval.test_share)
+    parts: dict[str, DataRoles] = {}
+    if config.partition.is_private:
+        made = cut(whole, config.peers, config.partition, config.seed)
+        data = DataRoles(shared=made.anchors, own=made.anchors, evaluated=whole)
+        parts = {name: dataclasses.replace(data, own=one) for name, one in made.private.items()}
+    else:
+        made, data = None, DataRoles.all_of(whole)
+        for name, peer in config.peers.items():
+            if peer.data is not None and (peers is None or name in peers):
+                own = private_images(name, peer.data, whole, config.eval.test_share)
+                parts[name] = DataRoles(shared=whole, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
     schedule = make_schedule(config, len(data.shared.train))
+    plan = make_plan(config, schedule)
     return LoadedRun(
         config=config,
         data=data,
         schedule=schedule,
-        plan=make_plan(config, schedule),
+        plan=plan,
         agreement=make_agreement(config, data.shared),
+        passes={
+            PeerId(name): Passes.of(config, PeerId(name), parts.get(name, data), schedule, plan)
+            for name in config.peers
+        },
+        private=parts,
+        cut=made,
         backbones=backbones,
     )

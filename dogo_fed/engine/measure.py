@@ -71,7 +71,7 @@ def measure(peer: Peer, run: LoadedRun, *, linear_probe: bool) -> Measured:
     found = Measured()
     with frozen(backbone):
         if has_accuracy:
-            (score,) = knn(subject, k=run.knn_k, temperature=settings.knn_temperature)
+            (score,) = knn(subject, k=run.knn_k(peer.id), temperature=settings.knn_temperature)
             found.knn_top1 = score.value
         if has_accuracy and linear_probe:
             (score,) = linear(subject, epochs=settings.linear_epochs)

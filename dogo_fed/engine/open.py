@@ -11,6 +11,7 @@ from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.session import PeerSession
 from dogo_fed.exchange.base import Link
+from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.storage.checkpoint import Progress
 from dogo_fed.storage.peer_folder import PeerFolder
@@ -44,6 +45,7 @@ def open_session(
     Raises:
         ConfigError: the peer can't be built.
         CheckpointError: the checkpoint can't be used.
+        DataError: the peer's private images are not those that it was trained on.
         ExchangeError: the coordinator refuses it, or does not answer.
     """
     peer = run.build_peer(peer_id)
@@ -54,6 +56,11 @@ def open_session(
         lag_steps=run.plan.exchange_every_steps,
     )
     progress = _restore(peer, folder, checkpoint_step, takes_newest)
+    if run.cut is None and peer_id in run.private:
+        own = run.private[peer_id].own
+        folder.check_private_images(DataFacts.of(own), begins=progress.step == 0)
+        for note in own.notes:
+            logger.info("peer=%s private images: %s", peer_id, note)
     next_step = link.join(run.agreement)
     if run.config.exchanges and next_step > progress.step:
         logger.warning(

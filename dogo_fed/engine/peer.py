@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
@@ -20,6 +21,9 @@ from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
 from dogo_fed.objectives.mutual import Reduction
 from dogo_fed.objectives.similarity import log_similarity_distribution, negative_entropy
 
+Views: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""Two augmented views of the same images, N x C x H x W each."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
@@ -30,6 +34,9 @@ class Peer:
         distill_warmup_steps: the weight rises linearly from 0 at the run's step 0 to its full value
             at this step.
         temperature: divisor of the cosines in the similarity distribution.
+        teacher_temperature: the same in what it publishes; None is `temperature`.
+        teacher_momentum: of the average of its weights that publishes in its place. The average is
+            `objective.average`, or there is none.
         is_symmetric: whether both view directions are published (exchange.symmetric).
         run_seed: the run's seed; this peer's random streams are named by it, the peer and the step.
         is_frozen: whether it teaches with the weights it has, in eval mode, and never learns.
@@ -45,6 +52,8 @@ class Peer:
     distill_warmup_steps: int = 0
     reduction: Reduction
     temperature: float
+    teacher_temperature: float | None = None
+    teacher_momentum: float = 0.0
     is_symmetric: bool = False
     run_seed: int
     device: torch.device
@@ -52,14 +61,14 @@ class Peer:
     learning_rate: LearningRate | None = None
     clip_norm: float | None = None
 
-    def views(self, images_NCHW: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def views(self, images_NCHW: torch.Tensor, step: int) -> Views:
         """Returns this peer's two augmented views of the step's images, on its device."""
         with seeding.stream(self.run_seed, self.id, step, "augmentation", device=self.device):
             return self.augmentation(images_NCHW.to(self.device, non_blocking=True))
 
     def encode(
         self,
-        views_NCHW: tuple[torch.Tensor, torch.Tensor],
+        views_NCHW: Views,
         images: StepImages,
         step: int,
     ) -> ObjectiveOutput:
@@ -86,9 +95,29 @@ class Peer:
             output: ObjectiveOutput = self.objective(*views_NCHW, *labels, **rows)
         return output
 
-    def log_distribution(self, pair: ViewPair) -> torch.Tensor:
+    def teaching_pair(
+        self, output: ObjectiveOutput, views_NCHW: Views, images: StepImages, step: int
+    ) -> ViewPair:
+        """Returns the embeddings whose similarities this peer publishes.
+
+        They are those of its own pass, or those that the average of its weights has of the shared
+        images: a pass of its own, without a graph.
+        """
+        average = self.objective.average
+        if average is None:
+            return output.publish
+        rows = slice(None) if images.shared is None else images.shared
+        average.train(not self.is_frozen)
+        with (
+            seeding.stream(self.run_seed, self.id, step, "average", device=self.device),
+            torch.no_grad(),
+        ):
+            return average.published(*(view_NCHW[rows] for view_NCHW in views_NCHW))
+
+    def log_distribution(self, pair: ViewPair, temperature: float | None = None) -> torch.Tensor:
         """Returns the log similarity distribution of two views, N x N, with its graph."""
-        return log_similarity_distribution(pair.a_ND, pair.b_ND, self.temperature)
+        divisor = self.temperature if temperature is None else temperature
+        return log_similarity_distribution(pair.a_ND, pair.b_ND, divisor)
 
     def distribution(self, pair: ViewPair) -> SimilarityDistribution:
         """Returns what this peer publishes: the similarity distribution, without a graph."""
@@ -105,7 +134,7 @@ class Peer:
         self, pair: ViewPair, reverse: SimilarityDistribution | None = None
     ) -> SimilarityDistribution:
         with torch.no_grad():
-            log_p_NN = self.log_distribution(pair).float()
+            log_p_NN = self.log_distribution(pair, self.teacher_temperature).float()
             p_NN = log_p_NN.exp()
             entropy = negative_entropy(p_NN, log_p_NN).item()
         return SimilarityDistribution(p_NN.cpu().numpy(), entropy, reverse)
@@ -137,6 +166,8 @@ class Peer:
         self._set_rate(step)
         self.optimizer.step()
         self.objective.after_update()
+        if self.objective.average is not None:
+            self.objective.move_average(self.teacher_momentum)
 
     def _set_rate(self, step: int) -> None:
         """Gives the optimizer the rate of this step; its full value is kept beside it."""

@@ -10,6 +10,8 @@ from dogo_fed.errors import ConfigError
 from dogo_fed.plan import Plan
 
 USUAL_BATCH_SIZE = 256
+USUAL_STEPS_PER_ROUND = 100
+"""Where passes hold private images, of which each peer has another number."""
 _ENOUGH_IMAGES = 4 * USUAL_BATCH_SIZE
 _FEW_STEPS = 8
 _SMALL_BATCH = 16
@@ -28,10 +30,18 @@ def usual_batch_size(num_samples: int) -> int:
 
 
 def fitted(config: RunConfig, num_samples: int) -> RunConfig:
-    """Returns the settings of a run with those filled in that follow from the number of images."""
+    """Returns the settings of a run with those filled in that follow from what is there.
+
+    Args:
+        config: the run's settings.
+        num_samples: training images that are shared.
+    """
     if config.batch_size is not None:
         return config
-    return dataclasses.replace(config, batch_size=usual_batch_size(num_samples))
+    batch_size, share = usual_batch_size(num_samples), config.share_of_anchors
+    if 0.0 < share < 1.0:  # then the anchors of a pass are to fit, not the whole pass
+        batch_size = min(USUAL_BATCH_SIZE, round(batch_size / share))
+    return dataclasses.replace(config, batch_size=batch_size)
 
 
 def _power_of_two(most: int) -> int:
@@ -40,28 +50,35 @@ def _power_of_two(most: int) -> int:
 
 
 def make_schedule(config: RunConfig, num_samples: int) -> Schedule:
-    """Returns the run's schedule: which images each step uses.
+    """Returns the run's schedule: which shared images each step uses.
 
     Args:
         config: the run's settings, fitted to its images.
-        num_samples: training images.
+        num_samples: training images that are shared.
 
     Raises:
-        ConfigError: the batch is larger than the data set.
+        ConfigError: a step uses more images than there are.
     """
-    assert config.batch_size is not None, "fitted to the images"
-    if config.batch_size > num_samples:
+    number = config.anchors_per_step
+    if number > num_samples and config.share_of_anchors == 1.0:
         raise ConfigError(
             f"batch_size={config.batch_size} is larger than the data set {config.data.name}, which "
             f"has {num_samples} training images; batch_size={usual_batch_size(num_samples)} fits, "
             "and is taken if none is named"
         )
-    return Schedule(seed=config.seed, num_samples=num_samples, batch_size=config.batch_size)
+    if number > num_samples:
+        raise ConfigError(
+            f"a pass would hold {number} anchors (batch_size={config.batch_size}, "
+            f"anchor_share={config.share_of_anchors:g}), but there are only {num_samples}; "
+            f"anchor_share={num_samples / (config.batch_size or 1):.2g} or less fits"
+        )
+    return Schedule(seed=config.seed, num_samples=num_samples, batch_size=max(1, number))
 
 
 def make_plan(config: RunConfig, schedule: Schedule) -> Plan:
     """Returns the run's plan; its length is `steps`, else `rounds`, else the data set's default."""
-    steps_per_round = config.steps_per_round or schedule.steps_per_epoch
+    usual = schedule.steps_per_epoch if config.share_of_anchors == 1.0 else USUAL_STEPS_PER_ROUND
+    steps_per_round = config.steps_per_round or usual
     rounds = config.rounds or config.data.default_rounds
     return Plan(
         total_steps=config.steps or rounds * steps_per_round,

@@ -20,7 +20,7 @@ import torch
 
 from dogo_fed.contracts import FloatMatrix, SimilarityDistribution, TeacherSignal
 from dogo_fed.data.roles import StepImages
-from dogo_fed.engine.peer import Peer
+from dogo_fed.engine.peer import Peer, Views
 from dogo_fed.objectives.base import ObjectiveOutput, ViewPair
 from dogo_fed.objectives.mutual import distillation_loss, mutual_kl
 
@@ -31,6 +31,8 @@ class Proposal:
 
     step: int
     output: ObjectiveOutput
+    views: Views
+    images: StepImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class StepLosses:
 def propose(peer: Peer, images: StepImages, step: int) -> Proposal:
     """Does the forward pass; changes nothing but the running statistics of the normalisation."""
     views = peer.views(images.images_NCHW, step)
-    return Proposal(step, peer.encode(views, images, step))
+    return Proposal(step, peer.encode(views, images, step), views, images)
 
 
 def show(peer: Peer, proposal: Proposal) -> SimilarityDistribution:
@@ -58,7 +60,8 @@ def show(peer: Peer, proposal: Proposal) -> SimilarityDistribution:
     Raises:
         TrainingError: it is not finite, so nothing leaves.
     """
-    shown = peer.distribution(proposal.output.publish)
+    taught = peer.teaching_pair(proposal.output, proposal.views, proposal.images, proposal.step)
+    shown = peer.distribution(taught)
     if not math.isfinite(shown.negative_entropy):
         raise peer.diverged("the similarity distribution", shown.negative_entropy, proposal.step)
     return shown

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ class Objective(nn.Module, ABC):
         learn_with: the head whose embeddings are pulled towards the other peers'.
         publish: the head whose embeddings the other peers learn from.
         projector: features to embeddings.
+        average: a copy whose weights follow this one's, and which publishes in its place; None if
+            there is none. Its parameters require no gradient.
     """
 
     projector: nn.Module
@@ -69,9 +72,12 @@ class Objective(nn.Module, ABC):
     learn_with: str = "projector"
     publish: str = "projector"
 
+    average: Objective | None
+
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
+        self.average = None
 
     def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
         """Returns the heads' embeddings of two views of the same images: features and projections.
@@ -123,6 +129,25 @@ class Objective(nn.Module, ABC):
 
     def after_update(self) -> None:
         """Moves state that follows the weights; called once after every optimizer step."""
+
+    def published(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ViewPair:
+        """Returns the pair of embeddings that is published, of images that are all shared."""
+        return _pair(self.embed(view_a_NCHW, view_b_NCHW), self.publish)
+
+    def keep_average(self) -> None:
+        """Begins to average the weights; they are what they are now."""
+        self.average = copy.deepcopy(self).requires_grad_(False)
+
+    def move_average(self, momentum: float) -> None:
+        """Moves the average towards the weights: momentum * average + (1 - momentum) * weights.
+
+        Running statistics are the average's own: they are those of what it has computed.
+        """
+        assert self.average is not None, "begun by keep_average"
+        own = dict(self.named_parameters())
+        with torch.no_grad():
+            for name, averaged in self.average.named_parameters():
+                averaged.lerp_(own[name], 1.0 - momentum)
 
 
 def with_predictions(seen: Embeddings, predictor: nn.Module) -> dict[str, torch.Tensor]:

@@ -23,6 +23,9 @@ _ACCURACIES = ("kNN untrained -> trained", "gain", "linear")
 _HEALTH = ("rank untrained -> trained", "spread", "alignment", "uniformity")
 """What takes their place where no image has a label to count an accuracy by."""
 
+_NOTES = ("data", "traffic")
+"""Kinds of events that tell what the run is about, before anything has happened."""
+
 
 class PeerSummary(TypedDict):
     """What a peer reached; see `contracts.PeerResult`. None where a number was not finite."""
@@ -282,7 +285,8 @@ def _footnotes(summary: RunSummary) -> list[str]:
     if exchange["enabled"]:
         cost = (
             f"exchange: {human_bytes(exchange['bytes_up_per_step'])} up, "
-            f"{human_bytes(exchange['bytes_down_per_step'])} down per peer and step; "
+            f"{human_bytes(exchange['bytes_down_per_step'])} down per peer and step, "
+            f"{human_bytes(exchange['bytes_up'] + exchange['bytes_down'])} in all; "
             f"{percent(exchange['wait_fraction'])} of the step time waiting for slower peers, "
             f"{percent(exchange['exchange_fraction'])} exchanging"
         )
@@ -293,7 +297,7 @@ def _footnotes(summary: RunSummary) -> list[str]:
         for name, value in summary["variants"].items()
     ]
     events = [
-        f"{'data' if event['kind'] == 'data' else 'event'}: {event['message']}"
+        f"{event['kind'] if event['kind'] in _NOTES else 'event'}: {event['message']}"
         for event in summary["events"]
     ]
     return [cost, *variants, *events]

@@ -112,16 +112,17 @@ def open_run(
             )
     home, trained_on = _data_of(folder, config, dataset, is_evaluated_on=on is None)
     device = resolve_device(config.device)
-    inputs = Inputs(image_size=trained_on.image_size, mean=trained_on.mean, std=trained_on.std)
     subjects = []
     for name in names:
+        facts = _facts_of_peer(folder, config, name, trained_on)
+        inputs = Inputs(image_size=facts.image_size, mean=facts.mean, std=facts.std)
         backbone = _backbone(config.peers[name].backbone, inputs, config.seed)
         PeerFolder(folder, PeerId(name)).load_encoder(backbone)
         encoder = Encoder(
             name=name,
             backbone=backbone.to(device),
             inputs=inputs,
-            trained_on=trained_on.fingerprint,
+            trained_on=facts.fingerprint,
             linear_stream=(name, "linear probe"),
             device=device,
             batch_size=config.eval.batch_size,
@@ -150,11 +151,27 @@ def open_backbone(folder: Path, config: RunConfig, name: str) -> tuple[torch.nn.
             f"there is no peer {name!r} in {folder.name}; its peers are "
             f"{', '.join(sorted(config.peers))}"
         )
-    _, trained_on = _data_of(folder, config, None, is_evaluated_on=False)
+    _, shared = _data_of(folder, config, None, is_evaluated_on=False)
+    trained_on = _facts_of_peer(folder, config, name, shared)
     inputs = Inputs(image_size=trained_on.image_size, mean=trained_on.mean, std=trained_on.std)
     backbone = _backbone(config.peers[name].backbone, inputs, config.seed)
     PeerFolder(folder, PeerId(name)).load_encoder(backbone)
     return backbone.eval(), trained_on
+
+
+def _facts_of_peer(folder: Path, config: RunConfig, name: str, shared: DataFacts) -> DataFacts:
+    """Returns the facts of what a peer was trained on: with private images, those of its own.
+
+    Args:
+        folder: the run folder.
+        config: the run's configuration.
+        name: the peer.
+        shared: the facts of what all peers share.
+    """
+    if config.peers[name].data is None:
+        return shared
+    path = PeerFolder(folder, PeerId(name)).encoder_path
+    return (_trained_on(path) if path.is_file() else None) or shared
 
 
 def _data_of(

@@ -8,21 +8,52 @@ from torch import nn
 
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.data.labels import num_labelled, why_no_accuracy
+from dogo_fed.data.partition import Cut
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import resolve_device
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
+from dogo_fed.engine.trial import try_own_code
 from dogo_fed.errors import ConfigError
+from dogo_fed.reporting.units import human_bytes
 
 
 def notes_of(run: LoadedRun) -> tuple[str, ...]:
-    """Returns what a user should know about the images of a run, a sentence each."""
-    data = run.data.evaluated
-    reason = why_no_accuracy(data)
-    if reason is None:
-        return data.notes
+    """Returns what a user should know about the images of a run, a sentence each.
+
+    What there is to know about private images goes into the peer's own log.
+    """
+    notes = list((run.data.shared if run.cut is None else run.data.evaluated).notes)
+    reasons: dict[str, list[str]] = {}
+    for peer in run.peer_ids:
+        reason = why_no_accuracy(run.data_of(peer).evaluated)
+        if reason is not None:
+            reasons.setdefault(reason, []).append(peer)
+    for reason, peers in reasons.items():
+        of = "" if len(peers) == len(run.peer_ids) else f" of {', '.join(peers)}"
+        notes.append(
+            f"no kNN and no linear probe{of}: {reason}; the health of the features is told"
+        )
+    if run.cut is not None:
+        notes.append(_told_cut(run.cut))
+    return tuple(notes)
+
+
+def traffic_of(run: LoadedRun) -> str | None:
+    """Returns what the run's distributions will take, as a sentence; None if nothing travels."""
+    if not run.config.exchanges or run.config.host is Host.LOCAL:
+        return None
+    number, each = run.plan.num_exchanges, run.wire_format.payload_bytes
     return (
-        *data.notes,
-        f"no kNN and no linear probe: {reason}; the health of the features is told",
+        f"each peer sends {number:,} distributions of {human_bytes(each)}, which is "
+        f"{human_bytes(number * each)}, and receives as much"
+    )
+
+
+def _told_cut(made: Cut) -> str:
+    sizes = ", ".join(f"{name} {len(part.train)}" for name, part in sorted(made.private.items()))
+    return (
+        f"the data set is cut into {len(made.anchors.train)} anchors, which all peers see, and private "
+        f"images: {sizes} (partition.csv)"
     )
 
 
@@ -32,7 +63,7 @@ def prepare(
     dataset: DataSet | None = None,
     backbones: Mapping[str, nn.Module] | None = None,
 ) -> LoadedRun:
-    """Loads the data set and checks that every peer can be built.
+    """Loads the data set and checks that every peer can be built, and trained if it is one's own.
 
     Args:
         config: the run.
@@ -41,6 +72,7 @@ def prepare(
 
     Raises:
         ConfigError: a setting is impossible, alone or with this data set.
+        OwnCodeError: code of the user's own has failed.
         DataError: the data set is missing or broken.
     """
     backbones = dict(backbones or {})
@@ -50,20 +82,29 @@ def prepare(
             f"there is a backbone for {strangers[0]!r}, but no such peer; the peers are "
             f"{', '.join(config.peers)}"
         )
-    run = load_run(config, dataset, backbones)
+    run = load_run(config, dataset, backbones, peers=None if _is_all_here(config) else ())
     _check_neighbours(run)
     if config.host in (Host.LOCAL, Host.PROCESSES):  # elsewhere, each peer's own node decides
         resolve_device(config.device)
     for peer_id in run.peer_ids:
-        run.build_peer(peer_id, resolve_device("cpu"))
+        try_own_code(run, run.build_peer(peer_id, resolve_device("cpu")))
     return run
+
+
+def _is_all_here(config: RunConfig) -> bool:
+    """Whether all peers live on this machine, so that their private images must be there."""
+    is_own_ray = config.host is Host.RAY and config.ray.address is None
+    return config.host in (Host.LOCAL, Host.PROCESSES) or is_own_ray
 
 
 def _check_neighbours(run: LoadedRun) -> None:
     """Raises ConfigError if kNN asks for more neighbours than there are."""
-    k, number = run.config.eval.knn_k, num_labelled(run.data.evaluated.train.labels)
-    if k is not None and k > number and why_no_accuracy(run.data.evaluated) is None:
-        raise ConfigError(
-            f"eval.knn_k={k} neighbours are more than the {number} labelled training images of "
-            f"{run.config.data.name}; leave it out, or set it to at most {number}"
-        )
+    k = run.config.eval.knn_k
+    for peer in run.peer_ids:
+        evaluated = run.data_of(peer).evaluated
+        number = num_labelled(evaluated.train.labels)
+        if k is not None and k > number and why_no_accuracy(evaluated) is None:
+            raise ConfigError(
+                f"eval.knn_k={k} neighbours are more than the {number} labelled training images of "
+                f"{evaluated.name}; leave it out, or set it to at most {number}"
+            )

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from rich import get_console
 from torch import nn
 
-from dogo_fed.atomic import room_for, write_json_atomic
+from dogo_fed.atomic import room_for, write_atomic, write_json_atomic
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Event
@@ -29,10 +29,11 @@ from dogo_fed.reporting.pictures.curves import draw_curves
 from dogo_fed.reporting.sink import Sink, TeeSink
 from dogo_fed.reporting.sinks.metrics import MetricsLog, read_records
 from dogo_fed.reporting.sinks.tensorboard import TensorBoardSink
+from dogo_fed.reporting.sinks.told_once import ToldOnce
 from dogo_fed.reporting.sinks.totals import RunTotals
 from dogo_fed.reporting.summary import RunSummary, build_summary
 from dogo_fed.run.local import run_local
-from dogo_fed.run.prepare import notes_of, prepare
+from dogo_fed.run.prepare import notes_of, prepare, traffic_of
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.scope import changed
 from dogo_fed.storage.provenance_file import Start, read_starts, with_start, write_starts
@@ -131,6 +132,8 @@ def conduct(
         on_folder(folder.path)
         starts = with_start(() if config.afresh else earlier, folder.first_step, now)
         write_starts(path, starts)
+        if run.cut is not None:
+            write_atomic(path / "partition.csv", run.cut.to_csv())
         return _carry_through(run, folder, host, starts, earlier)
 
 
@@ -218,13 +221,14 @@ def _reporting(
         console=get_console(),
         exchange_every_steps=run.plan.exchange_every_steps,
     )
+    board = TensorBoardSink(folder.path / "tensorboard", done if folder.is_resumed else None)
+    sink = ToldOnce(TeeSink(metrics, totals, board, view))
     if folder.is_resumed:
         metrics.truncate_after(done)
         for record in read_records(folder.metrics):
             totals.emit(record)
             view.emit(record)
-    board = TensorBoardSink(folder.path / "tensorboard", done if folder.is_resumed else None)
-    sink = TeeSink(metrics, totals, board, view)
+            sink.remember(record)
     with view:
         try:
             if folder.is_resumed:
@@ -233,6 +237,9 @@ def _reporting(
             else:
                 for note in notes_of(run):
                     sink.emit(Event(kind="data", message=note))
+                traffic = traffic_of(run)
+                if traffic is not None:
+                    sink.emit(Event(kind="traffic", message=traffic))
             yield sink
         finally:
             sink.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +11,14 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from dogo_fed.atomic import room_for, write_atomic
+from dogo_fed.atomic import room_for, write_atomic, write_json_atomic
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError
 from dogo_fed.models.weights import load_weights, read_weights
+from dogo_fed.provenance import DataFacts, check_same_images
 from dogo_fed.storage.checkpoint import CheckpointStore
+
+_PRIVATE_IMAGES = "private_images.json"
 
 
 class PeerFolder:
@@ -28,6 +32,34 @@ class PeerFolder:
         self.checkpoints = CheckpointStore(
             self.path / "checkpoints", keep=keep_checkpoints, lag_steps=lag_steps
         )
+
+    def check_private_images(self, now: DataFacts, *, begins: bool) -> None:
+        """Checks that a peer's private images are those that it has trained on; notes them.
+
+        Args:
+            now: the images that are there.
+            begins: whether the peer begins at step 0, so that it may have any.
+
+        Raises:
+            CheckpointError: the note is broken.
+            DataError: they are others.
+            StorageFull: there is no room for the note.
+        """
+        path = self.path / _PRIVATE_IMAGES
+        if not begins and path.exists():
+            try:
+                then = DataFacts.from_plain(json.loads(path.read_text("utf-8")))
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise CheckpointError(
+                    f"{path} can't be read ({error!r}). It says which private images the peer was "
+                    "trained on; put it back, or remove it to go on without that check"
+                ) from error
+            of = f"peer {self.path.name} when it began"
+            check_same_images(then, now, of=of, instead="begin the run again (afresh=true)")
+            return
+        with room_for("the note of the private images", self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json_atomic(path, dataclasses.asdict(now))
 
     @property
     def encoder_path(self) -> Path:

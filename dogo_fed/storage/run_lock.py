@@ -9,10 +9,12 @@ was started at another time. Of an owner on another machine nothing can be known
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from filelock import SoftFileLock, Timeout
 
 from dogo_fed.errors import ConfigError
@@ -33,6 +35,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout:
+            _remove_if_owner_is_dead(folder)
             lock.acquire()
     except Timeout as error:
         raise ConfigError(told_owner(folder) or f"the run in {folder} has just ended") from error
@@ -60,9 +63,29 @@ def told_owner(folder: Path) -> str | None:
     path = folder / LOCK_NAME
     if not path.exists():
         return None
-    process, host, *_ = [*read_lock(folder).split("\n"), "", ""]
+    process, host = _owner(folder)
     return (
         f"a run goes on in {folder}: process {process or '(unknown)'} on {host or '(unknown)'} "
         "writes there. Wait for its end, or stop it. If it is another machine, and that process "
         f"is gone, remove {path} and type the command again"
     )
+
+
+def _owner(folder: Path) -> tuple[str, str]:
+    """Returns process id and machine as a folder's lock names them; empty where it does not."""
+    process, host, *_ = [*read_lock(folder).split("\n"), "", ""]
+    return process, host
+
+
+def _remove_if_owner_is_dead(folder: Path) -> None:
+    """Removes a lock whose owner has ended and waits for its parent to notice: a zombie.
+
+    Its id is still taken, so filelock counts it as alive. In a container, where nothing may wait for
+    orphans, it stays so for ever.
+    """
+    process, host = _owner(folder)
+    if host != socket.gethostname() or not process.isdecimal():
+        return
+    with suppress(psutil.Error, OSError):
+        if psutil.Process(int(process)).status() == psutil.STATUS_ZOMBIE:
+            (folder / LOCK_NAME).unlink()

@@ -18,6 +18,9 @@ class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DTYPE_UNSPECIFIED: _ClassVar[DType]
     FLOAT32: _ClassVar[DType]
+    FLOAT16: _ClassVar[DType]
+    LOG8: _ClassVar[DType]
+    TOP_K: _ClassVar[DType]
 
 class HostState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -35,6 +38,9 @@ STALE_TICKET: Code
 MALFORMED: Code
 DTYPE_UNSPECIFIED: DType
 FLOAT32: DType
+FLOAT16: DType
+LOG8: DType
+TOP_K: DType
 HOST_STATE_UNSPECIFIED: HostState
 UNKNOWN: HostState
 RUNNING: HostState

@@ -18,6 +18,7 @@ from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.codec import encode_ticket, non_negative
 from dogo_fed.wire.encodings import ENCODINGS
 from dogo_fed.wire.encodings.base import MatrixEncoding
+from dogo_fed.wire.encodings.top_k import TopK
 from dogo_fed.wire.validation import check_distribution
 
 _ENVELOPE_BYTES = 64 * 1024
@@ -29,14 +30,16 @@ class WireFormat:
     """The form of a run's distributions.
 
     Attributes:
-        batch_size: N; a distribution is N x N.
+        batch_size: N, the images that a step shares; a distribution is N x N.
         is_symmetric: whether each distribution has a reverse (exchange.symmetric).
         encoding: how the numbers become bytes (exchange.encoding).
+        top_k: how many numbers of a row travel, if not all do (exchange.top_k).
     """
 
     batch_size: int
     is_symmetric: bool = False
     encoding: Encoding = Encoding.FLOAT32
+    top_k: int = 16
 
     @classmethod
     def of(cls, config: RunConfig) -> WireFormat:
@@ -45,8 +48,8 @@ class WireFormat:
         Args:
             config: its settings, fitted to the images.
         """
-        assert config.batch_size is not None, "fitted to the images"
-        return cls(config.batch_size, config.exchange.symmetric, config.exchange.encoding)
+        exchange = config.exchange
+        return cls(config.anchors_per_step, exchange.symmetric, exchange.encoding, exchange.top_k)
 
     @property
     def payload_bytes(self) -> int:
@@ -205,7 +208,8 @@ class WireFormat:
 
     @property
     def _matrix(self) -> MatrixEncoding:
-        return ENCODINGS[self.encoding]
+        matrix = ENCODINGS[self.encoding]
+        return TopK(self.top_k) if isinstance(matrix, TopK) else matrix
 
     def _check_directions(self, has_reverse: bool) -> None:
         if has_reverse != self.is_symmetric:

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dogo_fed.components import close_matches
-from dogo_fed.config_text import load_run_config
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.exit_status import tell
 from dogo_fed.run.export import Format, export_encoder
+from server.commands.key_values import key_values, named_run
 
 _KEYS = ("run", "peer", "format", "out", "trust")
 _HELP = """usage: dogo-fed export run=FOLDER peer=NAME [format=FORMAT] [out=FILE] [trust=true]
@@ -41,32 +40,13 @@ def main() -> None:
 
 
 def _export(arguments: Sequence[str]) -> tuple[Path, Path]:
-    given = _read(arguments)
-    if "run" not in given:
-        raise ConfigError("name the run: run=<folder of a finished run>")
-    folder = Path(given["run"]).expanduser()
-    trust = given.get("trust", "false").lower()
-    if trust not in ("true", "false"):
-        raise ConfigError(f"trust must be true or false, not {trust}")
-    config = load_run_config(folder, trust=trust == "true")
+    given = key_values("export", arguments, _KEYS)
+    folder, config = named_run(given)
     if "peer" not in given and len(config.peers) > 1:
         raise ConfigError(f"name the peer: peer=<one of {', '.join(sorted(config.peers))}>")
     out = Path(given["out"]).expanduser() if "out" in given else None
     peer = given.get("peer", next(iter(config.peers)))
     return export_encoder(folder, config, peer, _choice(given.get("format", "safetensors")), out)
-
-
-def _read(arguments: Sequence[str]) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or key not in _KEYS:
-            raise ConfigError(
-                f"`dogo-fed export` does not know {argument!r}; it takes {', '.join(_KEYS)}"
-                f"{close_matches(key, _KEYS)}"
-            )
-        given[key] = value
-    return given
 
 
 def _choice(name: str) -> Format:

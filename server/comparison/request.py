@@ -36,6 +36,10 @@ _DECIDED = {
 """Settings of a run that the user can't choose in a comparison, with the reason."""
 
 
+_SAME_METHODS = {"local": "solo", "federated": "dogo"}
+"""Other names of methods, which people use where images are private."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareConfig:
     """What a preset and the command line may set; `Experiment` has the settings not listed here.
@@ -169,6 +173,9 @@ def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
         if key in content and not isinstance(content[key], list):
             content[key] = [content[key]]
     content["protocols"] = _protocols(content.get("protocols"))
+    methods = content.get("methods")
+    if isinstance(methods, list):
+        content["methods"] = [_SAME_METHODS.get(str(one), one) for one in methods]
     return name, content, overrides
 
 

@@ -24,7 +24,7 @@ from configs.resume import resumed
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import Event, PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.errors import ConfigError, DogoError
+from dogo_fed.errors import ConfigError, DogoError, PlacementError
 from dogo_fed.reporting.sink import Sink, TeeSink
 from dogo_fed.reporting.summary import RunSummary, print_summary
 from dogo_fed.run.prepare import prepare
@@ -72,13 +72,21 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
     with _stop_before_exit() as stop_asked:
 
         def ask_sites(run_id: str) -> Mapping[PeerId, Sequence[int]] | None:
-            """Returns what the sites keep of a run; None if the peers are simulated, or at a stop."""
+            """Returns what the sites keep of a run; None if the peers are simulated.
+
+            Raises:
+                PlacementError: a site does not answer, or the user asked for an end.
+            """
             peers = tuple(PeerId(name) for name in sorted(config.peers))
             within_s = config.exchange.join_deadline_s
             nodes = find_nodes(grid, peers, within_s, stop_asked)
-            if nodes is None or not all(node.is_site for node in nodes.values()):
+            if nodes is None:
+                raise PlacementError(
+                    "stopped by the user before every peer had a Flower node; the run is as it was"
+                )
+            if not all(node.is_site for node in nodes.values()):
                 return None
-            return ask_checkpoints(grid, nodes, run_id, within_s)
+            return ask_checkpoints(grid, nodes, run_id, within_s, stop_asked)
 
         def host(
             prepared: LoadedRun,

@@ -91,7 +91,11 @@ def find_nodes(
 
 
 def ask_checkpoints(
-    grid: Grid, nodes: Mapping[PeerId, Node], run_id: str, within_s: float
+    grid: Grid,
+    nodes: Mapping[PeerId, Node],
+    run_id: str,
+    within_s: float,
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> dict[PeerId, tuple[int, ...]]:
     """Returns the steps of the checkpoints that each site's peer has of a run and can read.
 
@@ -100,9 +104,10 @@ def ask_checkpoints(
         nodes: the node of each peer.
         run_id: the run's name.
         within_s: how long to wait for the answers, in seconds.
+        stop_requested: whether the user has asked for an end.
 
     Raises:
-        PlacementError: a site has not answered after this time.
+        PlacementError: a site has not answered after this time, or the user asked for an end.
     """
     deadline_s = time.monotonic() + within_s
     found: dict[PeerId, tuple[int, ...]] = {}
@@ -134,6 +139,11 @@ def ask_checkpoints(
                 f"these peers have: {', '.join(missing)}. Check `dogo-fed peer` at their sites"
             )
         if len(found) < len(nodes):
+            if stop_requested():
+                raise PlacementError(
+                    "stopped by the user before every site had told which checkpoints it has; the "
+                    "run is as it was"
+                )
             time.sleep(_POLL_S)
     return found
 

@@ -104,6 +104,26 @@ def test_with_all_variants_ray_and_flower_equal_one_process(tmp_path: Path) -> N
     assert {name: one for name, one in found.items() if one != found["local"]} == {}
 
 
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.flower
+@pytest.mark.timeout(900)
+def test_a_teacher_from_a_weights_file_is_the_same_in_every_host(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    dogo_fed("train", *SMALL_RUN, "host=local", "peers=trio", f"run_dir={source}")
+    encoder = source / "peers" / "resnet" / "encoder.safetensors"
+    taught = ("peers=trio", "exchange.rows=features", f"peers.resnet.frozen_from={encoder}")
+    found = {}
+    for host in ("local", "processes", "ray", "flower"):
+        run_dir = tmp_path / host
+        command = ("flower",) if host == "flower" else ("train", f"host={host}")
+        dogo_fed(*command, *SMALL_RUN, *taught, f"run_dir={run_dir}", timeout_s=300.0)
+        found[host] = digests(run_dir)
+        peers = json.loads((run_dir / "summary.json").read_text())["peers"]
+        assert peers["resnet"]["steps_trained"] == 0 and peers["wide"]["mutual_kl"] > 0
+    assert {name: one for name, one in found.items() if one != found["local"]} == {}
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("peers", ["simclr_simsiam", pytest.param("trio", marks=pytest.mark.slow)])
 def test_ray_actors_equal_one_process(

@@ -13,9 +13,17 @@ from dogo_fed.reporting.sink import Sink
 
 
 class ExchangeSummary(TypedDict):
-    """What the exchange cost: bytes are means per peer and step, fractions are of the step time."""
+    """What the exchange cost.
+
+    Attributes:
+        bytes_up, bytes_down: of the whole run, all peers together.
+        bytes_up_per_step, bytes_down_per_step: means per peer and step.
+        wait_fraction, exchange_fraction: of the step time.
+    """
 
     enabled: bool
+    bytes_up: int
+    bytes_down: int
     bytes_up_per_step: float
     bytes_down_per_step: float
     wait_fraction: float
@@ -110,6 +118,8 @@ class RunTotals(Sink):
         step_s = self.compute_s + self.wait_s + self.exchange_s
         return ExchangeSummary(
             enabled=enabled,
+            bytes_up=self.bytes_up,
+            bytes_down=self.bytes_down,
             bytes_up_per_step=self.bytes_up / num_reports,
             bytes_down_per_step=self.bytes_down / num_reports,
             wait_fraction=self.wait_s / step_s if step_s > 0.0 else 0.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -142,13 +143,16 @@ def test_yaml_and_dataclass_defaults_are_the_same():
 def test_run_yaml_shows_every_setting():
     shown = yaml.safe_load((FOLDER / "run.yaml").read_text())
     shown["exchange"] |= yaml.safe_load((FOLDER / "exchange" / "grpc.yaml").read_text())
-    for field in dataclasses.fields(RunConfig):
-        if field.name in ("peers", "data"):
+    shown["partition"] = yaml.safe_load((FOLDER / "partition" / "shared.yaml").read_text())
+    sections = 0
+    for name, kind in get_type_hints(RunConfig).items():
+        if name in ("peers", "data"):
             continue
-        assert field.name in shown
-        default = field.default
-        if dataclasses.is_dataclass(default):
-            assert set(shown[field.name]) == {item.name for item in dataclasses.fields(default)}
+        assert name in shown
+        if dataclasses.is_dataclass(kind):
+            assert set(shown[name]) == {item.name for item in dataclasses.fields(kind)}
+            sections += 1
+    assert sections == 7
 
 
 def test_overrides_reach_the_config():

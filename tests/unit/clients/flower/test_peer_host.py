@@ -556,6 +556,11 @@ def test_what_the_coordinator_decides_names_no_code_no_data_and_no_device():
     assert tops == {
         *("host", "batch_size", "seed", "rounds", "steps", "steps_per_round"),
         *("exchange", "eval", "checkpoint"),
+        *(
+            "partition",
+            "anchor_share",
+            "anchors_at",
+        ),  # of the anchors; private images are the site's
     }
 
 

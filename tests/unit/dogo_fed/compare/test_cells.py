@@ -59,7 +59,7 @@ def test_a_student_among_three_is_taught_by_the_two_others_as_they_were_alone() 
 
 
 def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
-    methods = list(Method)
+    methods = [one for one in Method if one not in (Method.PRIVATE, Method.CENTRAL)]
     cells = {
         cell.column.method: cell.config
         for cell in made_cells(made_experiment(methods=methods), OUT)
@@ -193,3 +193,28 @@ def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
     (cell.folder / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="without a readable config"):
         standing_of(cell, {})
+
+
+IN_PARTS = {"partition": {"kind": "dirichlet", "anchors": 0.2}}
+
+
+def test_with_private_images_methods_differ_in_what_a_peer_sees_and_hears() -> None:
+    methods = [Method.PRIVATE, Method.SOLO, Method.DOGO, Method.CENTRAL]
+    cells = {
+        cell.column.method: dataclasses.replace(cell.config, run_dir=None)
+        for cell in made_cells(made_experiment(methods=methods), OUT, **IN_PARTS)
+        if cell.seed == 0
+    }
+    private, solo, dogo, central = (cells[one] for one in methods)
+    assert [one.exchanges for one in cells.values()] == [False, False, True, False]
+    assert dataclasses.replace(dogo, exchange=solo.exchange) == solo
+    assert dataclasses.replace(private, anchor_share=None) == solo
+    assert (private.anchors_per_step, solo.anchors_per_step) == (0, 128)
+    assert not central.partition.is_private and central.anchors_per_step == 256
+    assert dataclasses.replace(central, partition=solo.partition, steps_per_round=None) == solo
+
+
+def test_private_and_central_need_a_partition() -> None:
+    for method in (Method.PRIVATE, Method.CENTRAL):
+        with pytest.raises(ConfigError, match="add partition=dirichlet"):
+            made_cells(made_experiment(methods=[Method.SOLO, method]), OUT)

@@ -26,7 +26,7 @@ from dogo_fed.data.map_style import (
     pixel_statistics,
 )
 from dogo_fed.data.torchvision_sets import read_idx
-from dogo_fed.errors import ConfigError, DataError
+from dogo_fed.errors import ConfigError, DataError, OwnCodeError, own_failure
 
 DIGITS_M_FINGERPRINT = "84abfc9af7f6616ae79b2ca6ee086149"
 
@@ -137,11 +137,13 @@ def test_what_a_component_of_ours_does_not_take_is_a_sentence(is_ours, monkeypat
     monkeypatch.setitem(sys.modules, "some_things", SimpleNamespace(factory=factory))
     path = "some_things:factory"
     name, known = ("even", {"even": path}) if is_ours else (path, {})
-    raised, sentence = ValueError, "^size must be even"
+    raised, sentence = OwnCodeError, "'some_things:factory' failed: ValueError: size must be even"
     if is_ours:
         raised, sentence = ConfigError, "'even' can't be made with the options size=3: size must"
-    with pytest.raises(raised, match=sentence):
+    with pytest.raises(raised, match=sentence) as caught:
         components.build("thing", name, known, {"size": 3})
+    failure = own_failure(caught.value)
+    assert failure is None if is_ours else str(failure) == "size must be even"
 
 
 def test_factory_that_takes_anything_takes_any_option():

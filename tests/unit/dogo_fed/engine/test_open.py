@@ -177,7 +177,7 @@ def test_the_step_is_short_enough_to_be_read_at_once():
     assert len(lines) <= 100
 
 
-def test_only_sessions_and_the_example_that_shows_it_run_the_step():
+def test_only_sessions_the_trial_and_the_example_that_shows_it_run_the_step():
     """One home: no host has a step of its own."""
     users = {
         path.relative_to(REPOSITORY).as_posix()
@@ -185,7 +185,11 @@ def test_only_sessions_and_the_example_that_shows_it_run_the_step():
         for path in (REPOSITORY / package).rglob("*.py")
         if "from dogo_fed.engine.step import" in path.read_text(encoding="utf-8")
     }
-    assert users == {"dogo_fed/engine/session.py", "examples/two_peers.py"}
+    assert users == {
+        "dogo_fed/engine/session.py",
+        "dogo_fed/engine/trial.py",
+        "examples/two_peers.py",
+    }
 
 
 def test_a_run_without_exchange_has_no_exchange_but_still_joins(tmp_path):

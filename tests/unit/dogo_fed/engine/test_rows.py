@@ -118,9 +118,8 @@ def test_with_features_the_others_teach_the_backbone_and_no_head() -> None:
     made = proposal(run, learner)
     signal = signal_of(show(teacher, proposal(run, teacher)))
     made.output.ssl_loss.data.zero_()
-    silent = type(made)(made.step, type(made.output)(
-        made.output.ssl_loss.detach(), made.output.learn_with, made.output.publish
-    ))  # fmt: skip
+    unmoved = dataclasses.replace(made.output, ssl_loss=made.output.ssl_loss.detach())
+    silent = dataclasses.replace(made, output=unmoved)
     losses = absorb(learner, silent, signal)
     assert losses.mutual_kl > 0
     heads: nn.Module = learner.objective.projector

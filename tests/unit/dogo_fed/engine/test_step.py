@@ -247,6 +247,7 @@ class FixedOutput(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.average = None
         self.learn_with = embeddings_of(NUM_IMAGES, 4, seed=1)
         self.publish = embeddings_of(NUM_IMAGES, 4, seed=2)
         self.unused = nn.Parameter(torch.zeros(1, dtype=torch.float64))

@@ -382,6 +382,8 @@ class TestSummary:
         summary = build_summary("r1", 7, "ray", 20, 12.5, True, self.totals())
         assert summary["exchange"] == {
             "enabled": True,
+            "bytes_up": 90,
+            "bytes_down": 6000,
             "bytes_up_per_step": 30.0,
             "bytes_down_per_step": 2000.0,
             "wait_fraction": 0.2,

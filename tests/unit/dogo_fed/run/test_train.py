@@ -36,6 +36,7 @@ from dogo_fed.run import train as train_module
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
+from dogo_fed.storage.checkpoint import CheckpointStore
 from dogo_fed.storage.provenance_file import read_starts
 from dogo_fed.storage.run_folder import reopen
 from tests.support.command_line import REPOSITORY, run_python
@@ -432,3 +433,29 @@ def test_a_notebook_may_pass_plain_mappings_and_its_own_data(tmp_path):
 def test_what_a_notebook_may_not_pass_is_said(config, dataset, says):
     with pytest.raises(ConfigError, match=says):
         dogo_fed.train(config, dataset=dataset)
+
+
+# ---- a report that was written, but whose receiver was killed before it answered ----
+
+
+def test_a_step_that_was_told_before_the_kill_is_not_told_again(folder: Path, monkeypatch) -> None:
+    """The peer has kept the reports with its checkpoint, since it does not know that they arrived."""
+    told = [one for one in records(folder) if one["type"] in ("step", "round")]
+    load = CheckpointStore.load
+
+    def load_with_kept_reports(self, step, objective, optimizer, device):
+        progress = load(self, step, objective, optimizer, device)
+        peer = self.folder.parent.name
+        progress.undelivered = [one for one in told if one["peer"] == peer][-3:]
+        assert len(progress.undelivered) == 3
+        return progress
+
+    monkeypatch.setattr(CheckpointStore, "load", load_with_kept_reports)
+    run_here(gone_on(folder, "steps=5"))
+    again = [one for one in records(folder) if one["type"] in ("step", "round")]
+    keys = [(one["peer"], one["type"], one["round"], one["step"]) for one in again]
+    assert len(set(keys)) == len(keys)
+    for peer in ("resnet", "wide"):
+        steps = [step for name, kind, _, step in keys if (name, kind) == (peer, "step")]
+        assert steps == [0, 1, 2, 3, 4]
+    assert all(one["steps_trained"] == 5 for one in read_summary(folder)["peers"].values())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dogo_fed.errors import ConfigError
@@ -53,6 +56,15 @@ def test_the_lock_of_a_killed_owner_is_taken_over(owner, tmp_path) -> None:
     owner.kill()
     owner.wait(timeout=10)
     assert (tmp_path / LOCK_NAME).exists()
+    with run_lock(tmp_path):
+        refused(tmp_path, "writes there")
+
+
+def test_an_owner_that_has_ended_unnoticed_by_its_parent_is_gone(owner, tmp_path) -> None:
+    """Its id is still taken. In a container, where nobody waits for orphans, for ever."""
+    os.kill(owner.pid, signal.SIGKILL)  # and nobody waits for it
+    os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)
+    assert psutil.Process(owner.pid).status() == psutil.STATUS_ZOMBIE
     with run_lock(tmp_path):
         refused(tmp_path, "writes there")
 

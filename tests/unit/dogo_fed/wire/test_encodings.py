@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dogo_fed.config import Encoding
+from dogo_fed.errors import MalformedDistribution
 from dogo_fed.exchange.in_process import InProcessExchange
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.encodings import ENCODINGS
+from dogo_fed.wire.encodings.log8 import DEPTH
 from dogo_fed.wire.format import WireFormat
 from dogo_fed.wire.validation import check_distribution
 from tests.support.distributions import (
@@ -114,3 +116,103 @@ def test_the_payload_is_what_the_matrices_take(encoding, is_symmetric):
     request = wire.encode_published(pb.Sender(), ticket(0), sent)
     taken = len(request.distribution.rows) + len(request.reverse.rows)
     assert wire.payload_bytes == taken < wire.limit_bytes
+
+
+# ---- how far a decoded number may be from the one that was encoded ----
+
+SHARP = st.floats(0.5, 60.0)
+
+
+def softmaxed(seed: int, size: int, sharpness: float):
+    """Rows as peers show them: softmaxed cosines; the sharper, the smaller their smallest numbers."""
+    draws = np.random.default_rng(seed)
+    scores_NN = sharpness * draws.uniform(-1, 1, (size, size))
+    exact_NN = np.exp(scores_NN - scores_NN.max(axis=1, keepdims=True))
+    return (exact_NN / exact_NN.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def carried(encoding: Encoding, p_NN, top_k: int = 16):
+    return (
+        WireFormat(len(p_NN), encoding=encoding, top_k=top_k)
+        .as_carried(distribution(0, len(p_NN)).__class__(p_NN, -0.1))
+        .p_NN
+    )
+
+
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(2, 40), sharpness=SHARP)
+def test_float16_keeps_eleven_bits(seed, size, sharpness):
+    p_NN = softmaxed(seed, size, sharpness)
+    error_NN = np.abs(carried(Encoding.FLOAT16, p_NN).astype(np.float64) - p_NN)
+    assert (error_NN <= np.maximum(p_NN * 2.0**-11, 2.0**-25)).all()
+
+
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(2, 40), sharpness=SHARP)
+def test_log8_keeps_a_logarithm_to_a_level(seed, size, sharpness):
+    p_NN = softmaxed(seed, size, sharpness)
+    found_NN = carried(Encoding.LOG8, p_NN)
+    with np.errstate(divide="ignore"):
+        log_NN, found_log_NN = np.log(p_NN.astype(np.float64)), np.log(found_NN.astype(np.float64))
+    high_N1 = log_NN.max(axis=1, keepdims=True)
+    is_deep_NN = log_NN < high_N1 - DEPTH
+    span_N1 = np.minimum(high_N1 - log_NN.min(axis=1, keepdims=True), DEPTH)
+    error_NN = np.abs(found_log_NN - log_NN)
+    assert (is_deep_NN | (error_NN <= span_N1 / 255 + 1e-5)).all()
+    deepest_N1 = p_NN.max(axis=1, keepdims=True) * np.exp(-DEPTH) * 1.2
+    assert (~is_deep_NN | (found_NN <= deepest_N1 + 1e-37)).all()
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.integers(2, 40),
+    sharpness=SHARP,
+    top_k=st.integers(1, 50),
+)
+def test_top_k_keeps_the_largest_and_the_sum_of_the_rest(seed, size, sharpness, top_k):
+    p_NN = softmaxed(seed, size, sharpness)
+    found_NN = carried(Encoding.TOP_K, p_NN, top_k)
+    k = min(top_k, size)
+    threshold_N1 = -np.sort(-p_NN, axis=1)[:, k - 1 : k]
+    is_kept_NN = found_NN == p_NN
+    assert (is_kept_NN | (p_NN <= threshold_N1)).all() and (is_kept_NN.sum(axis=1) >= k).all()
+    error_NN = np.abs(found_NN.astype(np.float64) - p_NN)
+    assert (error_NN <= threshold_N1 + 1e-6).all()
+    rest_N = 1.0 - (-np.sort(-p_NN, axis=1)[:, :k]).sum(axis=1, dtype=np.float64)
+    assert (error_NN.sum(axis=1) <= 2 * np.maximum(rest_N, 0) + 1e-5).all()
+
+
+@pytest.mark.parametrize("encoding", [Encoding.FLOAT16, Encoding.LOG8, Encoding.TOP_K])
+def test_what_was_carried_once_is_carried_again_nearly_unchanged(encoding):
+    """A coordinator that has one contribution passes on what it has received, encoded again."""
+    once_NN = carried(encoding, softmaxed(5, 32, 10.0))
+    twice_NN = carried(encoding, once_NN)
+    assert np.allclose(once_NN, twice_NN, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("encoding", [Encoding.FLOAT16, Encoding.LOG8, Encoding.TOP_K])
+def test_rows_of_zeros_and_one_are_carried(encoding):
+    one_NN = np.eye(24, dtype=np.float32)
+    assert np.allclose(carried(encoding, one_NN), one_NN, atol=1e-9)
+
+
+def test_columns_that_a_stranger_made_up_are_refused():
+    wire = WireFormat(4, encoding=Encoding.TOP_K, top_k=2)
+    good = wire.encode(distribution(0, 4))
+    columns = np.frombuffer(good.rows[:16], "<u2").copy()
+    for wrong in (4, columns[1]):
+        columns[0] = wrong
+        good.rows = columns.tobytes() + good.rows[16:]
+        with pytest.raises(MalformedDistribution, match="columns of a row"):
+            wire.decode(good)
+
+
+@ALL
+@given(noise=st.binary(min_size=4000, max_size=4000))
+def test_noise_is_refused_or_a_distribution(encoding, noise):
+    wire = WireFormat(12, encoding=encoding, top_k=5)
+    message = wire.encode(distribution(0, 12))
+    message.rows = noise[: len(message.rows)]
+    try:
+        found = wire.decode(message)
+    except MalformedDistribution:
+        return
+    assert np.isfinite(found.p_NN).all() and (found.p_NN >= 0).all()

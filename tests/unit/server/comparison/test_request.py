@@ -127,7 +127,10 @@ def test_a_cluster_runs_cells_as_tasks() -> None:
     ("arguments", "words"),
     [
         (["experiment=nothing"], ["nothing", "digits_m_pair"]),
-        (["methods=[solo,magic]"], ["methods", "solo, offline, dogo, supervised", "magic"]),
+        (
+            ["methods=[solo,magic]"],
+            ["methods", "solo, offline, dogo, central, supervised", "magic"],
+        ),
         (["seeds=[a]"], ["seeds", "a whole number"]),
         (["seeds=[1.5]"], ["seeds", "a whole number"]),
         (["seeds=[]"], ["seeds", "empty"]),

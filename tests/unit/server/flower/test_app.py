@@ -146,7 +146,7 @@ def test_a_stop_before_the_nodes_are_there_ends_the_run_as_stopped(tmp_path):
     folder = tmp_path / "run"
     overrides = shlex.join([*TINY[:-1], f"run_dir={folder}"])
     summary = run(grid, {**DEFAULTS, "hydra-overrides": overrides})
-    (event,) = summary["events"]
+    _, event = summary["events"]
     assert event["message"] == "stopped by the user before every peer had a Flower node"
     assert was_stopped(summary) and summary["peers"] == {}
     assert report(RunStatus(COMPLETED), "", folder) == EXIT_STOPPED

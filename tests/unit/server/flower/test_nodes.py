@@ -321,6 +321,16 @@ def test_a_site_that_is_away_is_asked_again(federation):
     assert asked(federation, ada=answers("", message="no process answers")) == {ADA: (10,)}
 
 
+def test_a_stop_while_sites_are_asked_says_so_and_does_not_wait(federation):
+    federation.grid.nodes[7] = lambda message: None
+    began_s = federation.time.now_s
+    with pytest.raises(PlacementError, match="stopped by the user before every site had told"):
+        ask_checkpoints(
+            federation.grid, {ADA: Node(7, ADA, True, -1, 0)}, "first", 30.0, lambda: True
+        )
+    assert federation.time.now_s - began_s < 1.0
+
+
 @pytest.mark.parametrize(
     ("reply", "why"),
     [

@@ -1,0 +1,32 @@
+"""Which images a run is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from dogo_fed.config.checks import require_positive
+from dogo_fed.config.component import ComponentConfig
+from dogo_fed.config.scopes import OWN
+from dogo_fed.scope import DecidedBy, Decides, scope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig(ComponentConfig):
+    """The data set every peer sees.
+
+    Attributes:
+        default_rounds: length of a run that names neither `rounds` nor `steps`.
+    """
+
+    name: str = field(metadata=scope(DecidedBy.SITE, Decides.TRAINING, agreed=True))
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), metadata=OWN)
+    default_rounds: int = field(
+        default=10, metadata=scope(DecidedBy.SITE, Decides.LENGTH, agreed=True)
+    )
+
+    def __post_init__(self) -> None:
+        ComponentConfig.__post_init__(self)
+        require_positive("data.", default_rounds=self.default_rounds)

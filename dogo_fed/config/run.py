@@ -1,0 +1,231 @@
+"""One run: all its sections, and the checks that need more than one of them."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dogo_fed.config.checks import require, require_positive
+from dogo_fed.config.data import DataConfig
+from dogo_fed.config.evaluation import EvalConfig
+from dogo_fed.config.exchange import ExchangeConfig, Transport
+from dogo_fed.config.host import (
+    CheckpointConfig,
+    CoordinatorConfig,
+    Host,
+    RayConfig,
+    RecoveryConfig,
+)
+from dogo_fed.config.partition import PartitionConfig
+from dogo_fed.config.peer import LossOn, PeerConfig
+from dogo_fed.config.scopes import AGREED, LENGTH, OWN, PLACE, SAFETY
+from dogo_fed.plain import to_plain
+from dogo_fed.scope import DecidedBy, Decides, scope, settings_of
+
+_PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+USUAL_ANCHOR_SHARE = 0.5
+"""Share of a pass that are anchors, where a peer has private images."""
+
+
+class AnchorsAt(enum.Enum):
+    """At which steps a pass holds anchors, where peers have private images.
+
+    EVERY_STEP: at each.
+    EXCHANGES: at those that exchange; between them a pass is all private.
+    """
+
+    EVERY_STEP = "every_step"
+    EXCHANGES = "exchanges"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """One run.
+
+    Attributes:
+        host: where the peers live.
+        peers: the peers by name. Wherever their order matters, it is the order of their names.
+        data: the images that all peers share. Where peers have private images too, these are the
+            anchors.
+        partition: cuts `data` into anchors and private images.
+        batch_size: images of a pass. Null: 256, or fewer where few images are shared; see
+            `engine.plan.fitted`.
+        anchor_share: share of a pass that are anchors; the others are private. Null: a half if a peer
+            is known to have private images, else 1. 0 is for peers that train alone on what they
+            have.
+        anchors_at: the steps whose passes hold anchors.
+        seed: the seed of every random stream of the run.
+        rounds, steps: length of the run in rounds or in steps; if both are null, the data set's
+            `default_rounds`.
+        steps_per_round: null is one epoch; 100 where a pass holds private images, of which each peer
+            has another number.
+        threads_per_peer: torch's threads in each peer's process; another number may change the last
+            bits of the results.
+        device: "auto", "cpu" or "cuda".
+        run_dir: null is runs/<peers>-<time>.
+        resume: run folder to go on with; everything else is read from there.
+        afresh: whether the run that `resume` names begins again at step 0.
+    """
+
+    peers: Mapping[str, PeerConfig]
+    data: DataConfig
+    host: Host = field(default=Host.RAY, metadata=SAFETY)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    batch_size: int | None = field(default=None, metadata=AGREED)
+    anchor_share: float | None = field(default=None, metadata=AGREED)
+    anchors_at: AnchorsAt = field(default=AnchorsAt.EVERY_STEP, metadata=AGREED)
+    seed: int = field(default=0, metadata=AGREED)
+    rounds: int | None = field(default=None, metadata=LENGTH)
+    steps: int | None = field(default=None, metadata=LENGTH)
+    steps_per_round: int | None = field(default=None, metadata=AGREED)
+    threads_per_peer: int = field(default=1, metadata=OWN)
+    device: str = field(default="auto", metadata=scope(DecidedBy.SITE, Decides.ROUNDING))
+    run_dir: str | None = field(default=None, metadata=PLACE)
+    resume: str | None = field(default=None, metadata=PLACE)
+    afresh: bool = field(default=False, metadata=PLACE)
+    exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    coordinator: CoordinatorConfig = field(default_factory=CoordinatorConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        """Checks what can be checked without the data set.
+
+        Raises:
+            ConfigError: there is no peer, or none that learns; two names differ only in case, or a
+                name can't be a folder's; a number is out of range; two settings contradict each
+                other; the teaching graph names a peer that does not exist.
+        """
+        require(len(self.peers) >= 1, "a run needs at least 1 peer, but peers is empty")
+        for name in self.peers:
+            require(
+                bool(_PEER_NAME.fullmatch(name)),
+                f"peer name {name!r} must be 1 to 64 letters, digits, '.', '_' or '-', since it "
+                "becomes a folder name",
+            )
+        folded = [name.casefold() for name in self.peers]
+        require(
+            len(set(folded)) == len(folded),
+            f"two peers have the same name (ignoring case): {', '.join(self.peers)}",
+        )
+        require(
+            any(peer.frozen_from is None for peer in self.peers.values()),
+            "every peer is frozen (frozen_from), so no peer would learn",
+        )
+        require(
+            self.batch_size is None or self.batch_size >= 2,
+            f"batch_size must be at least 2, not {self.batch_size}",
+        )
+        self._check_private()
+        require(0 <= self.seed < 2**63, f"seed must be between 0 and 2**63 - 1, not {self.seed}")
+        require_positive(
+            "",
+            rounds=self.rounds,
+            steps=self.steps,
+            steps_per_round=self.steps_per_round,
+            threads_per_peer=self.threads_per_peer,
+        )
+        require(
+            self.rounds is None or self.steps is None,
+            f"give rounds or steps, not both (rounds={self.rounds}, steps={self.steps})",
+        )
+        require(
+            self.resume is not None or not self.afresh,
+            "afresh=true begins an earlier run again; name its folder by resume=",
+        )
+        require(
+            self.exchange.transport is Transport.GRPC or self.host is Host.FLOWER,
+            "exchange=flower lets Flower's messages carry the steps; with "
+            f"host={self.host.value} there are none. Start the run by `dogo-fed flower`, or leave "
+            "exchange=grpc",
+        )
+        require(
+            self.device in ("auto", "cpu", "cuda"),
+            f'device must be "auto", "cpu" or "cuda", not {self.device!r}',
+        )
+        if self.exchange.graph is not None:
+            _check_names(self.exchange.graph, self.peers)
+
+    def _check_private(self) -> None:
+        """Checks what the settings say about private images against each other."""
+        share = self.anchor_share
+        require(
+            share is None or 0.0 <= share <= 1.0,
+            f"anchor_share must be from 0 to 1, not {share}",
+        )
+        require(
+            share != 0.0 or not self.exchanges,
+            "anchor_share=0 leaves no image to exchange about; it goes with exchange.enabled=false",
+        )
+        for name, peer in self.peers.items():
+            require(
+                peer.data is None or not self.partition.is_private,
+                f"peers.{name}.data and partition={self.partition.kind.value} both give this peer "
+                "private images; leave one of them out",
+            )
+            require(
+                peer.ssl_on is LossOn.BOTH or self.has_private(name),
+                f"peers.{name}.ssl_on={peer.ssl_on.value}, but this peer has no private images; name "
+                f"them by peers.{name}.data, or cut the data set by partition=dirichlet",
+            )
+            require(
+                peer.ssl_on is not LossOn.ANCHORS or self.anchors_at is AnchorsAt.EVERY_STEP,
+                f"peers.{name}.ssl_on=anchors needs anchors at every step, but anchors_at="
+                f"{self.anchors_at.value}",
+            )
+
+    def has_private(self, name: str) -> bool:
+        """Whether this peer has images that the others do not see."""
+        return self.partition.is_private or self.peers[name].data is not None
+
+    @property
+    def share_of_anchors(self) -> float:
+        """The share of a pass that are anchors: `anchor_share`, or what it is if it is null."""
+        if self.anchor_share is not None:
+            return self.anchor_share
+        return USUAL_ANCHOR_SHARE if any(map(self.has_private, self.peers)) else 1.0
+
+    @property
+    def anchors_per_step(self) -> int:
+        """The images of a pass that all peers share: the N of a distribution's N x N."""
+        assert self.batch_size is not None, "fitted to the images"
+        if self.share_of_anchors == 0.0:
+            return 0
+        return max(2, round(self.batch_size * self.share_of_anchors))
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether anything is exchanged: it is switched on, and there is more than one peer."""
+        return self.exchange.enabled and len(self.peers) > 1
+
+    @property
+    def variants(self) -> dict[str, object]:
+        """The settings of the teaching whose values are not the defaults, by their paths.
+
+        The defaults are the paper's. Without an exchange there are none.
+        """
+        if not self.exchanges:
+            return {}
+        return {
+            one.path: to_plain(one.value)
+            for one in sorted(settings_of(self), key=lambda one: one.path.startswith("peers."))
+            if one.scope.is_of_teaching
+            and one.scope.decides is Decides.TRAINING
+            and one.value != one.default
+        }
+
+
+def _check_names(graph: Mapping[str, Mapping[str, float]], peers: Mapping[str, PeerConfig]) -> None:
+    """Checks that every learner and teacher is a peer of the run."""
+    for learner, teachers in graph.items():
+        for name in (learner, *teachers):
+            require(
+                name in peers,
+                f"exchange.graph names {name!r}, but the peers of the run are {', '.join(peers)}",
+            )

@@ -1,0 +1,78 @@
+"""Images that one peer has for itself, beside the anchors that all peers share."""
+
+# N = images, C = channels, H, W = pixels
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import torch
+
+from dogo_fed.config import DataConfig
+from dogo_fed.data.adapt import resized
+from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.source import DataSet, ImageSource, Subset, fingerprint_of_part
+from dogo_fed.errors import ConfigError
+
+_CHUNK_IMAGES = 1024
+_FEWEST = 2
+
+
+def private_images(peer: str, settings: DataConfig, anchors: DataSet, test_share: float) -> DataSet:
+    """Returns a peer's private images; those that are anchors too are left out of training.
+
+    Args:
+        peer: its name, for messages.
+        settings: names the data set.
+        anchors: what all peers share.
+        test_share: how much is held out if there are no test images.
+
+    Raises:
+        ConfigError: the images are not of the anchors' size or channels, or too few are left.
+        DataError: the data set is missing or broken.
+    """
+    try:
+        found = build_dataset(settings.name, settings.options)
+    except ConfigError as error:
+        raise ConfigError(f"peers.{peer}.data: {error}") from error
+    dataset = with_test_part(found, test_share)
+    mine, theirs = ((len(one.mean), one.image_size, one.image_size) for one in (dataset, anchors))
+    if mine != theirs:
+        raise ConfigError(
+            f"the private images of peer {peer!r} are {' x '.join(map(str, mine))} (channels, height, "
+            f"width), but the anchors are {' x '.join(map(str, theirs))}; both go into one pass, so "
+            f"make them alike, e.g. by peers.{peer}.data.options.image_size={anchors.image_size}"
+        )
+    shared = image_digests(anchors.train, anchors.image_size)
+    digests = image_digests(dataset.train, dataset.image_size)
+    known = set(shared)
+    kept_N = torch.tensor([row for row, one in enumerate(digests) if one not in known])
+    if len(kept_N) < _FEWEST:
+        raise ConfigError(
+            f"of the {len(digests)} private images of peer {peer!r}, {len(digests) - len(kept_N)} are "
+            f"anchors too, so {len(kept_N)} are left; it needs at least {_FEWEST}"
+        )
+    if len(kept_N) == len(digests):
+        return dataset
+    note = (
+        f"{len(digests) - len(kept_N)} of {len(digests)} private images of peer {peer} are anchors too, "
+        "and are left out of its private ones"
+    )
+    return dataclasses.replace(
+        dataset,
+        train=Subset(dataset.train, kept_N),
+        fingerprint=fingerprint_of_part(dataset.fingerprint, kept_N),
+        notes=(*dataset.notes, note),
+    )
+
+
+def image_digests(source: ImageSource, image_size: int) -> list[bytes]:
+    """Returns a digest of each image's pixels, at one size, by which the same image is found again."""
+    found = []
+    for ids_N in torch.split(torch.arange(len(source)), _CHUNK_IMAGES):
+        for image_CHW in resized(source.images(ids_N), image_size):
+            pixels = image_CHW.contiguous().numpy().tobytes()
+            found.append(hashlib.blake2b(pixels, digest_size=16).digest())
+    return found

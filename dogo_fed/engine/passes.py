@@ -1,0 +1,116 @@
+"""Which images a pass of one peer holds: its private ones, then the anchors of the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dogo_fed.config import AnchorsAt, LossOn, RunConfig
+from dogo_fed.contracts import PeerId
+from dogo_fed.data.adapt import resized
+from dogo_fed.data.roles import DataRoles, StepImages
+from dogo_fed.data.schedule import Schedule
+from dogo_fed.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """The passes of one peer: images by step, a pure function of the settings and the step.
+
+    Attributes:
+        data: the peer's data sets.
+        anchors: which shared images a step uses; the same at every peer.
+        private: which of its private images a step uses; None if it has none, or does not learn.
+        plan: tells which steps exchange.
+        anchors_per_step: the anchors of a pass that holds any; 0 if none does.
+        images_per_pass: of a pass with private images.
+        anchors_at: the steps whose passes hold anchors.
+        ssl_on: which images the peer's own loss sees.
+    """
+
+    data: DataRoles
+    anchors: Schedule
+    private: Schedule | None
+    plan: Plan
+    anchors_per_step: int
+    images_per_pass: int
+    anchors_at: AnchorsAt
+    ssl_on: LossOn
+
+    @classmethod
+    def of(
+        cls, config: RunConfig, peer_id: PeerId, data: DataRoles, anchors: Schedule, plan: Plan
+    ) -> Passes:
+        """Returns the passes of a peer.
+
+        Args:
+            config: the run's settings, fitted to the images.
+            peer_id: which peer.
+            data: its data sets.
+            anchors: which shared images a step uses.
+            plan: the run's.
+        """
+        assert config.batch_size is not None, "fitted to the images"
+        settings, private = config.peers[peer_id], None
+        if data.own is not data.shared and settings.frozen_from is None:
+            all_private = config.share_of_anchors == 0 or config.anchors_at is AnchorsAt.EXCHANGES
+            most = config.batch_size - (0 if all_private else config.anchors_per_step)
+            number = len(data.own.train)
+            if most > 0:
+                private = Schedule(
+                    seed=config.seed,
+                    num_samples=number,
+                    batch_size=min(most, number),
+                    stream=("private schedule", peer_id),
+                )
+        return cls(
+            data=data,
+            anchors=anchors,
+            private=private,
+            plan=plan,
+            anchors_per_step=config.anchors_per_step,
+            images_per_pass=config.batch_size,
+            anchors_at=config.anchors_at,
+            ssl_on=settings.ssl_on,
+        )
+
+    def images(self, step: int, *, with_labels: bool) -> StepImages:
+        """Returns the images of a step's pass.
+
+        Args:
+            step: the run's step.
+            with_labels: whether the peer's own loss needs the classes of what it sees.
+        """
+        shared = self.data.shared.train
+        if self.private is None:
+            ids = self.anchors.sample_ids(step)
+            return StepImages(shared.images(ids), shared.labels[ids] if with_labels else None)
+        own = self.data.own.train
+        anchor_ids = self.anchors.sample_ids(step)[: self._num_anchors(step)]
+        num_private = self.images_per_pass - len(anchor_ids)
+        private_ids = self.private.sample_ids(step)[:num_private]
+        private, anchors = slice(0, len(private_ids)), slice(len(private_ids), None)
+        seen = {LossOn.BOTH: None, LossOn.PRIVATE: private, LossOn.ANCHORS: anchors}[self.ssl_on]
+        labels = None
+        if with_labels:
+            labels = torch.cat([own.labels[private_ids], shared.labels[anchor_ids]])
+            labels = labels if seen is None else labels[seen]
+        return StepImages(
+            self._together(own.images(private_ids), shared.images(anchor_ids)),
+            labels,
+            own=seen,
+            shared=anchors,  # of an all-private pass: none, so that none could be published
+        )
+
+    def _together(self, *parts_NCHW: torch.Tensor) -> torch.Tensor:
+        """Returns the images of both kinds in one batch, at one size if they are stored at several."""
+        if len({one.shape[1:] for one in parts_NCHW}) > 1:
+            size = self.data.own.image_size
+            return torch.cat([resized(one, size) for one in parts_NCHW])
+        return torch.cat(parts_NCHW)
+
+    def _num_anchors(self, step: int) -> int:
+        """Returns how many anchors the pass of a step holds."""
+        is_with = self.anchors_at is AnchorsAt.EVERY_STEP or self.plan.exchanges_at(step)
+        return self.anchors_per_step if is_with else 0

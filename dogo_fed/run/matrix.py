@@ -1,0 +1,120 @@
+"""Every encoder of a run on every site's own images: whose features serve whom."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dogo_fed.atomic import write_atomic
+from dogo_fed.config import RunConfig
+from dogo_fed.data.labels import why_no_accuracy
+from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation.protocols.knn import knn
+from dogo_fed.private_files import private_files
+from dogo_fed.reporting.pictures.matrix_picture import draw_matrix
+from dogo_fed.reporting.units import UNKNOWN
+from dogo_fed.run.evaluate import FOLDER, open_run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """kNN accuracies, encoders by sites.
+
+    Attributes:
+        accuracies: encoder to site to top-1, 0 to 1; NaN where a site's images give no accuracy.
+        sizes: site to the number of its training images, which are the neighbours.
+        reasons: site to why it has no accuracy.
+    """
+
+    accuracies: Mapping[str, Mapping[str, float]]
+    sizes: Mapping[str, int]
+    reasons: Mapping[str, str]
+
+    def to_csv(self) -> str:
+        """Returns a line for each encoder and site; an empty field for no number."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["encoder", "site", "site_images", "knn_top1"])
+        for encoder, row in self.accuracies.items():
+            for site, value in row.items():
+                number = "" if math.isnan(value) else repr(value)
+                writer.writerow([encoder, site, self.sizes[site], number])
+        return text.getvalue()
+
+    def to_markdown(self) -> str:
+        """Returns the table to read, in percent; a site's own encoder stands in bold."""
+        sites = list(self.sizes)
+        lines = [
+            "| encoder of | "
+            + " | ".join(f"on {site} ({self.sizes[site]})" for site in sites)
+            + " |",
+            "|---" * (len(sites) + 1) + "|",
+        ]
+        for encoder, row in self.accuracies.items():
+            cells = [_percent(row[site], is_own=site == encoder) for site in sites]
+            lines.append(f"| {encoder} | " + " | ".join(cells) + " |")
+        notes = [
+            "kNN, top-1 in percent. A column is a site's own images: its training images, whose number "
+            "stands beside it, are the neighbours, and its test images are counted."
+        ]
+        notes += [f"No accuracy on {site}: {why}." for site, why in self.reasons.items()]
+        return "\n".join(lines) + "\n\n" + "\n".join(notes) + "\n"
+
+
+def matrix_of_run(folder: Path, config: RunConfig) -> tuple[Matrix, list[Path]]:
+    """Returns the matrix of a finished run, and the three files that it has written.
+
+    All private images must be readable here: this is for sites on one machine, or for one site with
+    encoders that others have given it.
+
+    Args:
+        folder: the run folder.
+        config: the run's configuration, e.g. from `dogo_fed.config_text.load_run_config`.
+
+    Raises:
+        ConfigError: no peer has private images.
+        CheckpointError: the run has no encoders (yet), or they do not fit.
+        DataError: a data set is missing or broken, or is not that of the run.
+    """
+    if not any(map(config.has_private, config.peers)):
+        raise ConfigError(
+            f"the peers of {folder.name} have no private images, so a matrix would have one column; "
+            f"type dogo-fed evaluate run={folder}"
+        )
+    run = load_run(config)
+    sites = {name: roles.own for name, roles in sorted(run.private.items())}
+    whole = run.data.evaluated
+    reasons = {
+        site: why for site, data in sites.items() if (why := why_no_accuracy(data)) is not None
+    }
+    accuracies: dict[str, dict[str, float]] = {}
+    for subject in open_run(folder, config, dataset=whole):
+        row = accuracies.setdefault(subject.encoder.name, {})
+        for site, data in sites.items():
+            row[site] = math.nan if site in reasons else knn(subject.on(data))[0].value
+    found = Matrix(
+        accuracies=accuracies,
+        sizes={site: len(data.train) for site, data in sites.items()},
+        reasons=reasons,
+    )
+    with private_files():
+        return found, _written(found, folder / FOLDER)
+
+
+def _written(found: Matrix, folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"matrix.{suffix}" for suffix in ("csv", "md", "png")]
+    write_atomic(paths[0], found.to_csv())
+    write_atomic(paths[1], found.to_markdown())
+    draw_matrix(found.accuracies, paths[2])
+    return paths
+
+
+def _percent(value: float, *, is_own: bool) -> str:
+    text = UNKNOWN if math.isnan(value) else f"{100 * value:.1f}"
+    return f"**{text}**" if is_own else text

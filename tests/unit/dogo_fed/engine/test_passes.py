@@ -1,0 +1,190 @@
+"""What a pass holds: private images and anchors, in step where all peers share, and never mixed up."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from configs.compose import compose_run
+from dogo_fed.data.source import TensorImages
+from dogo_fed.data.synthetic import synthetic
+from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.engine.step import absorb, propose, show
+from dogo_fed.errors import ConfigError
+from tests.support.tiny_run import TINY
+from tests.support.toy_peers import signal_of
+
+SIZE = 240
+CPU = torch.device("cpu")
+
+
+def numbered():
+    """Images whose pixels say which image they are."""
+    whole = synthetic(size=SIZE, test_size=40, num_classes=4)
+    pixels = torch.arange(SIZE, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 16, 16)
+    return dataclasses.replace(whole, train=TensorImages(pixels.clone(), whole.train.labels))
+
+
+def loaded(*settings):
+    base = [one for one in TINY if not one.startswith(("data.", "steps"))]
+    return load_run(compose_run([*base, "steps=40", *settings]), numbered())
+
+
+def cut_run(*settings):
+    return loaded("partition=iid", "partition.anchors=0.3", *settings)
+
+
+def seen(images):
+    return images.images_NCHW[:, 0, 0, 0].tolist()
+
+
+def parts(run, peer):
+    whole = torch.arange(SIZE)
+    anchors = set(
+        run.data.shared.train.images(whole[: len(run.data.shared.train)])[:, 0, 0, 0].tolist()
+    )
+    own = run.data_of(peer).own.train
+    return set(own.images(whole[: len(own)])[:, 0, 0, 0].tolist()), anchors
+
+
+def test_a_pass_is_private_images_and_then_the_anchors_that_all_peers_see():
+    run = cut_run()
+    assert (run.config.batch_size, run.config.anchors_per_step, run.wire_format.batch_size) == (
+        16,
+        8,
+        8,
+    )
+    anchors_by_peer = []
+    for peer in run.peer_ids:
+        private, anchors = parts(run, peer)
+        for step in (0, 7, 39):
+            images = run.images_of(peer, step, with_labels=True)
+            numbers = seen(images)
+            assert set(numbers[:8]) <= private and set(numbers[8:]) <= anchors
+            assert len(set(numbers)) == 16 and images.shared == slice(8, None)
+            assert images.own is None and len(images.labels_P) == 16
+            assert images.labels_P.tolist() == numbered().train.labels[numbers].tolist()
+        anchors_by_peer.append(seen(run.images_of(peer, 7, with_labels=False))[8:])
+    assert anchors_by_peer[0] == anchors_by_peer[1]
+
+
+def test_peers_see_no_image_of_each_other():
+    run = cut_run()
+    first, second = (
+        {
+            number
+            for step in range(40)
+            for number in seen(run.images_of(peer, step, with_labels=False))[:8]
+        }
+        for peer in run.peer_ids
+    )
+    assert not first & second and len(first) > 60
+
+
+def test_passes_depend_on_the_step_alone():
+    run, again = cut_run(), cut_run()
+    peer = run.peer_ids[0]
+    later = [seen(again.images_of(peer, step, with_labels=False)) for step in (31, 4, 18)]
+    assert [seen(run.images_of(peer, step, with_labels=False)) for step in range(40)][18] == later[
+        2
+    ]
+    assert seen(run.images_of(peer, 4, with_labels=False)) == later[1]
+
+
+def test_an_epoch_of_private_images_has_each_at_most_once():
+    run = cut_run()
+    peer = run.peer_ids[0]
+    epoch = len(run.data_of(peer).own.train) // 8
+    numbers = [
+        n for step in range(epoch) for n in seen(run.images_of(peer, step, with_labels=False))[:8]
+    ]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_between_exchanges_a_pass_may_be_all_private():
+    run = cut_run("anchors_at=exchanges", "exchange.every_steps=4")
+    peer = run.peer_ids[0]
+    private, anchors = parts(run, peer)
+    for step in range(12):
+        images = run.images_of(peer, step, with_labels=True)
+        numbers = seen(images)
+        assert len(numbers) == 16 == len(images.labels_P)
+        wanted = 8 if step % 4 == 0 else 0
+        assert len(set(numbers) & anchors) == wanted and len(set(numbers) & private) == 16 - wanted
+        assert len(range(16)[images.shared]) == wanted
+
+
+@pytest.mark.parametrize(("on", "own"), [("private", slice(0, 8)), ("anchors", slice(8, None))])
+def test_the_own_loss_sees_what_it_is_told(on, own):
+    run = cut_run("peers.wide.ssl_on=" + on)
+    images = run.images_of("wide", 3, with_labels=True)
+    assert images.own == own and len(images.labels_P) == 8
+    assert images.labels_P.tolist() == numbered().train.labels[seen(images)][own].tolist()
+
+
+def test_a_peer_without_anchors_has_all_of_the_batch_for_itself():
+    run = cut_run("anchor_share=0", "exchange.enabled=false")
+    private, _ = parts(run, "wide")
+    numbers = seen(run.images_of("wide", 5, with_labels=False))
+    assert len(numbers) == 16 and set(numbers) <= private
+
+
+def test_a_small_site_has_no_image_twice_in_a_pass():
+    run = loaded(
+        "partition=iid", "partition.anchors=0.9", "partition.least_images=12", "batch_size=64"
+    )
+    images = run.images_of("wide", 11, with_labels=False)
+    numbers = seen(images)
+    assert len(numbers) == 12 + 32 == len(set(numbers)) and images.shared == slice(12, None)
+
+
+def test_everything_shared_is_the_pass_it_always_was():
+    run = loaded()
+    images = run.images_of("wide", 3, with_labels=True)
+    assert images.own is images.shared is None
+    assert seen(images) == run.schedule.sample_ids(3).tolist()
+    assert run.agreement["share_of_anchors"] == "1.0"
+
+
+def test_what_is_published_is_about_anchors_only():
+    run = cut_run()
+    first, second = (run.build_peer(peer, CPU) for peer in run.peer_ids)
+    shown = [
+        show(peer, propose(peer, run.images_of(peer.id, 0, with_labels=False), 0))
+        for peer in (first, second)
+    ]
+    assert [one.p_NN.shape for one in shown] == [(8, 8), (8, 8)]
+    losses = absorb(
+        first, propose(first, run.images_of(first.id, 0, with_labels=False), 0), signal_of(shown[1])
+    )
+    assert losses.mutual_kl > 0
+
+
+def test_the_whole_data_set_is_what_a_partition_is_evaluated_on():
+    run = cut_run()
+    for peer in run.peer_ids:
+        assert len(run.data_of(peer).evaluated.train) == SIZE
+    assert run.provenance().data.num_train == SIZE == run.provenance("wide").data.num_train
+    assert run.plan.steps_per_round == 100  # whatever the number of anchors
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (["anchor_share=0"], "anchor_share=0 leaves no image to exchange about"),
+        (["anchor_share=1.5"], "from 0 to 1"),
+        (["peers.wide.ssl_on=private"], "this peer has no private images"),
+        (
+            ["partition=iid", "peers.wide.ssl_on=anchors", "anchors_at=exchanges"],
+            "needs anchors at every step",
+        ),
+        (["partition=iid", "+data@peers.wide.data=synthetic"], "both give this peer private images"),
+        (["partition=iid", "partition.anchors=0.01", "partition.least_images=2", "batch_size=64"],
+         "a pass would hold 32 anchors"),
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_pass_are_refused(settings, why):
+    with pytest.raises(ConfigError, match=why):
+        loaded(*settings)
