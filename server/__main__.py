@@ -31,6 +31,10 @@ COMMANDS = {
         "server.commands.compare:main",
         "did it help? paired runs of several methods, and the table of the answer",
     ),
+    "anchors": (
+        "server.commands.anchors:main",
+        "the manifest of an anchor set: make one, or check your copy of the images by it",
+    ),
     "matrix": (
         "server.commands.matrix:main",
         "every encoder of a run on every peer's private images",

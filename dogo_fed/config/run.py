@@ -51,6 +51,7 @@ class RunConfig:
         peers: the peers by name. Wherever their order matters, it is the order of their names.
         data: the images that all peers share. Where peers have private images too, these are the
             anchors.
+        anchors: manifest of the shared images, for a coordinator that has none of them.
         partition: cuts `data` into anchors and private images.
         batch_size: images of a pass. Null: 256, or fewer where few images are shared; see
             `engine.plan.fitted`.
@@ -74,6 +75,7 @@ class RunConfig:
     peers: Mapping[str, PeerConfig]
     data: DataConfig
     host: Host = field(default=Host.RAY, metadata=SAFETY)
+    anchors: str | None = field(default=None, metadata=PLACE)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     batch_size: int | None = field(default=None, metadata=AGREED)
     anchor_share: float | None = field(default=None, metadata=AGREED)
@@ -162,6 +164,11 @@ class RunConfig:
         require(
             share != 0.0 or not self.exchanges,
             "anchor_share=0 leaves no image to exchange about; it goes with exchange.enabled=false",
+        )
+        require(
+            self.anchors is None or (self.host is Host.FLOWER and not self.partition.is_private),
+            "anchors=<manifest> is for a coordinator whose peers have the images at their sites: a "
+            "Flower deployment, without a partition. Here, leave it out; data= names the images",
         )
         for name, peer in self.peers.items():
             require(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -17,6 +18,7 @@ from dogo_fed.coordination.coordinator import CoordinatorSettings
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.held_out import with_test_part
 from dogo_fed.data.labels import num_labelled
+from dogo_fed.data.manifest import Manifest
 from dogo_fed.data.partition import Cut, cut
 from dogo_fed.data.private import private_images
 from dogo_fed.data.roles import DataRoles, StepImages
@@ -141,6 +143,7 @@ def load_run(
     backbones: Mapping[str, nn.Module] = MappingProxyType({}),
     *,
     peers: Collection[str] | None = None,
+    by_manifest: bool = False,
 ) -> LoadedRun:
     """Returns the run with its data, its schedule and its plan.
 
@@ -150,14 +153,19 @@ def load_run(
         backbones: the user's own modules, by peer.
         peers: those whose private images this process needs; None is all. A partition's are there
             anyway.
+        by_manifest: whether `config.anchors`, if it is set, stands for the shared images: this
+            process coordinates and needs none.
 
     Raises:
         ConfigError: a setting is impossible with this data set.
         DataError: the data set is missing or broken.
     """
-    if dataset is None:
-        dataset = build_dataset(config.data.name, config.data.options)
-    whole = with_test_part(dataset, config.eval.test_share)
+    if by_manifest and config.anchors is not None:
+        whole = Manifest.read(Path(config.anchors)).dataset()
+    else:
+        if dataset is None:
+            dataset = build_dataset(config.data.name, config.data.options)
+        whole = with_test_part(dataset, config.eval.test_share)
     parts: dict[str, DataRoles] = {}
     if config.partition.is_private:
         made = cut(whole, config.peers, config.partition, config.seed)

@@ -24,7 +24,7 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
     """
     notes = list((run.data.shared if run.cut is None else run.data.evaluated).notes)
     reasons: dict[str, list[str]] = {}
-    for peer in run.peer_ids:
+    for peer in run.peer_ids if run.config.anchors is None else ():
         reason = why_no_accuracy(run.data_of(peer).evaluated)
         if reason is not None:
             reasons.setdefault(reason, []).append(peer)
@@ -82,12 +82,15 @@ def prepare(
             f"there is a backbone for {strangers[0]!r}, but no such peer; the peers are "
             f"{', '.join(config.peers)}"
         )
-    run = load_run(config, dataset, backbones, peers=None if _is_all_here(config) else ())
+    here = None if _is_all_here(config) else ()
+    run = load_run(config, dataset, backbones, peers=here, by_manifest=True)
     _check_neighbours(run)
     if config.host in (Host.LOCAL, Host.PROCESSES):  # elsewhere, each peer's own node decides
         resolve_device(config.device)
     for peer_id in run.peer_ids:
-        try_own_code(run, run.build_peer(peer_id, resolve_device("cpu")))
+        peer = run.build_peer(peer_id, resolve_device("cpu"))
+        if config.anchors is None:
+            try_own_code(run, peer)
     return run
 
 

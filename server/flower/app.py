@@ -138,6 +138,7 @@ def configuration(run_config: Mapping[str, object]) -> RunConfig:
     config = compose_run(overrides)
     _check_absolute("run_dir", config.run_dir)
     _check_absolute("resume", config.resume)
+    _check_absolute("anchors", config.anchors)
     return config if config.resume is None else resumed(config, overrides)
 
 

@@ -111,6 +111,20 @@ def test_what_matrix_does_not_know_is_answered(tmp_path: Path) -> None:
     assert "usage: dogo-fed matrix" in dogo_fed("matrix", "--help")
 
 
+def test_a_copy_of_the_anchors_is_checked_by_their_manifest(tmp_path: Path) -> None:
+    shared, path = photos(tmp_path / "shared", 10, 2), tmp_path / "anchors.json"
+    options = (f"data={shared}", "data.options.image_size=24")
+    output = dogo_fed("anchors", "make", *options, "licence=CC0, by us", f"out={path}")
+    assert f"{path}: 18 anchors of 24 px" in output
+    assert json.loads(path.read_text())["licence"] == "CC0, by us"
+    output = dogo_fed("anchors", "check", *options, f"manifest={path}")
+    assert f"the 18 images are those of {path}" in output
+    (shared / "cat" / "3.png").unlink()
+    output = dogo_fed("anchors", "check", *options, f"manifest={path}", expect=2)
+    assert "num_images is 18 in the manifest and 17 here" in output
+    assert "the verbs are make and check" in dogo_fed("anchors", "show", expect=2)
+
+
 def photos(folder: Path, number: int, seed: int) -> Path:
     draws = np.random.default_rng(seed)
     for kind in ("cat", "dog"):

@@ -208,7 +208,8 @@ SUMMARY: dict[str, object] = {
     "run_id": "here", "seed": 0, "host": "flower", "steps": 4, "steps_done": 4, "wall_s": 1.0,
     "peers": {}, "unfinished": {}, "events": [], "variants": {},
     "exchange": {
-        "enabled": True, "bytes_up_per_step": 1.0, "bytes_down_per_step": 1.0, "wait_fraction": 0.0,
+        "enabled": True, "bytes_up": 0, "bytes_down": 0, "bytes_up_per_step": 1.0,
+        "bytes_down_per_step": 1.0, "wait_fraction": 0.0,
         "exchange_fraction": 0.0,
     },
 }  # fmt: skip

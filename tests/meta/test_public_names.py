@@ -53,7 +53,7 @@ def test_the_names_for_an_objective_of_ones_own_are_these() -> None:
 
 def test_the_commands_are_these() -> None:
     assert sorted(COMMANDS) == [
-        "compare", "data", "evaluate", "export", "flower", "matrix", "peer", "train",
+        "anchors", "compare", "data", "evaluate", "export", "flower", "matrix", "peer", "train",
     ]  # fmt: skip
 
 

@@ -1,0 +1,72 @@
+"""`dogo-fed anchors`: makes the manifest of an anchor set, or checks a copy of the images by one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.compose import compose_run
+from configs.shorthand import with_data_at
+from dogo_fed.config import RunConfig
+from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.manifest import Manifest
+from dogo_fed.data.source import DataSet
+from dogo_fed.errors import ConfigError, DataError, DogoError
+from dogo_fed.exit_status import tell
+
+_OUT = "anchors.json"
+_HELP = f"""usage: dogo-fed anchors make data=... [licence='...'] [out={_OUT}] [key=value ...]
+       dogo-fed anchors check data=... [manifest={_OUT}] [key=value ...]
+
+make writes the manifest of the images that a run with the same settings would share: number, size,
+fingerprint, a digest of each image, and a note on the licence. check says whether the images here are
+those of a manifest. A coordinator without images takes the manifest by anchors=FILE.
+
+Further arguments are settings of the data set, as for `dogo-fed train`.
+"""
+
+
+def main() -> None:
+    """Runs what the command line says; leaves the process with a status that tells how it ended."""
+    arguments = sys.argv[1:]
+    if "-h" in arguments or "--help" in arguments or not arguments:
+        sys.stdout.write(_HELP)
+        return
+    try:
+        sys.stdout.write(f"{_run(arguments[0], arguments[1:])}\n")
+    except (DogoError, OSError) as error:
+        sys.exit(tell(error))
+
+
+def _run(verb: str, arguments: Sequence[str]) -> str:
+    """Returns what was done, a sentence.
+
+    Raises:
+        ConfigError: the verb or a setting is unknown.
+        DataError: the images are missing or broken, or are not those of the manifest.
+    """
+    words = {"make": ("licence", "out"), "check": ("manifest",)}
+    if verb not in words:
+        raise ConfigError(f"`dogo-fed anchors {verb}`: the verbs are make and check")
+    own = {key: value for key, _, value in (one.partition("=") for one in arguments)}
+    settings = [one for one in arguments if one.partition("=")[0] not in words[verb]]
+    config = compose_run(with_data_at(settings))
+    if verb == "make":
+        path = Path(own.get("out", _OUT)).expanduser()
+        made = Manifest.of(_shared(config), own.get("licence", ""))
+        made.write(path)
+        return f"{path}: {made.num_images} anchors of {made.image_size} px, {made.fingerprint}"
+    path = Path(own.get("manifest", _OUT)).expanduser()
+    manifest = Manifest.read(path)
+    found = manifest.differences(_shared(config))
+    if found:
+        raise DataError(f"the images are not those of {path}: {'; '.join(found)}")
+    return f"the {manifest.num_images} images are those of {path}"
+
+
+def _shared(config: RunConfig) -> DataSet:
+    return with_test_part(
+        build_dataset(config.data.name, config.data.options), config.eval.test_share
+    )
