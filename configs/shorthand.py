@@ -96,9 +96,15 @@ def in_full(arguments: Sequence[str]) -> list[str]:
             full += [one if is_sweep else _quoted(one) for one in _meant(argument, data)]
         flags_value = False
     is_own = "data=image_folder" in full and "data=image_folder" not in arguments
-    if is_own and not any("peers" in one for one in arguments):
+    if is_own and not any(map(_names_peers, arguments)):
         full += [f"augmentation@peers.{name}.augmentation=simclr" for name in ("resnet", "wide")]
     return full
+
+
+def _names_peers(argument: str) -> bool:
+    """Whether an argument says which peers there are, or anything about them but their images."""
+    key = argument.lstrip("+~").partition("=")[0]
+    return "peers" in key and not _PRIVATE.match(key)
 
 
 def with_data_at(arguments: Sequence[str]) -> list[str]:

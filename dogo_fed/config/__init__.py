@@ -22,7 +22,7 @@ from dogo_fed.config.host import (
 )
 from dogo_fed.config.partition import PartitionConfig, PartitionKind
 from dogo_fed.config.peer import PUBLISHED_DISTILL_WEIGHT, LossOn, PeerConfig, Teacher
-from dogo_fed.config.run import AnchorsAt, RunConfig
+from dogo_fed.config.run import AnchorsAt, MemoryFormat, Precision, RunConfig
 
 __all__ = [
     "PUBLISHED_DISTILL_WEIGHT",
@@ -36,11 +36,13 @@ __all__ = [
     "ExchangeConfig",
     "Host",
     "LossOn",
+    "MemoryFormat",
     "OptimizerConfig",
     "PartitionConfig",
     "PartitionKind",
     "PeerConfig",
     "Placement",
+    "Precision",
     "RateSchedule",
     "RayConfig",
     "RecoveryConfig",

@@ -27,6 +27,24 @@ from dogo_fed.scope import DecidedBy, Decides, scope, settings_of
 _PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+class Precision(enum.Enum):
+    """In which numbers the networks compute while they train; losses and similarities are in fp32.
+
+    FP32: float32 throughout.
+    BF16: bfloat16 where torch's autocast takes it (products and convolutions); weights stay float32.
+    """
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class MemoryFormat(enum.Enum):
+    """How images and feature maps lie in memory; convolutions may be faster in one or the other."""
+
+    CONTIGUOUS = "contiguous"
+    CHANNELS_LAST = "channels_last"
+
+
 USUAL_ANCHOR_SHARE = 0.5
 """Share of a pass that are anchors, where a peer has private images."""
 
@@ -66,6 +84,8 @@ class RunConfig:
             has another number.
         threads_per_peer: torch's threads in each peer's process; another number may change the last
             bits of the results.
+        precision: in which numbers the networks compute while they train.
+        memory_format: how images and feature maps lie in memory.
         device: "auto", "cpu" or "cuda".
         run_dir: null is runs/<peers>-<time>.
         resume: run folder to go on with; everything else is read from there.
@@ -85,6 +105,8 @@ class RunConfig:
     steps: int | None = field(default=None, metadata=LENGTH)
     steps_per_round: int | None = field(default=None, metadata=AGREED)
     threads_per_peer: int = field(default=1, metadata=OWN)
+    precision: Precision = field(default=Precision.FP32, metadata=OWN)
+    memory_format: MemoryFormat = field(default=MemoryFormat.CONTIGUOUS, metadata=OWN)
     device: str = field(default="auto", metadata=scope(DecidedBy.SITE, Decides.ROUNDING))
     run_dir: str | None = field(default=None, metadata=PLACE)
     resume: str | None = field(default=None, metadata=PLACE)

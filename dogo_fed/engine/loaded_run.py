@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dogo_fed.agreement import make_agreement
-from dogo_fed.config import RunConfig
+from dogo_fed.config import MemoryFormat, Precision, RunConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.coordination.coordinator import CoordinatorSettings
 from dogo_fed.data.datasets import build_dataset
@@ -33,6 +33,12 @@ from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.plan import Plan
 from dogo_fed.provenance import Provenance
 from dogo_fed.wire.format import WireFormat
+
+_HALF = {Precision.FP32: None, Precision.BF16: torch.bfloat16}
+_MEMORY_FORMATS = {
+    MemoryFormat.CONTIGUOUS: torch.contiguous_format,
+    MemoryFormat.CHANNELS_LAST: torch.channels_last,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +119,14 @@ class LoadedRun:
             is_symmetric=self.wire_format.is_symmetric,
             rows=self.config.exchange.rows,
         )
-        rate = LearningRate(settings.optimizer, self.plan.total_steps)
-        return dataclasses.replace(peer, learning_rate=rate)
+        memory_format = _MEMORY_FORMATS[self.config.memory_format]
+        peer.objective.to(memory_format=memory_format)
+        return dataclasses.replace(
+            peer,
+            learning_rate=LearningRate(settings.optimizer, self.plan.total_steps),
+            half=_HALF[self.config.precision],
+            memory_format=memory_format,
+        )
 
     def images_of(self, peer_id: PeerId, step: int, *, with_labels: bool) -> StepImages:
         """Returns the images of a peer's pass at this step."""

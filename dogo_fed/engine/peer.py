@@ -37,6 +37,8 @@ class Peer:
         teacher_temperature: the same in what it publishes; None is `temperature`.
         teacher_momentum: of the average of its weights that publishes in its place. The average is
             `objective.average`, or there is none.
+        half: the type of the networks' products and convolutions in a pass; None is their weights' own.
+        memory_format: how views and feature maps lie in memory.
         is_symmetric: whether both view directions are published (exchange.symmetric).
         run_seed: the run's seed; this peer's random streams are named by it, the peer and the step.
         is_frozen: whether it teaches with the weights it has, in eval mode, and never learns.
@@ -54,6 +56,8 @@ class Peer:
     temperature: float
     teacher_temperature: float | None = None
     teacher_momentum: float = 0.0
+    half: torch.dtype | None = None
+    memory_format: torch.memory_format = torch.contiguous_format
     is_symmetric: bool = False
     run_seed: int
     device: torch.device
@@ -64,7 +68,11 @@ class Peer:
     def views(self, images_NCHW: torch.Tensor, step: int) -> Views:
         """Returns this peer's two augmented views of the step's images, on its device."""
         with seeding.stream(self.run_seed, self.id, step, "augmentation", device=self.device):
-            return self.augmentation(images_NCHW.to(self.device, non_blocking=True))
+            views = self.augmentation(images_NCHW.to(self.device, non_blocking=True))
+        if self.memory_format is torch.contiguous_format:
+            return views
+        first, second = (one.contiguous(memory_format=self.memory_format) for one in views)
+        return first, second
 
     def encode(
         self,
@@ -91,6 +99,7 @@ class Peer:
         with (
             seeding.stream(self.run_seed, self.id, step, "forward", device=self.device),
             torch.no_grad() if self.is_frozen else nullcontext(),
+            self._arithmetic(),
         ):
             output: ObjectiveOutput = self.objective(*views_NCHW, *labels, **rows)
         return output
@@ -111,6 +120,7 @@ class Peer:
         with (
             seeding.stream(self.run_seed, self.id, step, "average", device=self.device),
             torch.no_grad(),
+            self._arithmetic(),
         ):
             return average.published(*(view_NCHW[rows] for view_NCHW in views_NCHW))
 
@@ -138,6 +148,10 @@ class Peer:
             p_NN = log_p_NN.exp()
             entropy = negative_entropy(p_NN, log_p_NN).item()
         return SimilarityDistribution(p_NN.cpu().numpy(), entropy, reverse)
+
+    def _arithmetic(self) -> torch.autocast:
+        """Returns the context of a pass; losses and similarities leave it by themselves."""
+        return torch.autocast(self.device.type, self.half, enabled=self.half is not None)
 
     def synchronise(self) -> None:
         """Waits until the GPU has finished, so that times are measured right; a no-op on a CPU."""

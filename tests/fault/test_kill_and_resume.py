@@ -107,6 +107,20 @@ def test_killed_where_peers_exchange_at_every_third_step(seed: int, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_with_private_images(seed: int, tmp_path: Path) -> None:
+    """With anchors at the steps that exchange alone, so that passes differ from step to step."""
+    changes = (
+        "partition=dirichlet", "partition.alpha=0.5", "anchors_at=exchanges",
+        "exchange.every_steps=3",
+    )  # fmt: skip
+    dogo_fed("train", *RUN, *changes, "host=local", f"run_dir={tmp_path / 'whole'}")
+    step = random.Random(seed).randrange(1, 40)
+    kill_whole_run(tmp_path / "run", "processes", step, *changes)
+    resume_and_compare(tmp_path / "run", digests(tmp_path / "whole"))
+
+
+@pytest.mark.slow
 @pytest.mark.ray
 def test_killed_with_ray(uninterrupted: dict[str, str], tmp_path: Path) -> None:
     kill_whole_run(tmp_path / "run", "ray", step=random.Random(9).randrange(1, 45))

@@ -120,6 +120,7 @@ def test_messages_depend_on_private_images_by_rows_losses_and_scores_alone(heard
     assert len(told) == 6 + 3 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.grpc
 def test_equal_private_images_give_equal_messages_but_for_times(heard, tmp_path) -> None:
     """So the differences above come from the private images."""

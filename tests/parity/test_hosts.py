@@ -108,6 +108,29 @@ def test_with_all_variants_ray_and_flower_equal_one_process(tmp_path: Path) -> N
 @pytest.mark.ray
 @pytest.mark.flower
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("peers", ["pair", "sites"])
+def test_with_private_images_every_host_equals_one_process(peers: str, tmp_path: Path) -> None:
+    cut = (f"peers={peers}", "partition=dirichlet", "partition.alpha=0.1", "exchange.rows=features")
+    found = {}
+    for name, command in {
+        "local": ("train", "host=local"),
+        "processes": ("train", "host=processes"),
+        "ray": ("train", "host=ray"),
+        "flower": ("flower",),
+        "flower messages": ("flower", "exchange=flower"),
+    }.items():
+        verb, *host = command
+        run_dir = tmp_path / name.replace(" ", "_")
+        dogo_fed(verb, *SMALL_RUN, *host, *cut, f"run_dir={run_dir}", timeout_s=400.0)
+        found[name] = digests(run_dir)
+    assert len(set(found["local"].values())) == len(found["local"])
+    assert {name: one for name, one in found.items() if one != found["local"]} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.flower
+@pytest.mark.timeout(900)
 def test_a_teacher_from_a_weights_file_is_the_same_in_every_host(tmp_path: Path) -> None:
     source = tmp_path / "source"
     dogo_fed("train", *SMALL_RUN, "host=local", "peers=trio", f"run_dir={source}")

@@ -46,3 +46,14 @@ def write_folder(root: Path, size: int = 8, tests: str = "test") -> torch.Tensor
 
 def load_folder(root: Path, **options) -> DataSet:
     return build_dataset("image_folder", {"root": str(root), "image_size": 8, **options})
+
+
+def noise_photos(folder: Path, number: int, seed: int, side: int = 24) -> Path:
+    """Writes so many images of noise into each of two class folders; returns the folder."""
+    draws = np.random.default_rng(seed)
+    for kind in ("cat", "dog"):
+        (folder / kind).mkdir(parents=True)
+        for index in range(number):
+            pixels = draws.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / kind / f"{index}.png")
+    return folder

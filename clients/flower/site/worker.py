@@ -96,8 +96,9 @@ def make_peer_host(options: SiteOptions) -> MessageHandler:
     # Imported here, since torch takes seconds: the command line is checked before that.
     from clients.flower.peer_host import PeerHost, SiteSettings
     from configs.compose import compose_run
+    from configs.shorthand import in_full
 
-    config = compose_run(options.overrides)
+    config = compose_run(in_full(options.overrides))
     site = SiteSettings(
         config=config,
         root_certificates=options.root_certificates,

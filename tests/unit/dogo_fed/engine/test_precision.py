@@ -1,0 +1,76 @@
+"""Half precision in the networks, float32 in what is learned by and shown; repeatable bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from configs.compose import compose_run
+from dogo_fed.data.synthetic import synthetic
+from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.engine.step import absorb, propose, show
+from tests.support.run_watch import digests
+from tests.support.tiny_run import TINY, run_here
+from tests.support.toy_peers import signal_of
+
+CPU = torch.device("cpu")
+FAST = ("precision=bf16", "memory_format=channels_last")
+
+
+def peer_of(*settings):
+    run = load_run(compose_run([*TINY, *settings]), synthetic(size=96, test_size=16))
+    return run, run.build_peer("wide", CPU)
+
+
+def steps(number, *settings):
+    """Returns the own losses, the KLs and the last distribution of a peer that teaches itself."""
+    run, peer = peer_of(*settings)
+    losses = []
+    for step in range(number):
+        proposal = propose(peer, run.images_of("wide", step, with_labels=False), step)
+        shown = show(peer, proposal)
+        done = absorb(peer, proposal, signal_of(shown))
+        losses.append((done.ssl_loss, done.mutual_kl))
+    return peer, losses, shown
+
+
+def test_half_precision_is_used_in_the_networks_and_nowhere_else():
+    run, peer = peer_of("precision=bf16")
+    proposal = propose(peer, run.images_of("wide", 0, with_labels=False), 0)
+    assert proposal.output.learn_with.a_ND.dtype == torch.bfloat16, "a pass in half precision"
+    assert proposal.output.ssl_loss.dtype == torch.float32
+    shown = show(peer, proposal)
+    assert shown.p_NN.dtype.name == "float32"
+    assert abs(shown.p_NN.sum(axis=1) - 1).max() < 1e-5
+    absorb(peer, proposal, signal_of(shown))
+    assert {one.dtype for one in peer.objective.parameters()} == {torch.float32}
+    assert {one.grad.dtype for one in peer.objective.parameters()} == {torch.float32}
+
+
+def test_a_run_is_as_it_would_be_but_for_rounding():
+    _, plain, shown = steps(4)
+    for settings, near in ((("memory_format=channels_last",), 1e-3), (FAST, 0.05)):
+        _, losses, other = steps(4, *settings)
+        for one, two in zip(plain, losses, strict=True):
+            assert one == pytest.approx(two, rel=near, abs=near), settings
+        assert abs(shown.p_NN - other.p_NN).max() < 10 * near
+
+
+def test_the_memory_format_reaches_weights_and_views():
+    run, peer = peer_of("memory_format=channels_last")
+    views = peer.views(run.images_of("wide", 0, with_labels=False).images_NCHW, 0)
+    weights = [one for one in peer.objective.parameters() if one.ndim == 4]
+    for one in (*views, *weights):
+        assert one.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_run_in_half_precision_repeats_and_goes_on_bit_for_bit(tmp_path):
+    from configs.resume import resumed
+
+    short = [one for one in TINY if one != "steps=3"]
+    run_here(compose_run([*short, *FAST, "steps=4", f"run_dir={tmp_path}/one"]))
+    run_here(compose_run([*short, *FAST, "steps=2", f"run_dir={tmp_path}/two"]))
+    again = [f"resume={tmp_path}/two", "steps=4"]
+    run_here(resumed(compose_run(again), again))
+    run_here(compose_run([*short, "steps=4", f"run_dir={tmp_path}/fp32"]))
+    assert digests(tmp_path / "one") == digests(tmp_path / "two") != digests(tmp_path / "fp32")

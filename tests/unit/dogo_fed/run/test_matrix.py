@@ -1,0 +1,80 @@
+"""Every encoder on every peer's private images, and what a run with a partition leaves."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from configs.compose import compose_run
+from configs.resume import resumed
+from dogo_fed.config_text import load_run_config
+from dogo_fed.errors import ConfigError
+from dogo_fed.run.matrix import matrix_of_run
+from server.commands import matrix as command
+from tests.support.run_watch import digests
+from tests.support.tiny_run import TINY, run_here
+
+CUT = ("partition=dirichlet", "partition.alpha=1", "partition.least_images=8", "peers=pair")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cut") / "run"
+    run_here(compose_run([*TINY, *CUT, f"run_dir={path}"]))
+    return path
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_the_cut_is_in_the_run_folder(folder: Path) -> None:
+    rows = table(folder / "partition.csv")
+    assert [row["part"] for row in rows] == ["anchors", "resnet", "wide"]
+    assert sum(int(row["images"]) for row in rows) == 96
+
+
+def test_every_encoder_is_evaluated_on_every_peers_images(folder: Path) -> None:
+    found, paths = matrix_of_run(folder, load_run_config(folder))
+    assert [path.name for path in paths] == ["matrix.csv", "matrix.md", "matrix.png"]
+    assert paths[2].stat().st_size > 4000
+    rows = table(paths[0])
+    assert [(row["encoder"], row["site"]) for row in rows] == [
+        ("resnet", "resnet"), ("resnet", "wide"), ("wide", "resnet"), ("wide", "wide"),
+    ]  # fmt: skip
+    assert all(0.0 <= float(row["knn_top1"]) <= 1.0 for row in rows)
+    sizes = {row["part"]: int(row["images"]) for row in table(folder / "partition.csv")}
+    assert found.sizes == {"resnet": sizes["resnet"], "wide": sizes["wide"]}
+    assert found.to_markdown().count("**") == 4, "a peer's own images stand in bold"
+
+
+def test_a_run_in_parts_ends_as_one_in_one_go(folder: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    short = [one for one in TINY if one != "steps=3"]
+    run_here(compose_run([*short, "steps=1", *CUT, f"run_dir={parts}"]))
+    again = [f"resume={parts}", "steps=3"]
+    run_here(resumed(compose_run(again), again))
+    assert digests(parts) == digests(folder)
+
+
+def test_a_run_without_private_images_has_no_matrix(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"type dogo-fed evaluate run={tmp_path}"):
+        matrix_of_run(tmp_path, compose_run([*TINY]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["runs=x"], "it takes run, trust"),
+        (["trust=true"], "name the run: run="),
+        (["run=x", "trust=maybe"], "trust must be true or false"),
+        (["run=nowhere"], "nowhere is no run folder"),
+    ],
+)
+def test_what_the_command_does_not_know_is_answered(arguments, says, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.argv", ["dogo-fed matrix", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2 and says in capsys.readouterr().err
