@@ -7,9 +7,20 @@ import dataclasses
 import torch
 
 from dogo_fed import seeding
+from dogo_fed.config import DataConfig
+from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.source import DataSet, Subset, fingerprint_of_part
 
 _FEWEST = 2
+
+
+def dataset_with_test_part(settings: DataConfig, share: float) -> DataSet:
+    """Returns the data set that the settings name, with a test part; see `with_test_part`.
+
+    Raises:
+        ConfigError, DataError: see `build_dataset`.
+    """
+    return with_test_part(build_dataset(settings.name, settings.options), share)
 
 
 def with_test_part(dataset: DataSet, share: float) -> DataSet:

@@ -11,8 +11,7 @@ import torch
 
 from dogo_fed.config import DataConfig
 from dogo_fed.data.adapt import resized
-from dogo_fed.data.datasets import build_dataset
-from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.source import DataSet, ImageSource, Subset, fingerprint_of_part
 from dogo_fed.errors import ConfigError
 
@@ -34,10 +33,9 @@ def private_images(peer: str, settings: DataConfig, anchors: DataSet, test_share
         DataError: the data set is missing or broken.
     """
     try:
-        found = build_dataset(settings.name, settings.options)
+        dataset = dataset_with_test_part(settings, test_share)
     except ConfigError as error:
         raise ConfigError(f"peers.{peer}.data: {error}") from error
-    dataset = with_test_part(found, test_share)
     mine, theirs = ((len(one.mean), one.image_size, one.image_size) for one in (dataset, anchors))
     if mine != theirs:
         raise ConfigError(

@@ -15,8 +15,7 @@ from dogo_fed.agreement import make_agreement
 from dogo_fed.config import MemoryFormat, Precision, RunConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.coordination.coordinator import CoordinatorSettings
-from dogo_fed.data.datasets import build_dataset
-from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.held_out import dataset_with_test_part, with_test_part
 from dogo_fed.data.labels import num_labelled
 from dogo_fed.data.manifest import Manifest
 from dogo_fed.data.partition import Cut, cut
@@ -174,10 +173,10 @@ def load_run(
     """
     if by_manifest and config.anchors is not None:
         whole = Manifest.read(Path(config.anchors)).dataset()
-    else:
-        if dataset is None:
-            dataset = build_dataset(config.data.name, config.data.options)
+    elif dataset is not None:
         whole = with_test_part(dataset, config.eval.test_share)
+    else:
+        whole = dataset_with_test_part(config.data, config.eval.test_share)
     parts: dict[str, DataRoles] = {}
     if config.partition.is_private:
         made = cut(whole, config.peers, config.partition, config.seed)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from configs.compose import compose_run
 from configs.shorthand import with_data_at
-from dogo_fed.config import RunConfig
-from dogo_fed.data.datasets import build_dataset
-from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.manifest import Manifest
-from dogo_fed.data.source import DataSet
-from dogo_fed.errors import ConfigError, DataError, DogoError
-from dogo_fed.exit_status import tell
+from dogo_fed.errors import ConfigError, DataError
+from server.commands.key_values import run_command
 
 _OUT = "anchors.json"
 _HELP = f"""usage: dogo-fed anchors make data=... [licence='...'] [out={_OUT}] [key=value ...]
@@ -30,14 +26,7 @@ Further arguments are settings of the data set, as for `dogo-fed train`.
 
 def main() -> None:
     """Runs what the command line says; leaves the process with a status that tells how it ended."""
-    arguments = sys.argv[1:]
-    if "-h" in arguments or "--help" in arguments or not arguments:
-        sys.stdout.write(_HELP)
-        return
-    try:
-        sys.stdout.write(f"{_run(arguments[0], arguments[1:])}\n")
-    except (DogoError, OSError) as error:
-        sys.exit(tell(error))
+    run_command(_HELP, lambda arguments: _run(arguments[0], arguments[1:]))
 
 
 def _run(verb: str, arguments: Sequence[str]) -> str:
@@ -55,18 +44,14 @@ def _run(verb: str, arguments: Sequence[str]) -> str:
     config = compose_run(with_data_at(settings))
     if verb == "make":
         path = Path(own.get("out", _OUT)).expanduser()
-        made = Manifest.of(_shared(config), own.get("licence", ""))
+        made = Manifest.of(
+            dataset_with_test_part(config.data, config.eval.test_share), own.get("licence", "")
+        )
         made.write(path)
         return f"{path}: {made.num_images} anchors of {made.image_size} px, {made.fingerprint}"
     path = Path(own.get("manifest", _OUT)).expanduser()
     manifest = Manifest.read(path)
-    found = manifest.differences(_shared(config))
+    found = manifest.differences(dataset_with_test_part(config.data, config.eval.test_share))
     if found:
         raise DataError(f"the images are not those of {path}: {'; '.join(found)}")
     return f"the {manifest.num_images} images are those of {path}"
-
-
-def _shared(config: RunConfig) -> DataSet:
-    return with_test_part(
-        build_dataset(config.data.name, config.data.options), config.eval.test_share
-    )

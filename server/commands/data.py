@@ -16,8 +16,7 @@ from configs.shorthand import in_full
 from dogo_fed.atomic import atomic_path
 from dogo_fed.config import RunConfig
 from dogo_fed.data.adapt import resized
-from dogo_fed.data.datasets import build_dataset
-from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.labels import num_labelled, why_no_accuracy
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.plan import usual_batch_size
@@ -60,9 +59,7 @@ def main() -> None:
 def _main(composed: DictConfig) -> None:
     try:
         config = from_omegaconf(composed)
-        dataset = with_test_part(
-            build_dataset(config.data.name, config.data.options), config.eval.test_share
-        )
+        dataset = dataset_with_test_part(config.data, config.eval.test_share)
         name = Path(dataset.name.replace(":", "-")).name
         folder = Path(_out[-1]) if _out else OUT / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dogo_fed.errors import ConfigError, DogoError
-from dogo_fed.exit_status import tell
+from dogo_fed.errors import ConfigError
 from dogo_fed.run.export import Format, export_encoder
-from server.commands.key_values import key_values, named_run
+from server.commands.key_values import key_values, named_run, run_command
 
 _KEYS = ("run", "peer", "format", "out", "trust")
 _HELP = """usage: dogo-fed export run=FOLDER peer=NAME [format=FORMAT] [out=FILE] [trust=true]
@@ -28,15 +26,7 @@ Without out= the file is FOLDER/export/NAME-FORMAT. Without peer=, a run of one 
 
 def main() -> None:
     """Runs what the command line says; leaves the process with a status that tells how it ended."""
-    arguments = sys.argv[1:]
-    if "-h" in arguments or "--help" in arguments or not arguments:
-        sys.stdout.write(_HELP)
-        return
-    try:
-        path, card = _export(arguments)
-    except (DogoError, OSError) as error:
-        sys.exit(tell(error))
-    sys.stdout.write(f"{path}\n{card}\n")
+    run_command(_HELP, lambda arguments: "\n".join(map(str, _export(arguments))))
 
 
 def _export(arguments: Sequence[str]) -> tuple[Path, Path]:

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dogo_fed.components import close_matches
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import load_run_config
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import ConfigError, DogoError
+from dogo_fed.exit_status import tell
+
+
+def run_command(usage: str, run: Callable[[Sequence[str]], str]) -> None:
+    """Does what the command line says; leaves the process with a status that tells how it ended.
+
+    Args:
+        usage: printed if the command line asks for help, or is empty.
+        run: gets the arguments, and returns what is printed.
+    """
+    arguments = sys.argv[1:]
+    if "-h" in arguments or "--help" in arguments or not arguments:
+        sys.stdout.write(usage)
+        return
+    try:
+        sys.stdout.write(f"{run(arguments)}\n")
+    except (DogoError, OSError) as error:
+        sys.exit(tell(error))
 
 
 def key_values(command: str, arguments: Sequence[str], keys: Sequence[str]) -> dict[str, str]:

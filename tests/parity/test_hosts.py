@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,29 @@ VARIANTS = (
 def digests(run_dir: Path) -> dict[str, str]:
     summary = json.loads((run_dir / "summary.json").read_text())
     return {name: peer["state_digest"] for name, peer in summary["peers"].items()}
+
+
+HOSTS = {
+    "local": ("train", "host=local"),
+    "processes": ("train", "host=processes"),
+    "ray": ("train", "host=ray"),
+    "flower": ("flower",),
+    "flower messages": ("flower", "exchange=flower"),
+}
+"""Every way to run, with the command that does."""
+
+
+def by_host(folder: Path, hosts: Iterable[str], *settings: str) -> dict[str, dict[str, str]]:
+    """Runs the same settings in several hosts; returns the digests of each."""
+    found = {}
+    for name in hosts:
+        run_dir = folder / name.replace(" ", "_")
+        dogo_fed(
+            HOSTS[name][0], *SMALL_RUN, *HOSTS[name][1:], *settings, f"run_dir={run_dir}",
+            timeout_s=400.0,
+        )  # fmt: skip
+        found[name] = digests(run_dir)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +113,7 @@ def test_with_all_variants_on_processes_equal_one_process(
 @pytest.mark.flower
 @pytest.mark.timeout(900)
 def test_with_all_variants_ray_and_flower_equal_one_process(tmp_path: Path) -> None:
-    found = {}
-    for name, command in {
-        "local": ("train", "host=local"),
-        "ray": ("train", "host=ray"),
-        "flower": ("flower",),
-        "flower messages": ("flower", "exchange=flower"),
-    }.items():
-        verb, *host = command
-        run_dir = tmp_path / name.replace(" ", "_")
-        settings = (*SMALL_RUN, *host, *VARIANTS, f"run_dir={run_dir}")
-        dogo_fed(verb, *settings, timeout_s=300.0)
-        found[name] = digests(run_dir)
+    found = by_host(tmp_path, ("local", "ray", "flower", "flower messages"), *VARIANTS)
     assert {name: one for name, one in found.items() if one != found["local"]} == {}
 
 
@@ -111,18 +124,7 @@ def test_with_all_variants_ray_and_flower_equal_one_process(tmp_path: Path) -> N
 @pytest.mark.parametrize("peers", ["pair", "sites"])
 def test_with_private_images_every_host_equals_one_process(peers: str, tmp_path: Path) -> None:
     cut = (f"peers={peers}", "partition=dirichlet", "partition.alpha=0.1", "exchange.rows=features")
-    found = {}
-    for name, command in {
-        "local": ("train", "host=local"),
-        "processes": ("train", "host=processes"),
-        "ray": ("train", "host=ray"),
-        "flower": ("flower",),
-        "flower messages": ("flower", "exchange=flower"),
-    }.items():
-        verb, *host = command
-        run_dir = tmp_path / name.replace(" ", "_")
-        dogo_fed(verb, *SMALL_RUN, *host, *cut, f"run_dir={run_dir}", timeout_s=400.0)
-        found[name] = digests(run_dir)
+    found = by_host(tmp_path, HOSTS, *cut)
     assert len(set(found["local"].values())) == len(found["local"])
     assert {name: one for name, one in found.items() if one != found["local"]} == {}
 
@@ -136,13 +138,10 @@ def test_a_teacher_from_a_weights_file_is_the_same_in_every_host(tmp_path: Path)
     dogo_fed("train", *SMALL_RUN, "host=local", "peers=trio", f"run_dir={source}")
     encoder = source / "peers" / "resnet" / "encoder.safetensors"
     taught = ("peers=trio", "exchange.rows=features", f"peers.resnet.frozen_from={encoder}")
-    found = {}
-    for host in ("local", "processes", "ray", "flower"):
-        run_dir = tmp_path / host
-        command = ("flower",) if host == "flower" else ("train", f"host={host}")
-        dogo_fed(*command, *SMALL_RUN, *taught, f"run_dir={run_dir}", timeout_s=300.0)
-        found[host] = digests(run_dir)
-        peers = json.loads((run_dir / "summary.json").read_text())["peers"]
+    hosts = ("local", "processes", "ray", "flower")
+    found = by_host(tmp_path, hosts, *taught)
+    for host in hosts:
+        peers = json.loads((tmp_path / host / "summary.json").read_text())["peers"]
         assert peers["resnet"]["steps_trained"] == 0 and peers["wide"]["mutual_kl"] > 0
     assert {name: one for name, one in found.items() if one != found["local"]} == {}
 
