@@ -39,9 +39,14 @@ format: $(VENV)/.installed-dev ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-dev ## round trip of the exchange and its tax on training; writes benchmarks/results/
-	$(BIN)/python -m benchmarks.round_trip $(ARGS)
-	$(BIN)/python -m benchmarks.exchange_tax $(ARGS)
+bench: $(VENV)/.installed-dev ## steps, exchange, far link and coordinator; an hour; writes benchmarks/results/
+	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.round_trip
+	$(BIN)/python -m benchmarks.exchange_tax
+	$(BIN)/python -m benchmarks.far_link
+	$(BIN)/python -m benchmarks.coordinator
+	$(BIN)/python -m benchmarks.data_path
+	$(BIN)/python -m benchmarks.page
 
 bench-flower: $(VENV)/.installed-dev ## time per step under Flower, by exchange mode and steps per round; 20 minutes
 	$(BIN)/python -m benchmarks.flower_steps $(ARGS)

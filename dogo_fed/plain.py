@@ -131,6 +131,6 @@ def _type_name(wanted: object) -> str:
         return "one of " + ", ".join(str(member.value) for member in wanted)
     if wanted in names:
         return names[wanted]
-    if get_origin(wanted) is Mapping:
-        return "a mapping"
+    if get_origin(wanted) is Mapping or dataclasses.is_dataclass(wanted):
+        return "a mapping of settings"
     return " or ".join(_type_name(part) for part in get_args(wanted)) or str(wanted)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from clients.peer.ahead_link import AheadLink
 from clients.peer.grpc_link import Connection, GrpcLink
 from clients.peer.link import CoordinatorLink, ReportSink
 from dogo_fed.assignment import Assignment
@@ -112,10 +113,13 @@ def _open(
     fix_numerics(config.threads_per_peer)
     peer_id = PeerId(assignment.peer)
     run = load_run(config, peers=(peer_id,))
+    link: CoordinatorLink
     if around.open_link is not None:
         link = around.open_link(peer_id, config)
     else:
         link = _grpc_link(peer_id, config, assignment, around.root_certificates)
+    if config.exchanges and config.exchange.lookahead:
+        link = AheadLink(link)
     sink = ReportSink(link)
     session = open_session(
         run,

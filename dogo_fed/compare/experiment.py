@@ -19,6 +19,7 @@ from dogo_fed.config import (
     LossOn,
     PartitionConfig,
     PeerConfig,
+    Precision,
     RunConfig,
 )
 from dogo_fed.engine.plan import USUAL_STEPS_PER_ROUND
@@ -342,6 +343,11 @@ def _exchanging(config: RunConfig, enabled: bool) -> RunConfig:
 
 
 def _check(config: RunConfig, methods: Iterable[Method]) -> None:
+    if config.precision is Precision.AUTO:
+        raise ConfigError(
+            "precision=auto may choose otherwise in each cell, and cells would not be paired; name fp32 "
+            "or bf16"
+        )
     if len(config.peers) < 2 and {Method.DOGO, Method.OFFLINE} & set(methods):
         raise ConfigError(
             "dogo and offline need at least 2 peers that teach each other, but there is only "

@@ -65,6 +65,9 @@ class ExchangeConfig:
             view's images, and the second's over the first's. Each peer then sends two matrices, and
             the mutual KL is the mean of the two directions.
         every_steps: peers exchange at the steps 0, k, 2k, ... and train alone between them.
+        lookahead: 1 lets a peer begin its next step while the answer to the last one is on its way, so
+            that a far coordinator costs no time. Each update then comes one step late: its gradient is
+            of the weights before the last update. 0: the published method.
         graph: for each learner its teachers with their weights, which count relative to each other.
             A peer that is not a learner here trains alone. Null: every peer learns from all others,
             with equal weights.
@@ -82,6 +85,7 @@ class ExchangeConfig:
     enabled: bool = field(default=True, metadata=AGREED)
     symmetric: bool = field(default=False, metadata=AGREED_TEACHING)
     every_steps: int = field(default=1, metadata=AGREED_TEACHING)
+    lookahead: int = field(default=0, metadata=AGREED_TEACHING)
     graph: Mapping[str, Mapping[str, float]] | None = field(default=None, metadata=AGREED_TEACHING)
     rows: Rows | None = field(default=None, metadata=AGREED_TEACHING)
     encoding: Encoding = field(default=Encoding.FLOAT32, metadata=AGREED_TEACHING)
@@ -101,6 +105,14 @@ class ExchangeConfig:
             reconnect_s=self.reconnect_s,
             every_steps=self.every_steps,
             top_k=self.top_k,
+        )
+        require(
+            self.lookahead in (0, 1),
+            f"exchange.lookahead must be 0 or 1, not {self.lookahead}",
+        )
+        require(
+            self.lookahead == 0 or self.transport is Transport.GRPC,
+            "exchange.lookahead=1 needs exchange=grpc: Flower's messages carry one step at a time",
         )
         if self.graph is not None:
             _check_graph(self.graph)

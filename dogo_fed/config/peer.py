@@ -64,6 +64,9 @@ class PeerConfig:
         data: images that this peer has for itself. Nothing about them leaves it. Null: it has none, or
             those that the run's partition gives it.
         ssl_on: which images of a pass the own loss sees, if the peer has private ones.
+        chunk_size: images that pass through the networks at a time. A smaller one needs less memory
+            and one more forward pass. The gradient is that of the whole batch, but layers that
+            normalise by the batch see a chunk. Null: all images of a pass.
         init: weights file for the backbone to start from; null draws the weights.
         frozen_from: run folder in which the peer of this name was trained, or a weights file. The
             peer teaches with the weights of its newest checkpoint there, or of the file, and never
@@ -87,6 +90,7 @@ class PeerConfig:
     teacher_temperature: float | None = field(default=None, metadata=OWN_TEACHING)
     data: DataConfig | None = field(default=None, metadata=OWN)
     ssl_on: LossOn = field(default=LossOn.BOTH, metadata=OWN)
+    chunk_size: int | None = field(default=None, metadata=OWN)
     init: str | None = field(default=None, metadata=OWN)
     frozen_from: str | None = field(default=None, metadata=OWN)
 
@@ -105,6 +109,10 @@ class PeerConfig:
             plain: ComponentConfig = self.optimizer
             made = OptimizerConfig(name=plain.name, options=plain.options)
             object.__setattr__(self, "optimizer", made)
+        require(
+            self.chunk_size is None or self.chunk_size >= 2,
+            f"chunk_size must be at least 2 or null, not {self.chunk_size}",
+        )
         require(self.init != "", "init must be a weights file or null, not empty")
         require(
             self.frozen_from != "",

@@ -32,8 +32,10 @@ class Precision(enum.Enum):
 
     FP32: float32 throughout.
     BF16: bfloat16 where torch's autocast takes it (products and convolutions); weights stay float32.
+    AUTO: a few steps are tried before the run, and the fastest is taken, with its memory format.
     """
 
+    AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
 
@@ -44,6 +46,9 @@ class MemoryFormat(enum.Enum):
     CONTIGUOUS = "contiguous"
     CHANNELS_LAST = "channels_last"
 
+
+MOST_PEERS = 1000
+"""So many distributions can be added up exactly, see `coordination.exact_sum`."""
 
 USUAL_ANCHOR_SHARE = 0.5
 """Share of a pass that are anchors, where a peer has private images."""
@@ -86,6 +91,8 @@ class RunConfig:
             bits of the results.
         precision: in which numbers the networks compute while they train.
         memory_format: how images and feature maps lie in memory.
+        compile: whether the backbones are compiled (torch.compile), which takes a while at the start
+            and again at the first evaluation.
         device: "auto", "cpu" or "cuda".
         run_dir: null is runs/<peers>-<time>.
         resume: run folder to go on with; everything else is read from there.
@@ -107,6 +114,7 @@ class RunConfig:
     threads_per_peer: int = field(default=1, metadata=OWN)
     precision: Precision = field(default=Precision.FP32, metadata=OWN)
     memory_format: MemoryFormat = field(default=MemoryFormat.CONTIGUOUS, metadata=OWN)
+    compile: bool = field(default=False, metadata=OWN)
     device: str = field(default="auto", metadata=scope(DecidedBy.SITE, Decides.ROUNDING))
     run_dir: str | None = field(default=None, metadata=PLACE)
     resume: str | None = field(default=None, metadata=PLACE)
@@ -127,6 +135,10 @@ class RunConfig:
                 other; the teaching graph names a peer that does not exist.
         """
         require(len(self.peers) >= 1, "a run needs at least 1 peer, but peers is empty")
+        require(
+            len(self.peers) <= MOST_PEERS,
+            f"a run has at most {MOST_PEERS} peers, not {len(self.peers)}",
+        )
         for name in self.peers:
             require(
                 bool(_PEER_NAME.fullmatch(name)),
@@ -170,11 +182,32 @@ class RunConfig:
             "exchange=grpc",
         )
         require(
+            self.precision is not Precision.AUTO or self.are_all_here,
+            "precision=auto is measured on the machine that starts the run, and these peers live "
+            "elsewhere; name fp32 or bf16",
+        )
+        require(
             self.device in ("auto", "cpu", "cuda"),
             f'device must be "auto", "cpu" or "cuda", not {self.device!r}',
         )
         if self.exchange.graph is not None:
             _check_names(self.exchange.graph, self.peers)
+        if self.exchanges and self.exchange.lookahead:
+            self._check_lookahead()
+
+    def _check_lookahead(self) -> None:
+        """Checks what does not go with steps that overlap."""
+        require(
+            self.checkpoint.every_steps is None,
+            "exchange.lookahead=1 saves peers at the end of every round, where they stand still; leave "
+            "out checkpoint.every_steps, or make rounds shorter by steps_per_round",
+        )
+        for name, peer in self.peers.items():
+            require(
+                peer.chunk_size is None,
+                f"peers.{name}.chunk_size computes a pass again at its update, when the weights have "
+                "changed already; it does not go with exchange.lookahead=1",
+            )
 
     def _check_private(self) -> None:
         """Checks what the settings say about private images against each other."""
@@ -187,6 +220,20 @@ class RunConfig:
             share != 0.0 or not self.exchanges,
             "anchor_share=0 leaves no image to exchange about; it goes with exchange.enabled=false",
         )
+        for name in self.peers:
+            require(
+                share != 0.0 or self.has_private(name),
+                f"anchor_share=0 leaves peer {name} without images: it has no private ones; name them "
+                f"by peers.{name}.data, or cut the data set by partition=dirichlet",
+            )
+            require(
+                share != 1.0
+                or self.anchors_at is AnchorsAt.EXCHANGES
+                or not self.has_private(name),
+                f"anchor_share=1 fills every pass with anchors, so peer {name} would never see its "
+                f"private images; give a smaller share, such as {USUAL_ANCHOR_SHARE}, or "
+                "anchors_at=exchanges",
+            )
         require(
             self.anchors is None or (self.host is Host.FLOWER and not self.partition.is_private),
             "anchors=<manifest> is for a coordinator whose peers have the images at their sites: a "
@@ -227,6 +274,12 @@ class RunConfig:
         if self.share_of_anchors == 0.0:
             return 0
         return max(2, round(self.batch_size * self.share_of_anchors))
+
+    @property
+    def are_all_here(self) -> bool:
+        """Whether all peers live on the machine that starts the run."""
+        is_own_ray = self.host is Host.RAY and self.ray.address is None
+        return self.host in (Host.LOCAL, Host.PROCESSES) or is_own_ray
 
     @property
     def exchanges(self) -> bool:

@@ -1,21 +1,27 @@
 """Collects the distributions of one step and returns to each peer the mean of its teachers'.
 
 A rendezvous never waits: it keeps what arrives, the coordinator closes it, and from then on it
-answers. The mean is summed in the order of the peers' names, so it does not depend on the order of
-arrival.
+answers. The mean does not depend on the order of arrival: where teachers count alike, their sum is
+exact (`exact_sum.py`); else it is summed in the order of their names.
+
+Where all other peers teach alike, each contribution is added once, and an answer takes away the
+learner's own. So the work of a step grows with the number of peers, and not with its square.
 """
 
 # N = images in the step's batch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from dogo_fed.contracts import FloatMatrix, PeerId, SimilarityDistribution, TeacherSignal
+from dogo_fed.coordination.exact_sum import Units, in_units, mean_of
 from dogo_fed.coordination.state import RendezvousState
 from dogo_fed.errors import StaleTicket
+
+_FEWEST_SUMMED = 3
 
 
 class Rendezvous:
@@ -28,6 +34,8 @@ class Rendezvous:
         self.stop = False
         self._contributions: dict[PeerId, SimilarityDistribution] = {}
         self._arrived_at_s: dict[PeerId, float] = {}
+        self._totals: list[Units] = []  # by view direction
+        self._summed: set[PeerId] = set()
 
     @classmethod
     def restored(cls, state: RendezvousState, started_at_s: float) -> Rendezvous:
@@ -36,6 +44,7 @@ class Rendezvous:
         if state.closed_s is not None:
             made.close(state.closed_s + started_at_s, stop=state.stop)
         made._contributions = dict(state.contributions)
+        made._sum_up()
         made._arrived_at_s = {peer: at_s + started_at_s for peer, at_s in state.arrived_s.items()}
         return made
 
@@ -72,12 +81,16 @@ class Rendezvous:
         assert self.closed_at_s is None, "a closed rendezvous takes nothing new"
         self._contributions[peer] = distribution
         self._arrived_at_s[peer] = now_s
+        self._sum_up()
 
     def withdraw(self, peer: PeerId) -> None:
         """Removes a peer's distribution, if there is one, because a new process replaces it."""
         assert self.closed_at_s is None, "what has been answered can't be taken back"
-        self._contributions.pop(peer, None)
+        gone = self._contributions.pop(peer, None)
         self._arrived_at_s.pop(peer, None)
+        if gone is not None and peer in self._summed:
+            self._summed.remove(peer)
+            self._totals = _added(self._totals, [gone], sign=-1)
 
     def close(self, now_s: float, *, stop: bool) -> None:
         """Closes the step; every answer from now on is final."""
@@ -105,9 +118,7 @@ class Rendezvous:
             if name != peer
         }
         teachers = tuple(name for name, weight in weight_of.items() if weight > 0)
-        mean = _mean(
-            [self._contributions[name] for name in teachers], [weight_of[name] for name in teachers]
-        )
+        mean = self._mean_of(teachers, [weight_of[name] for name in teachers])
         waited_s = self.closed_at_s - self._arrived_at_s.get(peer, self.closed_at_s)
         return TeacherSignal(
             mean_NN=None if mean is None else mean.p_NN,
@@ -118,6 +129,60 @@ class Rendezvous:
             waited_s=waited_s,
             reverse=None if mean is None else mean.reverse,
         )
+
+    def _sum_up(self) -> None:
+        """Adds what is not in the totals yet; of two contributions nobody needs one."""
+        if len(self._contributions) < _FEWEST_SUMMED:
+            return
+        new = self._contributions.keys() - self._summed
+        self._totals = _added(self._totals, [self._contributions[peer] for peer in new])
+        self._summed |= new
+
+    def _mean_of(
+        self, teachers: Sequence[PeerId], weights: Sequence[float]
+    ) -> SimilarityDistribution | None:
+        """Returns the weighted mean, or None without a teacher; of one teacher, its very matrix."""
+        given = [self._contributions[name] for name in teachers]
+        if len(given) < 2:
+            return given[0] if given else None
+        if min(weights) < max(weights):
+            return _weighted_mean(given, weights)
+        others = [self._contributions[name] for name in self._summed.difference(teachers)]
+        if self._summed.issuperset(teachers) and len(others) < len(given):
+            totals = _added([total_NN.copy() for total_NN in self._totals], others, sign=-1)
+        else:
+            totals = _added([], given)
+        return _with_entropies([mean_of(total_NN, len(given)) for total_NN in totals], given)
+
+
+def _added(
+    totals: list[Units], given: Iterable[SimilarityDistribution], *, sign: int = 1
+) -> list[Units]:
+    """Adds distributions to the totals by direction, in place, or takes them away; returns these."""
+    for one in given:
+        terms = [sign * in_units(p_NN) for p_NN in _directions(one)]
+        for total_NN, term_NN in zip(totals, terms, strict=False):
+            total_NN += term_NN
+        totals = totals or terms
+    return totals
+
+
+def _directions(distribution: SimilarityDistribution) -> list[FloatMatrix]:
+    """Returns its matrices: that of the first view to the second, and the reverse if there is one."""
+    reverse = distribution.reverse
+    return [distribution.p_NN] if reverse is None else [distribution.p_NN, reverse.p_NN]
+
+
+def _with_entropies(
+    means: Sequence[FloatMatrix], given: Sequence[SimilarityDistribution]
+) -> SimilarityDistribution:
+    """Returns the distribution of the mean matrices, with the mean negative entropies of `given`."""
+    reverses = [one.reverse for one in given if one.reverse is not None]
+    return SimilarityDistribution(
+        p_NN=means[0],
+        negative_entropy=float(np.average([one.negative_entropy for one in given])),
+        reverse=_with_entropies(means[1:], reverses) if reverses else None,
+    )
 
 
 def _is_same(first: SimilarityDistribution, second: SimilarityDistribution) -> bool:
@@ -130,16 +195,13 @@ def _is_same(first: SimilarityDistribution, second: SimilarityDistribution) -> b
     return _is_same(first.reverse, second.reverse)
 
 
-def _mean(
+def _weighted_mean(
     given: Sequence[SimilarityDistribution], weights: Sequence[float]
-) -> SimilarityDistribution | None:
-    """Returns the weighted mean, summed in the given order, or None if there is nothing.
+) -> SimilarityDistribution:
+    """Returns the weighted mean of two or more, summed in the given order.
 
-    A single distribution is returned itself, not a copy. Weights are divided by the largest one, so
-    equal weights are exactly 1 and give the plain mean.
+    Weights are divided by the largest one, so that neither tiny nor huge ones overflow.
     """
-    if len(given) < 2:
-        return given[0] if given else None
     relative = [weight / max(weights) for weight in weights]
     reverses = [one.reverse for one in given if one.reverse is not None]
     return SimilarityDistribution(
@@ -147,7 +209,7 @@ def _mean(
         negative_entropy=float(
             np.average([one.negative_entropy for one in given], weights=relative)
         ),
-        reverse=_mean(reverses, weights) if reverses else None,
+        reverse=_weighted_mean(reverses, weights) if reverses else None,
     )
 
 

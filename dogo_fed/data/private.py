@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 
 import torch
 
@@ -19,19 +20,31 @@ _CHUNK_IMAGES = 1024
 _FEWEST = 2
 
 
-def private_images(peer: str, settings: DataConfig, anchors: DataSet, test_share: float) -> DataSet:
-    """Returns a peer's private images; those that are anchors too are left out of training.
+def private_images(
+    settings: Mapping[str, DataConfig], anchors: DataSet, test_share: float
+) -> dict[str, DataSet]:
+    """Returns peers' private images; those that are anchors too are left out of training.
 
     Args:
-        peer: its name, for messages.
-        settings: names the data set.
+        settings: name the data sets, by the names of the peers.
         anchors: what all peers share.
         test_share: how much is held out if there are no test images.
 
     Raises:
         ConfigError: the images are not of the anchors' size or channels, or too few are left.
-        DataError: the data set is missing or broken.
+        DataError: a data set is missing or broken.
     """
+    if not settings:
+        return {}
+    shared = frozenset(image_digests(anchors.train, anchors.image_size))
+    return {
+        peer: _without_anchors(peer, _of_peer(peer, one, anchors, test_share), shared)
+        for peer, one in settings.items()
+    }
+
+
+def _of_peer(peer: str, settings: DataConfig, anchors: DataSet, test_share: float) -> DataSet:
+    """Returns a peer's data set as it is; it goes into one pass with the anchors."""
     try:
         dataset = dataset_with_test_part(settings, test_share)
     except ConfigError as error:
@@ -43,10 +56,13 @@ def private_images(peer: str, settings: DataConfig, anchors: DataSet, test_share
             f"width), but the anchors are {' x '.join(map(str, theirs))}; both go into one pass, so "
             f"make them alike, e.g. by peers.{peer}.data.options.image_size={anchors.image_size}"
         )
-    shared = image_digests(anchors.train, anchors.image_size)
+    return dataset
+
+
+def _without_anchors(peer: str, dataset: DataSet, anchors: frozenset[bytes]) -> DataSet:
+    """Returns a peer's data set without the training images that have these digests."""
     digests = image_digests(dataset.train, dataset.image_size)
-    known = set(shared)
-    kept_N = torch.tensor([row for row, one in enumerate(digests) if one not in known])
+    kept_N = torch.tensor([row for row, one in enumerate(digests) if one not in anchors])
     if len(kept_N) < _FEWEST:
         raise ConfigError(
             f"of the {len(digests)} private images of peer {peer!r}, {len(digests) - len(kept_N)} are "

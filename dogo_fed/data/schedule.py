@@ -56,11 +56,12 @@ class Schedule:
     def sample_ids(self, step: int) -> torch.Tensor:
         """Returns the ids of the images of `step`, int64, shape N."""
         epoch, index = divmod(step, self.steps_per_epoch)
-        if self._order is None or self._order[0] != epoch:
+        order = self._order  # read once: another thread may ask for another epoch meanwhile
+        if order is None or order[0] != epoch:
             stream = seeding.generator(self._seed, *self._stream, epoch)
-            self._order = (epoch, torch.randperm(self._num_samples, generator=stream))
+            order = self._order = (epoch, torch.randperm(self._num_samples, generator=stream))
         start = index * self._batch_size
-        return self._order[1][start : start + self._batch_size].clone()
+        return order[1][start : start + self._batch_size].clone()
 
     def digest(self, step: int) -> str:
         """Returns the digest of the ordered sample ids of `step`, 32 hex digits."""

@@ -136,6 +136,7 @@ def build_peer(
         device=device,
         is_frozen=settings.frozen_from is not None,
         clip_norm=settings.optimizer.clip_norm,
+        chunk_size=settings.chunk_size,
     )
 
 

@@ -28,12 +28,13 @@ from dogo_fed.engine.learning_rate import LearningRate
 from dogo_fed.engine.passes import Passes
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.plan import fitted, make_plan, make_schedule
+from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.plan import Plan
 from dogo_fed.provenance import Provenance
 from dogo_fed.wire.format import WireFormat
 
-_HALF = {Precision.FP32: None, Precision.BF16: torch.bfloat16}
+_HALF = {Precision.AUTO: None, Precision.FP32: None, Precision.BF16: torch.bfloat16}
 _MEMORY_FORMATS = {
     MemoryFormat.CONTIGUOUS: torch.contiguous_format,
     MemoryFormat.CHANNELS_LAST: torch.channels_last,
@@ -54,6 +55,7 @@ class LoadedRun:
         plan: how many steps there are, and which of them exchange.
         agreement: the values that all processes of the run must share.
         backbones: the user's own modules, by peer, in place of those that the settings name.
+        notes: what was decided on the way, a sentence each.
     """
 
     config: RunConfig
@@ -65,6 +67,7 @@ class LoadedRun:
     private: Mapping[str, DataRoles] = field(default_factory=lambda: MappingProxyType({}))
     cut: Cut | None = None
     backbones: Mapping[str, nn.Module] = field(default_factory=lambda: MappingProxyType({}))
+    notes: tuple[str, ...] = ()
 
     @property
     def peer_ids(self) -> tuple[PeerId, ...]:
@@ -118,13 +121,23 @@ class LoadedRun:
             is_symmetric=self.wire_format.is_symmetric,
             rows=self.config.exchange.rows,
         )
+        looks_ahead = self.config.exchanges and self.config.exchange.lookahead > 0
+        if looks_ahead and not peer.objective.can_look_ahead:
+            raise ConfigError(
+                f"peer {peer_id!r}: {settings.objective.name} can't be trained with "
+                "exchange.lookahead=1, which does a pass before the update of the pass before (see "
+                "`can_look_ahead` of dogo_fed.objectives.base.Objective)"
+            )
         memory_format = _MEMORY_FORMATS[self.config.memory_format]
         peer.objective.to(memory_format=memory_format)
+        if self.config.compile:
+            peer.objective.backbone.compile()
         return dataclasses.replace(
             peer,
             learning_rate=LearningRate(settings.optimizer, self.plan.total_steps),
             half=_HALF[self.config.precision],
             memory_format=memory_format,
+            looks_ahead=looks_ahead,
         )
 
     def images_of(self, peer_id: PeerId, step: int, *, with_labels: bool) -> StepImages:
@@ -184,10 +197,13 @@ def load_run(
         parts = {name: dataclasses.replace(data, own=one) for name, one in made.private.items()}
     else:
         made, data = None, DataRoles.all_of(whole)
-        for name, peer in config.peers.items():
-            if peer.data is not None and (peers is None or name in peers):
-                own = private_images(name, peer.data, whole, config.eval.test_share)
-                parts[name] = DataRoles(shared=whole, own=own, evaluated=own)
+        wanted = {
+            name: peer.data
+            for name, peer in config.peers.items()
+            if peer.data is not None and (peers is None or name in peers)
+        }
+        for name, own in private_images(wanted, whole, config.eval.test_share).items():
+            parts[name] = DataRoles(shared=whole, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
     schedule = make_schedule(config, len(data.shared.train))
     plan = make_plan(config, schedule)

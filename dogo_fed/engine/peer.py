@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
+from torch.func import functional_call
 
 from dogo_fed import seeding
 from dogo_fed.contracts import PeerId, SimilarityDistribution
@@ -17,12 +19,17 @@ from dogo_fed.data.augment import Augmentation
 from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.learning_rate import LearningRate
 from dogo_fed.errors import TrainingError
+from dogo_fed.ledger import Part, part
 from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
 from dogo_fed.objectives.mutual import Reduction
 from dogo_fed.objectives.similarity import log_similarity_distribution, negative_entropy
 
 Views: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Two augmented views of the same images, N x C x H x W each."""
+
+
+Weights: TypeAlias = Mapping[str, torch.Tensor]
+"""Copies of the weights of one step, by name; its gradients arrive at them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,8 @@ class Peer:
         is_frozen: whether it teaches with the weights it has, in eval mode, and never learns.
         learning_rate: how the optimizer's rate changes over the run; None leaves it alone.
         clip_norm: a longer gradient is cut to this length; None cuts none.
+        chunk_size: images that pass through the networks at a time; None is all of a pass.
+        looks_ahead: whether a step's forward pass is done before the update of the step before.
     """
 
     id: PeerId
@@ -64,21 +73,41 @@ class Peer:
     is_frozen: bool = False
     learning_rate: LearningRate | None = None
     clip_norm: float | None = None
+    chunk_size: int | None = None
+    looks_ahead: bool = False
 
     def views(self, images_NCHW: torch.Tensor, step: int) -> Views:
         """Returns this peer's two augmented views of the step's images, on its device."""
-        with seeding.stream(self.run_seed, self.id, step, "augmentation", device=self.device):
+        with (
+            part(Part.AUGMENT),
+            seeding.stream(self.run_seed, self.id, step, "augmentation", device=self.device),
+        ):
             views = self.augmentation(images_NCHW.to(self.device, non_blocking=True))
-        if self.memory_format is torch.contiguous_format:
-            return views
-        first, second = (one.contiguous(memory_format=self.memory_format) for one in views)
-        return first, second
+            if self.memory_format is torch.contiguous_format:
+                return views
+            first, second = (one.contiguous(memory_format=self.memory_format) for one in views)
+            return first, second
+
+    def weights_apart(self) -> Weights | None:
+        """Returns copies of the weights, for a step whose update comes after that of another one.
+
+        That update changes the weights in place, and a graph needs them as they were. None if the
+        steps are done one after the other.
+        """
+        if not self.looks_ahead or self.is_frozen:
+            return None
+        return {
+            name: weight.detach().clone().requires_grad_()
+            for name, weight in self.objective.named_parameters()
+            if weight.requires_grad
+        }
 
     def encode(
         self,
         views_NCHW: Views,
         images: StepImages,
         step: int,
+        weights: Weights | None = None,
     ) -> ObjectiveOutput:
         """Does one train-mode forward pass; layers that draw (dropout) use this step's stream.
 
@@ -88,20 +117,31 @@ class Peer:
             views_NCHW: two views of all images of the pass.
             images: tells which of them the loss sees, with their classes, and which are shared.
             step: the run's step.
+            weights: from `weights_apart`, in place of the objective's own.
         """
         self.objective.train(not self.is_frozen)
         labels = () if images.labels_P is None else (images.labels_P.to(self.device),)
-        rows = {
-            role: chosen
-            for role, chosen in (("own", images.own), ("shared", images.shared))
-            if chosen is not None
+        given = {
+            name: value
+            for name, value in (
+                ("own", images.own),
+                ("shared", images.shared),
+                ("chunk_size", self.chunk_size),
+            )
+            if value is not None
         }
         with (
+            part(Part.FORWARD),
             seeding.stream(self.run_seed, self.id, step, "forward", device=self.device),
             torch.no_grad() if self.is_frozen else nullcontext(),
             self._arithmetic(),
         ):
-            output: ObjectiveOutput = self.objective(*views_NCHW, *labels, **rows)
+            if weights is None:
+                output: ObjectiveOutput = self.objective(*views_NCHW, *labels, **given)
+            else:
+                output = functional_call(
+                    self.objective, dict(weights), (*views_NCHW, *labels), given
+                )
         return output
 
     def teaching_pair(
@@ -118,6 +158,7 @@ class Peer:
         rows = slice(None) if images.shared is None else images.shared
         average.train(not self.is_frozen)
         with (
+            part(Part.FORWARD),
             seeding.stream(self.run_seed, self.id, step, "average", device=self.device),
             torch.no_grad(),
             self._arithmetic(),
@@ -127,12 +168,14 @@ class Peer:
     def log_distribution(self, pair: ViewPair, temperature: float | None = None) -> torch.Tensor:
         """Returns the log similarity distribution of two views, N x N, with its graph."""
         divisor = self.temperature if temperature is None else temperature
-        return log_similarity_distribution(pair.a_ND, pair.b_ND, divisor)
+        with part(Part.SIMILARITY):
+            return log_similarity_distribution(pair.a_ND, pair.b_ND, divisor)
 
     def distribution(self, pair: ViewPair) -> SimilarityDistribution:
         """Returns what this peer publishes: the similarity distribution, without a graph."""
-        reverse = self._one_way(pair.swapped()) if self.is_symmetric else None
-        return self._one_way(pair, reverse)
+        with part(Part.SIMILARITY):
+            reverse = self._one_way(pair.swapped()) if self.is_symmetric else None
+            return self._one_way(pair, reverse)
 
     def distill_weight_at(self, step: int) -> float:
         """Returns the factor of the mutual KL at this step of the run."""
@@ -158,21 +201,34 @@ class Peer:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def update(self, loss: torch.Tensor, step: int) -> None:
+    def update(self, loss: torch.Tensor, step: int, weights: Weights | None = None) -> None:
         """Makes one optimizer step; a frozen peer makes none.
+
+        Args:
+            loss: a scalar with its graph.
+            step: the run's step.
+            weights: those of its forward pass, if they are not the objective's own.
 
         Raises:
             TrainingError: the loss or its gradient is not finite; nothing has been changed.
         """
         if self.is_frozen:
             return
-        if not torch.isfinite(loss):
-            raise self.diverged("the loss", loss.item(), step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with part(Part.BACKWARD):
+            self.optimizer.zero_grad(set_to_none=True)
+            self._backward(loss)
+            for name, copy in (weights or {}).items():
+                self.objective.get_parameter(name).grad = copy.grad
+        with part(Part.UPDATE):
+            self._apply_gradients(loss, step)
+
+    def _apply_gradients(self, loss: torch.Tensor, step: int) -> None:
+        """Makes the optimizer's step; see `update`."""
         gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
+        if not (torch.isfinite(norm) & torch.isfinite(loss)):  # the only wait for the device
+            if not torch.isfinite(loss):
+                raise self.diverged("the loss", loss.item(), step)
             what = f"the length of the gradient (of a loss of {loss.item():g})"
             raise self.diverged(what, norm.item(), step)
         if self.clip_norm is not None:
@@ -182,6 +238,20 @@ class Peer:
         self.objective.after_update()
         if self.objective.average is not None:
             self.objective.move_average(self.teacher_momentum)
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        """Computes the gradients.
+
+        A pass in chunks is done again meanwhile. It must move running statistics no second time.
+        """
+        if self.chunk_size is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
+        kept = [(one, one.detach().clone()) for one in self.objective.buffers()]
+        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)
 
     def _set_rate(self, step: int) -> None:
         """Gives the optimizer the rate of this step; its full value is kept beside it."""

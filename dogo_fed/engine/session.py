@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from dogo_fed.contracts import (
     TeacherSignal,
     Ticket,
 )
+from dogo_fed.engine.feed import Feed
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.measure import Measured, measure
 from dogo_fed.engine.peer import Peer
@@ -31,6 +33,7 @@ from dogo_fed.errors import StaleTicket, StorageFull, TrainingError
 from dogo_fed.evaluation import state_digest
 from dogo_fed.evaluation.pulse import listening
 from dogo_fed.exchange.base import Exchange, Traffic
+from dogo_fed.ledger import Ledger, Part, part
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.reporting.sinks.records import record_from_json, record_to_json
 from dogo_fed.storage.checkpoint import Progress
@@ -45,13 +48,21 @@ _LONG_EVALUATION_S = 5.0
 
 @dataclass(slots=True)
 class _OpenStep:
-    """A step between its two halves. `exchange` is None if the step does not exchange."""
+    """A step between its two halves.
+
+    Attributes:
+        buffers: the running statistics and the like from before its forward pass; None if it can't be
+            taken back.
+        proposal: None while the forward pass goes on.
+        exchange: None if the step does not exchange.
+    """
 
     ticket: Ticket
-    proposal: Proposal
-    exchange: Exchange | None
-    compute_s: float
-    exchange_s: float
+    buffers: dict[str, torch.Tensor] | None
+    proposal: Proposal | None = None
+    exchange: Exchange | None = None
+    compute_s: float = 0.0
+    exchange_s: float = 0.0
 
 
 class PeerSession:
@@ -87,12 +98,15 @@ class PeerSession:
         self._folder = folder
         self._progress = progress
         self._frozen_digest: str | None = None
-        self._open: _OpenStep | None = None
-        self._is_between_halves = False
-        self._buffers: dict[str, torch.Tensor] | None = None
+        self._open: deque[_OpenStep] = deque()  # more than one only with exchange.lookahead
+        self._is_torn = False
         self._is_stopped = False
         self._saves_again_at_s: float | None = None
         self._says_alive_at_s = math.inf
+        self._ledger = Ledger(synchronise=peer.synchronise)
+        self._feed = Feed.of(
+            run.passes[peer.id], peer.device, with_labels=peer.objective.uses_labels
+        )
 
     @property
     def is_finished(self) -> bool:
@@ -101,8 +115,8 @@ class PeerSession:
 
     @property
     def next_step(self) -> int:
-        """The step that the peer does next."""
-        return self._progress.step
+        """The step that the peer begins next."""
+        return self._progress.step + len(self._open)
 
     @property
     def exchanges(self) -> bool:
@@ -139,71 +153,96 @@ class PeerSession:
             ExchangeError: see `Exchange.publish`.
             TrainingError: see `step.show`.
         """
-        step = self._progress.step
-        # Set before `propose`, which moves the running statistics: from here on, a state that is kept
+        step = self.next_step
+        # Before `propose`, which moves the running statistics: from here on, a state that is kept
         # must be that from before it.
-        self._is_between_halves = True
-        self._buffers = self._copy_of_buffers(step)
+        opened = _OpenStep(self._ticket(step), self._copy_of_buffers(step))
+        self._open.append(opened)
         started_s = time.perf_counter()
-        images = self._run.images_of(
-            self.peer.id, step, with_labels=self.peer.objective.uses_labels
-        )
-        proposal = propose(self.peer, images, step)
-        ticket = self._ticket(step)
-        self.peer.synchronise()
-        computed_s = time.perf_counter()
-        exchange = self._exchange if self._run.plan.exchanges_at(step) else None
-        if exchange is not None:
-            exchange.publish(ticket, show(self.peer, proposal))
-        published_s = time.perf_counter()
-        self._open = _OpenStep(
-            ticket, proposal, exchange, computed_s - started_s, published_s - computed_s
-        )
+        with self._ledger.step(step):
+            with part(Part.LOAD):
+                images = self._feed.take(step)
+            opened.proposal = propose(self.peer, images, step)
+            self.peer.synchronise()
+            computed_s = time.perf_counter()
+            if self._run.plan.exchanges_at(step):
+                opened.exchange = self._exchange
+            if opened.exchange is not None:
+                shown = show(self.peer, opened.proposal)
+                with part(Part.TRANSFER):
+                    opened.exchange.publish(opened.ticket, shown)
+        opened.compute_s = computed_s - started_s
+        opened.exchange_s = time.perf_counter() - computed_s
 
     def end_step(self) -> None:
         """Does the second half: collects, absorbs, reports; evaluates and saves when it is due.
+
+        With exchange.lookahead that is the second half of the step before, unless the peer stands
+        still after this one.
 
         Raises:
             ExchangeError: see `Exchange.collect`.
             TrainingError: the loss, its gradient or the new weights are not finite.
         """
-        assert self._open is not None, "end_step without begin_step"
-        open_step, self._open = self._open, None
+        assert self._open, "end_step without begin_step"
+        newest = self._open[-1]
+        stands_still = newest.exchange is None or self._run.plan.ends_round(newest.ticket.step)
+        ahead = 0 if stands_still else self._run.config.exchange.lookahead
+        while len(self._open) > ahead:
+            self._complete(self._open[0])
+
+    def _complete(self, opened: _OpenStep) -> None:
+        """Does the second half of the oldest open step."""
+        assert opened.proposal is not None, "its forward pass is done"
         started_s = time.perf_counter()
-        exchange = open_step.exchange
-        signal = None if exchange is None else exchange.collect(open_step.ticket)
-        collected_s = time.perf_counter()
-        self._buffers = None  # from here on the step can't be taken back any more
-        losses = absorb(self.peer, open_step.proposal, signal)
-        # Not reset where `absorb` raises: a half step must not become a checkpoint.
-        self._is_between_halves = False
-        open_step.compute_s += time.perf_counter() - collected_s
-        open_step.exchange_s += collected_s - started_s
-        self._count(open_step.ticket, losses, signal)
-        self._sink.emit(self._report(open_step, losses, signal))
-        self._after_step(open_step.ticket.step)
+        step, signal = opened.ticket.step, None
+        with self._ledger.step(step):
+            if opened.exchange is not None:
+                with part(Part.TRANSFER):
+                    signal = opened.exchange.collect(opened.ticket)
+                self._ledger.waited(step, signal.waited_s)
+            collected_s = time.perf_counter()
+            # Not reset where `absorb` raises: a half step must not become a checkpoint.
+            self._is_torn = True
+            losses = absorb(self.peer, opened.proposal, signal)
+            self._is_torn = False
+        self._open.popleft()
+        opened.compute_s += time.perf_counter() - collected_s
+        opened.exchange_s += collected_s - started_s
+        self._count(opened.ticket, losses, signal)
+        if self._is_stopped or self._progress.step > step + 1:
+            self.undo_steps()  # those that were begun ahead will not be done
+        self._sink.emit(self._report(opened, losses, signal))
+        self._after_step(step)
 
     def stop(self) -> None:
         """Ends the run before the next step; at a step that exchanges, a signal does that."""
         self._is_stopped = True
 
-    def undo_step(self) -> None:
-        """Takes back the first half of an exchange, whose second half will not come.
+    def undo_steps(self) -> None:
+        """Takes back the first halves of exchanges whose second halves will not come.
 
         The forward pass has moved nothing but the running statistics, which were kept for this.
         """
-        assert self._buffers is not None, "only the first half of an exchange can be taken back"
-        for name, buffer in self.peer.objective.named_buffers():
-            buffer.copy_(self._buffers[name])
-        self._open = self._buffers = None
-        self._is_between_halves = False
+        if not self._open:
+            return
+        before = self._open[0].buffers
+        assert before is not None, "only the first half of an exchange can be taken back"
+        buffers = dict(self.peer.objective.named_buffers())
+        for name, value in before.items():
+            buffers[name].copy_(value)
+        self._open.clear()
 
     def _copy_of_buffers(self, step: int) -> dict[str, torch.Tensor] | None:
-        """Returns the running statistics and the like; None at a step that waits for nobody."""
+        """Returns what a forward pass may move; None at a step that waits for nobody."""
         if self._exchange is None or not self._run.plan.exchanges_at(step):
             return None
-        buffers = self.peer.objective.named_buffers()
-        return {name: buffer.detach().clone() for name, buffer in buffers}
+        objective = self.peer.objective
+        return {
+            name: buffer.detach().clone()
+            for name, buffer in objective.named_buffers()
+            if name not in objective.moved_by_update
+        }
 
     def save(self, *, is_cut_off: bool = False, again: bool = False) -> None:
         """Writes a checkpoint of the peer's present step, unless there is one.
@@ -222,11 +261,10 @@ class PeerSession:
             StorageFull: there is no room for it.
             TrainingError: the peer's weights are not finite; nothing is saved.
         """
-        if self._is_between_halves and self._buffers is None:
+        if self._is_torn or any(one.buffers is None for one in self._open):
             logger.warning("peer=%s keeps its last checkpoint: a step is half done", self.peer.id)
             return
-        if self._is_between_halves:
-            self.undo_step()
+        self.undo_steps()
         if again or self._progress.step not in self._folder.checkpoints.steps():
             self.peer.check_state(self._progress.step - 1)
             if not is_cut_off:
@@ -257,7 +295,9 @@ class PeerSession:
             StorageFull: there is no room for the last checkpoint or the encoder.
             TrainingError: a frozen peer has changed.
         """
+        self._feed.close()
         self.save()
+        self._folder.write_trace(self._ledger)
         result = None if self._is_stopped else self._result()
         if result is not None:
             self._export(result)
@@ -328,7 +368,8 @@ class PeerSession:
         due = plan.ends_round(step) if every is None else (step + 1) % every == 0
         again_at_s = self._saves_again_at_s
         is_overdue = again_at_s is not None and time.monotonic() >= again_at_s
-        if due or is_overdue or self.is_finished:
+        # Saving would take back the steps that were begun ahead.
+        if (due or is_overdue or self.is_finished) and not self._open:
             self._save_if_there_is_room()
 
     def _evaluate(self, round_number: int) -> None:
@@ -470,7 +511,7 @@ def run_peer(
         except StaleTicket:
             if not ask_for_stop():
                 raise
-            session.undo_step()
+            session.undo_steps()
             session.stop()
     return session.finish()
 
@@ -506,7 +547,7 @@ def run_lockstep(
             except StaleTicket:
                 if not is_stop_asked:
                     raise
-                session.undo_step()
+                session.undo_steps()
                 session.stop()
         for session in running:
             if not session.is_finished:

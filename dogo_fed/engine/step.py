@@ -20,7 +20,7 @@ import torch
 
 from dogo_fed.contracts import FloatMatrix, SimilarityDistribution, TeacherSignal
 from dogo_fed.data.roles import StepImages
-from dogo_fed.engine.peer import Peer, Views
+from dogo_fed.engine.peer import Peer, Views, Weights
 from dogo_fed.objectives.base import ObjectiveOutput, ViewPair
 from dogo_fed.objectives.mutual import distillation_loss, mutual_kl
 
@@ -33,6 +33,7 @@ class Proposal:
     output: ObjectiveOutput
     views: Views
     images: StepImages
+    weights: Weights | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class StepLosses:
 def propose(peer: Peer, images: StepImages, step: int) -> Proposal:
     """Does the forward pass; changes nothing but the running statistics of the normalisation."""
     views = peer.views(images.images_NCHW, step)
-    return Proposal(step, peer.encode(views, images, step), views, images)
+    weights = peer.weights_apart()
+    return Proposal(step, peer.encode(views, images, step, weights), views, images, weights)
 
 
 def show(peer: Peer, proposal: Proposal) -> SimilarityDistribution:
@@ -73,7 +75,8 @@ def absorb(peer: Peer, proposal: Proposal, signal: TeacherSignal | None) -> Step
     Raises:
         TrainingError: the loss or its gradient is not finite; nothing was updated.
     """
-    loss, kl_value = proposal.output.ssl_loss, 0.0
+    ssl_loss = loss = proposal.output.ssl_loss
+    kl = torch.zeros(())
     if signal is not None and signal.mean_NN is not None:
         learn_with, weight = proposal.output.learn_with, peer.distill_weight_at(proposal.step)
         kl = divergence(peer, learn_with, signal.mean_NN, signal.negative_entropy)
@@ -81,9 +84,8 @@ def absorb(peer: Peer, proposal: Proposal, signal: TeacherSignal | None) -> Step
             back = signal.reverse
             kl = (kl + divergence(peer, learn_with.swapped(), back.p_NN, back.negative_entropy)) / 2
         loss = loss + distillation_loss(kl, weight, peer.reduction, len(signal.mean_NN))
-        kl_value = kl.item()
-    peer.update(loss, proposal.step)
-    return StepLosses(proposal.output.ssl_loss.item(), kl_value)
+    peer.update(loss, proposal.step, proposal.weights)
+    return StepLosses(ssl_loss.item(), kl.item())
 
 
 def divergence(

@@ -4,9 +4,9 @@ What a peer may rely on:
     * `publish` returns without waiting for other peers. A repeated call changes nothing. Another
       distribution for the same ticket is an error.
     * `collect` returns the mean of the distributions of the other peers that took part. If the run
-      has a teaching graph, only this peer's teachers count. The mean is summed in the order of the
-      peers' names, so it does not depend on the order of arrival. `collect` returns at the run's
-      deadline with the peers that are present, or raises; it never waits longer.
+      has a teaching graph, only this peer's teachers count. The mean does not depend on the order
+      of arrival. `collect` returns at the run's deadline with the peers that are present, or
+      raises; it never waits longer.
     * Only steps that exchange have a ticket (exchange.every_steps). At other steps a peer calls
       neither.
     * A peer that was late sees it by the signal's `next_step`.

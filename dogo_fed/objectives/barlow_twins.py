@@ -69,6 +69,8 @@ def _standardised(z_ND: torch.Tensor) -> torch.Tensor:
 class BarlowTwins(Objective):
     """Barlow Twins over a backbone. It learns with the projector's output and publishes it."""
 
+    can_look_ahead = True
+
     def __init__(
         self,
         backbone: nn.Module,

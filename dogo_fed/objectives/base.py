@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 Embeddings: TypeAlias = Mapping[str, torch.Tensor]
 """Embeddings of one pass, N x D each, by head and view: "projector_a", "predictor_b", ..."""
@@ -60,6 +61,9 @@ class Objective(nn.Module, ABC):
     Attributes:
         uses_labels: whether `loss` needs the classes of its images. If so, the constructor gets
             their number as `num_classes`.
+        moved_by_update: names of the buffers that `after_update` moves. No pass moves them.
+        can_look_ahead: whether a pass may come before the `after_update` of the pass before
+            (exchange.lookahead): `loss` leaves nothing behind for `after_update`.
         learn_with: the head whose embeddings are pulled towards the other peers'.
         publish: the head whose embeddings the other peers learn from.
         projector: features to embeddings.
@@ -69,6 +73,8 @@ class Objective(nn.Module, ABC):
 
     projector: nn.Module
     uses_labels: ClassVar[bool] = False
+    moved_by_update: ClassVar[Collection[str]] = ()
+    can_look_ahead: ClassVar[bool] = False
     learn_with: str = "projector"
     publish: str = "projector"
 
@@ -109,6 +115,7 @@ class Objective(nn.Module, ABC):
         *,
         own: slice | None = None,
         shared: slice | None = None,
+        chunk_size: int | None = None,
     ) -> ObjectiveOutput:
         """Returns the loss and the two pairs of embeddings for two views of the same images.
 
@@ -118,14 +125,35 @@ class Objective(nn.Module, ABC):
             labels_N: classes of the images that the loss uses.
             own: rows that the loss uses; None is all of them.
             shared: rows that go into the two pairs; None is all of them.
+            chunk_size: images that pass through the networks at a time; None is all of them.
         """
-        seen = self.embed(view_a_NCHW, view_b_NCHW)
+        seen = self._embed_in_chunks(view_a_NCHW, view_b_NCHW, chunk_size)
         shown = _rows(seen, shared)
         return ObjectiveOutput(
             self.loss(_rows(seen, own), labels_N),
             learn_with=_pair(shown, self.learn_with),
             publish=_pair(shown, self.publish),
         )
+
+    def _embed_in_chunks(
+        self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor, chunk_size: int | None
+    ) -> Embeddings:
+        """Returns the embeddings of all images, of which the graph keeps one chunk at a time.
+
+        Each chunk's pass is done again in the backward pass, with the same random numbers: gradient
+        caching (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+        Setup", 2021). The chunks are of equal size, but for one image.
+        """
+        number = 1 if chunk_size is None else -(-len(view_a_NCHW) // chunk_size)
+        if number == 1:
+            return self.embed(view_a_NCHW, view_b_NCHW)
+        parts: list[Embeddings] = [
+            checkpoint(self.embed, a_NCHW, b_NCHW, use_reentrant=False)
+            for a_NCHW, b_NCHW in zip(
+                view_a_NCHW.tensor_split(number), view_b_NCHW.tensor_split(number), strict=True
+            )
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def after_update(self) -> None:
         """Moves state that follows the weights; called once after every optimizer step."""

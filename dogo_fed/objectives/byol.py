@@ -36,6 +36,9 @@ def byol_regression(p_ND: torch.Tensor, target_ND: torch.Tensor) -> torch.Tensor
 class BYOL(Objective):
     """BYOL over a backbone. It learns with the predictor's output and publishes the projector's."""
 
+    moved_by_update = ("target.num_updates",)
+    can_look_ahead = True
+
     def __init__(
         self,
         backbone: nn.Module,

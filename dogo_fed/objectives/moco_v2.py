@@ -26,6 +26,7 @@ from dogo_fed.objectives.checks import (
     check_views,
     widened,
 )
+from dogo_fed.objectives.contrast import contrast_cross_entropy
 from dogo_fed.objectives.heads import moco_v2_projector
 from dogo_fed.objectives.momentum import MomentumEncoder
 
@@ -57,10 +58,14 @@ def queue_contrast(
     with torch.autocast(device_type=query_ND.device.type, enabled=False):
         query_ND, key_ND, queue_KD = widened(query_ND, key_ND.detach(), queue_KD.detach())
         query_ND, key_ND = F.normalize(query_ND, dim=1), F.normalize(key_ND, dim=1)
-        positive_N1 = (query_ND * key_ND).sum(dim=1, keepdim=True)
-        logits = torch.cat([positive_N1, query_ND @ queue_KD.T], dim=1) / temperature
-        is_first_N = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-        return F.cross_entropy(logits, is_first_N)
+    is_first_N = torch.zeros(len(query_ND), dtype=torch.int64, device=query_ND.device)
+
+    def logits_of(rows: slice) -> torch.Tensor:
+        with torch.autocast(device_type=query_ND.device.type, enabled=False):
+            positive_n1 = (query_ND[rows] * key_ND[rows]).sum(dim=1, keepdim=True)
+            return torch.cat([positive_n1, query_ND[rows] @ queue_KD.T], dim=1) / temperature
+
+    return contrast_cross_entropy(logits_of, is_first_N, 1 + len(queue_KD))
 
 
 class MoCoV2(Objective):
@@ -72,6 +77,8 @@ class MoCoV2(Objective):
     The queue is a ring of K keys. It starts with random directions, as in the paper's code, and
     every update replaces the oldest keys by the step's. Queue and position are buffers.
     """
+
+    moved_by_update = ("queue_KD", "queue_position", "target.num_updates")
 
     queue_KD: torch.Tensor
     queue_position: torch.Tensor

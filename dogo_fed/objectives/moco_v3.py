@@ -10,14 +10,14 @@ momentum encoder.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from dogo_fed.objectives.base import Embeddings, Objective, with_predictions
 from dogo_fed.objectives.checks import check_positive, check_publish, check_sizes, check_views
+from dogo_fed.objectives.contrast import contrast_cross_entropy
 from dogo_fed.objectives.heads import moco_v3_predictor, moco_v3_projector
 from dogo_fed.objectives.momentum import MomentumEncoder
-from dogo_fed.objectives.similarity import cosine_similarity
+from dogo_fed.objectives.similarity import products, unit_rows
 
 
 def batch_contrast(
@@ -38,13 +38,20 @@ def batch_contrast(
     """
     check_views(query_ND, key_ND, min_images=2, name="the contrast within a batch")
     check_positive(temperature=temperature)
-    logits_NN = cosine_similarity(query_ND, key_ND.detach()) / temperature
-    itself_N = torch.arange(len(logits_NN), device=logits_NN.device)
-    return 2.0 * temperature * F.cross_entropy(logits_NN, itself_N)
+    query_ND, key_ND = unit_rows(query_ND), unit_rows(key_ND.detach())
+    itself_N = torch.arange(len(query_ND), device=query_ND.device)
+
+    def logits_of(rows: slice) -> torch.Tensor:
+        return products(query_ND[rows], key_ND) / temperature
+
+    return 2.0 * temperature * contrast_cross_entropy(logits_of, itself_N, len(key_ND))
 
 
 class MoCoV3(Objective):
     """MoCo v3 over a backbone. It learns with the predictor's output, publishes the projector's."""
+
+    moved_by_update = ("target.num_updates",)
+    can_look_ahead = True
 
     def __init__(
         self,

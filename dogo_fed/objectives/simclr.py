@@ -9,13 +9,13 @@ Source: Chen et al., "A Simple Framework for Contrastive Learning of Visual Repr
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from dogo_fed.objectives.base import Embeddings, Objective
 from dogo_fed.objectives.checks import check_positive, check_sizes, check_views
+from dogo_fed.objectives.contrast import contrast_cross_entropy
 from dogo_fed.objectives.heads import simclr_projector
-from dogo_fed.objectives.similarity import cosine_similarity
+from dogo_fed.objectives.similarity import products, unit_rows
 
 
 def nt_xent(z_a_ND: torch.Tensor, z_b_ND: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -35,15 +35,21 @@ def nt_xent(z_a_ND: torch.Tensor, z_b_ND: torch.Tensor, temperature: float) -> t
     check_positive(temperature=temperature)
     num_images = len(z_a_ND)
     z_2ND = torch.cat([z_a_ND, z_b_ND])
-    logits = cosine_similarity(z_2ND, z_2ND) / temperature
-    itself = torch.eye(2 * num_images, dtype=torch.bool, device=logits.device)
-    logits = logits.masked_fill(itself, float("-inf"))
-    positives = torch.arange(2 * num_images, device=logits.device).roll(num_images)
-    return F.cross_entropy(logits, positives)
+    anchor_2ND, other_2ND = unit_rows(z_2ND), unit_rows(z_2ND)
+    places = torch.arange(2 * num_images, device=z_2ND.device)
+
+    def logits_of(rows: slice) -> torch.Tensor:
+        logits = products(anchor_2ND[rows], other_2ND) / temperature
+        is_itself = places[rows, None] == places
+        return logits.masked_fill(is_itself, float("-inf"))
+
+    return contrast_cross_entropy(logits_of, places.roll(num_images), 2 * num_images)
 
 
 class SimCLR(Objective):
     """SimCLR over a backbone. It learns with the projector's output and publishes it."""
+
+    can_look_ahead = True
 
     def __init__(
         self,

@@ -12,16 +12,28 @@ import torch
 import torch.nn.functional as F
 
 
+def unit_rows(z_ND: torch.Tensor) -> torch.Tensor:
+    """Returns the embeddings at unit length, in float32 or wider, whatever their precision."""
+    with torch.autocast(device_type=z_ND.device.type, enabled=False):
+        return F.normalize(z_ND.to(torch.promote_types(z_ND.dtype, torch.float32)), dim=1)
+
+
 def cosine_similarity(a_ND: torch.Tensor, b_ND: torch.Tensor) -> torch.Tensor:
     """Returns the N x N cosines between every row of `a_ND` and every row of `b_ND`, in -1..1.
 
     It is one product of normalised matrices, so it needs N x N memory and not N x N x D. It is
     computed in float32 or wider, whatever the precision of the input, and autocast is off.
     """
+    return products(unit_rows(a_ND), unit_rows(b_ND))
+
+
+def products(a_ND: torch.Tensor, b_MD: torch.Tensor) -> torch.Tensor:
+    """Returns the N x M scalar products of every row of one with every row of the other.
+
+    Autocast is off, so they are as precise as their inputs.
+    """
     with torch.autocast(device_type=a_ND.device.type, enabled=False):
-        wide = torch.promote_types(a_ND.dtype, torch.float32)
-        a_ND, b_ND = F.normalize(a_ND.to(wide), dim=1), F.normalize(b_ND.to(wide), dim=1)
-        return a_ND @ b_ND.T
+        return a_ND @ b_MD.T
 
 
 def log_similarity_distribution(

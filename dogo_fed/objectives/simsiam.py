@@ -39,6 +39,8 @@ class SimSiam(Objective):
     of its own loss, and the published code does the same for a SimSiam pair.
     """
 
+    can_look_ahead = True
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -20,6 +20,8 @@ from dogo_fed.objectives.base import Embeddings, Objective
 class Supervised(Objective):
     """A linear classifier over the backbone. It learns with the features and publishes them."""
 
+    can_look_ahead = True
+
     uses_labels: ClassVar[bool] = True
 
     def __init__(self, backbone: nn.Module, feature_dim: int, *, num_classes: int) -> None:

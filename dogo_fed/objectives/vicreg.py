@@ -82,6 +82,8 @@ def vicreg_loss(
 class VICReg(Objective):
     """VICReg over a backbone. It learns with the expander's output and publishes it."""
 
+    can_look_ahead = True
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -23,6 +23,9 @@ _ACCURACIES = ("kNN untrained -> trained", "gain", "linear")
 _HEALTH = ("rank untrained -> trained", "spread", "alignment", "uniformity")
 """What takes their place where no image has a label to count an accuracy by."""
 
+_LEAST_SHARE = 0.02
+"""A smaller part of a step is not printed."""
+
 _NOTES = ("data", "traffic")
 """Kinds of events that tell what the run is about, before anything has happened."""
 
@@ -74,6 +77,8 @@ class RunSummary(TypedDict):
         wall_s: seconds from start to end, over all starts of the run.
         peers: what each peer reached that has come to the run's end.
         unfinished: how far the others have come.
+        step_ms: where the time of a step goes: mean milliseconds of its parts (`ledger.Part`) over
+            the sampled steps of this start, by peer.
         provenance: where the numbers come from: images, code, libraries and device, from which step
             on; see `storage.provenance_file`.
     """
@@ -88,6 +93,7 @@ class RunSummary(TypedDict):
     unfinished: dict[str, UnfinishedSummary]
     exchange: ExchangeSummary
     variants: dict[str, object]
+    step_ms: dict[str, dict[str, float]]
     provenance: list[dict[str, object]]
     events: list[dict[str, object]]
 
@@ -104,7 +110,7 @@ def build_summary(
 ) -> RunSummary:
     """Returns the content of summary.json, ready to be written: peers by name, None for NaN.
 
-    The provenance is the caller's to add.
+    Provenance and the parts of a step are the caller's to add.
 
     Args:
         run_id: the run.
@@ -133,6 +139,7 @@ def build_summary(
         "unfinished": _unfinished(totals),
         "exchange": totals.exchange(exchange_enabled),
         "variants": dict(variants or {}),
+        "step_ms": {},
         "provenance": [],
         "events": [dataclasses.asdict(event) for event in totals.events],
     }
@@ -300,7 +307,22 @@ def _footnotes(summary: RunSummary) -> list[str]:
         f"{event['kind'] if event['kind'] in _NOTES else 'event'}: {event['message']}"
         for event in summary["events"]
     ]
-    return [cost, *variants, *events]
+    return [cost, *_step_lines(summary["step_ms"]), *variants, *events]
+
+
+def _step_lines(step_ms: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Returns a line for each peer: how long its step takes, and its largest parts."""
+    lines = []
+    for peer, parts in step_ms.items():
+        total = sum(parts.values())
+        if total <= 0:
+            continue
+        largest = sorted(parts.items(), key=lambda one: -one[1])
+        told = ", ".join(
+            f"{name} {percent(ms / total, 0)}" for name, ms in largest if ms >= _LEAST_SHARE * total
+        )
+        lines.append(f"step of {peer}: {number(total, 1)} ms: {told}")
+    return lines
 
 
 def _float(value: float | None) -> float:

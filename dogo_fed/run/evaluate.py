@@ -18,6 +18,7 @@ from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
 from dogo_fed.contracts import PeerId, Score
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.private import private_images
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_backbone, resolve_device
 from dogo_fed.errors import CheckpointError, ConfigError
@@ -54,6 +55,9 @@ def evaluate_run(
 ) -> dict[PeerId, list[Score]]:
     """Returns each peer's scores, and writes <folder>/evaluation/<protocol>.json, .csv and .png.
 
+    Peers with private images of their own are evaluated on these, and their names stand in the
+    files' names.
+
     Args:
         folder: folder of a finished run.
         config: the run's configuration, e.g. from `dogo_fed.config_text.load_run_config`.
@@ -70,12 +74,14 @@ def evaluate_run(
     """
     check_protocol(protocol, options)
     subjects = open_run(folder, config, dataset=dataset, peers=peers)
-    sheet = evaluate_subjects(
-        subjects, protocol, with_targets(protocol, options, config.data), source=folder.name
-    )
-    with private_files():
-        write_sheet(sheet, folder / FOLDER, sheet.protocol)
-    return {PeerId(name): list(scores) for name, scores in sheet.scores.items()}
+    complete = with_targets(protocol, options, config.data)
+    scores: dict[PeerId, list[Score]] = {}
+    for whose, group in by_dataset(subjects).items():
+        sheet = evaluate_subjects(group, protocol, complete, source=folder.name)
+        with private_files():
+            write_sheet(sheet, folder / FOLDER, sheet.protocol + whose)
+        scores |= {PeerId(name): list(found) for name, found in sheet.scores.items()}
+    return {PeerId(one.encoder.name): scores[PeerId(one.encoder.name)] for one in subjects}
 
 
 def open_run(
@@ -93,7 +99,8 @@ def open_run(
         folder: folder of a finished run.
         config: the run's configuration.
         dataset: the run's data set, if it is loaded already.
-        on: the data set to evaluate on; None takes the run's own.
+        on: the data set to evaluate on; None takes a peer's own: that of the run, or the images that
+            its settings name.
         peers: some of the run's peers, in this order; None takes all.
         seed: the seed of subsets and noise; None takes the run's.
 
@@ -112,6 +119,11 @@ def open_run(
             )
     home, trained_on = _data_of(folder, config, dataset, is_evaluated_on=on is None)
     device = resolve_device(config.device)
+    private: Mapping[str, DataSet] = {}
+    if on is None:
+        assert home is not None, "the run's own images are loaded if there are no others"
+        own = {name: one for name in names if (one := config.peers[name].data) is not None}
+        private = private_images(own, home, config.eval.test_share)
     subjects = []
     for name in names:
         facts = _facts_of_peer(folder, config, name, trained_on)
@@ -127,10 +139,28 @@ def open_run(
             device=device,
             batch_size=config.eval.batch_size,
         )
-        evaluated = on or home
-        assert evaluated is not None, "the run's own images are loaded if there are no others"
+        if name in private:
+            check_same_images(
+                facts, DataFacts.of(private[name]), of=f"peer {name} in run {folder.name}",
+                instead="name other images by data=<name>",
+            )  # fmt: skip
+        evaluated = on or private.get(name) or home
+        assert evaluated is not None, "see above"
         subjects.append(Subject(encoder, evaluated, config.seed if seed is None else seed))
     return subjects
+
+
+def by_dataset(subjects: Sequence[Subject]) -> dict[str, list[Subject]]:
+    """Returns the subjects that are on the same data set together, under what names their files.
+
+    Where all are on one data set, that is nothing; else it is a hyphen and the encoders' names.
+    """
+    groups: dict[str, list[Subject]] = {}
+    for subject in subjects:
+        groups.setdefault(subject.dataset.fingerprint, []).append(subject)
+    if len(groups) == 1:
+        return {"": list(subjects)}
+    return {"".join(f"-{one.encoder.name}" for one in group): group for group in groups.values()}
 
 
 def open_backbone(folder: Path, config: RunConfig, name: str) -> tuple[torch.nn.Module, DataFacts]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from dogo_fed.config import Host, RunConfig
+from dogo_fed.config import Host, Precision, RunConfig
 from dogo_fed.data.labels import num_labelled, why_no_accuracy
 from dogo_fed.data.partition import Cut
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import resolve_device
+from dogo_fed.engine.fastest import with_fastest
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
 from dogo_fed.engine.trial import try_own_code
 from dogo_fed.errors import ConfigError
@@ -22,7 +23,8 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
 
     What there is to know about private images goes into the peer's own log.
     """
-    notes = list((run.data.shared if run.cut is None else run.data.evaluated).notes)
+    images = run.data.shared if run.cut is None else run.data.evaluated
+    notes = [*run.notes, *images.notes]
     reasons: dict[str, list[str]] = {}
     for peer in run.peer_ids if run.config.anchors is None else ():
         reason = why_no_accuracy(run.data_of(peer).evaluated)
@@ -82,7 +84,7 @@ def prepare(
             f"there is a backbone for {strangers[0]!r}, but no such peer; the peers are "
             f"{', '.join(config.peers)}"
         )
-    here = None if _is_all_here(config) else ()
+    here = None if config.are_all_here else ()  # private images of others are at their places
     run = load_run(config, dataset, backbones, peers=here, by_manifest=True)
     _check_neighbours(run)
     if config.host in (Host.LOCAL, Host.PROCESSES):  # elsewhere, each peer's own node decides
@@ -91,13 +93,7 @@ def prepare(
         peer = run.build_peer(peer_id, resolve_device("cpu"))
         if config.anchors is None:
             try_own_code(run, peer)
-    return run
-
-
-def _is_all_here(config: RunConfig) -> bool:
-    """Whether all peers live on this machine, so that their private images must be there."""
-    is_own_ray = config.host is Host.RAY and config.ray.address is None
-    return config.host in (Host.LOCAL, Host.PROCESSES) or is_own_ray
+    return with_fastest(run) if config.precision is Precision.AUTO else run
 
 
 def _check_neighbours(run: LoadedRun) -> None:

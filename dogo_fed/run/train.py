@@ -46,6 +46,7 @@ from dogo_fed.storage.run_folder import (
     reopen,
 )
 from dogo_fed.storage.run_lock import run_lock
+from dogo_fed.storage.trace_file import merge_traces
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +194,7 @@ def _conclude(
         variants=config.variants,
     )
     summary["provenance"] = [one.to_plain() for one in starts]
+    summary["step_ms"] = merge_traces(folder.path, config.peers)
     write_json_atomic(folder.path / "summary.json", summary)
     try:
         draw_curves(read_records(folder.metrics), folder.path / "curves.png", folder.run_id)

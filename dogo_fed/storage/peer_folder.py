@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,10 +14,14 @@ from torch import nn
 
 from dogo_fed.atomic import room_for, write_atomic, write_json_atomic
 from dogo_fed.contracts import PeerId
-from dogo_fed.errors import CheckpointError
+from dogo_fed.errors import CheckpointError, StorageFull
+from dogo_fed.ledger import Ledger
 from dogo_fed.models.weights import load_weights, read_weights
 from dogo_fed.provenance import DataFacts, check_same_images
 from dogo_fed.storage.checkpoint import CheckpointStore
+from dogo_fed.storage.trace_file import TRACE, write_trace
+
+logger = logging.getLogger(__name__)
 
 _PRIVATE_IMAGES = "private_images.json"
 
@@ -87,6 +92,15 @@ class PeerFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomic(self.encoder_path, content)
         return self.encoder_path
+
+    def write_trace(self, ledger: Ledger) -> None:
+        """Writes where the time of the sampled steps went; on a full disk that is only logged."""
+        try:
+            with room_for("the trace", self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                write_trace(self.path / TRACE, self.path.name, ledger)
+        except StorageFull as error:
+            logger.warning("peer=%s leaves no trace: %s", self.path.name, error)
 
     def load_encoder(self, backbone: nn.Module) -> None:
         """Loads the exported parameters and buffers into a backbone of the same architecture.

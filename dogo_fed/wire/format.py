@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from dogo_fed.config import Encoding, RunConfig
 from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal, Ticket
 from dogo_fed.errors import MalformedDistribution
+from dogo_fed.ledger import Part, part
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.codec import encode_ticket, non_negative
 from dogo_fed.wire.encodings import ENCODINGS
@@ -138,12 +139,13 @@ class WireFormat:
         self, sender: pb.Sender, ticket: Ticket, distribution: SimilarityDistribution
     ) -> pb.ExchangeRequest:
         """Returns the request with which a peer publishes its distribution."""
-        return pb.ExchangeRequest(
-            sender=sender,
-            ticket=encode_ticket(ticket),
-            distribution=self.encode(distribution),
-            reverse=self._encode_if_any(distribution.reverse),
-        )
+        with part(Part.ENCODE):
+            return pb.ExchangeRequest(
+                sender=sender,
+                ticket=encode_ticket(ticket),
+                distribution=self.encode(distribution),
+                reverse=self._encode_if_any(distribution.reverse),
+            )
 
     def decode_published(self, request: pb.ExchangeRequest) -> SimilarityDistribution:
         """Returns the distribution that a peer has published, checked.
@@ -193,9 +195,10 @@ class WireFormat:
             )
         mean_NN, negative_entropy, reverse = None, 0.0, None
         if teachers:
-            mean = self.decode(message.mean)
+            with part(Part.DECODE):
+                mean = self.decode(message.mean)
+                reverse = self._decode_reverse(message.reverse_mean) if self.is_symmetric else None
             mean_NN, negative_entropy = mean.p_NN, mean.negative_entropy
-            reverse = self._decode_reverse(message.reverse_mean) if self.is_symmetric else None
         return TeacherSignal(
             mean_NN=mean_NN,
             negative_entropy=negative_entropy,

@@ -25,12 +25,14 @@ from dogo_fed.reporting.scores import scores_table, write_sheet
 from dogo_fed.run.evaluate import (
     FOLDER,
     WeightsFile,
+    by_dataset,
     check_split,
     evaluate_subjects,
     open_file,
     open_run,
     with_targets,
 )
+from dogo_fed.text import one_line
 from server.commands.evaluation_request import (
     EvaluationRequest,
     as_lists,
@@ -91,11 +93,15 @@ def evaluate(request: EvaluationRequest) -> None:
         complete = dict(options)
         if config is not None and request.data is None:
             complete = with_targets(protocol, options, config.data)
-        with console.status(f"{protocol} ..."):
-            sheet = evaluate_subjects(subjects, protocol, complete, source=source)
-            paths = write_sheet(sheet, _out(request), _stem(protocol, request, subjects))
-        console.print(scores_table(sheet))
-        console.print(f"written to {', '.join(map(str, paths))}\n", soft_wrap=True)
+        for whose, group in by_dataset(subjects).items():
+            with console.status(f"{protocol} ..."):
+                sheet = evaluate_subjects(group, protocol, complete, source=source)
+                stem = _stem(protocol, request, group) + whose
+                paths = write_sheet(sheet, _out(request), stem)
+            if whose:
+                console.print(f"on {one_line(sheet.dataset, 80)}", highlight=False, soft_wrap=True)
+            console.print(scores_table(sheet))
+            console.print(f"written to {', '.join(map(str, paths))}\n", soft_wrap=True)
 
 
 def _from_run(request: EvaluationRequest, folder: Path, config: RunConfig) -> list[Subject]:

@@ -103,11 +103,12 @@ def test_pixels_are_for_those_who_may_read_the_images(tmp_path: Path) -> None:
                 Image.new("RGB", (8, 8), (number, 0, 0)).save(
                     images / split / label / f"{number}.png"
                 )
-    for shared, folders, files in ((0o755, 0o755, 0o644), (0o750, 0o750, 0o640)):
+    # Another size of the stored images each time, so that they are decoded again.
+    for side, shared, folders, files in ((8, 0o755, 0o755, 0o644), (4, 0o750, 0o750, 0o640)):
         images.chmod(shared)
         dogo_fed(
             *("data", "data=image_folder", f"data.options.root={images}"),
-            f"data.options.image_size={8 if shared == 0o755 else 4}",
+            *(f"data.options.image_size={side}", f"data.options.stored_size={side}"),
             cwd=tmp_path,
         )
         newest = max((images / ".dogo_fed_cache").iterdir(), key=lambda path: path.stat().st_mtime)

@@ -45,6 +45,14 @@ HOSTS = {
 """Every way to run, with the command that does."""
 
 
+RUN_WITHIN_S = 400.0
+
+
+def within(num_runs: int) -> pytest.MarkDecorator:
+    """Returns the time limit of a test that does so many runs, one after the other."""
+    return pytest.mark.timeout(num_runs * RUN_WITHIN_S + 60)
+
+
 def by_host(folder: Path, hosts: Iterable[str], *settings: str) -> dict[str, dict[str, str]]:
     """Runs the same settings in several hosts; returns the digests of each."""
     found = {}
@@ -52,7 +60,7 @@ def by_host(folder: Path, hosts: Iterable[str], *settings: str) -> dict[str, dic
         run_dir = folder / name.replace(" ", "_")
         dogo_fed(
             HOSTS[name][0], *SMALL_RUN, *HOSTS[name][1:], *settings, f"run_dir={run_dir}",
-            timeout_s=400.0,
+            timeout_s=RUN_WITHIN_S,
         )  # fmt: skip
         found[name] = digests(run_dir)
     return found
@@ -111,7 +119,7 @@ def test_with_all_variants_on_processes_equal_one_process(
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.flower
-@pytest.mark.timeout(900)
+@within(num_runs=4)
 def test_with_all_variants_ray_and_flower_equal_one_process(tmp_path: Path) -> None:
     found = by_host(tmp_path, ("local", "ray", "flower", "flower messages"), *VARIANTS)
     assert {name: one for name, one in found.items() if one != found["local"]} == {}
@@ -120,7 +128,7 @@ def test_with_all_variants_ray_and_flower_equal_one_process(tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.flower
-@pytest.mark.timeout(900)
+@within(num_runs=5)
 @pytest.mark.parametrize("peers", ["pair", "sites"])
 def test_with_private_images_every_host_equals_one_process(peers: str, tmp_path: Path) -> None:
     cut = (f"peers={peers}", "partition=dirichlet", "partition.alpha=0.1", "exchange.rows=features")
@@ -131,8 +139,17 @@ def test_with_private_images_every_host_equals_one_process(peers: str, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.ray
+@within(num_runs=4)
+def test_looking_ahead_every_host_that_can_equals_one_process(tmp_path: Path) -> None:
+    ahead = ("peers=trio", "exchange.lookahead=1", "exchange.symmetric=true")
+    found = by_host(tmp_path, ("local", "processes", "ray", "flower"), *ahead)
+    assert {name: one for name, one in found.items() if one != found["local"]} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.flower
-@pytest.mark.timeout(900)
+@within(num_runs=5)
 def test_a_teacher_from_a_weights_file_is_the_same_in_every_host(tmp_path: Path) -> None:
     source = tmp_path / "source"
     dogo_fed("train", *SMALL_RUN, "host=local", "peers=trio", f"run_dir={source}")

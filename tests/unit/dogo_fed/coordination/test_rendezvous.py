@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dogo_fed.config.run import MOST_PEERS
 from dogo_fed.contracts import PeerId
+from dogo_fed.coordination.exact_sum import in_units, mean_of
 from dogo_fed.coordination.rendezvous import Rendezvous
 from dogo_fed.errors import StaleTicket
 from tests.support.distributions import ADA, BOB, CAT, both_ways, distribution
@@ -223,3 +225,55 @@ def test_an_open_rendezvous_answers_nobody_and_a_closed_one_takes_nobody():
     rendezvous.close(5.0, stop=False)
     with pytest.raises(AssertionError, match="takes nothing new"):
         rendezvous.add(BOB, distribution(1), 6.0)
+
+
+# ---- one pass for each contribution ----
+
+
+def passes(number, learners):
+    """Returns how many matrices were turned into units for the answers of `learners`."""
+    import dogo_fed.coordination.rendezvous as module
+
+    names = [PeerId(f"peer{index:02d}") for index in range(number)]
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        original = module.in_units
+        patch.setattr(module, "in_units", lambda p_NN: seen.append(1) or original(p_NN))
+        rendezvous = Rendezvous(step=0, opened_at_s=0.0)
+        for index, name in enumerate(names):
+            rendezvous.add(name, distribution(index), 0.0)
+        rendezvous.close(1.0, stop=False)
+        for name in names[:learners]:
+            rendezvous.signal_for(name, 1)
+    return len(seen)
+
+
+@pytest.mark.parametrize("number", [3, 8, 40])
+def test_the_work_grows_with_the_number_of_peers_and_not_with_its_square(number):
+    assert passes(number, number) == 2 * number, "one for each contribution, one for each answer"
+    assert passes(2, 2) == 0, "two peers get each other's very numbers"
+
+
+def test_a_term_is_taken_back_to_the_bit():
+    def answer(order, withdrawn=()):
+        rendezvous = Rendezvous(step=0, opened_at_s=0.0)
+        for peer in order:
+            rendezvous.add(peer, both_ways(NAMES.index(peer)), 0.0)
+        for peer in withdrawn:
+            rendezvous.withdraw(peer)
+        rendezvous.close(1.0, stop=False)
+        signal = rendezvous.signal_for(NAMES[0], 1)
+        return signal.mean_NN.tobytes(), signal.reverse.p_NN.tobytes(), signal.negative_entropy
+
+    plain = answer([NAMES[0], NAMES[2], NAMES[4]])
+    assert answer(NAMES, withdrawn=[NAMES[1], NAMES[3]]) == plain
+    assert answer([NAMES[2], NAMES[4]]) == plain, "and for one that has not contributed"
+
+
+def test_very_small_probabilities_and_zeros_are_kept_as_well_as_can_be_told():
+    p_NN = np.array([[1.0, 0.0], [2.0**-28, 1e-30]], dtype=np.float32)
+    assert np.array_equal(mean_of(in_units(p_NN) * 3, 3)[0], p_NN[0])
+    assert mean_of(in_units(p_NN) * 3, 3)[1, 0] == p_NN[1, 0]
+    assert abs(float(mean_of(in_units(p_NN), 1)[1, 1]) - 1e-30) <= 2.0**-53
+    ones_NN = np.ones((2, 2), dtype=np.float32)
+    assert np.array_equal(mean_of(in_units(ones_NN) * MOST_PEERS, MOST_PEERS), ones_NN)

@@ -175,6 +175,8 @@ def test_the_whole_data_set_is_what_a_partition_is_evaluated_on():
     [
         (["anchor_share=0"], "anchor_share=0 leaves no image to exchange about"),
         (["anchor_share=1.5"], "from 0 to 1"),
+        (["anchor_share=0", "exchange.enabled=false"], "leaves peer resnet without images"),
+        (["partition=iid", "anchor_share=1"], "peer resnet would never see its private images"),
         (["peers.wide.ssl_on=private"], "this peer has no private images"),
         (
             ["partition=iid", "peers.wide.ssl_on=anchors", "anchors_at=exchanges"],

@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from configs.compose import compose_run
+from dogo_fed.config import MemoryFormat, Precision
+from dogo_fed.config_text import load_run_config
 from dogo_fed.data.synthetic import synthetic
+from dogo_fed.engine import fastest
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.step import absorb, propose, show
+from dogo_fed.errors import ConfigError
+from dogo_fed.run.prepare import notes_of, prepare
 from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
 from tests.support.toy_peers import signal_of
@@ -56,6 +61,16 @@ def test_a_run_is_as_it_would_be_but_for_rounding():
         assert abs(shown.p_NN - other.p_NN).max() < 10 * near
 
 
+@pytest.mark.slow
+def test_a_compiled_run_is_as_it_would_be_but_for_rounding():
+    _, plain, shown = steps(2)
+    peer, losses, other = steps(2, "compile=true")
+    assert peer.objective.backbone._compiled_call_impl is not None
+    for one, two in zip(plain, losses, strict=True):
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-3)
+    assert abs(shown.p_NN - other.p_NN).max() < 1e-2
+
+
 def test_the_memory_format_reaches_weights_and_views():
     run, peer = peer_of("memory_format=channels_last")
     views = peer.views(run.images_of("wide", 0, with_labels=False).images_NCHW, 0)
@@ -74,3 +89,53 @@ def test_a_run_in_half_precision_repeats_and_goes_on_bit_for_bit(tmp_path):
     run_here(resumed(compose_run(again), again))
     run_here(compose_run([*short, "steps=4", f"run_dir={tmp_path}/fp32"]))
     assert digests(tmp_path / "one") == digests(tmp_path / "two") != digests(tmp_path / "fp32")
+
+
+# ---- precision=auto ----
+
+
+def chosen(monkeypatch, *seconds):
+    """Returns the run for which the candidates took so many seconds a step."""
+    taken = dict(zip(fastest.CANDIDATES, seconds, strict=True))
+    monkeypatch.setattr(fastest, "_seconds_of", lambda run, *candidate: taken[candidate])
+    return prepare(compose_run([*TINY, "precision=auto"]))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ((1.0, 0.7, 0.4), (Precision.BF16, MemoryFormat.CHANNELS_LAST)),
+        ((1.0, 0.7, 1.4), (Precision.FP32, MemoryFormat.CHANNELS_LAST)),
+        ((1.0, 0.98, 1.4), (Precision.FP32, MemoryFormat.CONTIGUOUS)),
+    ],
+)
+def test_the_clearly_fastest_is_taken_and_the_reason_is_told(monkeypatch, seconds, expected):
+    run = chosen(monkeypatch, *seconds)
+    assert (run.config.precision, run.config.memory_format) == expected
+    (note,) = [one for one in notes_of(run) if one.startswith("precision=auto takes")]
+    assert f"takes {expected[0].value}, {expected[1].value}" in note
+    assert all(f"{1000 * one:.0f} ms" in note for one in seconds)
+
+
+def test_what_is_tried_leaves_nothing():
+    mine = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 8))
+    threads, random_before = torch.get_num_threads(), torch.get_rng_state()
+    before = [one.detach().clone() for one in mine.parameters()]
+    run = prepare(compose_run([*TINY, "precision=auto"]), backbones={"wide": mine})
+    assert run.config.precision in (Precision.FP32, Precision.BF16)
+    assert all(map(torch.equal, before, mine.parameters()))
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), random_before)
+
+
+def test_the_choice_is_kept_with_the_run(tmp_path):
+    summary = run_here(compose_run([*TINY, "precision=auto", f"run_dir={tmp_path}/run"]))
+    kept = load_run_config(tmp_path / "run").precision
+    assert kept in (Precision.FP32, Precision.BF16)
+    assert any("precision=auto takes" in event["message"] for event in summary["events"])
+
+
+def test_it_is_not_measured_for_peers_that_live_elsewhere():
+    for settings in (["host=flower"], ["host=ray", "ray.address=auto"]):
+        with pytest.raises(ConfigError, match="live elsewhere; name fp32 or bf16"):
+            compose_run([*TINY, "precision=auto", *settings])

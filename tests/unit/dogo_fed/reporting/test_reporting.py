@@ -397,7 +397,7 @@ class TestSummary:
         summary = json.loads((tmp_path / "s.json").read_text())
         assert list(summary) == [
             "run_id", "seed", "host", "steps", "steps_done", "wall_s", "peers", "unfinished",
-            "exchange", "variants", "provenance", "events",
+            "exchange", "variants", "step_ms", "provenance", "events",
         ]  # fmt: skip
         assert summary["variants"] == {}
         assert list(summary["peers"]) == ["ada", "bob"]

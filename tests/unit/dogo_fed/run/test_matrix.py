@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from configs.compose import compose_run
 from configs.resume import resumed
 from dogo_fed.config_text import load_run_config
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import ConfigError, DataError
+from dogo_fed.run.evaluate import evaluate_run
 from dogo_fed.run.matrix import matrix_of_run
 from server.commands import matrix as command
 from tests.support.run_watch import digests
@@ -57,6 +60,28 @@ def test_a_run_in_parts_ends_as_one_in_one_go(folder: Path, tmp_path: Path) -> N
     again = [f"resume={parts}", "steps=3"]
     run_here(resumed(compose_run(again), again))
     assert digests(parts) == digests(folder)
+
+
+def test_a_peer_with_images_of_its_own_is_evaluated_on_them_again(tmp_path: Path) -> None:
+    private = ("+data@peers.wide.data=synthetic", "peers.wide.data.options.size=80",
+               "peers.wide.data.options.test_size=24", "peers.wide.data.options.seed=7")  # fmt: skip
+    run = tmp_path / "run"
+    summary = run_here(compose_run([*TINY, *private, "peers=pair", f"run_dir={run}"]))
+    config = load_run_config(run)
+    scores = evaluate_run(run, config, "knn", {"k": 5})
+    for peer, result in summary["peers"].items():
+        assert scores[peer][0].value == result["knn_top1"]
+    found = {path.name for path in (run / "evaluation").glob("*.json")}
+    assert found == {"knn-resnet.json", "knn-wide.json"}
+    sheets = [json.loads((run / "evaluation" / name).read_text()) for name in sorted(found)]
+    assert sheets[0]["fingerprint"] != sheets[1]["fingerprint"]
+    wide = config.peers["wide"]
+    assert wide.data is not None
+    options = {**wide.data.options, "seed": 8}
+    other = dataclasses.replace(wide, data=dataclasses.replace(wide.data, options=options))
+    changed = dataclasses.replace(config, peers={**config.peers, "wide": other})
+    with pytest.raises(DataError, match=r"not those of peer wide in run run"):
+        evaluate_run(run, changed, "knn", {"k": 5})
 
 
 def test_a_run_without_private_images_has_no_matrix(tmp_path: Path) -> None:

@@ -1,0 +1,438 @@
+"""Writes small inputs of the kinds that people bring: folders of images, files, words on a command line.
+
+Each kind is a function that writes into a folder and returns the settings of `dogo-fed train` that name
+it. The images are stripes whose direction and colour tell the class.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("cat", "dog", "owl")
+SIDE = 40
+
+Kind: TypeAlias = Callable[[Path], list[str]]
+KINDS: dict[str, Kind] = {}
+"""By what they are, in the order of the table."""
+
+
+def kind(name: str) -> Callable[[Kind], Kind]:
+    """Adds a kind."""
+
+    def add(function: Kind) -> Kind:
+        KINDS[name] = function
+        return function
+
+    return add
+
+
+def picture(label: int, number: int, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
+    """Returns an image of a class; another number, other noise. The size is width and height."""
+    draws = np.random.default_rng((label, number))
+    y, x = np.mgrid[0 : size[1], 0 : size[0]]
+    wave = np.sin((x * (label != 1) + y * (label != 0)) / 3.0) * 90 + 110
+    tint = np.array([0.5 + 0.25 * ((label + channel) % 3) for channel in range(3)])
+    pixels = wave[..., None] * tint + draws.normal(0, 12, (*wave.shape, 3))
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def fill(
+    folder: Path, number: int, *, label: int = 0, end: str = "jpg", mode: str = "RGB",
+    size: tuple[int, int] = (SIDE, SIDE), **how: Any,
+) -> None:  # fmt: skip
+    """Writes images of one class into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(number):
+        image = picture(label, index, size).convert(mode)
+        image.save(folder / f"img_{index:03d}.{end}", **how)
+
+
+def split(root: Path, parts: Sequence[str] = ("train", "test"), **how: Any) -> Path:
+    """Writes class folders below each part: 24 images a class in the first, 12 in the others."""
+    for place, part in enumerate(parts):
+        for label, name in enumerate(CLASSES):
+            fill(root / part / name, 12 if place else 24, label=label, **how)
+    return root
+
+
+def at(root: Path) -> list[str]:
+    """Returns the settings that name a folder, or a file."""
+    return [f"data={root}"]
+
+
+# ---- layouts ----
+
+
+@kind("class folders in train and test")
+def _usual(here: Path) -> list[str]:
+    return at(split(here / "images"))
+
+
+@kind("no labels: a flat folder")
+def _flat(here: Path) -> list[str]:
+    for label in range(3):
+        fill(here / "photos", 24, label=label, end=("jpg", "png", "webp")[label])
+    return at(here / "photos")
+
+
+@kind("no labels: nested folders, some deep")
+def _deep(here: Path) -> list[str]:
+    for place in ("2023/summer/beach", "2023/winter", "2024"):
+        fill(here / "photos" / place, 24)
+    return at(here / "photos")
+
+
+@kind("no labels: images in train/, classes in test/")
+def _flat_train(here: Path) -> list[str]:
+    split(here / "images", parts=("test",))
+    fill(here / "images" / "train", 60)
+    return at(here / "images")
+
+
+@kind("class folders and no test part")
+def _no_test(here: Path) -> list[str]:
+    return at(split(here / "images", parts=("train",)))
+
+
+@kind("class folders at the top")
+def _root_classes(here: Path) -> list[str]:
+    return at(split(here, parts=("images",)) / "images")
+
+
+@kind("one class")
+def _one_class(here: Path) -> list[str]:
+    for part, number in (("train", 60), ("test", 20)):
+        fill(here / "images" / part / "all", number)
+    return at(here / "images")
+
+
+@kind("Train and Valid")
+def _valid(here: Path) -> list[str]:
+    return at(split(here / "images", parts=("Train", "Valid")))
+
+
+@kind("folders below the class folders")
+def _below(here: Path) -> list[str]:
+    for part in ("train", "test"):
+        for label, name in enumerate(CLASSES):
+            for camera in ("left", "right"):
+                fill(here / "images" / part / name / camera, 12, label=label)
+    return at(here / "images")
+
+
+@kind("an unpacked zip file of a Mac")
+def _mac(here: Path) -> list[str]:
+    root = split(here / "images")
+    fill(root / "__MACOSX" / "train" / "cat", 1)
+    (root / "train" / "cat" / "._img_001.jpg").write_bytes(b"\0\5\26\7")
+    (root / "train" / ".DS_Store").write_bytes(b"x")
+    (root / "train" / "Thumbs.db").write_bytes(b"x")
+    return at(root)
+
+
+@kind("a class folder without images")
+def _empty_class(here: Path) -> list[str]:
+    root = split(here / "images")
+    (root / "train" / "zebra").mkdir()
+    return at(root)
+
+
+@kind("a class that is only in test")
+def _strange_class(here: Path) -> list[str]:
+    root = split(here / "images")
+    fill(root / "test" / "zebra", 5)
+    return at(root)
+
+
+@kind("labels in a table, most images without")
+def _table(here: Path) -> list[str]:
+    fill(here / "photos", 60)
+    rows = [f"img_{index:03d}.jpg,{CLASSES[index % 3]}" for index in range(0, 60, 3)]
+    (here / "labels.csv").write_text("file,label\n" + "\n".join(rows) + "\n")
+    return [*at(here / "photos"), f"data.options.labels={here / 'labels.csv'}"]
+
+
+@kind("linked folders, and a link to nowhere")
+def _links(here: Path) -> list[str]:
+    split(here / "real")
+    (here / "images").mkdir()
+    for part in ("train", "test"):
+        os.symlink(here / "real" / part, here / "images" / part)
+    os.symlink("/nowhere/gone.jpg", here / "real" / "train" / "cat" / "gone.jpg")
+    return at(here / "images")
+
+
+# ---- names ----
+
+
+@kind("blanks, commas, brackets and = in names")
+def _names(here: Path) -> list[str]:
+    root = split(here / "my images (v1), a=b")
+    (root / "train" / "cat").rename(root / "train" / "Katze gro\u00df \u732b")
+    (root / "test" / "cat").rename(root / "test" / "Katze gro\u00df \u732b")
+    return at(root)
+
+
+@kind("a name that is not UTF-8")
+def _latin1(here: Path) -> list[str]:
+    root = split(here / "images")
+    folder = os.fsencode(root / "train" / "cat")
+    os.rename(folder + b"/img_000.jpg", folder + b"/caf\xe9.jpg")
+    return at(root)
+
+
+@kind("endings in capitals")
+def _capitals(here: Path) -> list[str]:
+    return at(split(here / "images", end="JPG", format="JPEG"))
+
+
+# ---- formats and pixels ----
+
+
+def _format(end: str, **how: Any) -> Kind:
+    return lambda here: at(split(here / "images", end=end, **how))
+
+
+for _end in ("webp", "tif", "bmp", "gif", "ppm", "jfif"):
+    KINDS[f".{_end} files"] = _format(_end, **({"format": "JPEG"} if _end == "jfif" else {}))
+for _mode, _ending in (
+    ("L", "png"),
+    ("LA", "png"),
+    ("P", "png"),
+    ("RGBA", "png"),
+    ("1", "png"),
+    ("CMYK", "jpg"),
+):
+    KINDS[f"mode {_mode} (.{_ending})"] = _format(_ending, mode=_mode)
+
+
+@kind("16-bit grey")
+def _grey16(here: Path) -> list[str]:
+    for part, number in (("train", 24), ("test", 12)):
+        for label, name in enumerate(CLASSES):
+            folder = here / "images" / part / name
+            folder.mkdir(parents=True)
+            for index in range(number):
+                grey = np.asarray(picture(label, index).convert("L")).astype(np.uint16) * 257
+                Image.fromarray(grey).save(folder / f"{index}.png")
+    return at(here / "images")
+
+
+@kind("32-bit floats (.tif)")
+def _floats(here: Path) -> list[str]:
+    for part, number in (("train", 24), ("test", 12)):
+        for label, name in enumerate(CLASSES):
+            folder = here / "images" / part / name
+            folder.mkdir(parents=True)
+            for index in range(number):
+                grey = np.asarray(picture(label, index).convert("L")).astype(np.float32) / 255
+                Image.fromarray(grey).save(folder / f"{index}.tif")
+    return at(here / "images")
+
+
+@kind("one channel (channels=1)")
+def _one_channel(here: Path) -> list[str]:
+    return [*at(split(here / "images", mode="L", end="png")), "data.options.channels=1"]
+
+
+@kind("turned by EXIF")
+def _exif(here: Path) -> list[str]:
+    root, exif = split(here / "images"), Image.Exif()
+    exif[0x0112] = 6
+    picture(0, 0, (80, 40)).save(root / "train" / "cat" / "img_000.jpg", exif=exif)
+    return at(root)
+
+
+@kind("images of 1 x 1, 1 x 3000 and 6000 x 4000")
+def _sizes(here: Path) -> list[str]:
+    root = split(here / "images")
+    for name, size in (("one.png", (1, 1)), ("thin.png", (1, 3000)), ("big.jpg", (6000, 4000))):
+        Image.new("RGB", size).save(root / "train" / "cat" / name)
+    return at(root)
+
+
+@kind("a scan of 200 megapixels")
+def _scan(here: Path) -> list[str]:
+    root = split(here / "images")
+    Image.new("1", (20000, 10000)).save(root / "train" / "cat" / "scan.png")
+    return at(root)
+
+
+# ---- broken ----
+
+
+@kind("three broken files")
+def _broken(here: Path) -> list[str]:
+    root = split(here / "images")
+    for index, size in ((3, 300), (4, 0), (5, 10)):
+        path = root / "train" / "dog" / f"img_{index:03d}.jpg"
+        path.write_bytes(path.read_bytes()[:size])
+    return at(root)
+
+
+@kind("the same with skip_broken=true")
+def _skipped(here: Path) -> list[str]:
+    return [*_broken(here), "data.options.skip_broken=true"]
+
+
+@kind("12 images")
+def _few(here: Path) -> list[str]:
+    fill(here / "photos", 12)
+    return at(here / "photos")
+
+
+# ---- elsewhere than in folders ----
+
+
+@kind("an .npz file (MedMNIST)")
+def _npz(here: Path) -> list[str]:
+    images = np.stack([np.asarray(picture(index % 3, index).convert("L")) for index in range(90)])
+    labels = (np.arange(90) % 3)[:, None]
+    here.mkdir(exist_ok=True)
+    np.savez(
+        here / "medmnist.npz", train_images=images[:60], train_labels=labels[:60],
+        test_images=images[60:], test_labels=labels[60:],
+    )  # fmt: skip
+    return at(here / "medmnist.npz")
+
+
+@kind("webdataset shards (.tar)")
+def _shards(here: Path) -> list[str]:
+    folder = here / "shards"
+    folder.mkdir()
+    for shard in range(2):
+        with tarfile.open(folder / f"photos-{shard:03d}.tar", "w") as tar:
+            for index in range(36):
+                content = io.BytesIO()
+                picture(index % 3, index).save(content, format="JPEG")
+                for end, body in (("jpg", content.getvalue()), ("cls", b"%d" % (index % 3))):
+                    entry = tarfile.TarInfo(f"{shard}{index:04d}.{end}")
+                    entry.size = len(body)
+                    tar.addfile(entry, io.BytesIO(body))
+    return at(folder)
+
+
+@kind("a data set of Hugging Face, saved to disk")
+def _hugging_face(here: Path) -> list[str]:
+    import datasets
+
+    content = {
+        "image": [picture(index % 3, index) for index in range(72)],
+        "label": [index % 3 for index in range(72)],
+    }
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    made = datasets.Dataset.from_dict(content, features=features)
+    made.save_to_disk(str(here / "saved"))
+    return at(here / "saved")
+
+
+@kind("a data set of one's own: images, no labels")
+def _own(here: Path) -> list[str]:
+    fill(here / "photos", 72)
+    (here / "mydata.py").write_text(
+        "from pathlib import Path\nfrom PIL import Image\n"
+        "class Photos:\n"
+        "    def __init__(self): self.files = sorted(Path('photos').glob('*.jpg'))\n"
+        "    def __len__(self): return len(self.files)\n"
+        "    def __getitem__(self, i): return Image.open(self.files[i]).resize((32, 32))\n"
+        "def load(): return Photos()\n"
+    )
+    return ["data=own", "data.name=mydata:load"]
+
+
+# ---- words ----
+
+
+def _words(*settings: str) -> Kind:
+    def write(here: Path) -> list[str]:
+        split(here / "images")
+        return [one.replace("@", str(here / "images")) for one in settings]
+
+    return write
+
+
+KINDS |= {
+    "data.root=": _words("data.root=@"),
+    "root=": _words("root=@"),
+    "epochs=": _words("data=@", "epochs=2"),
+    "--epochs 2": _words("data=@", "--epochs", "2"),
+    "lr=": _words("data=@", "lr=0.01"),
+    "peers=resnet18,mobilenet_v2": _words("data=@", "peers=resnet18,mobilenet_v2"),
+    "peers=[small_cnn,resnet10]": _words("data=@", "peers=[small_cnn,resnet10]"),
+    "peers.wide.backbone=resnet10": _words("data=@", "peers.wide.backbone=resnet10"),
+    "batch_size=4096 for 72 images": _words("data=@", "batch_size=4096"),
+}
+
+
+# ---- weights ----
+
+
+def _resnet18() -> dict[str, Any]:
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    return dict(torchvision.models.resnet18().state_dict())
+
+
+def _weights(write: Callable[[Path, dict[str, Any]], None], name: str) -> Kind:
+    def make(here: Path) -> list[str]:
+        split(here / "images")
+        write(here / name, _resnet18())
+        return [
+            f"data={here / 'images'}", "peers.wide.backbone=resnet18",
+            "peers.wide.backbone.options.stem=imagenet", f"peers.wide.init={here / name}",
+        ]  # fmt: skip
+
+    return make
+
+
+def _save(content: Any, path: Path) -> None:
+    import torch
+
+    torch.save(content, path)
+
+
+def _moco(path: Path, weights: dict[str, Any]) -> None:
+    names = {
+        f"module.encoder_{which}.{name}": value for which in "qk" for name, value in weights.items()
+    }
+    _save({"epoch": 200, "state_dict": names}, path)
+
+
+def _solo_learn(path: Path, weights: dict[str, Any]) -> None:
+    _save({"state_dict": {f"backbone.{name}": value for name, value in weights.items()}}, path)
+
+
+def _namespace(path: Path, weights: dict[str, Any]) -> None:
+    import argparse
+
+    _save({"state_dict": weights, "args": argparse.Namespace(lr=0.1)}, path)
+
+
+KINDS |= {
+    "init: torchvision's weights": _weights(
+        lambda path, weights: _save(weights, path), "plain.pth"
+    ),
+    "init: weights of DistributedDataParallel": _weights(
+        lambda path, weights: _save(
+            {"state_dict": {f"module.{name}": one for name, one in weights.items()}}, path
+        ),
+        "ddp.pth.tar",
+    ),
+    "init: MoCo's checkpoint": _weights(_moco, "moco.pth.tar"),
+    "init: solo-learn's checkpoint": _weights(_solo_learn, "solo.ckpt"),
+    "init: a checkpoint with a class in it": _weights(_namespace, "namespace.pth"),
+    "init: a web page in place of weights": _weights(
+        lambda path, weights: path.write_text("<!DOCTYPE html><html>404</html>") and None,
+        "page.pth",
+    ),
+}

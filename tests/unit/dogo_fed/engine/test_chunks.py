@@ -1,0 +1,137 @@
+"""A pass in chunks: the gradient of the whole batch, with the graph of one chunk at a time."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from configs.compose import compose_run
+from dogo_fed.data.synthetic import synthetic
+from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.engine.step import absorb, propose, show
+from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation import state_digest
+from dogo_fed.objectives import base
+from dogo_fed.objectives.catalog import OBJECTIVES
+from tests.support.distributions import distribution
+from tests.support.run_watch import digests
+from tests.support.tiny_run import TINY, run_here
+from tests.support.toy_peers import signal_of
+
+CPU = torch.device("cpu")
+CHUNKS = "peers.wide.chunk_size=6"
+"""Three chunks of a batch of 16: 6, 5 and 5."""
+
+
+class NoBatchStatistics(nn.Module):
+    """A network in which no image sees another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2),
+            nn.GroupNorm(2, 8),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.LazyLinear(12),
+        )
+        self.layers(torch.zeros(1, 3, 16, 16))
+
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        features_NF: torch.Tensor = self.layers(x_NCHW)
+        return features_NF
+
+
+def trained(*settings, backbone=None, steps=2):
+    """Returns a peer after some steps with a teacher, with the gradient of the last."""
+    config = compose_run([*TINY, "optimizer@peers.wide.optimizer=sgd", *settings])
+    backbones = {} if backbone is None else {"wide": copy.deepcopy(backbone)}
+    run = load_run(config, synthetic(size=96, test_size=16), backbones)
+    peer = run.build_peer("wide", CPU)
+    if backbone is not None:  # with a head in which no image sees another, either
+        torch.manual_seed(1)
+        peer.objective.projector = nn.Linear(12, 8)
+    teacher = distribution(seed=5, size=16)
+    for step in range(steps):
+        proposal = propose(peer, run.images_of("wide", step, with_labels=False), step)
+        show(peer, proposal)
+        absorb(peer, proposal, signal_of(teacher))
+    return peer
+
+
+def gradients(peer):
+    return [one.grad for one in peer.objective.parameters() if one.requires_grad]
+
+
+def test_the_gradient_is_that_of_the_whole_batch():
+    torch.manual_seed(0)
+    backbone = NoBatchStatistics()
+    whole, chunked = (
+        trained(*settings, backbone=backbone, steps=1) for settings in ((), (CHUNKS,))
+    )
+    for one, two in zip(gradients(whole), gradients(chunked), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", sorted(set(OBJECTIVES) - {"supervised"}))
+def test_what_is_computed_again_changes_nothing(objective, monkeypatch):
+    """As if the graphs of all chunks were kept: weights, running statistics, momentum encoders."""
+    settings = [CHUNKS, f"objective@peers.wide.objective={objective}"]
+    if objective != "simclr":
+        settings[1] += "_small"
+    again = trained(*settings)
+    monkeypatch.setattr(
+        base, "checkpoint", lambda function, *arguments, use_reentrant: function(*arguments)
+    )
+    kept = trained(*settings)
+    assert state_digest(again.objective) == state_digest(kept.objective)
+    monkeypatch.undo()
+    assert state_digest(trained(settings[1]).objective) != state_digest(kept.objective)
+
+
+def test_random_layers_draw_the_same_again():
+    backbone = nn.Sequential(NoBatchStatistics(), nn.Dropout(0.5))
+    first, second = (trained(CHUNKS, backbone=backbone, steps=1) for _ in "ab")
+    assert state_digest(first.objective) == state_digest(second.objective)
+    torch.manual_seed(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            base, "checkpoint", lambda function, *arguments, use_reentrant: function(*arguments)
+        )
+        kept = trained(CHUNKS, backbone=backbone, steps=1)
+    assert state_digest(first.objective) == state_digest(kept.objective)
+
+
+def kept_for_the_backward_pass(*settings):
+    """Returns how many numbers the graph of a pass keeps."""
+    run = load_run(compose_run([*TINY, *settings]), synthetic(size=96, test_size=16))
+    peer = run.build_peer("wide", CPU)
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda one: sizes.append(one.numel()) or one, lambda one: one
+    ):
+        propose(peer, run.images_of("wide", 0, with_labels=False), 0)
+    return sum(sizes)
+
+
+def test_the_graph_keeps_no_more_than_the_embeddings():
+    assert kept_for_the_backward_pass(CHUNKS) < 0.1 * kept_for_the_backward_pass()
+
+
+def test_a_run_in_chunks_goes_on_bit_for_bit(tmp_path):
+    from configs.resume import resumed
+
+    short = [one for one in TINY if one != "steps=3"]
+    run_here(compose_run([*short, CHUNKS, "steps=4", f"run_dir={tmp_path}/one"]))
+    run_here(compose_run([*short, CHUNKS, "steps=2", f"run_dir={tmp_path}/two"]))
+    again = [f"resume={tmp_path}/two", "steps=4"]
+    run_here(resumed(compose_run(again), again))
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_a_chunk_of_one_image_is_refused():
+    with pytest.raises(ConfigError, match="chunk_size must be at least 2 or null, not 1"):
+        compose_run([*TINY, "peers.wide.chunk_size=1"])

@@ -1,0 +1,85 @@
+"""The images of a pass are the same, wherever they lie and whenever they were gathered."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from configs.compose import compose_run
+from dogo_fed.data.source import TensorImages
+from dogo_fed.engine.feed import Feed, resident
+from dogo_fed.engine.loaded_run import load_run
+from tests.support.tiny_run import TINY
+
+CPU = torch.device("cpu")
+PRIVATE = ("partition=dirichlet", "partition.alpha=1", "partition.least_images=8")
+
+
+def passes_of(*settings):
+    return load_run(compose_run([*TINY, *settings])).passes["wide"]
+
+
+def same(one, two):
+    if one.labels_P is not None and not torch.equal(one.labels_P, two.labels_P):
+        return False
+    return torch.equal(one.images_NCHW, two.images_NCHW) and (one.own, one.shared) == (
+        two.own,
+        two.shared,
+    )
+
+
+@pytest.mark.parametrize("settings", [(), PRIVATE])
+def test_a_set_on_the_device_gives_the_same_passes(settings):
+    passes = passes_of(*settings)
+    there = resident(passes, CPU, 10**9)
+    for step in (0, 1, 7):
+        given = passes.images(step, with_labels=True)
+        assert same(there.images(step, with_labels=True), given)
+    for one in (there.data.shared, there.data.own):
+        assert isinstance(one.train, TensorImages)
+    assert (there.data.own is there.data.shared) == (not settings)
+
+
+def test_a_set_that_does_not_fit_stays_where_it_is():
+    assert resident(passes_of(), CPU, 96 * 3 * 16 * 16 - 1) is None
+    assert resident(passes_of(), CPU, 96 * 3 * 16 * 16) is not None
+
+
+def test_the_next_pass_is_gathered_meanwhile_and_is_the_same(monkeypatch):
+    passes = passes_of(*PRIVATE)
+    feed = Feed(passes, CPU, with_labels=True, ahead=True)
+    gathered = []
+    original = Feed._gathered
+
+    def noting(self, step):
+        gathered.append((step, threading.current_thread() is threading.main_thread()))
+        return original(self, step)
+
+    monkeypatch.setattr(Feed, "_gathered", noting)
+    for step in (0, 1, 2, 9, 10):  # a peer that fell behind goes on at step 9
+        assert same(feed.take(step), passes.images(step, with_labels=True))
+    feed.close()
+    assert [step for step, is_here in gathered if is_here] == [0, 9], "the others were there"
+    assert {1, 2, 3, 10} <= {step for step, is_here in gathered if not is_here}
+
+
+def test_what_fails_in_the_thread_is_raised_at_its_step(monkeypatch):
+    feed = Feed(passes_of(), CPU, with_labels=False, ahead=True)
+    feed.take(0)
+    feed.take(1)
+
+    def gone(self, step):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(Feed, "_gathered", gone)
+    feed.take(2)
+    with pytest.raises(OSError, match="the disk is gone"):
+        feed.take(3)
+    feed.close()
+
+
+def test_on_a_cpu_nothing_is_gathered_ahead():
+    feed = Feed.of(passes_of(), CPU, with_labels=False)
+    assert feed._worker is None and feed._passes.data.shared.train is not None

@@ -1,0 +1,195 @@
+"""Steps that overlap: each update comes one step late, and with the very numbers of its own step."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from configs.compose import compose_run
+from configs.resume import resumed
+from dogo_fed.contracts import StepReport
+from dogo_fed.coordination.coordinator import Coordinator
+from dogo_fed.engine.build import fix_numerics
+from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.engine.open import open_session
+from dogo_fed.engine.step import absorb, propose, show
+from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation import state_digest
+from dogo_fed.exchange.in_process import InProcessExchange
+from dogo_fed.reporting.sinks.metrics import read_records
+from dogo_fed.run.prepare import prepare
+from dogo_fed.storage.peer_folder import PeerFolder
+from dogo_fed.storage.run_folder import create
+from tests.support.distributions import KeepingSink
+from tests.support.run_watch import digests
+from tests.support.tiny_run import TINY, run_here
+from tests.support.toy_peers import signal_of
+
+AHEAD = "exchange.lookahead=1"
+SHORT = [one for one in TINY if not one.startswith(("steps=", "steps_per_round="))]
+ROUND = 4
+
+
+def by_hand(settings, steps):
+    """Returns the state digests of peers whose updates come one step late within each round."""
+    fix_numerics(1)
+    run = load_run(compose_run([*SHORT, f"steps={steps}", f"steps_per_round={ROUND}", *settings]))
+    peers = {name: run.build_peer(name) for name in run.peer_ids}
+    weights = {name: [] for name in peers}  # before each step's forward pass
+    pending = []
+
+    def forward(step):
+        shown, kept = {}, {}
+        for name, peer in peers.items():
+            weights[name] = {key: one.detach().clone() for key, one in named(peer).items()}
+            # A copy with these weights takes the step; the buffers of the peer itself move.
+            taker = copy.deepcopy(peer)
+            images = run.images_of(name, step, with_labels=False)
+            proposal = propose(taker, images, step)
+            for key, buffer in taker.objective.named_buffers():
+                dict(peer.objective.named_buffers())[key].copy_(buffer)
+            shown[name], kept[name] = show(taker, proposal), (taker, proposal)
+        return step, shown, kept
+
+    def update(step, shown, kept):
+        for name, peer in peers.items():
+            taker, proposal = kept[name]
+            others = [one for other, one in shown.items() if other != name]
+            absorb(
+                taker, proposal, signal_of(*others)
+            )  # leaves the gradient; its weights are dropped
+            for key, weight in named(peer).items():
+                weight.grad = taker.objective.get_parameter(key).grad
+            peer.optimizer.step()
+            peer.objective.after_update()
+
+    for step in range(steps):
+        pending.append(forward(step))
+        while len(pending) > (0 if run.plan.ends_round(step) else 1):
+            update(*pending.pop(0))
+    return {name: state_digest(peer.objective) for name, peer in peers.items()}
+
+
+def named(peer):
+    return {key: one for key, one in peer.objective.named_parameters() if one.requires_grad}
+
+
+def run_of(folder, *settings, steps=6):
+    return run_here(
+        compose_run(
+            [*SHORT, f"steps={steps}", f"steps_per_round={ROUND}", *settings, f"run_dir={folder}"]
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("peers=simclr_simsiam",),
+        (
+            "objective@peers.wide.objective=byol_small",
+            "objective@peers.resnet.objective=moco_v3_small",
+        ),
+    ],
+)
+def test_a_run_has_the_numbers_of_updates_that_come_one_step_late(settings, tmp_path):
+    run_of(tmp_path / "run", AHEAD, *settings)
+    assert digests(tmp_path / "run") == by_hand(settings, steps=6)
+
+
+def test_it_is_another_run_and_says_so(tmp_path):
+    ahead, plain = run_of(tmp_path / "ahead", AHEAD), run_of(tmp_path / "plain")
+    assert ahead["variants"] == {"exchange.lookahead": 1, **plain["variants"]}
+    assert digests(tmp_path / "ahead") != digests(tmp_path / "plain")
+
+
+def test_every_step_is_reported_once_and_in_order(tmp_path):
+    run_of(tmp_path / "run", AHEAD)
+    steps = [
+        one
+        for one in read_records(tmp_path / "run" / "metrics.jsonl")
+        if isinstance(one, StepReport)
+    ]
+    for peer in ("resnet", "wide"):
+        assert [one.step for one in steps if one.peer == peer] == list(range(6))
+        assert all(one.num_teachers == 1 for one in steps)
+
+
+def test_between_exchanges_a_peer_does_not_wait_with_its_updates(tmp_path):
+    """Steps that do not exchange end at once, so with exchange.every_steps=2 nothing is ever ahead."""
+    every = "exchange.every_steps=2"
+    run_of(tmp_path / "ahead", AHEAD, every)
+    run_of(tmp_path / "plain", every)
+    steps = read_records(tmp_path / "ahead" / "metrics.jsonl")
+    assert [one.step for one in steps if isinstance(one, StepReport) and one.peer == "wide"] == [
+        0, 1, 2, 3, 4, 5,
+    ]  # fmt: skip
+
+
+def test_a_run_in_parts_ends_as_one_in_one_go(tmp_path):
+    run_of(tmp_path / "one", AHEAD, steps=8)
+    run_of(tmp_path / "two", AHEAD, steps=4)
+    again = [f"resume={tmp_path}/two", "steps=8"]
+    run_here(resumed(compose_run(again), again))
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_a_step_that_was_begun_ahead_is_taken_back(tmp_path):
+    config = compose_run(
+        [*SHORT, "steps=6", f"steps_per_round={ROUND}", AHEAD, f"run_dir={tmp_path}/run"]
+    )
+    run = prepare(config)
+    folder = create(run.config)
+    coordinator = Coordinator(run.coordinator_settings("run", 0), 0.0, lambda event: None)
+    sessions = [
+        open_session(
+            run, folder.path, name,
+            InProcessExchange(coordinator, name, name, run.wire_format, lambda: 0.0), KeepingSink(),
+            checkpoint_step=None,
+        )
+        for name in run.peer_ids
+    ]  # fmt: skip
+    first = sessions[0]
+    for session in sessions:
+        session.start()
+
+    def buffers():
+        return [one.clone() for one in first.peer.objective.buffers()]
+
+    moved = []
+    for _ in range(2):
+        for session in sessions:
+            session.begin_step()
+        moved.append(buffers())
+        for session in sessions:
+            session.end_step()
+    weights = [one.detach().clone() for one in first.peer.objective.parameters()]
+    assert first.next_step == 2, "one step is done, and one was begun"
+    first.save()
+    assert first.next_step == 1
+    assert all(map(torch.equal, buffers(), moved[0]))
+    assert not all(map(torch.equal, moved[1], moved[0]))
+    assert all(map(torch.equal, first.peer.objective.parameters(), weights))
+    saved = PeerFolder(folder.path, run.peer_ids[0]).checkpoints.steps()
+    assert 1 in saved
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (["exchange.lookahead=2"], "must be 0 or 1, not 2"),
+        (
+            ["objective@peers.wide.objective=moco_v2_small"],
+            "moco_v2 can't be trained with exchange.lookahead=1",
+        ),
+        (["peers.wide.chunk_size=4"], "peers.wide.chunk_size .* does not go with"),
+        (["checkpoint.every_steps=1"], "leave out checkpoint.every_steps"),
+    ],
+)
+def test_what_does_not_go_with_it_is_refused(settings, why):
+    with pytest.raises(ConfigError, match=why):
+        run = load_run(compose_run([*TINY, AHEAD, *settings]))
+        run.build_peer("wide")

@@ -1,0 +1,121 @@
+"""Where the time of a step goes: parts without what is inside of them, sampled, as means and spans."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from configs.compose import compose_run
+from dogo_fed.ledger import EVERY_STEPS, Ledger, Part, part
+from dogo_fed.reporting.summary import _footnotes
+from dogo_fed.storage.trace_file import TRACE, merge_traces, write_trace
+from tests.support.tiny_run import TINY, run_here
+
+SAMPLED = EVERY_STEPS // 2
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def work(self, name: Part, seconds: float) -> None:
+        with part(name):
+            self.now_s += seconds
+
+
+def test_a_part_does_not_count_what_is_inside_of_it():
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    with ledger.step(SAMPLED):
+        clock.work(Part.FORWARD, 2.0)
+        clock.now_s += 0.5
+        with part(Part.TRANSFER):
+            clock.now_s += 4.0
+            clock.work(Part.DECODE, 1.0)
+        ledger.waited(SAMPLED, 3.0)
+    with ledger.step(SAMPLED):  # the second half of the same step
+        clock.work(Part.BACKWARD, 2.5)
+    found = {name: ms for name, ms in ledger.mean_ms().items() if ms}
+    assert found == {
+        "forward": 2000.0, "other": 500.0, "transfer": 1000.0, "wait": 3000.0, "decode": 1000.0,
+        "backward": 2500.0,
+    }  # fmt: skip
+    assert sum(found.values()) == 10_000.0, "every moment is in one part"
+    with ledger.step(SAMPLED + EVERY_STEPS):
+        clock.work(Part.FORWARD, 4.0)
+    assert ledger.num_steps == 2 and ledger.mean_ms()["forward"] == 3000.0
+
+
+def test_other_steps_are_not_recorded():
+    clock = Clock()
+    ledger = Ledger(clock=clock, synchronise=lambda: pytest.fail("the device is waited for"))
+    for step in range(SAMPLED):
+        with ledger.step(step):
+            clock.work(Part.FORWARD, 1.0)
+    clock.work(Part.FORWARD, 1.0)  # no ledger is open
+    assert ledger.mean_ms() == {} and not ledger.spans
+
+
+def test_a_part_ends_when_the_device_is_done():
+    clock = Clock()
+
+    def finish_work() -> None:
+        clock.now_s += 0.25
+
+    ledger = Ledger(clock=clock, synchronise=finish_work)
+    with ledger.step(SAMPLED):
+        clock.work(Part.FORWARD, 1.0)
+    assert ledger.mean_ms()["forward"] == 1250.0
+
+
+def test_a_step_that_fails_leaves_the_ledger_closed():
+    ledger = Ledger()
+    with pytest.raises(ValueError, match="no"), ledger.step(SAMPLED), part(Part.FORWARD):
+        raise ValueError("no")
+    with part(Part.FORWARD):
+        pass
+    assert len(ledger.spans) == 1
+
+
+def test_a_run_tells_where_the_time_of_its_steps_went(tmp_path):
+    short = [one for one in TINY if not one.startswith("steps=")]
+    folder = tmp_path / "run"
+    summary = run_here(compose_run([*short, f"steps={SAMPLED + 1}", f"run_dir={folder}"]))
+    assert set(summary["step_ms"]) == set(summary["peers"])
+    for parts in summary["step_ms"].values():
+        assert set(parts) == {one.value for one in Part}
+        for name in ("load", "augment", "forward", "similarity", "transfer", "backward", "update"):
+            assert parts[name] > 0, name
+    assert json.loads((folder / "summary.json").read_text())["step_ms"] == summary["step_ms"]
+    assert any(line.startswith("step of wide: ") for line in _footnotes(summary))
+    events = json.loads((folder / TRACE).read_text())["traceEvents"]
+    names = {event["pid"]: event["args"]["name"] for event in events if event["ph"] == "M"}
+    assert names == {0: "resnet", 1: "wide"}
+    spans = [event for event in events if event["ph"] == "X"]
+    assert {event["args"]["step"] for event in spans} == {SAMPLED}
+    assert {event["pid"] for event in spans} == {0, 1}
+    first, last = (min(one["ts"] for one in spans), max(one["ts"] + one["dur"] for one in spans))
+    assert last - first < 60e6, "microseconds, on one time line"
+
+
+def test_a_broken_trace_is_left_out_and_said(tmp_path, caplog):
+    ledger = Ledger()
+    with ledger.step(SAMPLED), part(Part.FORWARD):
+        pass
+    for peer in ("ada", "bob"):
+        (tmp_path / "peers" / peer).mkdir(parents=True)
+    write_trace(tmp_path / "peers" / "ada" / TRACE, "ada", ledger)
+    (tmp_path / "peers" / "bob" / TRACE).write_text('{"traceEvents": 3}')
+    assert set(merge_traces(tmp_path, ["ada", "bob", "cai"])) == {"ada"}
+    assert "bob" in caplog.text and "cai" not in caplog.text
+
+
+def test_a_run_without_a_sampled_step_leaves_no_trace(tmp_path):
+    summary = run_here(compose_run([*TINY, f"run_dir={tmp_path}/run"]))
+    assert summary["step_ms"] == {} and not (tmp_path / "run" / TRACE).exists()
