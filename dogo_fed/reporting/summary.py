@@ -307,11 +307,14 @@ def _footnotes(summary: RunSummary) -> list[str]:
         f"{event['kind'] if event['kind'] in _NOTES else 'event'}: {event['message']}"
         for event in summary["events"]
     ]
-    return [cost, *_step_lines(summary["step_ms"]), *variants, *events]
+    return [cost, *_step_lines(summary.get("step_ms", {})), *variants, *events]
 
 
 def _step_lines(step_ms: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Returns a line for each peer: how long its step takes, and its largest parts."""
+    """Returns a line for each peer: how long its step takes, and its largest parts.
+
+    Summaries of earlier versions have none.
+    """
     lines = []
     for peer, parts in step_ms.items():
         total = sum(parts.values())

@@ -161,6 +161,7 @@ def test_data_says_what_all_sites_must_share(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "data" / "synthetic" / "samples.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.grpc
 def test_peers_that_exchange_nothing_run_side_by_side(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
@@ -172,6 +173,7 @@ def test_peers_that_exchange_nothing_run_side_by_side(tmp_path: Path) -> None:
     assert all(peer["steps_trained"] == 4 for peer in summary["peers"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.grpc
 def test_own_backbone_and_data_by_import_path(tmp_path: Path) -> None:
     (tmp_path / "my_things.py").write_text(

@@ -182,10 +182,10 @@ def test_an_interrupted_cell_goes_on_to_the_same_numbers(
     command = (*RUN, f"out={out}", "seeds=0", "methods=[dogo]", "checkpoint.every_steps=1")
     original = Peer.update
 
-    def update(self: Peer, loss: torch.Tensor, step: int) -> None:
+    def update(self: Peer, loss: torch.Tensor, step: int, *weights: object) -> None:
         if step == 1:
             raise TrainingError("pulled the plug")
-        original(self, loss, step)
+        original(self, loss, step, *weights)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Peer, "update", update)

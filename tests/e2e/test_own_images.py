@@ -73,6 +73,7 @@ def test_health_goes_on_when_the_run_does(trained: tuple[Path, str]) -> None:
     assert rounds == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_what_needs_labels_says_so(trained: tuple[Path, str]) -> None:
     output = dogo_fed("evaluate", f"run={trained[0]}", "protocol=knn", expect=2)
     assert "has a label" in output and "Traceback" not in output

@@ -26,6 +26,7 @@ RUN = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.grpc
 def test_the_cut_is_told_and_what_travels_is_told_and_counted(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
@@ -39,6 +40,7 @@ def test_the_cut_is_told_and_what_travels_is_told_and_counted(tmp_path: Path) ->
     assert payload <= exchange["bytes_down"] <= payload + 4 * 12 * 400
 
 
+@pytest.mark.slow
 @pytest.mark.grpc
 def test_a_peer_may_name_a_folder_of_its_own(tmp_path: Path) -> None:
     own = noise_photos(tmp_path / "own", 20, 1)

@@ -69,6 +69,7 @@ def test_their_code_runs_when_the_user_says_so_and_not_before(
     assert mark.exists()
 
 
+@pytest.mark.slow
 def test_ones_own_code_is_followed_without_a_word(theirs: Path, tmp_path: Path) -> None:
     shutil.rmtree(theirs)
     sizes = [part.replace("data.options", "+data.options") for part in TINY[1:]]

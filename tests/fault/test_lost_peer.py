@@ -40,6 +40,7 @@ HOSTS = [
 pytestmark = pytest.mark.kill
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_killed_peer_comes_back(host: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"

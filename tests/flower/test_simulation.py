@@ -30,7 +30,7 @@ from tests.support.leftover_processes import Started, started_here
 from tests.support.run_watch import digests, events, kill, records
 
 EXCHANGES = ("grpc", "flower")
-WAYS = (pytest.param("grpc", marks=pytest.mark.slow), "flower")
+WAYS = tuple(pytest.param(way, marks=pytest.mark.slow) for way in EXCHANGES)
 """The first opens a port and the peers' conversation is that of host=ray; the second is Flower's own."""
 PAIR = ("simclr", "simsiam")
 RUN = (*SMALL_RUN, "device=cpu")

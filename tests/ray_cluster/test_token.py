@@ -93,6 +93,7 @@ def held(run_dir: Path) -> Iterator[int]:
     assert digests(run_dir) == digests(reference)
 
 
+@pytest.mark.slow
 def test_no_port_of_a_ray_of_ones_own_takes_orders_from_others(
     ray_files: Path, tmp_path: Path
 ) -> None:
