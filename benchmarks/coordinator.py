@@ -34,38 +34,20 @@ import numpy as np
 import psutil
 
 from benchmarks.machine import write_result
-from benchmarks.round_trip import RUN_ID, SECRET, Job, distribution
-from clients.peer.grpc_link import Connection, GrpcLink
-from dogo_fed.contracts import PeerId, Ticket
-from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
-from dogo_fed.plan import Plan
+from benchmarks.round_trip import RUN_ID, SECRET, Job, distribution, link_of, settings_of
+from dogo_fed.contracts import Ticket
+from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.sink import TeeSink
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.connections import client_options, server_options
 from dogo_fed.wire.format import WireFormat
-from dogo_fed.wire.secret import credential_of
 from server.coordinator.calls import CoordinatorCalls
 from server.coordinator.host import CoordinatorHost
 from server.coordinator.service import ServiceSettings
 
 ROUNDS = 3
 ECHO = "/benchmark.Echo/Echo"
-
-
-def settings_of(num_peers: int, steps: int) -> CoordinatorSettings:
-    """Returns the settings of a run of this size."""
-    return CoordinatorSettings(
-        run_id=RUN_ID,
-        agreement={},
-        peers=tuple(PeerId(f"peer{index:02d}") for index in range(num_peers)),
-        first_step=0,
-        batch_digest=lambda step: "",
-        deadline_s=60,
-        join_deadline_s=60,
-        evaluation_deadline_s=60,
-        plan=Plan(total_steps=steps, steps_per_round=steps),
-    )
 
 
 class Calls:
@@ -153,7 +135,9 @@ def in_echo(batch_size: int, num_peers: int, steps: int) -> float:
         "benchmark.Echo", {"Echo": grpc.unary_unary_rpc_method_handler(lambda body, context: body)}
     )
     limit = WireFormat(batch_size).limit_bytes
-    server = grpc.server(ThreadPoolExecutor(4), (handler,), options=server_options(limit))
+    server = grpc.server(
+        ThreadPoolExecutor(4), (handler,), options=server_options(limit, 4 * num_peers)
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     started_s = time.process_time()
     server.start()
@@ -179,7 +163,7 @@ def run_clients(role: str, address: str, batch_size: int, num_peers: int, steps:
     keep_freed_memory()
     do = _exchange if role == "peers" else _echo
     threads = [
-        threading.Thread(target=do, args=(Job(f"peer{index:02d}", address, batch_size, steps),))
+        threading.Thread(target=do, args=(Job(f"peer{index}", address, batch_size, steps),))
         for index in range(num_peers)
     ]
     for thread in threads:
@@ -189,17 +173,7 @@ def run_clients(role: str, address: str, batch_size: int, num_peers: int, steps:
 
 
 def _exchange(job: Job) -> None:
-    link = GrpcLink(
-        PeerId(job.peer),
-        RUN_ID,
-        Connection(
-            address=job.address,
-            credential=credential_of(SECRET, RUN_ID, job.peer),
-            wire=WireFormat(job.batch_size),
-            answer_within_s=60,
-            reconnect_s=10,
-        ),
-    )
+    link = link_of(job)
     link.join({})
     mine = distribution(job.batch_size, seed=sum(job.peer.encode()))
     for step in range(job.steps):

@@ -17,55 +17,32 @@ import time
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 
+from benchmarks.images import MEAN, STD, images_uint8, pictures, torchvision_view
 from benchmarks.machine import write_result
 from dogo_fed.data.augment import BLUR_FROM_PIXELS, build_augmentation
 from dogo_fed.engine.build import fix_numerics, resolve_device
 
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 NUM_IMAGES = 256
 
 Views = Callable[[torch.Tensor], object]
 """Makes two views of the images with these ids."""
 
 
-def images_uint8(image_size: int) -> torch.Tensor:
-    """Returns images whose bytes are the same everywhere."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(NUM_IMAGES, 3, 8, 8, generator=generator)
-    return (F.interpolate(coarse, size=image_size, mode="bilinear") * 255).to(torch.uint8)
-
-
 def ours(image_size: int, device: torch.device) -> Views:
     """Returns this project's way."""
-    images = images_uint8(image_size).to(device)
+    images = images_uint8(NUM_IMAGES, image_size).to(device)
     augmentation = build_augmentation("simclr", {}, image_size, MEAN, STD)
     return lambda ids: augmentation(images[ids.to(device)])
 
 
 def torchvisions(image_size: int, device: torch.device) -> Views:
     """Returns torchvision's transforms, image by image."""
-    from torchvision.transforms import v2
-    from torchvision.transforms.functional import to_pil_image
-
-    steps = [
-        v2.RandomResizedCrop(image_size, antialias=True),
-        v2.RandomHorizontalFlip(),
-        v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.8),
-        v2.RandomGrayscale(p=0.2),
-    ]
-    if image_size >= BLUR_FROM_PIXELS:
-        width = image_size // 20 * 2 + 1
-        steps.append(v2.RandomApply([v2.GaussianBlur(width, (0.1, 2.0))], p=0.5))
-    transform = v2.Compose(
-        [*steps, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-    )
-    pictures = [to_pil_image(image) for image in images_uint8(image_size)]
+    transform, shown = torchvision_view(image_size), pictures(NUM_IMAGES, image_size)
 
     def views(ids: torch.Tensor) -> object:
         return [
-            torch.stack([transform(pictures[row]) for row in ids.tolist()]).to(device) for _ in "ab"
+            torch.stack([transform(shown[row]) for row in ids.tolist()]).to(device) for _ in "ab"
         ]
 
     return views
@@ -87,21 +64,20 @@ def kornias(image_size: int, device: torch.device) -> Views:
     transform = K.AugmentationSequential(
         *steps, K.Normalize(torch.tensor(MEAN), torch.tensor(STD)), data_keys=["input"]
     )
-    images = images_uint8(image_size).to(device)
+    images = images_uint8(NUM_IMAGES, image_size).to(device)
     return lambda ids: [transform(images[ids.to(device)].float() / 255) for _ in "ab"]
 
 
 def lightlys(image_size: int, device: torch.device) -> Views:
     """Returns lightly's transform, image by image."""
     from lightly.transforms import SimCLRTransform
-    from torchvision.transforms.functional import to_pil_image
 
     blur = 0.5 if image_size >= BLUR_FROM_PIXELS else 0.0
     transform = SimCLRTransform(input_size=image_size, gaussian_blur=blur)
-    pictures = [to_pil_image(image) for image in images_uint8(image_size)]
+    shown = pictures(NUM_IMAGES, image_size)
 
     def views(ids: torch.Tensor) -> object:
-        pairs = [transform(pictures[row]) for row in ids.tolist()]
+        pairs = [transform(shown[row]) for row in ids.tolist()]
         return [torch.stack(list(view)).to(device) for view in zip(*pairs, strict=True)]
 
     return views

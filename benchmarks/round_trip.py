@@ -54,10 +54,9 @@ def distribution(batch_size: int, seed: int) -> SimilarityDistribution:
     return SimilarityDistribution(p_NN, float((p_NN * np.log(p_NN)).sum(1).mean()))
 
 
-def run_client(job: Job) -> None:
-    """Exchanges `job.steps` times and prints the round trips in milliseconds."""
-    keep_freed_memory()
-    client = GrpcLink(
+def link_of(job: Job) -> GrpcLink:
+    """Returns the peer's link, which has not joined yet."""
+    return GrpcLink(
         PeerId(job.peer),
         RUN_ID,
         Connection(
@@ -68,6 +67,27 @@ def run_client(job: Job) -> None:
             reconnect_s=10,
         ),
     )
+
+
+def settings_of(num_peers: int, steps: int) -> CoordinatorSettings:
+    """Returns the settings of a run of this size."""
+    return CoordinatorSettings(
+        run_id=RUN_ID,
+        agreement={},
+        peers=tuple(PeerId(f"peer{index}") for index in range(num_peers)),
+        first_step=0,
+        batch_digest=lambda step: "",
+        deadline_s=60,
+        join_deadline_s=60,
+        evaluation_deadline_s=60,
+        plan=Plan(total_steps=steps, steps_per_round=steps),
+    )
+
+
+def run_client(job: Job) -> None:
+    """Exchanges `job.steps` times and prints the round trips in milliseconds."""
+    keep_freed_memory()
+    client = link_of(job)
     client.join({})
     mine = distribution(job.batch_size, seed=sum(job.peer.encode()))
     times_ms = []
@@ -83,19 +103,9 @@ def run_client(job: Job) -> None:
 
 def measure(batch_size: int, num_peers: int, steps: int) -> dict[str, float]:
     """Returns percentiles of the round trip over all peers, in milliseconds."""
-    peers = tuple(PeerId(f"peer{index}") for index in range(num_peers))
+    settings = settings_of(num_peers, WARM_UP + steps)
     host = CoordinatorHost(
-        CoordinatorSettings(
-            run_id=RUN_ID,
-            agreement={},
-            peers=peers,
-            first_step=0,
-            batch_digest=lambda step: "",
-            deadline_s=60,
-            join_deadline_s=60,
-            evaluation_deadline_s=60,
-            plan=Plan(total_steps=WARM_UP + steps, steps_per_round=WARM_UP + steps),
-        ),
+        settings,
         WireFormat(batch_size),
         ServiceSettings(address="127.0.0.1", port=0, secret=SECRET, answer_within_s=120),
         TeeSink(),
@@ -114,7 +124,7 @@ def measure(batch_size: int, num_peers: int, steps: int) -> dict[str, float]:
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            for peer in peers
+            for peer in settings.peers
         ]
         for process in processes:
             output, _ = process.communicate(timeout=600)

@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.images import pictures, torchvision_view
 from benchmarks.machine import write_result
 from dogo_fed.config import (
     ComponentConfig,
@@ -55,7 +56,6 @@ LEARNING_RATE, WEIGHT_DECAY = 3e-4, 1e-6
 DEPTHS = {"one": 10, "two": 16}
 IMAGE_SIZE = 32
 NUM_IMAGES = 2048
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 @dataclass
@@ -70,13 +70,6 @@ class Contestant:
     step: Callable[[int], None]
     cpu_s: list[float] = field(default_factory=list)
     wall_s: list[float] = field(default_factory=list)
-
-
-def images_uint8() -> torch.Tensor:
-    """Returns images whose bytes are the same everywhere."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(NUM_IMAGES, 3, 8, 8, generator=generator)
-    return (F.interpolate(coarse, size=IMAGE_SIZE, mode="bilinear") * 255).to(torch.uint8)
 
 
 def network(depth: int, device: torch.device) -> SimCLR:
@@ -96,22 +89,8 @@ class Published:
     """The published recipe as its users would write it, without this project's code in the step."""
 
     def __init__(self, depths: Sequence[int], batch_size: int, device: torch.device) -> None:
-        from torchvision.transforms import v2
-        from torchvision.transforms.functional import to_pil_image
-
-        jitter = v2.ColorJitter(0.8, 0.8, 0.8, 0.2)
-        self.transform = v2.Compose(
-            [
-                v2.RandomResizedCrop(IMAGE_SIZE, antialias=True),
-                v2.RandomHorizontalFlip(),
-                v2.RandomApply([jitter], p=0.8),
-                v2.RandomGrayscale(p=0.2),
-                v2.ToImage(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(MEAN, STD),
-            ]
-        )
-        self.pictures = [to_pil_image(image) for image in images_uint8()]
+        self.transform = torchvision_view(IMAGE_SIZE)
+        self.pictures = pictures(NUM_IMAGES, IMAGE_SIZE)
         self.models = [network(depth, device) for depth in depths]
         self.optimizers = [adam(model) for model in self.models]
         self.batch_size, self.device = batch_size, device
@@ -155,10 +134,9 @@ class Lightly:
         from lightly.loss import NTXentLoss
         from lightly.models.modules import SimCLRProjectionHead
         from lightly.transforms import SimCLRTransform
-        from torchvision.transforms.functional import to_pil_image
 
         self.transform = SimCLRTransform(input_size=IMAGE_SIZE, gaussian_blur=0.0)
-        self.pictures = [to_pil_image(image) for image in images_uint8()]
+        self.pictures = pictures(NUM_IMAGES, IMAGE_SIZE)
         whole = network(depth, device)
         self.backbone = whole.backbone
         width = next(one for one in whole.projector.modules() if isinstance(one, nn.Linear))

@@ -16,10 +16,9 @@ from contextlib import contextmanager
 import torch
 
 from dogo_fed.config import MemoryFormat, Precision
-from dogo_fed.contracts import TeacherSignal
 from dogo_fed.engine.build import resolve_device
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.engine.step import absorb, propose, show
+from dogo_fed.engine.trial import do_with_itself
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +80,7 @@ def _seconds_of(run: LoadedRun, precision: Precision, memory_format: MemoryForma
                 peer.synchronise()
                 started_s = _now_s(device)
                 images = trial.images_of(peer_id, step, with_labels=peer.objective.uses_labels)
-                proposal = propose(peer, images, step)
-                shown = show(peer, proposal)
-                absorb(
-                    peer,
-                    proposal,
-                    TeacherSignal(shown.p_NN, shown.negative_entropy, (peer_id,), step + 1),
-                )
+                do_with_itself(peer, images, step)
                 peer.synchronise()
                 taken.append(_now_s(device) - started_s)
             total += min(taken[1:])

@@ -49,7 +49,7 @@ def try_own_code(run: LoadedRun, peer: Peer) -> None:
     step = 0
     images = run.images_of(peer.id, step, with_labels=objective.uses_labels)
     try:
-        _do(copied, _few(images), step)
+        do_with_itself(copied, _few(images), step)
     except TrainingError:
         return  # numbers that are not finite: training says that itself, and of its own images
     except Exception as error:
@@ -75,7 +75,7 @@ def has_own_code(run: LoadedRun, peer: Peer) -> bool:
     )
 
 
-def _do(peer: Peer, images: StepImages, step: int) -> None:
+def do_with_itself(peer: Peer, images: StepImages, step: int) -> None:
     """Does a step in which the peer is its own teacher."""
     proposal = propose(peer, images, step)
     shown = show(peer, proposal)

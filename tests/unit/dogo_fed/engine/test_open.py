@@ -177,7 +177,7 @@ def test_the_step_is_short_enough_to_be_read_at_once():
     assert len(lines) <= 100
 
 
-def test_only_sessions_the_two_trials_and_the_example_that_shows_it_run_the_step():
+def test_only_sessions_the_trial_and_the_example_that_shows_it_run_the_step():
     """One home: no host has a step of its own."""
     users = {
         path.relative_to(REPOSITORY).as_posix()
@@ -186,7 +186,6 @@ def test_only_sessions_the_two_trials_and_the_example_that_shows_it_run_the_step
         if "from dogo_fed.engine.step import" in path.read_text(encoding="utf-8")
     }
     assert users == {
-        "dogo_fed/engine/fastest.py",
         "dogo_fed/engine/session.py",
         "dogo_fed/engine/trial.py",
         "examples/two_peers.py",
