@@ -91,7 +91,9 @@ def test_a_module_that_can_not_be_copied_is_not_tried():
 
 def test_peers_of_our_own_parts_are_not_tried(monkeypatch):
     config = compose_run([*TINY])
-    monkeypatch.setattr("dogo_fed.engine.trial._do", lambda *one: pytest.fail("was tried"))
+    monkeypatch.setattr(
+        "dogo_fed.engine.trial.do_with_itself", lambda *one: pytest.fail("was tried")
+    )
     run = load_run(config, synthetic(size=64, test_size=8, image_size=16))
     for name in run.peer_ids:
         try_own_code(run, run.build_peer(name, torch.device("cpu")))
