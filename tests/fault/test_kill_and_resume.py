@@ -65,12 +65,6 @@ def resume_and_compare(run_dir: Path, uninterrupted: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_a_random_step(uninterrupted: dict[str, str], tmp_path: Path) -> None:
-    kill_whole_run(tmp_path / "run", "processes", step=random.Random(0).randrange(1, 40))
-    resume_and_compare(tmp_path / "run", uninterrupted)
-
-
-@pytest.mark.slow
 def test_peers_of_a_killed_launcher_leave_by_themselves(
     uninterrupted: dict[str, str], tmp_path: Path
 ) -> None:
@@ -87,16 +81,14 @@ def test_peers_of_a_killed_launcher_leave_by_themselves(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 6))
-def test_killed_at_five_random_steps(
-    seed: int, uninterrupted: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_a_random_step(seed: int, uninterrupted: dict[str, str], tmp_path: Path) -> None:
     kill_whole_run(tmp_path / "run", "processes", step=random.Random(seed).randrange(1, 45))
     resume_and_compare(tmp_path / "run", uninterrupted)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_where_peers_exchange_at_every_third_step(seed: int, tmp_path: Path) -> None:
     """With a checkpoint at every step, so that peers have newest ones of different steps."""
     changes = ("exchange.every_steps=3", "checkpoint.every_steps=1")
@@ -107,15 +99,14 @@ def test_killed_where_peers_exchange_at_every_third_step(seed: int, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_killed_with_private_images(seed: int, tmp_path: Path) -> None:
+def test_killed_with_private_images(tmp_path: Path) -> None:
     """With anchors at the steps that exchange alone, so that passes differ from step to step."""
     changes = (
         "partition=dirichlet", "partition.alpha=0.5", "anchors_at=exchanges",
         "exchange.every_steps=3",
     )  # fmt: skip
     dogo_fed("train", *RUN, *changes, "host=local", f"run_dir={tmp_path / 'whole'}")
-    step = random.Random(seed).randrange(1, 40)
+    step = random.Random(1).randrange(1, 40)
     kill_whole_run(tmp_path / "run", "processes", step, *changes)
     resume_and_compare(tmp_path / "run", digests(tmp_path / "whole"))
 

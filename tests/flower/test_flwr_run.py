@@ -194,15 +194,15 @@ def test_sixteen_peers_share_two_workers(
     run_id = local.submit(
         ".",
         run_dir,
-        *("peers=crowd", "data=synthetic", "steps=12", "steps_per_round=6", "batch_size=16"),
+        *("peers=crowd", "data=synthetic", "steps=6", "steps_per_round=3", "batch_size=16"),
         *("eval.knn_k=20", "eval.linear=false", "device=cpu"),
         federation="num-supernodes=16 client-resources-num-cpus=1 init-args-num-cpus=2",
     )
     local.finish(run_id, within_s=600)
     summary = json.loads((run_dir / "summary.json").read_text())
     assert len(summary["peers"]) == 16
-    assert all(peer["steps_trained"] == 12 for peer in summary["peers"].values())
+    assert all(peer["steps_trained"] == 6 for peer in summary["peers"].values())
     assert len({place.pid for place in placements(run_dir).values()}) == 16
     assert {one["num_teachers"] for one in records(run_dir) if one["type"] == "step"} == {15}
-    assert re.search(r"run=run .*round=2 step=12/12", (run_dir / "coordinator.log").read_text())
+    assert re.search(r"run=run .*round=2 step=6/6", (run_dir / "coordinator.log").read_text())
     assert only_the_daemon_is_left(started)

@@ -202,13 +202,12 @@ def test_the_exchange_over_grpc_needs_the_port_that_it_is_told(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", EXCHANGES)
 def test_three_peers_have_the_numbers_of_one_process(
-    way: str, app: Path, started: Started, tmp_path: Path
+    app: Path, started: Started, tmp_path: Path
 ) -> None:
     settings = (*RUN, "peers=trio")
     dogo_fed("train", *settings, "host=local", f"run_dir={tmp_path / 'reference'}", cwd=app)
-    done = carry_out(app, tmp_path / "run", *settings, f"exchange={way}")
+    done = carry_out(app, tmp_path / "run", *settings, "exchange=flower")
     assert digests(done.folder) == digests(tmp_path / "reference")
     assert len(done.summary()["peers"]) == len(placements(done.folder)) == 3
     assert done.left == []
@@ -254,13 +253,12 @@ def test_a_run_that_is_stopped_by_ctrl_c_goes_on_to_the_same_numbers(
 
 @pytest.mark.slow
 @pytest.mark.kill
-@pytest.mark.parametrize("way", EXCHANGES)
 def test_a_peer_whose_process_is_killed_comes_back(
-    way: str, app: Path, started: Started, tmp_path: Path
+    app: Path, started: Started, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
     process = start(
-        *("flower", *LONG_RUN, "checkpoint.every_steps=10", f"exchange={way}"),
+        *("flower", *LONG_RUN, "checkpoint.every_steps=10", "exchange=flower"),
         f"run_dir={run_dir}",
         cwd=app,
     )
