@@ -32,12 +32,17 @@ class Precision(enum.Enum):
 
     FP32: float32 throughout.
     BF16: bfloat16 where torch's autocast takes it (products and convolutions); weights stay float32.
-    AUTO: a few steps are tried before the run, and the fastest is taken, with its memory format.
+    FP16: float16 at the same places, for devices without instructions for bfloat16. The loss is scaled
+        up, so that small gradients are not lost (Micikevicius et al., "Mixed Precision Training",
+        2018); a step whose gradient overflows is left out, and the scale halved.
+    AUTO: a few steps in fp32 and bf16 are tried before the run, and the fastest is taken, with its
+        memory format.
     """
 
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
+    FP16 = "fp16"
 
 
 class MemoryFormat(enum.Enum):
@@ -93,6 +98,8 @@ class RunConfig:
         memory_format: how images and feature maps lie in memory.
         compile: whether the backbones are compiled (torch.compile), which takes a while at the start
             and again at the first evaluation.
+        cuda_graphs: whether a GPU gets the compiled passes as one recording each (CUDA graphs), which
+            spares the launches of their kernels.
         device: "auto", "cpu" or "cuda".
         run_dir: null is runs/<peers>-<time>.
         resume: run folder to go on with; everything else is read from there.
@@ -115,6 +122,7 @@ class RunConfig:
     precision: Precision = field(default=Precision.FP32, metadata=OWN)
     memory_format: MemoryFormat = field(default=MemoryFormat.CONTIGUOUS, metadata=OWN)
     compile: bool = field(default=False, metadata=OWN)
+    cuda_graphs: bool = field(default=False, metadata=OWN)
     device: str = field(default="auto", metadata=scope(DecidedBy.SITE, Decides.ROUNDING))
     run_dir: str | None = field(default=None, metadata=PLACE)
     resume: str | None = field(default=None, metadata=PLACE)
@@ -184,12 +192,22 @@ class RunConfig:
         require(
             self.precision is not Precision.AUTO or self.are_all_here,
             "precision=auto is measured on the machine that starts the run, and these peers live "
-            "elsewhere; name fp32 or bf16",
+            "elsewhere; name fp32, bf16 or fp16",
+        )
+        require(
+            self.compile or not self.cuda_graphs,
+            "cuda_graphs=true records what compile=true has compiled; add compile=true",
         )
         require(
             self.device in ("auto", "cpu", "cuda"),
             f'device must be "auto", "cpu" or "cuda", not {self.device!r}',
         )
+        for name, peer in self.peers.items():
+            require(
+                peer.chunk_size is None or not self.cuda_graphs,
+                f"peers.{name}.chunk_size computes passes again, which cuda_graphs=true has not "
+                "recorded; leave one of them out",
+            )
         if self.exchange.graph is not None:
             _check_names(self.exchange.graph, self.peers)
         if self.exchanges and self.exchange.lookahead:
@@ -201,6 +219,11 @@ class RunConfig:
             self.checkpoint.every_steps is None,
             "exchange.lookahead=1 saves peers at the end of every round, where they stand still; leave "
             "out checkpoint.every_steps, or make rounds shorter by steps_per_round",
+        )
+        require(
+            not self.cuda_graphs,
+            "cuda_graphs=true keeps the numbers of one pass only, and exchange.lookahead=1 needs those "
+            "of two; leave one of them out",
         )
         for name, peer in self.peers.items():
             require(

@@ -34,7 +34,12 @@ from dogo_fed.plan import Plan
 from dogo_fed.provenance import Provenance
 from dogo_fed.wire.format import WireFormat
 
-_HALF = {Precision.AUTO: None, Precision.FP32: None, Precision.BF16: torch.bfloat16}
+_HALF = {
+    Precision.AUTO: None,
+    Precision.FP32: None,
+    Precision.BF16: torch.bfloat16,
+    Precision.FP16: torch.float16,
+}
 _MEMORY_FORMATS = {
     MemoryFormat.CONTIGUOUS: torch.contiguous_format,
     MemoryFormat.CHANNELS_LAST: torch.channels_last,
@@ -131,12 +136,24 @@ class LoadedRun:
         memory_format = _MEMORY_FORMATS[self.config.memory_format]
         peer.objective.to(memory_format=memory_format)
         if self.config.compile:
-            peer.objective.backbone.compile()
+            if self.config.cuda_graphs and peer.device.type != "cuda":
+                raise ConfigError(
+                    f"cuda_graphs=true is for a GPU, and peer {peer_id!r} computes on "
+                    f"{peer.device.type}; leave it out"
+                )
+            mode = "reduce-overhead" if self.config.cuda_graphs else None
+            peer.objective.backbone.compile(mode=mode)
         return dataclasses.replace(
             peer,
             learning_rate=LearningRate(settings.optimizer, self.plan.total_steps),
             half=_HALF[self.config.precision],
+            scaler=(
+                torch.amp.GradScaler(peer.device.type)
+                if self.config.precision is Precision.FP16
+                else None
+            ),
             memory_format=memory_format,
+            uses_cuda_graphs=self.config.cuda_graphs,
             looks_ahead=looks_ahead,
         )
 

@@ -80,7 +80,8 @@ def _restore(
     peer: Peer, folder: PeerFolder, checkpoint_step: int | None, takes_newest: bool
 ) -> Progress:
     """Loads the checkpoint into the peer and returns the peer's progress."""
-    store, parts = folder.checkpoints, (peer.objective, peer.optimizer, peer.device)
+    store = folder.checkpoints
+    parts = (peer.objective, peer.optimizer, peer.device, peer.scaler)
     remove_partials(store.folder)  # on the machine where this peer's last process was killed
     if takes_newest:
         return store.load_latest(*parts) or Progress()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -23,6 +24,8 @@ from dogo_fed.ledger import Part, part
 from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
 from dogo_fed.objectives.mutual import Reduction
 from dogo_fed.objectives.similarity import log_similarity_distribution, negative_entropy
+
+logger = logging.getLogger(__name__)
 
 Views: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Two augmented views of the same images, N x C x H x W each."""
@@ -45,7 +48,9 @@ class Peer:
         teacher_momentum: of the average of its weights that publishes in its place. The average is
             `objective.average`, or there is none.
         half: the type of the networks' products and convolutions in a pass; None is their weights' own.
+        scaler: scales the loss, where `half` has too few small numbers for gradients.
         memory_format: how views and feature maps lie in memory.
+        uses_cuda_graphs: whether its passes are recordings, which must know where a step begins.
         is_symmetric: whether both view directions are published (exchange.symmetric).
         run_seed: the run's seed; this peer's random streams are named by it, the peer and the step.
         is_frozen: whether it teaches with the weights it has, in eval mode, and never learns.
@@ -66,7 +71,9 @@ class Peer:
     teacher_temperature: float | None = None
     teacher_momentum: float = 0.0
     half: torch.dtype | None = None
+    scaler: torch.amp.GradScaler | None = None
     memory_format: torch.memory_format = torch.contiguous_format
+    uses_cuda_graphs: bool = False
     is_symmetric: bool = False
     run_seed: int
     device: torch.device
@@ -119,6 +126,8 @@ class Peer:
             step: the run's step.
             weights: from `weights_apart`, in place of the objective's own.
         """
+        if self.uses_cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         self.objective.train(not self.is_frozen)
         labels = () if images.labels_P is None else (images.labels_P.to(self.device),)
         given = {
@@ -210,13 +219,14 @@ class Peer:
             weights: those of its forward pass, if they are not the objective's own.
 
         Raises:
-            TrainingError: the loss or its gradient is not finite; nothing has been changed.
+            TrainingError: the loss or its gradient is not finite; nothing has been changed. With
+                precision=fp16 a gradient that overflows lowers the scale of the loss first.
         """
         if self.is_frozen:
             return
         with part(Part.BACKWARD):
             self.optimizer.zero_grad(set_to_none=True)
-            self._backward(loss)
+            self._backward(loss if self.scaler is None else self.scaler.scale(loss))
             for name, copy in (weights or {}).items():
                 self.objective.get_parameter(name).grad = copy.grad
         with part(Part.UPDATE):
@@ -224,20 +234,44 @@ class Peer:
 
     def _apply_gradients(self, loss: torch.Tensor, step: int) -> None:
         """Makes the optimizer's step; see `update`."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if not (torch.isfinite(norm) & torch.isfinite(loss)):  # the only wait for the device
             if not torch.isfinite(loss):
                 raise self.diverged("the loss", loss.item(), step)
+            if self._has_lowered_the_scale(step):
+                return
             what = f"the length of the gradient (of a loss of {loss.item():g})"
             raise self.diverged(what, norm.item(), step)
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.objective.parameters(), self.clip_norm, norm)
         self._set_rate(step)
         self.optimizer.step()
+        if self.scaler is not None:
+            self.scaler.update()
         self.objective.after_update()
         if self.objective.average is not None:
             self.objective.move_average(self.teacher_momentum)
+
+    def _has_lowered_the_scale(self, step: int) -> bool:
+        """Whether a gradient that is not finite may come from the scale of the loss, now lower."""
+        if self.scaler is None:
+            return False
+        before = self.scaler.get_scale()
+        self.scaler.update()
+        after = self.scaler.get_scale()
+        if after >= before or after < 1.0:
+            return False
+        logger.info(
+            "peer=%s step=%d is left out: its gradient overflows in fp16. The scale of the loss is "
+            "now %g",
+            self.id,
+            step,
+            after,
+        )
+        return True
 
     def _backward(self, loss: torch.Tensor) -> None:
         """Computes the gradients.

@@ -271,7 +271,9 @@ class PeerSession:
                 self._sink.flush()
             undelivered = [record_to_json(record) for record in self._sink.undelivered()]
             self._progress.undelivered = undelivered
-            self._folder.checkpoints.save(self.peer.objective, self.peer.optimizer, self._progress)
+            self._folder.checkpoints.save(
+                self.peer.objective, self.peer.optimizer, self._progress, scaler=self.peer.scaler
+            )
         self._saves_again_at_s = None
 
     def _save_if_there_is_room(self, *, again: bool = False) -> None:

@@ -91,11 +91,22 @@ class CheckpointStore:
         return _steps_in(self.folder)
 
     def save(
-        self, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+        self,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        progress: Progress,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> Path:
         """Writes a checkpoint, removes those that no run will go on from, and returns its path.
 
         Checkpoints that were set aside are removed when the peer has got as far again.
+
+        Args:
+            objective: its weights and buffers.
+            optimizer: its state.
+            progress: how far the peer is.
+            scaler: scale of the loss, if the peer has one (precision=fp16).
 
         Raises:
             StorageFull: there is no room for it; the folder is as it was.
@@ -108,6 +119,7 @@ class CheckpointStore:
                 "progress": dataclasses.asdict(progress),
                 "objective": objective.state_dict(),
                 "optimizer": optimizer.state_dict(),
+                **({} if scaler is None else {"scaler": scaler.state_dict()}),
             },
             content,
         )
@@ -129,13 +141,14 @@ class CheckpointStore:
         objective: nn.Module,
         optimizer: torch.optim.Optimizer,
         device: torch.device,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> Progress:
-        """Loads the checkpoint of `step` into `objective` and `optimizer`; returns the progress.
+        """Loads the checkpoint of `step` into the parts of a peer; returns the progress.
 
         Raises:
             CheckpointError: there is none, it can't be read, or it is of another model.
         """
-        return self._load(step, objective, optimizer, device)
+        return self._load(step, objective, optimizer, device, scaler)
 
     def load_weights(self, objective: nn.Module, device: torch.device) -> int | None:
         """Loads the weights of the newest checkpoint into `objective`.
@@ -155,6 +168,7 @@ class CheckpointStore:
         objective: nn.Module,
         optimizer: torch.optim.Optimizer | None,
         device: torch.device,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> Progress:
         path = self._path(step)
         try:
@@ -171,6 +185,8 @@ class CheckpointStore:
             objective.load_state_dict(content["objective"])
             if optimizer is not None:
                 optimizer.load_state_dict(content["optimizer"])
+            if scaler is not None and "scaler" in content:
+                scaler.load_state_dict(content["scaler"])
         except CheckpointError:
             raise
         except FileNotFoundError as error:
@@ -183,7 +199,11 @@ class CheckpointStore:
         return progress
 
     def load_latest(
-        self, objective: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+        self,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> Progress | None:
         """Loads the newest checkpoint that can be read; None if there is none at all.
 
@@ -193,7 +213,7 @@ class CheckpointStore:
         last_error: CheckpointError | None = None
         for step in reversed(self.steps()):
             try:
-                return self.load(step, objective, optimizer, device)
+                return self.load(step, objective, optimizer, device, scaler)
             except CheckpointError as error:
                 logger.warning("%s", error)
                 last_error = error

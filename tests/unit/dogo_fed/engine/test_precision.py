@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -9,10 +11,12 @@ from configs.compose import compose_run
 from dogo_fed.config import MemoryFormat, Precision
 from dogo_fed.config_text import load_run_config
 from dogo_fed.data.synthetic import synthetic
-from dogo_fed.engine import fastest
+from dogo_fed.engine import fastest, loaded_run
+from dogo_fed.engine.build import build_peer
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.step import absorb, propose, show
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import ConfigError, TrainingError
+from dogo_fed.evaluation import state_digest
 from dogo_fed.run.prepare import notes_of, prepare
 from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
@@ -39,10 +43,11 @@ def steps(number, *settings):
     return peer, losses, shown
 
 
-def test_half_precision_is_used_in_the_networks_and_nowhere_else():
-    run, peer = peer_of("precision=bf16")
+@pytest.mark.parametrize(("half", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_is_used_in_the_networks_and_nowhere_else(half, dtype):
+    run, peer = peer_of(f"precision={half}")
     proposal = propose(peer, run.images_of("wide", 0, with_labels=False), 0)
-    assert proposal.output.learn_with.a_ND.dtype == torch.bfloat16, "a pass in half precision"
+    assert proposal.output.learn_with.a_ND.dtype == dtype, "a pass in half precision"
     assert proposal.output.ssl_loss.dtype == torch.float32
     shown = show(peer, proposal)
     assert shown.p_NN.dtype.name == "float32"
@@ -54,7 +59,8 @@ def test_half_precision_is_used_in_the_networks_and_nowhere_else():
 
 def test_a_run_is_as_it_would_be_but_for_rounding():
     _, plain, shown = steps(4)
-    for settings, near in ((("memory_format=channels_last",), 1e-3), (FAST, 0.05)):
+    tried = ((("memory_format=channels_last",), 1e-3), (("precision=fp16",), 0.02), (FAST, 0.05))
+    for settings, near in tried:
         _, losses, other = steps(4, *settings)
         for one, two in zip(plain, losses, strict=True):
             assert one == pytest.approx(two, rel=near, abs=near), settings
@@ -79,16 +85,105 @@ def test_the_memory_format_reaches_weights_and_views():
         assert one.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_run_in_half_precision_repeats_and_goes_on_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("settings", [FAST, ("precision=fp16",)], ids=["bf16", "fp16"])
+def test_a_run_in_half_precision_repeats_and_goes_on_bit_for_bit(settings, tmp_path):
     from configs.resume import resumed
 
     short = [one for one in TINY if one != "steps=3"]
-    run_here(compose_run([*short, *FAST, "steps=4", f"run_dir={tmp_path}/one"]))
-    run_here(compose_run([*short, *FAST, "steps=2", f"run_dir={tmp_path}/two"]))
+    run_here(compose_run([*short, *settings, "steps=4", f"run_dir={tmp_path}/one"]))
+    run_here(compose_run([*short, *settings, "steps=2", f"run_dir={tmp_path}/two"]))
     again = [f"resume={tmp_path}/two", "steps=4"]
     run_here(resumed(compose_run(again), again))
     run_here(compose_run([*short, "steps=4", f"run_dir={tmp_path}/fp32"]))
     assert digests(tmp_path / "one") == digests(tmp_path / "two") != digests(tmp_path / "fp32")
+
+
+# ---- cuda_graphs ----
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["cuda_graphs=true"], "add compile=true"),
+        (["compile=true", "cuda_graphs=true", "exchange.lookahead=1"], "leave one of them out"),
+        (["compile=true", "cuda_graphs=true", "peers.wide.chunk_size=4"], "peers.wide.chunk_size"),
+    ],
+)
+def test_recordings_that_would_be_wrong_are_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        compose_run([*TINY, *settings])
+
+
+def test_recordings_are_for_a_gpu():
+    with pytest.raises(
+        ConfigError, match="cuda_graphs=true is for a GPU, and peer 'wide' computes"
+    ):
+        peer_of("compile=true", "cuda_graphs=true")
+
+
+def test_a_gpu_gets_recordings_that_know_where_a_step_begins(monkeypatch):
+    told = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **given: told.append(given))
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: told.append("step"))
+    peer_of("compile=true")
+    assert told == [{"mode": None}]
+
+    def on_a_gpu(*arguments, **given):  # which is only told so: there may be none
+        return dataclasses.replace(build_peer(*arguments, **given), device=torch.device("cuda"))
+
+    monkeypatch.setattr(loaded_run, "build_peer", on_a_gpu)
+    run, peer = peer_of("compile=true", "cuda_graphs=true")
+    assert told[1:] == [{"mode": "reduce-overhead"}]
+    here = dataclasses.replace(peer, device=CPU)
+    propose(here, run.images_of("wide", 0, with_labels=False), 0)
+    assert told[2:] == ["step"]
+
+
+# ---- precision=fp16: the scale of the loss ----
+
+
+def one_step(run, peer, step=0):
+    proposal = propose(peer, run.images_of("wide", step, with_labels=False), step)
+    absorb(peer, proposal, signal_of(show(peer, proposal)))
+
+
+def test_a_step_whose_gradient_overflows_is_left_out_and_the_scale_halved(caplog):
+    run, peer = peer_of("precision=fp16")
+    one_step(run, peer)
+    peer.scaler.load_state_dict({**peer.scaler.state_dict(), "scale": 2.0**40})
+    before = state_digest(peer.objective)
+    weights = [one.detach().clone() for one in peer.objective.parameters()]
+    with caplog.at_level("INFO"):
+        one_step(run, peer, step=1)
+    assert all(map(torch.equal, weights, peer.objective.parameters()))
+    assert peer.scaler.get_scale() == 2.0**39
+    assert "step=1 is left out: its gradient overflows in fp16" in caplog.text
+    peer.scaler.load_state_dict({**peer.scaler.state_dict(), "scale": 2.0**10})
+    one_step(run, peer, step=2)
+    assert state_digest(peer.objective) != before
+
+
+def test_a_gradient_that_overflows_at_any_scale_ends_the_training():
+    run, peer = peer_of("precision=fp16")
+    one_step(run, peer)
+    peer.scaler.load_state_dict({**peer.scaler.state_dict(), "scale": 1.5})
+    weight = next(peer.objective.backbone.parameters())
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match="the length of the gradient"):
+        one_step(run, peer, step=1)
+
+
+def test_a_small_gradient_is_lost_without_the_scale_and_kept_with_it():
+    run, peer = peer_of("precision=fp16")
+    proposal = propose(peer, run.images_of("wide", 0, with_labels=False), 0)
+    peer.update(proposal.output.ssl_loss * 1e-7, 0)
+    kept = [one.grad.abs().max() for one in peer.objective.backbone.parameters()]
+    run, peer = peer_of("precision=fp16")
+    peer = dataclasses.replace(peer, scaler=None)
+    proposal = propose(peer, run.images_of("wide", 0, with_labels=False), 0)
+    peer.update(proposal.output.ssl_loss * 1e-7, 0)
+    lost = [one.grad.abs().max() for one in peer.objective.backbone.parameters()]
+    assert sum(one > 0 for one in kept) > sum(one > 0 for one in lost)
 
 
 # ---- precision=auto ----
@@ -137,5 +232,5 @@ def test_the_choice_is_kept_with_the_run(tmp_path):
 
 def test_it_is_not_measured_for_peers_that_live_elsewhere():
     for settings in (["host=flower"], ["host=ray", "ray.address=auto"]):
-        with pytest.raises(ConfigError, match="live elsewhere; name fp32 or bf16"):
+        with pytest.raises(ConfigError, match="live elsewhere; name fp32, bf16 or fp16"):
             compose_run([*TINY, "precision=auto", *settings])
