@@ -21,7 +21,7 @@ import torch
 from benchmarks.images import MEAN, STD, images_uint8, pictures, torchvision_view
 from benchmarks.machine import write_result
 from dogo_fed.data.augment import BLUR_FROM_PIXELS, build_augmentation
-from dogo_fed.engine.build import fix_numerics, resolve_device
+from dogo_fed.engine.numerics import fix_numerics, resolve_device
 
 NUM_IMAGES = 256
 

@@ -19,9 +19,9 @@ import torch
 
 from configs.compose import compose_run
 from dogo_fed.config import RunConfig
-from dogo_fed.engine.build import fix_numerics
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
 from dogo_fed.engine.measure import measure
+from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import propose
 from dogo_fed.objectives.base import Embeddings

@@ -46,8 +46,8 @@ from dogo_fed.config import (
     RunConfig,
 )
 from dogo_fed.contracts import SimilarityDistribution, TeacherSignal
-from dogo_fed.engine.build import fix_numerics, resolve_device
 from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.engine.numerics import fix_numerics, resolve_device
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.models.wide_resnet import WideResNet
 from dogo_fed.objectives.simclr import SimCLR

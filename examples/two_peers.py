@@ -15,7 +15,8 @@ from dogo_fed.contracts import PeerId, SimilarityDistribution, TeacherSignal
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.roles import StepImages
 from dogo_fed.data.schedule import Schedule
-from dogo_fed.engine.build import build_peer, fix_numerics
+from dogo_fed.engine.build import build_peer
+from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.step import absorb, propose, show
 
 STEPS = 30

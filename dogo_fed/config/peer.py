@@ -67,6 +67,10 @@ class PeerConfig:
         chunk_size: images that pass through the networks at a time. A smaller one needs less memory
             and one more forward pass. The gradient is that of the whole batch, but layers that
             normalise by the batch see a chunk. Null: all images of a pass.
+        data_parallel: processes among which each pass is split, each with a GPU of its own. The loss and
+            the similarities are those of the whole batch.
+        sync_batchnorm: whether layers that normalise by the batch see all parts of a split pass;
+            else each sees its own. For GPUs.
         init: weights file for the backbone to start from; null draws the weights.
         frozen_from: run folder in which the peer of this name was trained, or a weights file. The
             peer teaches with the weights of its newest checkpoint there, or of the file, and never
@@ -91,6 +95,8 @@ class PeerConfig:
     data: DataConfig | None = field(default=None, metadata=OWN)
     ssl_on: LossOn = field(default=LossOn.BOTH, metadata=OWN)
     chunk_size: int | None = field(default=None, metadata=OWN)
+    data_parallel: int = field(default=1, metadata=OWN)
+    sync_batchnorm: bool = field(default=False, metadata=OWN)
     init: str | None = field(default=None, metadata=OWN)
     frozen_from: str | None = field(default=None, metadata=OWN)
 
@@ -112,6 +118,13 @@ class PeerConfig:
         require(
             self.chunk_size is None or self.chunk_size >= 2,
             f"chunk_size must be at least 2 or null, not {self.chunk_size}",
+        )
+        require(
+            self.data_parallel >= 1, f"data_parallel must be 1 or more, not {self.data_parallel}"
+        )
+        require(
+            self.data_parallel > 1 or not self.sync_batchnorm,
+            "sync_batchnorm=true is for a peer on several GPUs; set data_parallel too",
         )
         require(self.init != "", "init must be a weights file or null, not empty")
         require(

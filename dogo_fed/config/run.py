@@ -231,6 +231,11 @@ class RunConfig:
                 f"peers.{name}.chunk_size computes a pass again at its update, when the weights have "
                 "changed already; it does not go with exchange.lookahead=1",
             )
+            require(
+                peer.data_parallel == 1,
+                f"peers.{name}.data_parallel splits one pass at a time, and exchange.lookahead=1 has "
+                "two under way; leave one of them out",
+            )
 
     def _check_private(self) -> None:
         """Checks what the settings say about private images against each other."""

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,30 +27,6 @@ from dogo_fed.objectives.catalog import OBJECTIVES
 from dogo_fed.storage.peer_folder import PeerFolder
 
 logger = logging.getLogger(__name__)
-
-
-def fix_numerics(threads: int) -> None:
-    """Makes this process's arithmetic repeatable: thread count and deterministic kernels.
-
-    Affects the whole process, so hosts call it once, before the first tensor.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch asks for it on CUDA
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-
-
-def resolve_device(name: str) -> torch.device:
-    """Returns the device called "auto", "cpu" or "cuda".
-
-    Raises:
-        ConfigError: "cuda" was asked for, and this process sees no GPU.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError('device="cuda" was asked for, but this process sees no GPU')
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def build_peer(

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 import torch
 
 from dogo_fed.config import MemoryFormat, Precision
-from dogo_fed.engine.build import resolve_device
 from dogo_fed.engine.loaded_run import LoadedRun
+from dogo_fed.engine.numerics import resolve_device
 from dogo_fed.engine.trial import do_with_itself
 
 logger = logging.getLogger(__name__)

@@ -23,8 +23,9 @@ from dogo_fed.data.private import private_images
 from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.source import DataSet
-from dogo_fed.engine.build import build_peer, resolve_device
+from dogo_fed.engine.build import build_peer
 from dogo_fed.engine.learning_rate import LearningRate
+from dogo_fed.engine.numerics import compile_backbone, resolve_device
 from dogo_fed.engine.passes import Passes
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.plan import fitted, make_plan, make_schedule
@@ -133,6 +134,12 @@ class LoadedRun:
                 "exchange.lookahead=1, which does a pass before the update of the pass before (see "
                 "`can_look_ahead` of dogo_fed.objectives.base.Objective)"
             )
+        smallest_pass = 2 * settings.data_parallel
+        if self.config.batch_size is not None and self.config.batch_size < smallest_pass:
+            raise ConfigError(
+                f"peers.{peer_id}.data_parallel={settings.data_parallel} splits a pass into parts of at "
+                f"least 2 images; type batch_size={smallest_pass} or more"
+            )
         memory_format = _MEMORY_FORMATS[self.config.memory_format]
         peer.objective.to(memory_format=memory_format)
         if self.config.compile:
@@ -141,8 +148,7 @@ class LoadedRun:
                     f"cuda_graphs=true is for a GPU, and peer {peer_id!r} computes on "
                     f"{peer.device.type}; leave it out"
                 )
-            mode = "reduce-overhead" if self.config.cuda_graphs else None
-            peer.objective.backbone.compile(mode=mode)
+            compile_backbone(peer.objective.backbone, uses_cuda_graphs=self.config.cuda_graphs)
         return dataclasses.replace(
             peer,
             learning_rate=LearningRate(settings.optimizer, self.plan.total_steps),

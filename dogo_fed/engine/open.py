@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
 from dogo_fed.atomic import remove_partials
 from dogo_fed.contracts import PeerId
+from dogo_fed.engine.helpers import Helpers, PassSettings, with_synchronised_statistics
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.session import PeerSession
@@ -48,7 +50,7 @@ def open_session(
         DataError: the peer's private images are not those that it was trained on.
         ExchangeError: the coordinator refuses it, or does not answer.
     """
-    peer = run.build_peer(peer_id)
+    peer = _with_helpers(run.build_peer(peer_id), run)
     folder = PeerFolder(
         run_dir,
         peer_id,
@@ -74,6 +76,28 @@ def open_session(
     return PeerSession(
         peer, run, run_dir.name, exchange=exchange, sink=sink, folder=folder, progress=progress
     )
+
+
+def _with_helpers(peer: Peer, run: LoadedRun) -> Peer:
+    """Returns the peer with the processes that do parts of its passes, if it has any."""
+    config, settings = run.config, run.config.peers[peer.id]
+    if settings.data_parallel == 1:
+        return peer
+    if settings.sync_batchnorm:
+        with_synchronised_statistics(peer.objective, peer.id, peer.device)
+    pass_settings = PassSettings(
+        peer=peer.id,
+        run_seed=peer.run_seed,
+        device_type=peer.device.type,
+        half=peer.half,
+        memory_format=peer.memory_format,
+        chunk_size=peer.chunk_size,
+        is_compiled=config.compile,
+        uses_cuda_graphs=config.cuda_graphs,
+        threads=config.threads_per_peer,
+    )
+    helpers = Helpers(peer.objective, settings.data_parallel, pass_settings)
+    return dataclasses.replace(peer, helpers=helpers)
 
 
 def _restore(

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from dogo_fed import seeding
 from dogo_fed.contracts import PeerId, SimilarityDistribution
 from dogo_fed.data.augment import Augmentation
 from dogo_fed.data.roles import StepImages
+from dogo_fed.engine.helpers import Helpers
 from dogo_fed.engine.learning_rate import LearningRate
 from dogo_fed.errors import TrainingError
 from dogo_fed.ledger import Part, part
@@ -57,6 +59,7 @@ class Peer:
         learning_rate: how the optimizer's rate changes over the run; None leaves it alone.
         clip_norm: a longer gradient is cut to this length; None cuts none.
         chunk_size: images that pass through the networks at a time; None is all of a pass.
+        helpers: processes that do parts of its passes; None if it does them alone.
         looks_ahead: whether a step's forward pass is done before the update of the step before.
     """
 
@@ -81,6 +84,7 @@ class Peer:
     learning_rate: LearningRate | None = None
     clip_norm: float | None = None
     chunk_size: int | None = None
+    helpers: Helpers | None = None
     looks_ahead: bool = False
 
     def views(self, images_NCHW: torch.Tensor, step: int) -> Views:
@@ -127,15 +131,19 @@ class Peer:
             weights: from `weights_apart`, in place of the objective's own.
         """
         if self.uses_cuda_graphs:
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         self.objective.train(not self.is_frozen)
         labels = () if images.labels_P is None else (images.labels_P.to(self.device),)
+        split = None
+        if self.helpers is not None:
+            split = functools.partial(self.helpers.embed, objective=self.objective, step=step)
         given = {
             name: value
             for name, value in (
                 ("own", images.own),
                 ("shared", images.shared),
                 ("chunk_size", self.chunk_size),
+                ("split", split),
             )
             if value is not None
         }

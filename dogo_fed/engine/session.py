@@ -298,6 +298,8 @@ class PeerSession:
             TrainingError: a frozen peer has changed.
         """
         self._feed.close()
+        if self.peer.helpers is not None:
+            self.peer.helpers.close()
         self.save()
         self._folder.write_trace(self._ledger)
         result = None if self._is_stopped else self._result()

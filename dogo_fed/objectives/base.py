@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -16,6 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 Embeddings: TypeAlias = Mapping[str, torch.Tensor]
 """Embeddings of one pass, N x D each, by head and view: "projector_a", "predictor_b", ..."""
+
+
+EmbedPart: TypeAlias = Callable[[torch.Tensor, torch.Tensor], Embeddings]
+"""Two views of some images of a pass to their embeddings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,7 @@ class Objective(nn.Module, ABC):
         own: slice | None = None,
         shared: slice | None = None,
         chunk_size: int | None = None,
+        split: Callable[[EmbedPart, torch.Tensor, torch.Tensor], Embeddings] | None = None,
     ) -> ObjectiveOutput:
         """Returns the loss and the two pairs of embeddings for two views of the same images.
 
@@ -126,8 +131,18 @@ class Objective(nn.Module, ABC):
             own: rows that the loss uses; None is all of them.
             shared: rows that go into the two pairs; None is all of them.
             chunk_size: images that pass through the networks at a time; None is all of them.
+            split: embeds all images, of which it gives this process some (`engine.helpers`); None
+                if this process embeds all of them.
         """
-        seen = self._embed_in_chunks(view_a_NCHW, view_b_NCHW, chunk_size)
+
+        def embed(a_NCHW: torch.Tensor, b_NCHW: torch.Tensor) -> Embeddings:
+            return self.embed_in_chunks(a_NCHW, b_NCHW, chunk_size)
+
+        seen = (
+            embed(view_a_NCHW, view_b_NCHW)
+            if split is None
+            else split(embed, view_a_NCHW, view_b_NCHW)
+        )
         shown = _rows(seen, shared)
         return ObjectiveOutput(
             self.loss(_rows(seen, own), labels_N),
@@ -135,7 +150,7 @@ class Objective(nn.Module, ABC):
             publish=_pair(shown, self.publish),
         )
 
-    def _embed_in_chunks(
+    def embed_in_chunks(
         self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor, chunk_size: int | None
     ) -> Embeddings:
         """Returns the embeddings of all images, of which the graph keeps one chunk at a time.

@@ -20,7 +20,8 @@ from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.held_out import with_test_part
 from dogo_fed.data.private import private_images
 from dogo_fed.data.source import DataSet
-from dogo_fed.engine.build import build_backbone, resolve_device
+from dogo_fed.engine.build import build_backbone
+from dogo_fed.engine.numerics import resolve_device
 from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.evaluation.protocols import (
     check_protocol,

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Callable
 
 from dogo_fed.coordination.coordinator import Coordinator
-from dogo_fed.engine.build import fix_numerics
 from dogo_fed.engine.loaded_run import LoadedRun
+from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.open import open_session
 from dogo_fed.engine.session import run_lockstep
 from dogo_fed.exchange.in_process import InProcessExchange

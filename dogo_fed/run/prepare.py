@@ -10,9 +10,9 @@ from dogo_fed.config import Host, Precision, RunConfig
 from dogo_fed.data.labels import num_labelled, why_no_accuracy
 from dogo_fed.data.partition import Cut
 from dogo_fed.data.source import DataSet
-from dogo_fed.engine.build import resolve_device
 from dogo_fed.engine.fastest import with_fastest
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
+from dogo_fed.engine.numerics import resolve_device
 from dogo_fed.engine.trial import try_own_code
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.units import human_bytes

@@ -16,7 +16,7 @@ from dogo_fed.config_text import load_run_config
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.held_out import with_test_part
 from dogo_fed.data.source import DataSet
-from dogo_fed.engine.build import fix_numerics
+from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.evaluation.protocols import protocol_title
 from dogo_fed.evaluation.subject import Subject

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dogo_fed.config_text import from_mapping
-from dogo_fed.engine.build import fix_numerics
+from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.exit_status import EXIT_STOPPED, status_of
 from dogo_fed.process_setup import keep_freed_memory

@@ -10,7 +10,7 @@ from pathlib import Path
 from dogo_fed.atomic import write_atomic
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.config import RunConfig
-from dogo_fed.engine.build import resolve_device
+from dogo_fed.engine.numerics import resolve_device
 from dogo_fed.process_setup import thread_environment
 from server.child_process import ChildProcess, how_it_ended
 from server.comparison.cell import CellJob

@@ -13,7 +13,8 @@ from torch import nn
 from dogo_fed.config_text import from_mapping
 from dogo_fed.data.roles import StepImages
 from dogo_fed.data.synthetic import synthetic
-from dogo_fed.engine.build import build_peer, resolve_device
+from dogo_fed.engine.build import build_peer
+from dogo_fed.engine.numerics import resolve_device
 from dogo_fed.engine.plan import make_plan, make_schedule
 from dogo_fed.engine.step import absorb, propose
 from dogo_fed.errors import ConfigError

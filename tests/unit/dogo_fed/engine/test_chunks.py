@@ -17,6 +17,7 @@ from dogo_fed.evaluation import state_digest
 from dogo_fed.objectives import base
 from dogo_fed.objectives.catalog import OBJECTIVES
 from tests.support.distributions import distribution
+from tests.support.networks import NoBatchStatistics
 from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
 from tests.support.toy_peers import signal_of
@@ -24,25 +25,6 @@ from tests.support.toy_peers import signal_of
 CPU = torch.device("cpu")
 CHUNKS = "peers.wide.chunk_size=6"
 """Three chunks of a batch of 16: 6, 5 and 5."""
-
-
-class NoBatchStatistics(nn.Module):
-    """A network in which no image sees another."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2),
-            nn.GroupNorm(2, 8),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.LazyLinear(12),
-        )
-        self.layers(torch.zeros(1, 3, 16, 16))
-
-    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        features_NF: torch.Tensor = self.layers(x_NCHW)
-        return features_NF
 
 
 def trained(*settings, backbone=None, steps=2):

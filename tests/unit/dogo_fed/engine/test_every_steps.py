@@ -10,7 +10,7 @@ import pytest
 from configs.compose import compose_run
 from dogo_fed.contracts import PeerId, PeerResult, StepReport
 from dogo_fed.coordination.coordinator import Coordinator
-from dogo_fed.engine.build import fix_numerics
+from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.open import open_session
 from dogo_fed.engine.session import run_lockstep
 from dogo_fed.exchange.base import Traffic

@@ -11,8 +11,8 @@ from configs.compose import compose_run
 from configs.resume import resumed
 from dogo_fed.contracts import StepReport
 from dogo_fed.coordination.coordinator import Coordinator
-from dogo_fed.engine.build import fix_numerics
 from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.open import open_session
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError
