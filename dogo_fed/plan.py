@@ -43,6 +43,10 @@ class Plan:
         """Returns `step` if it exchanges, else the next step that does, even beyond the end."""
         return -(-step // self.exchange_every_steps) * self.exchange_every_steps
 
+    def next_round(self, step: int) -> int:
+        """Returns `step` if it begins a round, else the step that begins the next one."""
+        return -(-step // self.steps_per_round) * self.steps_per_round
+
     def exchanges_at(self, step: int) -> bool:
         """Whether `step` has a ticket."""
         return self.next_exchange(step) == step

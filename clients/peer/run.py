@@ -15,10 +15,11 @@ from dogo_fed.atomic import room_for
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
+from dogo_fed.engine.drive import run_peer
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.open import open_session
-from dogo_fed.engine.session import PeerSession, run_peer
+from dogo_fed.engine.session import PeerSession
 from dogo_fed.errors import (
     ConfigError,
     CoordinatorLost,

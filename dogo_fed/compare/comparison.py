@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import cast
 
-from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Cell, Column, Experiment, Method
+from dogo_fed.compare.experiment import (
+    BASELINES,
+    DOGO,
+    OFFLINE,
+    SOLO,
+    Cell,
+    Column,
+    Experiment,
+    Method,
+)
 from dogo_fed.compare.origin import check_images, origins
 from dogo_fed.compare.protocols import read_protocol
 from dogo_fed.compare.standing import finished_cells
@@ -49,7 +58,7 @@ class Unit:
 PERCENT = Unit("top-1, %", 100.0, 1, is_judged=True)
 NO_LABELS = Unit("no labels, so not judged", 1.0, 3, is_judged=False)
 
-_BASELINES = (SOLO, OFFLINE)
+_HELD_AGAINST = (SOLO, OFFLINE, *map(Column, BASELINES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,11 +172,13 @@ class Comparison:
         return self.methods + self.variants
 
     def references(self, column: Column) -> tuple[Column, ...]:
-        """Returns what DoGo, or a variant of it, is compared with; nothing for another column."""
+        """Returns what a column is compared with: DoGo, a variant of it, or a baseline; else nothing."""
         if column == DOGO and DOGO in self.methods:
-            wanted: tuple[Column, ...] = _BASELINES
+            wanted: tuple[Column, ...] = _HELD_AGAINST
         elif column in self.variants:
             wanted = (SOLO, DOGO)
+        elif column.method in BASELINES:
+            wanted = (SOLO,)
         else:
             wanted = ()
         return tuple(one for one in wanted if one in self.methods)
@@ -255,7 +266,8 @@ def _rows(
                 one = found.setdefault(key, _Gathered())
                 one.scores.setdefault(cell.column, {})[cell.seed] = score
                 one.backbone = peer["backbone"]
-                if cell.column.method is not Method.SUPERVISED or not one.objective:
+                has_own_loss = cell.column.method in (Method.SUPERVISED, Method.FEDX)
+                if not has_own_loss or not one.objective:
                     one.objective = peer["objective"]
     order = {metric: place for place, metric in enumerate(dict.fromkeys(key[2] for key in found))}
     for key in sorted(found, key=lambda key: (key[0], key[1], order[key[2]], key[3])):
@@ -322,7 +334,7 @@ def _cost(mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
         wall_s=spread(whole).mean,
         steps=steps,
         images=steps * config.batch_size,
-        bytes_per_step=_bytes_per_step(config),
+        bytes_per_step=_bytes_per_step(config, [summary for _, summary in mine]),
         is_short=any(
             summary["peers"][name]["steps_trained"] < summary["steps"]
             for cell, summary in mine
@@ -331,7 +343,9 @@ def _cost(mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
     )
 
 
-def _bytes_per_step(config: RunConfig) -> float:
+def _bytes_per_step(config: RunConfig, summaries: Sequence[RunSummary]) -> float:
+    if config.baseline is not None:  # which says so itself; in one process nothing travels
+        return spread([one["exchange"]["bytes_up_per_step"] for one in summaries]).mean
     if not config.exchanges:
         return 0.0
     return WireFormat.of(config).payload_bytes / config.exchange.every_steps

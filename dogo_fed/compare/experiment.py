@@ -16,6 +16,7 @@ from dogo_fed.compare.settings import differing, flat, is_of_teaching, teaching_
 from dogo_fed.config import (
     AnchorsAt,
     ComponentConfig,
+    Host,
     LossOn,
     PartitionConfig,
     PeerConfig,
@@ -35,6 +36,7 @@ class Method(enum.Enum):
     SOLO: each alone, exchange off; with private images, from these and the anchors.
     OFFLINE: one from the others, which were trained alone and stay frozen: two-stage distillation.
     DOGO: all from each other; with private images, about the anchors.
+    FEDAVG, FEDX, FLESD, FCCL: what people would use instead (`dogo_fed.baselines`).
     CENTRAL: each alone, from all images in one place: what partners who may not pool them can't have.
     SUPERVISED: each alone, from labels.
     """
@@ -43,8 +45,16 @@ class Method(enum.Enum):
     SOLO = "solo"
     OFFLINE = "offline"
     DOGO = "dogo"
+    FEDAVG = "fedavg"
+    FEDX = "fedx"
+    FLESD = "flesd"
+    FCCL = "fccl"
     CENTRAL = "central"
     SUPERVISED = "supervised"
+
+
+BASELINES = (Method.FEDAVG, Method.FEDX, Method.FLESD, Method.FCCL)
+"""Methods in place of the exchange, each called like its baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +118,7 @@ class Experiment:
         overrides: settings that all cells share, as on the command line.
         variants: DoGo with other settings of the teaching, by name: overrides on top of `overrides`.
         protocols: evaluations after training, by name, with their options.
+        baselines: options of the methods that are baselines, by name.
         expected: what it takes.
     """
 
@@ -119,6 +130,7 @@ class Experiment:
     overrides: Sequence[str] = ()
     variants: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     protocols: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     expected: Expected = field(default_factory=Expected)
 
     def __post_init__(self) -> None:
@@ -133,6 +145,12 @@ class Experiment:
                 raise ConfigError(f"a comparison needs at least one of {what}, but it is empty")
             if len(set(values)) != len(values):
                 raise ConfigError(f"{what} names something twice: {_listed(values)}")
+        strangers = sorted(set(self.baselines) - {one.value for one in BASELINES})
+        if strangers:
+            raise ConfigError(
+                f"baselines.{strangers[0]}: there is no such baseline; there are "
+                f"{_listed(BASELINES)}"
+            )
         for label in (*self.peers, *self.data):
             if not _LABEL.fullmatch(label):
                 raise ConfigError(
@@ -211,7 +229,8 @@ def plan_cells(
                 config = configs[peers, data, seed]
                 _check(config, experiment.methods)
                 for method in wanted:
-                    cells += _cells_of(method, peers, data, config, out)
+                    options = experiment.baselines.get(method.value, {})
+                    cells += _cells_of(method, peers, data, config, out, options)
                 for name in experiment.variants:
                     cells.append(
                         _variant_cell(
@@ -226,7 +245,14 @@ def _with_teachers(methods: Iterable[Method]) -> set[Method]:
     return found | {Method.SOLO} if Method.OFFLINE in found else found
 
 
-def _cells_of(method: Method, peers: str, data: str, config: RunConfig, out: Path) -> list[Cell]:
+def _cells_of(
+    method: Method,
+    peers: str,
+    data: str,
+    config: RunConfig,
+    out: Path,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Cell]:
     cell = partial(_cell, Column(method), peers, data, out)
     if method is Method.SOLO:
         return [cell(_exchanging(_without_teachers(config), False))]
@@ -237,6 +263,8 @@ def _cells_of(method: Method, peers: str, data: str, config: RunConfig, out: Pat
         return [cell(_loss_on_all(dataclasses.replace(alone, anchor_share=0.0)))]
     if method is Method.CENTRAL:
         return [cell(_in_one_place(_exchanging(_without_teachers(config), False)))]
+    if method in BASELINES:
+        return [cell(_by_baseline(_without_teachers(config), method, options))]
     if method is Method.SUPERVISED:
         labels = ComponentConfig(name="supervised")
         alone = _without_teachers(config)
@@ -249,6 +277,20 @@ def _cells_of(method: Method, peers: str, data: str, config: RunConfig, out: Pat
         cell(_taught_by(config, student, str(out / "cells" / teachers)), student, (teachers,))
         for student in _learners(config)
     ]
+
+
+def _by_baseline(config: RunConfig, method: Method, options: Mapping[str, Any]) -> RunConfig:
+    """Returns the settings with a baseline in place of the exchange."""
+    baseline = ComponentConfig(name=method.value, options=dict(options))
+    peers = dict(config.peers)
+    if method is Method.FEDX:  # has a loss of its own, over the same heads
+        for name, peer in peers.items():
+            heads = peer.objective.options if peer.objective.name == "simclr" else {}
+            kept = {key: heads[key] for key in ("hidden_dim", "output_dim") if key in heads}
+            objective = ComponentConfig(name="fedx", options=kept)
+            peers[name] = dataclasses.replace(peer, objective=objective)
+    alone = _exchanging(config, False)
+    return dataclasses.replace(alone, baseline=baseline, peers=peers, host=Host.LOCAL)
 
 
 def _learners(config: RunConfig) -> list[str]:

@@ -47,6 +47,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "overrides": list(experiment.overrides),
         "variants": {name: list(settings) for name, settings in experiment.variants.items()},
         "protocols": {name: dict(options) for name, options in experiment.protocols.items()},
+        "baselines": {name: dict(options) for name, options in experiment.baselines.items()},
         "level": LEVEL,
         "rows": [_row_to_json(row, comparison) for row in comparison.rows],
         "costs": [_cost_to_json(cost) for cost in comparison.costs],
@@ -150,7 +151,7 @@ def to_markdown(comparison: Comparison) -> str:
             blocks.append(_variants_table(rows, comparison))
         told = [
             _told_over_peers(column, over_peers, rows[0].unit)
-            for column in (DOGO, *comparison.variants)
+            for column in (*comparison.methods, *comparison.variants)
             if (over_peers := comparison.over_peers(rows, column)) is not None
         ]
         if told:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dogo_fed.config.checks import require, require_positive
+from dogo_fed.config.component import ComponentConfig
 from dogo_fed.config.data import DataConfig
 from dogo_fed.config.evaluation import EvalConfig
 from dogo_fed.config.exchange import ExchangeConfig, Transport
@@ -24,6 +25,7 @@ from dogo_fed.config.scopes import AGREED, LENGTH, OWN, PLACE, SAFETY
 from dogo_fed.plain import to_plain
 from dogo_fed.scope import DecidedBy, Decides, scope, settings_of
 
+_ONE_PROCESS = scope(DecidedBy.RUN, Decides.TRAINING)
 _PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -100,6 +102,8 @@ class RunConfig:
             and again at the first evaluation.
         cuda_graphs: whether a GPU gets the compiled passes as one recording each (CUDA graphs), which
             spares the launches of their kernels.
+        baseline: a method in place of the exchange, for comparisons in one process
+            (`dogo_fed.baselines`); null is DoGo, or each peer alone.
         device: "auto", "cpu" or "cuda".
         run_dir: null is runs/<peers>-<time>.
         resume: run folder to go on with; everything else is read from there.
@@ -123,6 +127,7 @@ class RunConfig:
     memory_format: MemoryFormat = field(default=MemoryFormat.CONTIGUOUS, metadata=OWN)
     compile: bool = field(default=False, metadata=OWN)
     cuda_graphs: bool = field(default=False, metadata=OWN)
+    baseline: ComponentConfig | None = field(default=None, metadata=_ONE_PROCESS)
     device: str = field(default="auto", metadata=scope(DecidedBy.SITE, Decides.ROUNDING))
     run_dir: str | None = field(default=None, metadata=PLACE)
     resume: str | None = field(default=None, metadata=PLACE)
@@ -194,6 +199,8 @@ class RunConfig:
             "precision=auto is measured on the machine that starts the run, and these peers live "
             "elsewhere; name fp32, bf16 or fp16",
         )
+        if self.baseline is not None:
+            self._check_baseline(self.baseline.name)
         require(
             self.compile or not self.cuda_graphs,
             "cuda_graphs=true records what compile=true has compiled; add compile=true",
@@ -212,6 +219,27 @@ class RunConfig:
             _check_names(self.exchange.graph, self.peers)
         if self.exchanges and self.exchange.lookahead:
             self._check_lookahead()
+
+    def _check_baseline(self, name: str) -> None:
+        """Checks what does not go with a baseline."""
+        require(
+            self.host is Host.LOCAL,
+            f"baseline={name} moves weights or embeddings between peers, which exists for comparisons "
+            "in one process only; type host=local, or `dogo-fed compare`",
+        )
+        require(
+            not self.exchanges,
+            f"baseline={name} takes the place of the exchange; type exchange.enabled=false",
+        )
+        require(
+            self.checkpoint.every_steps is None,
+            f"a run with baseline={name} is saved at the end of every round, where it can go on; leave "
+            "out checkpoint.every_steps",
+        )
+        require(
+            all(peer.frozen_from is None for peer in self.peers.values()),
+            f"baseline={name} has no use for frozen peers; leave out frozen_from",
+        )
 
     def _check_lookahead(self) -> None:
         """Checks what does not go with steps that overlap."""

@@ -1,7 +1,6 @@
 """One peer's run: its steps, its evaluation at the end of rounds, its checkpoints, its result.
 
-The same session runs in every host. `run_peer` drives one session that has a process of its own;
-`run_lockstep` drives several in one process: all propose, then all absorb.
+The same session runs in every host; `engine.drive` drives it.
 """
 
 # N = images in the step's batch, C, H, W = channels and pixels
@@ -12,8 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -29,7 +27,7 @@ from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.measure import Measured, measure
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import Proposal, StepLosses, absorb, propose, show
-from dogo_fed.errors import StaleTicket, StorageFull, TrainingError
+from dogo_fed.errors import StorageFull, TrainingError
 from dogo_fed.evaluation import state_digest
 from dogo_fed.evaluation.pulse import listening
 from dogo_fed.exchange.base import Exchange, Traffic
@@ -55,12 +53,14 @@ class _OpenStep:
             taken back.
         proposal: None while the forward pass goes on.
         exchange: None if the step does not exchange.
+        traffic: of a step that does not; see `take_other_loss`.
     """
 
     ticket: Ticket
     buffers: dict[str, torch.Tensor] | None
     proposal: Proposal | None = None
     exchange: Exchange | None = None
+    traffic: Traffic = field(default_factory=Traffic)
     compute_s: float = 0.0
     exchange_s: float = 0.0
 
@@ -124,6 +124,12 @@ class PeerSession:
         return self._exchange is not None
 
     @property
+    def proposal(self) -> Proposal:
+        """What the peer has computed by itself at the step that is open."""
+        assert self._open and self._open[-1].proposal is not None, "between the halves of a step"
+        return self._open[-1].proposal
+
+    @property
     def can_stop_here(self) -> bool:
         """Whether the peer may stop before its next step: nobody waits for it there."""
         return self._exchange is None or not self._run.plan.exchanges_at(self.next_step)
@@ -173,6 +179,17 @@ class PeerSession:
                     opened.exchange.publish(opened.ticket, shown)
         opened.compute_s = computed_s - started_s
         opened.exchange_s = time.perf_counter() - computed_s
+
+    def take_other_loss(self, loss: torch.Tensor, traffic: Traffic) -> None:
+        """Puts another loss in place of the peer's own at the open step, which does not exchange.
+
+        Args:
+            loss: a scalar with its graph.
+            traffic: what a site would send and get for it.
+        """
+        opened, proposal = self._open[-1], self.proposal
+        opened.proposal = replace(proposal, output=replace(proposal.output, ssl_loss=loss))
+        opened.traffic = traffic
 
     def end_step(self) -> None:
         """Does the second half: collects, absorbs, reports; evaluates and saves when it is due.
@@ -338,7 +355,7 @@ class PeerSession:
     ) -> StepReport:
         wait_s = 0.0 if signal is None else min(signal.waited_s, open_step.exchange_s)
         exchange = open_step.exchange
-        traffic = Traffic() if exchange is None else exchange.last_traffic
+        traffic = open_step.traffic if exchange is None else exchange.last_traffic
         return StepReport(
             peer=self.peer.id,
             round=open_step.ticket.round,
@@ -482,78 +499,3 @@ class PeerSession:
                 **self._run.provenance(self.peer.id).to_plain(),
             },
         )
-
-
-def run_peer(
-    session: PeerSession,
-    stop_requested: Callable[[], bool],
-    await_turn: Callable[[int], None] = lambda step: None,
-    ask_for_stop: Callable[[], bool] = lambda: False,
-) -> PeerResult | None:
-    """Drives one peer to its end.
-
-    Args:
-        session: the peer in its run.
-        stop_requested: asked before every step that does not exchange; at one that does, a signal
-            tells to stop.
-        ask_for_stop: the same, asked anew: when the coordinator refuses an exchange.
-        await_turn: called before every step; returns when the peer may do it. A host that drives
-            rounds waits here.
-
-    Returns:
-        The peer's result, or None if the run was stopped early.
-    """
-    session.start()
-    while not session.is_finished:
-        await_turn(session.next_step)
-        if session.can_stop_here and stop_requested():
-            session.stop()
-            break
-        session.begin_step()
-        try:
-            session.end_step()
-        except StaleTicket:
-            if not ask_for_stop():
-                raise
-            session.undo_steps()
-            session.stop()
-    return session.finish()
-
-
-def run_lockstep(
-    sessions: Sequence[PeerSession], stop_requested: Callable[[], bool]
-) -> list[PeerResult | None]:
-    """Drives several peers in one process: all propose, then all absorb. Other hosts must equal it.
-
-    Peers that go on from different steps are caught up with first: those that are behind move.
-
-    Args:
-        sessions: the peers, in name order.
-        stop_requested: asked once before every step.
-
-    Returns:
-        The peers' results in the order of the sessions, None for each if the run was stopped early.
-    """
-    for session in sessions:
-        session.start()
-    while not all(session.is_finished for session in sessions):
-        is_stop_asked = stop_requested()
-        for session in sessions:
-            if is_stop_asked and session.can_stop_here:
-                session.stop()
-        left = [session for session in sessions if not session.is_finished]
-        running = [
-            session for session in left if session.next_step == min(one.next_step for one in left)
-        ]
-        for session in running:
-            try:
-                session.begin_step()
-            except StaleTicket:
-                if not is_stop_asked:
-                    raise
-                session.undo_steps()
-                session.stop()
-        for session in running:
-            if not session.is_finished:
-                session.end_step()
-    return [session.finish() for session in sessions]

@@ -20,7 +20,7 @@ from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError, OwnCodeError, TrainingError
 from dogo_fed.models.catalog import BACKBONES
-from dogo_fed.objectives.catalog import OBJECTIVES
+from dogo_fed.objectives.catalog import OBJECTIVES, OF_BASELINES
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def has_own_code(run: LoadedRun, peer: Peer) -> bool:
     settings = run.config.peers[peer.id]
     return peer.id in run.backbones or not (
         components.is_known(settings.backbone.name, BACKBONES)
-        and components.is_known(settings.objective.name, OBJECTIVES)
+        and components.is_known(settings.objective.name, OBJECTIVES | OF_BASELINES)
         and settings.augmentation.name in RECIPES
     )
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+OF_BASELINES = {
+    "fedx": "dogo_fed.baselines.fedx:FedXObjective",
+}
+"""Those that only a baseline trains with."""
+
 OBJECTIVES = {
     "barlow_twins": "dogo_fed.objectives.barlow_twins:BarlowTwins",
     "byol": "dogo_fed.objectives.byol:BYOL",

@@ -6,11 +6,12 @@ import time
 import uuid
 from collections.abc import Callable
 
+from dogo_fed.baselines.catalog import make_baseline
 from dogo_fed.coordination.coordinator import Coordinator
+from dogo_fed.engine.drive import run_lockstep, run_together
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.open import open_session
-from dogo_fed.engine.session import run_lockstep
 from dogo_fed.exchange.in_process import InProcessExchange
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.storage.run_folder import RunFolder
@@ -48,6 +49,14 @@ def run_local(
             coordinator.stop("stopped by the user", clock())
         return coordinator.stop_requested
 
-    run_lockstep(sessions, stop_or_go_on)
+    if run.config.baseline is None:
+        run_lockstep(sessions, stop_or_go_on)
+    else:
+        baseline = make_baseline(run, [session.peer for session in sessions])
+
+        def stop_between_rounds(step: int) -> bool:
+            return baseline.begins_round(step) and stop_or_go_on()
+
+        run_together(sessions, stop_between_rounds, baseline)
     for link in links.values():
         link.close()

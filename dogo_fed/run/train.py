@@ -36,6 +36,7 @@ from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import notes_of, prepare, traffic_of
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.scope import changed
+from dogo_fed.storage.going_on import NextExchange
 from dogo_fed.storage.provenance_file import Start, read_starts, with_start, write_starts
 from dogo_fed.storage.run_folder import (
     AskFarPeers,
@@ -128,7 +129,7 @@ def conduct(
         folder = (
             begin(path, config)
             if config.resume is None
-            else reopen(path, config, run.plan.total_steps, run.plan.next_exchange, ask_far_peers)
+            else reopen(path, config, run.plan.total_steps, _in_step(run), ask_far_peers)
         )
         on_folder(folder.path)
         starts = with_start(() if config.afresh else earlier, folder.first_step, now)
@@ -136,6 +137,13 @@ def conduct(
         if run.cut is not None:
             write_atomic(path / "partition.csv", run.cut.to_csv())
         return _carry_through(run, folder, host, starts, earlier)
+
+
+def _in_step(run: LoadedRun) -> NextExchange:
+    """Returns the next step that all peers of a run begin together."""
+    if run.config.baseline is not None:
+        return run.plan.next_round
+    return run.plan.next_exchange
 
 
 def _carry_through(

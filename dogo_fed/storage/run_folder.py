@@ -169,7 +169,7 @@ def reopen(
         if config.afresh
         else starting_points(
             stores,
-            exchange if config.exchanges else None,
+            exchange if config.exchanges or config.baseline is not None else None,
             {str(one["peer"]) for one in records if one.get("type") == "step"},
             f"begin the run again at step 0 by: {again} afresh=true (what is there is set aside)",
         )

@@ -58,6 +58,7 @@ class CompareConfig:
     overrides: Sequence[str] = ()
     variants: Mapping[str, Sequence[str]] = field(default_factory=dict)
     protocols: Mapping[str, Any] = field(default_factory=dict)
+    baselines: Mapping[str, Any] = field(default_factory=dict)
     expected: Expected = field(default_factory=Expected)
     out: str | None = None
     jobs: int | None = None
@@ -117,6 +118,7 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
         overrides=tuple(_merged(settings.overrides, overrides)),
         variants=settings.variants,
         protocols=settings.protocols,
+        baselines=settings.baselines,
         expected=settings.expected,
     )
     out = (OUT / name if settings.out is None else Path(settings.out)).resolve()
@@ -156,7 +158,7 @@ def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
         key = argument.lstrip("+~").partition("=")[0]
         if key == "experiment":
             choice = [argument]
-        elif key in _OWN or key.split(".")[0] in ("variants", "protocols", "expected"):
+        elif key in _OWN or key.split(".")[0] in ("variants", "protocols", "baselines", "expected"):
             own.append(_parse(argument))
         else:
             overrides.append(argument)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dogo_fed.compare.experiment import Method
+from dogo_fed.compare.experiment import BASELINES, Method
 from dogo_fed.compare.standing import Standing, finished_summary, standing_of
 from dogo_fed.errors import ConfigError
 from tests.support.comparison_cells import PEER, made_cells, made_experiment, write_summary
@@ -60,6 +60,7 @@ def test_a_student_among_three_is_taught_by_the_two_others_as_they_were_alone() 
 
 def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
     methods = [one for one in Method if one not in (Method.PRIVATE, Method.CENTRAL)]
+    methods = [one for one in methods if one not in BASELINES]
     cells = {
         cell.column.method: cell.config
         for cell in made_cells(made_experiment(methods=methods), OUT)
@@ -218,3 +219,27 @@ def test_private_and_central_need_a_partition() -> None:
     for method in (Method.PRIVATE, Method.CENTRAL):
         with pytest.raises(ConfigError, match="add partition=dirichlet"):
             made_cells(made_experiment(methods=[Method.SOLO, method]), OUT)
+
+
+def test_baselines_stand_in_place_of_the_exchange_and_differ_in_nothing_else() -> None:
+    methods = [Method.SOLO, *BASELINES]
+    options = {"fedavg": {"heads": False}}
+    experiment = made_experiment(methods=methods, baselines=options, seeds=[0])
+    cells = {cell.column.method: cell.config for cell in made_cells(experiment, OUT)}
+    solo = cells[Method.SOLO]
+    for method in BASELINES:
+        config = cells[method]
+        assert config.baseline is not None and not config.exchanges
+        assert config.baseline.name == method.value
+        assert dict(config.baseline.options) == options.get(method.value, {})
+        peers = solo.peers
+        if method is Method.FEDX:
+            assert {one.objective.name for one in config.peers.values()} == {"fedx"}
+            peers = config.peers
+        alone = dataclasses.replace(config, baseline=None, run_dir=solo.run_dir, peers=peers)
+        assert dataclasses.replace(alone, peers=solo.peers) == solo
+
+
+def test_options_of_a_baseline_that_is_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"baselines\.fedprox: there is no such baseline"):
+        made_experiment(baselines={"fedprox": {}})

@@ -10,9 +10,9 @@ import pytest
 from configs.compose import compose_run
 from dogo_fed.contracts import PeerId, PeerResult, StepReport
 from dogo_fed.coordination.coordinator import Coordinator
+from dogo_fed.engine.drive import run_lockstep
 from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.open import open_session
-from dogo_fed.engine.session import run_lockstep
 from dogo_fed.exchange.base import Traffic
 from dogo_fed.exchange.in_process import InProcessExchange
 from dogo_fed.run.local import run_local

@@ -1,0 +1,76 @@
+"""What every baseline gives the driver: preparations before a step, and a loss for each peer.
+
+What a baseline keeps, it makes anew in every round. So a run that goes on from the end of a round
+has the numbers of one that was never interrupted, and such a run stops and is saved there only.
+"""
+
+# N = images, D = embedding dimension
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from dogo_fed.contracts import PeerId
+from dogo_fed.engine.loaded_run import LoadedRun
+from dogo_fed.engine.peer import Peer
+from dogo_fed.engine.step import Proposal
+from dogo_fed.exchange.base import Traffic
+from dogo_fed.objectives.similarity import cosine_similarity
+
+FLOAT_BYTES = 4
+
+
+def cosines_to_others(
+    one_ND: torch.Tensor, others_ND: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Returns the cosines of every image to all other images, N x (N - 1), divided by the temperature.
+
+    Args:
+        one_ND: embeddings of the images.
+        others_ND: embeddings of the same images; row i is left out for image i.
+        temperature: divisor of the cosines.
+    """
+    size = len(one_ND)
+    is_other = ~torch.eye(size, dtype=torch.bool, device=one_ND.device)
+    all_NN = cosine_similarity(one_ND, others_ND) / temperature
+    return all_NN[is_other].view(size, size - 1)
+
+
+class Baseline:
+    """One method. By itself it lets each peer learn alone."""
+
+    def __init__(self, run: LoadedRun, peers: Sequence[Peer]) -> None:
+        """Takes the peers as they were built; they get the weights of a checkpoint later.
+
+        Args:
+            run: its settings and data.
+            peers: all of them, in name order.
+
+        Raises:
+            ConfigError: the method can't be had with these peers.
+        """
+        self.run = run
+        self.peers = tuple(peers)
+
+    def begins_round(self, step: int) -> bool:
+        """Whether this step is the first of a round."""
+        return self.run.plan.next_round(step) == step
+
+    def begin_step(self, step: int) -> None:
+        """Prepares the peers for a step that all of them are about to do."""
+
+    def losses(
+        self, step: int, proposals: Mapping[PeerId, Proposal]
+    ) -> Mapping[PeerId, tuple[torch.Tensor, Traffic]]:
+        """Returns what each peer minimises at the step, and what a site would send and get for it.
+
+        Args:
+            step: the run's step.
+            proposals: what each peer has computed by itself: its own loss and its embeddings.
+        """
+        return {peer: (one.output.ssl_loss, Traffic()) for peer, one in proposals.items()}
+
+    def end(self) -> None:
+        """Prepares the peers for their last evaluation."""

@@ -1,0 +1,134 @@
+"""FedX: FedAvg, and at each site a contrast and relations with the common network of the round.
+
+Source: Han et al., "FedX: Unsupervised Federated Learning with Cross Knowledge Distillation", ECCV
+2022. With z the projections, h a prediction head, and z^g the projections of the network that the
+round began with (frozen):
+
+    L = NTXent(z_a, z_b) + NTXent(h(z_a), z^g_b) + R(z_a, z_b; z) + R(h(z_a), h(z_b); z^g)
+
+R compares how two views of an image relate to other images. With p_a and p_b the softmax of the
+cosines to them, divided by the temperature, and m the mean of both, it is the mean of KL(m || p_a)
+and KL(m || p_b), as in the published code. The temperature is 0.1 in all four terms.
+
+What differs from the published code: the other images are those of the same pass, the image itself
+left out, and not those of a second batch, so that no method of a comparison sees more images. The
+optimizer is that of the run. Averaging is that of `fedavg`.
+"""
+
+# N = images in the step's batch, D = embedding dimension, C, H, W = channels and pixels
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dogo_fed.baselines.base import cosines_to_others
+from dogo_fed.baselines.fedavg import FedAvg
+from dogo_fed.engine.loaded_run import LoadedRun
+from dogo_fed.engine.peer import Peer
+from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation import evaluation_mode
+from dogo_fed.objectives.base import Embeddings, Objective, with_predictions
+from dogo_fed.objectives.checks import check_positive, check_sizes
+from dogo_fed.objectives.heads import simclr_projector
+from dogo_fed.objectives.simclr import nt_xent
+
+
+def relation_loss(
+    a_ND: torch.Tensor, b_ND: torch.Tensor, others_ND: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Returns R: how unlike two views relate to the other images, in nats, mean over images.
+
+    Args:
+        a_ND: embeddings of the first view.
+        b_ND: embeddings of the second view.
+        others_ND: embeddings of the same images, to which they relate; row i is left out for image i.
+        temperature: divisor of the cosines.
+    """
+    log_p, log_q = (
+        cosines_to_others(one, others_ND, temperature).log_softmax(dim=1) for one in (a_ND, b_ND)
+    )
+    mean = (log_p.exp() + log_q.exp()) / 2
+    both = (F.kl_div(one, mean, reduction="batchmean") for one in (log_p, log_q))
+    return sum(both, start=torch.zeros((), device=a_ND.device)) / 2
+
+
+class FedXObjective(Objective):
+    """SimCLR with a prediction head and a frozen copy of the network that the round began with."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        feature_dim: int,
+        *,
+        temperature: float = 0.1,
+        hidden_dim: int = 512,
+        output_dim: int = 128,
+    ) -> None:
+        """Builds the projector, the prediction head and the copy.
+
+        Raises:
+            ValueError: an option is out of range, or the backbone can't be copied.
+        """
+        check_positive(temperature=temperature)
+        check_sizes(hidden_dim=hidden_dim, output_dim=output_dim)
+        super().__init__(backbone)
+        self.temperature = temperature
+        self.projector = simclr_projector(feature_dim, hidden_dim, output_dim)
+        self.predictor = nn.Linear(output_dim, output_dim)
+        try:
+            copied = copy.deepcopy((backbone, self.projector))
+        except Exception as error:  # a user's module may fail in any way
+            raise ValueError(f"the backbone can't be copied: {error}") from error
+        self.common = nn.Sequential(*copied).requires_grad_(False)
+
+    def begin_round(self) -> None:
+        """Makes the copy equal to the network, which is the common one at this moment."""
+        self.common[0].load_state_dict(self.backbone.state_dict())
+        self.common[1].load_state_dict(self.projector.state_dict())
+
+    def embed(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> Embeddings:
+        """Returns projections, predictions, and the projections of the frozen copy."""
+        with torch.no_grad(), evaluation_mode(self.common):
+            common_a, common_b = self.common(view_a_NCHW), self.common(view_b_NCHW)
+        seen = with_predictions(super().embed(view_a_NCHW, view_b_NCHW), self.predictor)
+        return {**seen, "common_a": common_a, "common_b": common_b}
+
+    def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the sum of the four terms."""
+        t = self.temperature
+        a, b = seen["projector_a"], seen["projector_b"]
+        h_a, h_b = seen["predictor_a"], seen["predictor_b"]
+        contrast = nt_xent(a, b, t) + nt_xent(h_a, seen["common_b"], t)
+        return contrast + relation_loss(a, b, a, t) + relation_loss(h_a, h_b, seen["common_a"], t)
+
+
+class FedX(FedAvg):
+    """FedAvg of peers with the objective "fedx"."""
+
+    def __init__(self, run: LoadedRun, peers: Sequence[Peer]) -> None:
+        """Checks the objectives.
+
+        Raises:
+            ConfigError: a peer has another objective, or no two have the same network.
+        """
+        super().__init__(run, peers)
+        for peer in peers:
+            if not isinstance(peer.objective, FedXObjective):
+                raise ConfigError(
+                    f"baseline=fedx trains peers with objective=fedx, and peer {peer.id!r} has "
+                    f"{run.config.peers[peer.id].objective.name}; `dogo-fed compare methods=[fedx]` "
+                    "sets both"
+                )
+
+    def begin_step(self, step: int) -> None:
+        """Averages, and keeps the common network for the round."""
+        super().begin_step(step)
+        if self.begins_round(step):
+            for peer in self.peers:
+                assert isinstance(peer.objective, FedXObjective)
+                peer.objective.begin_round()

@@ -1,0 +1,274 @@
+"""Baselines in runs: what they do to the peers, when, at what traffic, and that they go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from configs.compose import compose_run
+from configs.resume import resumed
+from dogo_fed.baselines.catalog import BASELINES, make_baseline
+from dogo_fed.config import ComponentConfig
+from dogo_fed.data.synthetic import synthetic
+from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.engine.step import propose
+from dogo_fed.errors import ConfigError
+from dogo_fed.run.prepare import prepare
+from tests.support.run_watch import digests
+from tests.support.tiny_run import TINY, run_here
+
+CPU = torch.device("cpu")
+SITES = (
+    *(one for one in TINY if not one.startswith("steps")),
+    "peers=sites",
+    "partition=iid",
+    "exchange.enabled=false",
+    "eval.linear=false",
+    "steps_per_round=4",
+    "steps=8",
+)
+PEERS = ("a_resnet", "b_wide", "c_resnet", "d_wide")
+EVERY = pytest.mark.parametrize("name", sorted(BASELINES))
+
+
+def config_of(name, *settings, **options):
+    """Returns the settings of a run with a baseline."""
+    config = compose_run([*SITES, *settings])
+    if name == "fedx":
+        objective = ComponentConfig(name="fedx", options={"hidden_dim": 16, "output_dim": 8})
+        peers = {
+            peer: dataclasses.replace(one, objective=objective)
+            for peer, one in config.peers.items()
+        }
+        config = dataclasses.replace(config, peers=peers)
+    return dataclasses.replace(config, baseline=ComponentConfig(name=name, options=options))
+
+
+def made(name, *settings, **options):
+    run = load_run(config_of(name, *settings, **options), synthetic(size=96, test_size=16))
+    peers = [run.build_peer(peer, CPU) for peer in run.peer_ids]
+    return run, peers, make_baseline(run, peers)
+
+
+def proposals_of(run, peers, step):
+    images = {one.id: run.images_of(one.id, step, with_labels=False) for one in peers}
+    return {one.id: propose(one, images[one.id], step) for one in peers}
+
+
+def weights(peer, prefix=""):
+    named = peer.objective.named_parameters()
+    return {name: one.detach().clone() for name, one in named if name.startswith(prefix)}
+
+
+# ---- all of them ----
+
+
+@EVERY
+def test_a_run_repeats_and_goes_on_bit_for_bit(name, tmp_path):
+    for run, steps in (("one", 8), ("two", 8), ("parts", 4)):
+        run_here(config_of(name, f"steps={steps}", f"run_dir={tmp_path}/{run}"))
+    again = [f"resume={tmp_path}/parts", "steps=8"]
+    run_here(resumed(compose_run(again), again))
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    assert digests(tmp_path / "one") == digests(tmp_path / "parts")
+    alone = dataclasses.replace(config_of(name, f"run_dir={tmp_path}/alone"), baseline=None)
+    run_here(alone)
+    assert digests(tmp_path / "one") != digests(tmp_path / "alone")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["host=processes"], "in one process only; type host=local"),
+        (["exchange.enabled=true"], "type exchange.enabled=false"),
+        (["checkpoint.every_steps=2"], "leave out checkpoint.every_steps"),
+    ],
+)
+def test_what_does_not_go_with_a_baseline_is_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        config_of("fedavg", *settings)
+
+
+def test_an_unknown_baseline_or_option_is_told():
+    with pytest.raises(ConfigError, match="there is no baseline 'fedprox'; there are fccl, fedavg"):
+        made("fedprox")
+    with pytest.raises(ConfigError, match="momentun"):
+        made("flesd", momentun=0.9)
+    with pytest.raises(ConfigError, match="flesd: share must be between 0 and 1"):
+        made("flesd", share=1.0)
+    with pytest.raises(ConfigError, match="fccl: every_steps must be 1 or more"):
+        made("fccl", every_steps=0)
+
+
+def test_it_stops_between_rounds_only(tmp_path, monkeypatch):
+    asked = []
+    run = prepare(config_of("flesd", f"run_dir={tmp_path}/run"))
+    from dogo_fed.run.local import run_local
+    from dogo_fed.run.train import conduct
+
+    def stop_after(run, folder, sink, stop_requested):
+        def soon():
+            asked.append(None)
+            return len(asked) > 1
+
+        run_local(run, folder, sink, soon)
+
+    monkeypatch.setattr("dogo_fed.run.train.draw_curves", lambda *arguments: None)
+    summary = conduct(run, stop_after)
+    assert len(asked) == 2, "at steps 0 and 4"
+    assert {peer["steps_trained"] for peer in summary["peers"].values()} <= {0, 4}
+
+
+# ---- FedAvg ----
+
+
+def test_fedavg_gives_the_mean_by_the_number_of_images_to_each_kind_of_network():
+    run, peers, fedavg = made("fedavg", "partition=dirichlet", "partition.alpha=0.5")
+    sizes = {one.id: len(run.data_of(one.id).own.train) for one in peers}
+    assert len(set(sizes.values())) > 1
+    before = {one.id: weights(one) for one in peers}
+    fedavg.begin_step(3)
+    for one in peers:
+        assert all(map(torch.equal, weights(one).values(), before[one.id].values()))
+    fedavg.begin_step(4)
+    for first, second in (("a_resnet", "c_resnet"), ("b_wide", "d_wide")):
+        one, other = (next(p for p in peers if p.id == name) for name in (first, second))
+        total = sizes[first] + sizes[second]
+        for key, value in weights(one).items():
+            assert torch.equal(value, weights(other)[key])
+            expected = (
+                sizes[first] * before[first][key] + sizes[second] * before[second][key]
+            ) / total
+            torch.testing.assert_close(value, expected)
+
+
+def test_fedavg_leaves_heads_alone_if_told():
+    _, peers, fedavg = made("fedavg", heads=False)
+    heads = {one.id: weights(one, "projector") for one in peers}
+    fedavg.average()
+    one, other = (weights(peers[place], "backbone") for place in (0, 2))
+    assert all(map(torch.equal, one.values(), other.values()))
+    for one in peers:
+        assert all(map(torch.equal, heads[one.id].values(), weights(one, "projector").values()))
+
+
+def test_fedavg_counts_what_travels(tmp_path):
+    summary = run_here(config_of("fedavg", f"run_dir={tmp_path}/run"))
+    _, peers, fedavg = made("fedavg")
+    numbers = sum(sum(one.numel() for one in fedavg._averaged(peer).values()) for peer in peers)
+    assert summary["exchange"]["bytes_up_per_step"] == pytest.approx(4 * numbers * 2 / (4 * 8))
+
+
+def test_fedavg_ends_with_one_network(tmp_path):
+    run_here(config_of("fedavg", f"run_dir={tmp_path}/run"))
+    found = digests(tmp_path / "run")
+    assert found["a_resnet"] == found["c_resnet"] != found["b_wide"] == found["d_wide"]
+
+
+def test_networks_that_are_all_unlike_can_not_be_averaged():
+    run = load_run(compose_run([*TINY, "peers=pair"]), synthetic(size=96, test_size=16))
+    peers = [run.build_peer(peer, CPU) for peer in run.peer_ids]
+    config = dataclasses.replace(
+        run.config,
+        exchange=dataclasses.replace(run.config.exchange, enabled=False),
+        baseline=ComponentConfig(name="fedavg"),
+    )
+    with pytest.raises(ConfigError, match="no two of these peers have the same network"):
+        make_baseline(dataclasses.replace(run, config=config), peers)
+
+
+# ---- FedX ----
+
+
+def test_fedx_wants_its_own_objective():
+    config = dataclasses.replace(compose_run(SITES), baseline=ComponentConfig(name="fedx"))
+    run = load_run(config, synthetic(size=96, test_size=16))
+    with pytest.raises(ConfigError, match=r"has simclr; `dogo-fed compare methods=\[fedx\]`"):
+        make_baseline(run, [run.build_peer(peer, CPU) for peer in run.peer_ids])
+
+
+def test_fedx_begins_every_round_with_the_common_network():
+    _, peers, fedx = made("fedx")
+    fedx.begin_step(4)
+    one, other = peers[0].objective, peers[2].objective
+    for mine in (one, other):
+        for kept, now in zip(mine.common[0].parameters(), mine.backbone.parameters(), strict=True):
+            assert torch.equal(kept, now)
+    assert torch.equal(next(one.common.parameters()), next(other.common.parameters()))
+
+
+# ---- FLESD ----
+
+
+def test_flesd_distils_in_the_last_steps_of_a_round_and_nothing_else():
+    run, peers, flesd = made("flesd", share=0.5)
+    assert [flesd.first_distillation(step) for step in (0, 3, 4, 7)] == [2, 2, 6, 6]
+    for step in range(3):
+        flesd.begin_step(step)
+        proposals = proposals_of(run, peers, step)
+        losses = flesd.losses(step, proposals)
+        for name, one in proposals.items():
+            is_own = losses[name][0] is one.output.ssl_loss
+            assert is_own == (step < 2)
+    loss, traffic = losses["a_resnet"]
+    num_anchors = len(run.data.shared.train)
+    assert traffic.bytes_up == 4 * num_anchors**2
+    # A cross entropy of at least the target's entropy, and less than that of a coin of K sides twice.
+    assert 0 < loss.item() < 2 * math.log(num_anchors)
+    flesd.begin_step(3)
+    assert flesd.losses(3, proposals_of(run, peers, 3))["a_resnet"][1].bytes_up == 0
+
+
+def test_flesd_renews_the_keys_of_the_anchors_that_it_sees():
+    run, peers, flesd = made("flesd", share=0.5)
+    flesd.begin_step(2)
+    before = flesd._keys_KD["a_resnet"].clone()
+    proposals = proposals_of(run, peers, 2)
+    flesd.losses(2, proposals)
+    changed = (flesd._keys_KD["a_resnet"] != before).any(dim=1)
+    seen = run.schedule.sample_ids(2)[: run.config.anchors_per_step]
+    assert sorted(flesd._key_ids_K[changed].tolist()) == sorted(seen.tolist())
+
+
+def test_flesd_learns_from_anchors_alone():
+    run, peers, flesd = made("flesd", share=0.5)
+    flesd.begin_step(2)
+    proposals = proposals_of(run, peers, 2)
+    loss = flesd.losses(2, proposals)["b_wide"][0]
+    shared = proposals["b_wide"].images.shared
+    (gradient,) = torch.autograd.grad(loss, proposals["b_wide"].output.learn_with.a_ND)
+    assert len(gradient) == run.config.anchors_per_step and shared is not None
+
+
+# ---- FCCL ----
+
+
+def test_fccl_draws_peers_to_the_mean_and_not_the_other_way():
+    run, peers, fccl = made("fccl", every_steps=2)
+    proposals = proposals_of(run, peers, 0)
+    losses = fccl.losses(0, proposals)
+    for name, one in proposals.items():
+        assert losses[name][0].item() > one.output.ssl_loss.item(), "the peers do not agree"
+        features = one.output.learn_with.a_ND
+        (gradient,) = torch.autograd.grad(
+            losses[name][0] - one.output.ssl_loss, features, retain_graph=True
+        )
+        assert gradient.abs().sum() > 0
+        others = [losses[other][0] for other in proposals if other != name]
+        assert torch.autograd.grad(sum(others), features, retain_graph=True, allow_unused=True) == (
+            None,
+        )
+    assert losses["a_resnet"][1].bytes_up == 4 * len(features) * (len(features) - 1)
+    proposals = proposals_of(run, peers, 1)
+    assert fccl.losses(1, proposals)["a_resnet"][0] is proposals["a_resnet"].output.ssl_loss
+
+
+def test_fccl_has_nothing_to_teach_peers_that_agree():
+    run, peers, fccl = made("fccl")
+    proposals = proposals_of(run, peers, 0)
+    same = dict.fromkeys(proposals, proposals["a_resnet"])
+    loss, _ = fccl.losses(0, same)["b_wide"]
+    assert loss.item() == pytest.approx(proposals["a_resnet"].output.ssl_loss.item(), abs=1e-4)

@@ -1,0 +1,118 @@
+"""The baselines' formulas against loops, and what must hold of them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from dogo_fed.baselines.base import cosines_to_others
+from dogo_fed.baselines.fedx import FedXObjective, relation_loss
+from dogo_fed.baselines.flesd import ensemble
+from dogo_fed.objectives.similarity import cosine_similarity
+
+
+@pytest.fixture
+def embeddings():
+    draw = torch.Generator().manual_seed(3)
+    return [torch.randn(5, 4, generator=draw) for _ in range(3)]
+
+
+def cosine(one, other):
+    return float(one @ other / one.norm() / other.norm())
+
+
+def softmax(row):
+    total = sum(map(math.exp, row))
+    return [math.exp(one) / total for one in row]
+
+
+def kl(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+# ---- FedX ----
+
+
+def test_fedx_relations_are_those_of_the_loops(embeddings):
+    a, b, others = embeddings
+    expected = 0.0
+    for i in range(5):
+        rows = []
+        for view in (a, b):
+            rows.append(softmax([cosine(view[i], others[j]) / 0.1 for j in range(5) if j != i]))
+        mean = [(x + y) / 2 for x, y in zip(*rows, strict=True)]
+        expected += (kl(mean, rows[0]) + kl(mean, rows[1])) / 2
+    assert relation_loss(a, b, others, 0.1).item() == pytest.approx(expected / 5, rel=1e-4)
+
+
+def test_fedx_views_that_are_equal_relate_alike(embeddings):
+    a, _, others = embeddings
+    assert relation_loss(a, a.clone(), others, 0.1).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def tiny_fedx():
+    torch.manual_seed(0)
+    backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 6), torch.nn.ReLU())
+    return FedXObjective(backbone, 6, hidden_dim=8, output_dim=4)
+
+
+def test_fedx_has_four_terms_and_the_common_network_does_not_learn():
+    objective = tiny_fedx().train()
+    views = [torch.randn(6, 3, 2, 2) for _ in "ab"]
+    output = objective(*views)
+    output.ssl_loss.backward()
+    assert all(one.grad is None for one in objective.common.parameters())
+    assert all(one.grad is not None for one in objective.predictor.parameters())
+    seen = objective.embed(*views)
+    far = {**seen, "common_a": -seen["common_a"], "common_b": -seen["common_b"]}
+    assert objective.loss(far).item() != pytest.approx(objective.loss(seen).item(), abs=1e-3)
+
+
+def test_fedx_keeps_the_network_that_a_round_began_with():
+    objective = tiny_fedx()
+    with torch.no_grad():
+        for one in objective.parameters():
+            one.add_(1.0)
+    view = torch.randn(6, 3, 2, 2)
+
+    def differs():
+        mine = objective.projector(objective.backbone(view))
+        return not torch.allclose(objective.common(view), mine)
+
+    objective.eval()
+    objective.projector[-1].weight.data.mul_(2.0)
+    assert differs()
+    objective.begin_round()
+    assert not differs()
+
+
+# ---- FLESD ----
+
+
+def test_flesd_ensemble_is_that_of_the_loops(embeddings):
+    sims = [cosine_similarity(one, one) for one in embeddings]
+    found = ensemble(sims, 0.1)
+    for i in range(5):
+        for j in range(5):
+            terms = [math.exp((float(s[i, j]) - float(s[i].max())) / 0.1) for s in sims]
+            assert float(found[i, j]) == pytest.approx(sum(terms) / 3, rel=1e-4)
+
+
+# ---- FCCL ----
+
+
+def test_fccl_leaves_out_the_image_itself(embeddings):
+    features = embeddings[0]
+    found = cosines_to_others(features, features, 0.5)
+    assert found.shape == (5, 4)
+    for i in range(5):
+        expected = [cosine(features[i], features[j]) / 0.5 for j in range(5) if j != i]
+        assert found[i].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_fccl_averages_before_the_softmax_which_is_the_geometric_mean_after_it(embeddings):
+    logits = torch.stack([cosines_to_others(one, one, 0.1) for one in embeddings])
+    geometric = logits.log_softmax(dim=2).mean(dim=0).softmax(dim=1)
+    torch.testing.assert_close(logits.mean(dim=0).softmax(dim=1), geometric)
