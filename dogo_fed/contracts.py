@@ -35,6 +35,19 @@ LONGEST_MESSAGE = 2000
 """Characters of the sentence of an event."""
 
 
+class Weighting(enum.Enum):
+    """How much each teacher counts, image by image, on top of the teaching graph's weights.
+
+    UNIFORM: all alike: the published method, extended to more than two peers.
+    CERTAIN: by exp(-H), with H the entropy of the teacher's row: who sees few images as similar.
+    AGREEING: by exp(-KL(teacher || mean of the teachers)): who sees what the others see.
+    """
+
+    UNIFORM = "uniform"
+    CERTAIN = "certain"
+    AGREEING = "agreeing"
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """Identifies one exchange: which run, round and step, and which images in which order.

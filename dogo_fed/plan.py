@@ -11,11 +11,13 @@ class Plan:
 
     Attributes:
         exchange_every_steps: k; the steps 0, k, 2k, ... exchange, the others have no ticket.
+        dense_steps: so many steps at the beginning exchange, whatever k is.
     """
 
     total_steps: int
     steps_per_round: int
     exchange_every_steps: int = 1
+    dense_steps: int = 0
 
     @property
     def num_rounds(self) -> int:
@@ -25,7 +27,8 @@ class Plan:
     @property
     def num_exchanges(self) -> int:
         """The number of steps that exchange."""
-        return -(-self.total_steps // self.exchange_every_steps)
+        dense, every = min(self.dense_steps, self.total_steps), self.exchange_every_steps
+        return dense + -(-self.total_steps // every) - -(-dense // every)
 
     def round_of(self, step: int) -> int:
         """Returns the round that `step` belongs to."""
@@ -41,6 +44,8 @@ class Plan:
 
     def next_exchange(self, step: int) -> int:
         """Returns `step` if it exchanges, else the next step that does, even beyond the end."""
+        if step < self.dense_steps:
+            return step
         return -(-step // self.exchange_every_steps) * self.exchange_every_steps
 
     def next_round(self, step: int) -> int:

@@ -23,6 +23,7 @@ from dogo_fed.compare.protocols import read_protocol
 from dogo_fed.compare.standing import finished_cells
 from dogo_fed.compare.statistics import PairedDifference, Spread, paired_difference, spread
 from dogo_fed.config import RunConfig
+from dogo_fed.plan import Plan
 from dogo_fed.reporting.summary import PeerSummary, RunSummary
 from dogo_fed.wire.format import WireFormat
 
@@ -334,7 +335,7 @@ def _cost(mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
         wall_s=spread(whole).mean,
         steps=steps,
         images=steps * config.batch_size,
-        bytes_per_step=_bytes_per_step(config, [summary for _, summary in mine]),
+        bytes_per_step=_bytes_per_step(config, steps, [summary for _, summary in mine]),
         is_short=any(
             summary["peers"][name]["steps_trained"] < summary["steps"]
             for cell, summary in mine
@@ -343,12 +344,14 @@ def _cost(mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
     )
 
 
-def _bytes_per_step(config: RunConfig, summaries: Sequence[RunSummary]) -> float:
+def _bytes_per_step(config: RunConfig, steps: int, summaries: Sequence[RunSummary]) -> float:
     if config.baseline is not None:  # which says so itself; in one process nothing travels
         return spread([one["exchange"]["bytes_up_per_step"] for one in summaries]).mean
     if not config.exchanges:
         return 0.0
-    return WireFormat.of(config).payload_bytes / config.exchange.every_steps
+    exchange = config.exchange
+    plan = Plan(steps, steps, exchange.every_steps, exchange.dense_steps)
+    return WireFormat.of(config).payload_bytes * plan.num_exchanges / steps
 
 
 def _was_resumed(summary: RunSummary) -> bool:

@@ -21,7 +21,7 @@ from dogo_fed.config.host import (
     RecoveryConfig,
 )
 from dogo_fed.config.partition import PartitionConfig, PartitionKind
-from dogo_fed.config.peer import PUBLISHED_DISTILL_WEIGHT, LossOn, PeerConfig, Teacher
+from dogo_fed.config.peer import PUBLISHED_DISTILL_WEIGHT, Gate, LossOn, PeerConfig, Teacher
 from dogo_fed.config.run import AnchorsAt, MemoryFormat, Precision, RunConfig
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Encoding",
     "EvalConfig",
     "ExchangeConfig",
+    "Gate",
     "Host",
     "LossOn",
     "MemoryFormat",

@@ -14,6 +14,7 @@ from dogo_fed.config.scopes import (
     AGREED_TEACHING,
     CONVERSATION,
 )
+from dogo_fed.contracts import Weighting
 
 
 class Transport(enum.Enum):
@@ -65,12 +66,14 @@ class ExchangeConfig:
             view's images, and the second's over the first's. Each peer then sends two matrices, and
             the mutual KL is the mean of the two directions.
         every_steps: peers exchange at the steps 0, k, 2k, ... and train alone between them.
+        dense_steps: so many steps at the beginning of the run exchange, whatever `every_steps` is.
         lookahead: 1 lets a peer begin its next step while the answer to the last one is on its way, so
             that a far coordinator costs no time. Each update then comes one step late: its gradient is
             of the weights before the last update. 0: the published method.
         graph: for each learner its teachers with their weights, which count relative to each other.
             A peer that is not a learner here trains alone. Null: every peer learns from all others,
             with equal weights.
+        weighting: how much each teacher counts, image by image; of no effect with one teacher.
         rows: whose similarities are shown and learned with, the same at every peer. Null: each
             objective's own choice, as published.
         encoding: how the numbers of the distributions travel.
@@ -85,8 +88,10 @@ class ExchangeConfig:
     enabled: bool = field(default=True, metadata=AGREED)
     symmetric: bool = field(default=False, metadata=AGREED_TEACHING)
     every_steps: int = field(default=1, metadata=AGREED_TEACHING)
+    dense_steps: int = field(default=0, metadata=AGREED_TEACHING)
     lookahead: int = field(default=0, metadata=AGREED_TEACHING)
     graph: Mapping[str, Mapping[str, float]] | None = field(default=None, metadata=AGREED_TEACHING)
+    weighting: Weighting = field(default=Weighting.UNIFORM, metadata=AGREED_TEACHING)
     rows: Rows | None = field(default=None, metadata=AGREED_TEACHING)
     encoding: Encoding = field(default=Encoding.FLOAT32, metadata=AGREED_TEACHING)
     top_k: int = field(default=16, metadata=AGREED_TEACHING)
@@ -105,6 +110,10 @@ class ExchangeConfig:
             reconnect_s=self.reconnect_s,
             every_steps=self.every_steps,
             top_k=self.top_k,
+        )
+        require(
+            self.dense_steps >= 0,
+            f"exchange.dense_steps must be 0 or more, not {self.dense_steps}",
         )
         require(
             self.lookahead in (0, 1),

@@ -28,6 +28,18 @@ class Teacher(enum.Enum):
     EMA = "ema"
 
 
+class Gate(enum.Enum):
+    """What keeps a peer from losing by what it learns from others.
+
+    NONE: nothing: the published method.
+    AGREEMENT: of the distillation's gradient, what works against the own loss is taken out, for each
+        image (`objectives.gate`).
+    """
+
+    NONE = "none"
+    AGREEMENT = "agreement"
+
+
 class LossOn(enum.Enum):
     """Which images of a pass the peer's own loss sees; what is exchanged is about anchors only.
 
@@ -61,6 +73,7 @@ class PeerConfig:
         teacher_momentum: of the average, with teacher=ema: the share that it keeps at a step.
         teacher_temperature: divisor of the cosines in what it publishes; null is that with which it
             learns.
+        gate: what keeps it from losing by what it learns.
         data: images that this peer has for itself. Nothing about them leaves it. Null: it has none, or
             those that the run's partition gives it.
         ssl_on: which images of a pass the own loss sees, if the peer has private ones.
@@ -92,6 +105,7 @@ class PeerConfig:
     teacher: Teacher = field(default=Teacher.LIVE, metadata=OWN_TEACHING)
     teacher_momentum: float = field(default=0.99, metadata=OWN_TEACHING)
     teacher_temperature: float | None = field(default=None, metadata=OWN_TEACHING)
+    gate: Gate = field(default=Gate.NONE, metadata=OWN_TEACHING)
     data: DataConfig | None = field(default=None, metadata=OWN)
     ssl_on: LossOn = field(default=LossOn.BOTH, metadata=OWN)
     chunk_size: int | None = field(default=None, metadata=OWN)
@@ -125,6 +139,11 @@ class PeerConfig:
         require(
             self.data_parallel > 1 or not self.sync_batchnorm,
             "sync_batchnorm=true is for a peer on several GPUs; set data_parallel too",
+        )
+        require(
+            self.gate is Gate.NONE or self.ssl_on is not LossOn.PRIVATE,
+            "gate=agreement compares gradients of the own loss and of the distillation about the "
+            "same images, and with ssl_on=private there are none; leave one of them out",
         )
         require(self.init != "", "init must be a weights file or null, not empty")
         require(

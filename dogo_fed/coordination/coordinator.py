@@ -27,7 +27,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dogo_fed.agreement import differences
-from dogo_fed.contracts import Event, PeerId, SimilarityDistribution, TeacherSignal, Ticket
+from dogo_fed.contracts import (
+    Event,
+    PeerId,
+    SimilarityDistribution,
+    TeacherSignal,
+    Ticket,
+    Weighting,
+)
 from dogo_fed.coordination.allowance import Allowance
 from dogo_fed.coordination.membership import Member, Roster
 from dogo_fed.coordination.rendezvous import Rendezvous
@@ -58,6 +65,7 @@ class CoordinatorSettings:
         plan: how many steps the run has, and which of them exchange.
         graph: for each learner its teachers with their weights; None lets every peer learn from all
             others, with equal weights.
+        weighting: how much each teacher counts on top of that, image by image.
     """
 
     run_id: str
@@ -70,6 +78,7 @@ class CoordinatorSettings:
     evaluation_deadline_s: float
     plan: Plan
     graph: Mapping[str, Mapping[str, float]] | None = None
+    weighting: Weighting = Weighting.UNIFORM
 
     def teachers_of(self, learner: PeerId) -> Mapping[str, float] | None:
         """Returns a learner's teachers with their weights; None if all others teach equally."""
@@ -281,7 +290,8 @@ class Coordinator:
             )
         was_late = peer not in rendezvous.contributors
         next_step = member.next_step if was_late else step + 1
-        return rendezvous.signal_for(peer, next_step, self._settings.teachers_of(peer))
+        teachers = self._settings.teachers_of(peer)
+        return rendezvous.signal_for(peer, next_step, teachers, self._settings.weighting)
 
     def tick(self, now_s: float) -> None:
         """Marks peers that have missed a deadline as lost; the step may then close without them."""
@@ -458,7 +468,7 @@ class Coordinator:
         if not self._settings.plan.exchanges_at(ticket.step):
             raise SchemaMismatch(
                 f"peer {peer!r} offers step {ticket.step}, at which nothing is exchanged; check "
-                "that exchange.every_steps is the same"
+                "that exchange.every_steps and exchange.dense_steps are the same"
             )
         if ticket.step >= self._settings.plan.total_steps:
             raise StaleTicket(

@@ -16,9 +16,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from dogo_fed.contracts import FloatMatrix, PeerId, SimilarityDistribution, TeacherSignal
+from dogo_fed.contracts import (
+    FloatMatrix,
+    PeerId,
+    SimilarityDistribution,
+    TeacherSignal,
+    Weighting,
+)
 from dogo_fed.coordination.exact_sum import Units, in_units, mean_of
 from dogo_fed.coordination.state import RendezvousState
+from dogo_fed.coordination.weighting import weighted_by_row
 from dogo_fed.errors import StaleTicket
 
 _FEWEST_SUMMED = 3
@@ -98,7 +105,11 @@ class Rendezvous:
         self.stop = stop
 
     def signal_for(
-        self, peer: PeerId, next_step: int, weights: Mapping[str, float] | None = None
+        self,
+        peer: PeerId,
+        next_step: int,
+        weights: Mapping[str, float] | None = None,
+        weighting: Weighting = Weighting.UNIFORM,
     ) -> TeacherSignal:
         """Returns the mean of the distributions of a peer's teachers.
 
@@ -110,6 +121,7 @@ class Rendezvous:
             weights: the weights of its teachers, relative to each other. A teacher that did not
                 take part, or has weight 0, does not count. None takes all other peers with equal
                 weights.
+            weighting: how much each of them counts on top of that, image by image.
         """
         assert self.closed_at_s is not None, "only a closed rendezvous answers"
         weight_of = {
@@ -118,7 +130,7 @@ class Rendezvous:
             if name != peer
         }
         teachers = tuple(name for name, weight in weight_of.items() if weight > 0)
-        mean = self._mean_of(teachers, [weight_of[name] for name in teachers])
+        mean = self._mean_of(teachers, [weight_of[name] for name in teachers], weighting)
         waited_s = self.closed_at_s - self._arrived_at_s.get(peer, self.closed_at_s)
         return TeacherSignal(
             mean_NN=None if mean is None else mean.p_NN,
@@ -139,12 +151,14 @@ class Rendezvous:
         self._summed |= new
 
     def _mean_of(
-        self, teachers: Sequence[PeerId], weights: Sequence[float]
+        self, teachers: Sequence[PeerId], weights: Sequence[float], weighting: Weighting
     ) -> SimilarityDistribution | None:
         """Returns the weighted mean, or None without a teacher; of one teacher, its very matrix."""
         given = [self._contributions[name] for name in teachers]
         if len(given) < 2:
             return given[0] if given else None
+        if weighting is not Weighting.UNIFORM:
+            return weighted_by_row(given, weights, weighting)
         if min(weights) < max(weights):
             return _weighted_mean(given, weights)
         others = [self._contributions[name] for name in self._summed.difference(teachers)]

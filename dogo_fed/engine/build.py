@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dogo_fed import components, seeding
-from dogo_fed.config import ComponentConfig, OptimizerConfig, PeerConfig, Rows, Teacher
+from dogo_fed.config import ComponentConfig, Gate, OptimizerConfig, PeerConfig, Rows, Teacher
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.augment import build_augmentation
 from dogo_fed.data.source import DataSet
@@ -112,6 +112,7 @@ def build_peer(
         is_frozen=settings.frozen_from is not None,
         clip_norm=settings.optimizer.clip_norm,
         chunk_size=settings.chunk_size,
+        is_gated=settings.gate is Gate.AGREEMENT,
     )
 
 

@@ -178,6 +178,7 @@ class LoadedRun:
             batch_digest=self.schedule.digest,
             plan=self.plan,
             graph=exchange.graph,
+            weighting=exchange.weighting,
             deadline_s=exchange.deadline_s,
             join_deadline_s=exchange.join_deadline_s,
             evaluation_deadline_s=exchange.evaluation_deadline_s,

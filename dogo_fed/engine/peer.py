@@ -59,6 +59,7 @@ class Peer:
         learning_rate: how the optimizer's rate changes over the run; None leaves it alone.
         clip_norm: a longer gradient is cut to this length; None cuts none.
         chunk_size: images that pass through the networks at a time; None is all of a pass.
+        is_gated: whether what it learns from others may not work against its own loss.
         helpers: processes that do parts of its passes; None if it does them alone.
         looks_ahead: whether a step's forward pass is done before the update of the step before.
     """
@@ -84,6 +85,7 @@ class Peer:
     learning_rate: LearningRate | None = None
     clip_norm: float | None = None
     chunk_size: int | None = None
+    is_gated: bool = False
     helpers: Helpers | None = None
     looks_ahead: bool = False
 
@@ -144,6 +146,7 @@ class Peer:
                 ("shared", images.shared),
                 ("chunk_size", self.chunk_size),
                 ("split", split),
+                ("gated", True if self.is_gated and not self.is_frozen else None),
             )
             if value is not None
         }

@@ -84,4 +84,5 @@ def make_plan(config: RunConfig, schedule: Schedule) -> Plan:
         total_steps=config.steps or rounds * steps_per_round,
         steps_per_round=steps_per_round,
         exchange_every_steps=config.exchange.every_steps,
+        dense_steps=config.exchange.dense_steps,
     )

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from dogo_fed.objectives.gate import agreeing
+
 Embeddings: TypeAlias = Mapping[str, torch.Tensor]
 """Embeddings of one pass, N x D each, by head and view: "projector_a", "predictor_b", ..."""
 
@@ -121,6 +123,7 @@ class Objective(nn.Module, ABC):
         shared: slice | None = None,
         chunk_size: int | None = None,
         split: Callable[[EmbedPart, torch.Tensor, torch.Tensor], Embeddings] | None = None,
+        gated: bool = False,
     ) -> ObjectiveOutput:
         """Returns the loss and the two pairs of embeddings for two views of the same images.
 
@@ -133,6 +136,7 @@ class Objective(nn.Module, ABC):
             chunk_size: images that pass through the networks at a time; None is all of them.
             split: embeds all images, of which it gives this process some (`engine.helpers`); None
                 if this process embeds all of them.
+            gated: whether what is learned with passes the gate of `objectives.gate`.
         """
 
         def embed(a_NCHW: torch.Tensor, b_NCHW: torch.Tensor) -> Embeddings:
@@ -143,12 +147,24 @@ class Objective(nn.Module, ABC):
             if split is None
             else split(embed, view_a_NCHW, view_b_NCHW)
         )
-        shown = _rows(seen, shared)
+        loss = self.loss(_rows(seen, own), labels_N)
+        learned = self._gated(seen, loss) if gated else seen
         return ObjectiveOutput(
-            self.loss(_rows(seen, own), labels_N),
-            learn_with=_pair(shown, self.learn_with),
-            publish=_pair(shown, self.publish),
+            loss,
+            learn_with=_pair(_rows(learned, shared), self.learn_with),
+            publish=_pair(_rows(seen, shared), self.publish),
         )
+
+    def _gated(self, seen: Embeddings, loss: torch.Tensor) -> Embeddings:
+        """Returns the embeddings that are learned with, whose gradient passes the gate."""
+        names = [f"{self.learn_with}_a", f"{self.learn_with}_b"]
+        own = torch.autograd.grad(
+            loss, [seen[name] for name in names], retain_graph=True, allow_unused=True
+        )
+        return {
+            name: seen[name] if gradient is None else agreeing(seen[name], gradient)
+            for name, gradient in zip(names, own, strict=True)
+        }
 
     def embed_in_chunks(
         self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor, chunk_size: int | None

@@ -27,12 +27,14 @@ VARIANTS = (
     "exchange.symmetric=true",
     "exchange.every_steps=3",
     "exchange.rows=features",
+    "exchange.weighting=certain",
     "exchange.graph={cnn: {resnet: 0.3, wide: 1.7}, wide: {cnn: 1}}",
     "peers.wide.distill_warmup_steps=20",
     "peers.wide.distill_weight=1.5",
     "peers.cnn.distill_weight=0.5",
     "peers.resnet.distill_weight=0.5",
     "peers.cnn.kl_temperature=0.3",
+    "peers.cnn.gate=agreement",
 )
 
 

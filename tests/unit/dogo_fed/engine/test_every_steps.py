@@ -220,3 +220,10 @@ def test_lockstep_and_apart_are_the_same_run(tmp_path, whole):
     assert all(session.is_finished for session in apart.sessions.values())
     results = run_lockstep(list(apart.sessions.values()), lambda: False)
     assert {one.peer: one.state_digest for one in results} == digests(whole.sink)
+
+
+def test_the_first_steps_exchange_as_well_if_told(tmp_path):
+    sink = train(tmp_path / "run", "exchange.dense_steps=5")
+    for peer in (FIRST, SECOND):
+        taught = [one.step for one in reports(sink, peer) if one.num_teachers == 1]
+        assert taught == [0, 1, 2, 3, 4, 6, 9]

@@ -92,8 +92,13 @@ def test_the_gradient_is_that_of_the_whole_batch_and_no_process_is_left():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", sorted(set(OBJECTIVES) - {"supervised"}))
-@pytest.mark.parametrize("more", [(), ("precision=bf16", "memory_format=channels_last")])
+@pytest.mark.parametrize(
+    ("objective", "more"),
+    [
+        *((name, ()) for name in sorted(set(OBJECTIVES) - {"supervised"})),
+        ("simclr", ("precision=bf16", "memory_format=channels_last")),
+    ],
+)
 def test_every_objective_learns_as_in_chunks(objective, more):
     name = objective if objective == "simclr" else f"{objective}_small"
     chosen = (f"objective@peers.wide.objective={name}", *more)
