@@ -40,6 +40,7 @@ def run_peer(
             session.stop()
             break
         session.begin_step()
+        session.prepare_next()  # while the others' distributions are on their way
         try:
             session.end_step()
         except StaleTicket:

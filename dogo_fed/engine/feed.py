@@ -10,6 +10,7 @@ the images are in its memory already. Which images a pass holds is `passes.py`'s
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
@@ -22,6 +23,7 @@ SHARE_OF_MEMORY = 0.25
 """Of the device's free memory; larger sets stay where they are."""
 
 _CHUNK_IMAGES = 4096
+_resident: dict[tuple[int, torch.device], TensorImages] = {}
 _GATHERED_WITHIN_S = 600.0
 
 
@@ -55,8 +57,13 @@ def _bytes_of(source: ImageSource) -> int:
 
 
 def _moved(source: ImageSource, device: torch.device) -> TensorImages:
-    parts = [source.images(ids).to(device) for ids in _chunks(len(source))]
-    return TensorImages(torch.cat(parts), source.labels)
+    """Returns the images on the device; once for all peers of a process."""
+    key = (id(source), device)
+    if key not in _resident:
+        parts = [source.images(ids).to(device) for ids in _chunks(len(source))]
+        _resident[key] = TensorImages(torch.cat(parts), source.labels)
+        weakref.finalize(source, _resident.pop, key, None)
+    return _resident[key]
 
 
 def _chunks(number: int) -> tuple[torch.Tensor, ...]:

@@ -160,6 +160,7 @@ class LoadedRun:
             ),
             memory_format=memory_format,
             uses_cuda_graphs=self.config.cuda_graphs,
+            reads_late=peer.device.type == "cuda",
             looks_ahead=looks_ahead,
         )
 

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
@@ -61,6 +61,7 @@ class Peer:
         chunk_size: images that pass through the networks at a time; None is all of a pass.
         is_gated: whether what it learns from others may not work against its own loss.
         helpers: processes that do parts of its passes; None if it does them alone.
+        reads_late: whether losses are read, and updates checked, when the device is waited for anyway.
         looks_ahead: whether a step's forward pass is done before the update of the step before.
     """
 
@@ -87,10 +88,21 @@ class Peer:
     chunk_size: int | None = None
     is_gated: bool = False
     helpers: Helpers | None = None
+    reads_late: bool = False
     looks_ahead: bool = False
+    _drawn: dict[int, Views] = field(default_factory=dict)
+    _unchecked: list[tuple[int, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def draw_ahead(self, images_NCHW: torch.Tensor, step: int) -> None:
+        """Draws the views of a coming step; they depend on its images and its number alone."""
+        self._drawn.clear()
+        self._drawn[step] = self.views(images_NCHW, step)
 
     def views(self, images_NCHW: torch.Tensor, step: int) -> Views:
         """Returns this peer's two augmented views of the step's images, on its device."""
+        drawn = self._drawn.pop(step, None)
+        if drawn is not None:
+            return drawn
         with (
             part(Part.AUGMENT),
             seeding.stream(self.run_seed, self.id, step, "augmentation", device=self.device),
@@ -231,7 +243,8 @@ class Peer:
 
         Raises:
             TrainingError: the loss or its gradient is not finite; nothing has been changed. With
-                precision=fp16 a gradient that overflows lowers the scale of the loss first.
+                precision=fp16 a gradient that overflows lowers the scale of the loss first. With
+                `reads_late` the update is made all the same, and `check_updates` raises.
         """
         if self.is_frozen:
             return
@@ -249,13 +262,12 @@ class Peer:
             self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if not (torch.isfinite(norm) & torch.isfinite(loss)):  # the only wait for the device
-            if not torch.isfinite(loss):
-                raise self.diverged("the loss", loss.item(), step)
-            if self._has_lowered_the_scale(step):
+        if self.reads_late and self.scaler is None:
+            self._unchecked.append((step, loss.detach(), norm))
+        elif not (torch.isfinite(norm) & torch.isfinite(loss)):
+            if torch.isfinite(loss) and self._has_lowered_the_scale(step):
                 return
-            what = f"the length of the gradient (of a loss of {loss.item():g})"
-            raise self.diverged(what, norm.item(), step)
+            raise self._diverged_update(step, loss, norm)
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.objective.parameters(), self.clip_norm, norm)
         self._set_rate(step)
@@ -305,6 +317,23 @@ class Peer:
         for group in self.optimizer.param_groups:
             full = group.setdefault("initial_lr", group["lr"])  # goes into checkpoints
             group["lr"] = full * self.learning_rate.share_at(step)
+
+    def check_updates(self) -> None:
+        """Checks the updates that were made since the last call; waits for the device.
+
+        Raises:
+            TrainingError: a loss or its gradient was not finite; the peer is of no use any more.
+        """
+        while self._unchecked:
+            step, loss, norm = self._unchecked.pop(0)
+            if not (torch.isfinite(norm) & torch.isfinite(loss)):
+                raise self._diverged_update(step, loss, norm)
+
+    def _diverged_update(self, step: int, loss: torch.Tensor, norm: torch.Tensor) -> TrainingError:
+        if not torch.isfinite(loss):
+            return self.diverged("the loss", loss.item(), step)
+        what = f"the length of the gradient (of a loss of {loss.item():g})"
+        return self.diverged(what, norm.item(), step)
 
     def check_state(self, step: int) -> None:
         """Checks that the weights can be kept; buffers may be infinite on purpose, never NaN.

@@ -22,11 +22,13 @@ from dogo_fed.contracts import (
     TeacherSignal,
     Ticket,
 )
+from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.feed import Feed
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.measure import Measured, measure
 from dogo_fed.engine.peer import Peer
-from dogo_fed.engine.step import Proposal, StepLosses, absorb, propose, show
+from dogo_fed.engine.step import Proposal, absorb, propose, show
+from dogo_fed.engine.step_losses import StepLosses
 from dogo_fed.errors import StorageFull, TrainingError
 from dogo_fed.evaluation import state_digest
 from dogo_fed.evaluation.pulse import listening
@@ -99,6 +101,8 @@ class PeerSession:
         self._progress = progress
         self._frozen_digest: str | None = None
         self._open: deque[_OpenStep] = deque()  # more than one only with exchange.lookahead
+        self._prepared: tuple[int, StepImages] | None = None
+        self._unread: deque[tuple[_OpenStep, StepLosses, TeacherSignal | None]] = deque()
         self._is_torn = False
         self._is_stopped = False
         self._saves_again_at_s: float | None = None
@@ -167,16 +171,21 @@ class PeerSession:
         started_s = time.perf_counter()
         with self._ledger.step(step):
             with part(Part.LOAD):
-                images = self._feed.take(step)
+                images = self._take_images(step)
             opened.proposal = propose(self.peer, images, step)
             self.peer.synchronise()
             computed_s = time.perf_counter()
             if self._run.plan.exchanges_at(step):
                 opened.exchange = self._exchange
             if opened.exchange is not None:
-                shown = show(self.peer, opened.proposal)
+                try:
+                    shown = show(self.peer, opened.proposal)
+                except TrainingError:
+                    self.peer.check_updates()  # an earlier step may be the cause
+                    raise
                 with part(Part.TRANSFER):
                     opened.exchange.publish(opened.ticket, shown)
+        self._read_losses()
         opened.compute_s = computed_s - started_s
         opened.exchange_s = time.perf_counter() - computed_s
 
@@ -190,6 +199,24 @@ class PeerSession:
         opened, proposal = self._open[-1], self.proposal
         opened.proposal = replace(proposal, output=replace(proposal.output, ssl_loss=loss))
         opened.traffic = traffic
+
+    def prepare_next(self) -> None:
+        """Draws the views of the next step, if this one waits for others and goes on after it."""
+        newest = self._open[-1]
+        if newest.exchange is None or self._run.plan.ends_round(newest.ticket.step):
+            return
+        started_s = time.perf_counter()
+        with self._ledger.step(newest.ticket.step):
+            with part(Part.LOAD):
+                self._prepared = (self.next_step, self._feed.take(self.next_step))
+            self.peer.draw_ahead(self._prepared[1].images_NCHW, self.next_step)
+        newest.compute_s += time.perf_counter() - started_s
+
+    def _take_images(self, step: int) -> StepImages:
+        prepared, self._prepared = self._prepared, None
+        return (
+            prepared[1] if prepared is not None and prepared[0] == step else self._feed.take(step)
+        )
 
     def end_step(self) -> None:
         """Does the second half: collects, absorbs, reports; evaluates and saves when it is due.
@@ -226,11 +253,27 @@ class PeerSession:
         self._open.popleft()
         opened.compute_s += time.perf_counter() - collected_s
         opened.exchange_s += collected_s - started_s
-        self._count(opened.ticket, losses, signal)
+        self._count(opened.ticket, signal)
         if self._is_stopped or self._progress.step > step + 1:
             self.undo_steps()  # those that were begun ahead will not be done
-        self._sink.emit(self._report(opened, losses, signal))
+        self._unread.append((opened, losses, signal))
+        if not self.peer.reads_late or self._run.plan.ends_round(step):
+            self._read_losses()
         self._after_step(step)
+
+    def _read_losses(self) -> None:
+        """Reports the steps that are done; on a GPU not before it is waited for anyway.
+
+        Raises:
+            TrainingError: the numbers of one of them were not finite.
+        """
+        self.peer.check_updates()
+        while self._unread:
+            opened, losses, signal = self._unread.popleft()
+            report = self._report(opened, losses, signal)
+            self._progress.ssl_loss_sum += report.ssl_loss
+            self._progress.mutual_kl_sum += report.mutual_kl
+            self._sink.emit(report)
 
     def stop(self) -> None:
         """Ends the run before the next step; at a step that exchanges, a signal does that."""
@@ -278,6 +321,7 @@ class PeerSession:
             StorageFull: there is no room for it.
             TrainingError: the peer's weights are not finite; nothing is saved.
         """
+        self._read_losses()
         if self._is_torn or any(one.buffers is None for one in self._open):
             logger.warning("peer=%s keeps its last checkpoint: a step is half done", self.peer.id)
             return
@@ -333,14 +377,12 @@ class PeerSession:
             batch_digest=self._run.schedule.digest(step),
         )
 
-    def _count(self, ticket: Ticket, losses: StepLosses, signal: TeacherSignal | None) -> None:
+    def _count(self, ticket: Ticket, signal: TeacherSignal | None) -> None:
         progress = self._progress
         if progress.round != ticket.round:
             progress.round, progress.round_steps, progress.round_exchanges = ticket.round, 0, 0
             progress.ssl_loss_sum = progress.mutual_kl_sum = 0.0
         progress.round_steps += 1
-        progress.ssl_loss_sum += losses.ssl_loss
-        progress.mutual_kl_sum += losses.mutual_kl
         progress.steps_trained += not self.peer.is_frozen
         progress.step = ticket.step + 1
         if self._is_evaluated_after(ticket.step):

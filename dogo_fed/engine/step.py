@@ -21,6 +21,7 @@ import torch
 from dogo_fed.contracts import FloatMatrix, SimilarityDistribution, TeacherSignal
 from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.peer import Peer, Views, Weights
+from dogo_fed.engine.step_losses import StepLosses
 from dogo_fed.objectives.base import ObjectiveOutput, ViewPair
 from dogo_fed.objectives.mutual import distillation_loss, mutual_kl
 
@@ -34,19 +35,6 @@ class Proposal:
     views: Views
     images: StepImages
     weights: Weights | None
-
-
-@dataclass(frozen=True, slots=True)
-class StepLosses:
-    """The losses of a finished step.
-
-    Attributes:
-        ssl_loss: the objective's own loss, in its own units.
-        mutual_kl: before the distill weight, in nats; 0 if there was no teacher.
-    """
-
-    ssl_loss: float
-    mutual_kl: float
 
 
 def propose(peer: Peer, images: StepImages, step: int) -> Proposal:
@@ -85,7 +73,7 @@ def absorb(peer: Peer, proposal: Proposal, signal: TeacherSignal | None) -> Step
             kl = (kl + divergence(peer, learn_with.swapped(), back.p_NN, back.negative_entropy)) / 2
         loss = loss + distillation_loss(kl, weight, peer.reduction, len(signal.mean_NN))
     peer.update(loss, proposal.step, proposal.weights)
-    return StepLosses(ssl_loss.item(), kl.item())
+    return StepLosses(ssl_loss, kl)
 
 
 def divergence(
