@@ -155,6 +155,7 @@ def test_multirun_gives_every_job_its_folder(tmp_path: Path) -> None:
     assert seeds == [1, 2]
 
 
+@pytest.mark.slow
 def test_data_says_what_all_sites_must_share(tmp_path: Path) -> None:
     output = dogo_fed("data", "data=synthetic", cwd=tmp_path)
     assert "fingerprint" in output and "512" in output
@@ -200,7 +201,9 @@ def test_own_backbone_and_data_by_import_path(tmp_path: Path) -> None:
     assert summary["peers"]["wide"]["parameters"] == 3 * 6 * 9 + 6
 
 
-@pytest.mark.parametrize("example", ["two_peers.py", "own_model.py"])
+@pytest.mark.parametrize(
+    "example", ["two_peers.py", pytest.param("own_model.py", marks=pytest.mark.slow)]
+)
 def test_examples_run(example: str, tmp_path: Path) -> None:
     output = run_python([str(REPOSITORY / "examples" / example)], cwd=tmp_path)
     assert output.count("\n") >= 2

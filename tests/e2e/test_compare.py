@@ -150,6 +150,7 @@ def test_the_same_command_again_runs_nothing(compared: tuple[Path, str]) -> None
     assert (out / "compare.md").read_text() == page
 
 
+@pytest.mark.slow
 def test_protocols_are_added_to_what_is_trained(compared: tuple[Path, str]) -> None:
     out, _ = compared
     before = times(out)

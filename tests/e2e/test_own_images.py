@@ -61,6 +61,7 @@ def test_the_settings_that_nobody_named_are_in_the_folder(trained: tuple[Path, s
     assert "batch_size: 16" in (trained[0] / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_health_goes_on_when_the_run_does(trained: tuple[Path, str]) -> None:
     run_dir, _ = trained
     before = json.loads((run_dir / "summary.json").read_text())
@@ -129,6 +130,7 @@ def test_a_comparison_without_labels_is_not_judged(photos: Path, tmp_path: Path)
     assert "helps" not in page.split("## Cost")[0].split("Mean")[0]
 
 
+@pytest.mark.slow
 def test_supervised_training_says_that_labels_are_missing(photos: Path, tmp_path: Path) -> None:
     output = dogo_fed(
         "train", f"data={photos}", "host=local", "peers.wide.objective=supervised",

@@ -379,6 +379,7 @@ SHORT = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_help_and_refusals_need_no_flower(tmp_path: Path) -> None:
     assert "dogo-fed train --help" in dogo_fed("flower", "--help")
     output = dogo_fed("flower", "-m", "seed=1,2", expect=2)

@@ -95,6 +95,7 @@ def flooded(limited, first):
     return coordinator
 
 
+@pytest.mark.slow
 def test_silent_connections_stop_nobody_and_soon_make_room_for_a_peer(limited):
     coordinator = flooded(limited, b"")
     began_s = time.monotonic()

@@ -87,14 +87,13 @@ def test_two_peers_share_one_gpu(
     assert cluster.busy() == IDLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "said"),
     [
         ("127.0.0.1:1", "nothing answers at"),
-        pytest.param("nonsense", "Invalid address", marks=pytest.mark.slow),
-        pytest.param(
-            "ray://127.0.0.1:10001", "Ray Client is not supported", marks=pytest.mark.slow
-        ),
+        ("nonsense", "Invalid address"),
+        ("ray://127.0.0.1:10001", "Ray Client is not supported"),
     ],
 )
 def test_no_cluster_is_told_soon(address: str, said: str, tmp_path: Path) -> None:

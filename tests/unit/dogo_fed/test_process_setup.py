@@ -33,6 +33,7 @@ def faults(how: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_block_that_is_freed_is_used_again_without_a_page_fault() -> None:
     kept = faults("keep")
     if kept == "unknown":

@@ -10,7 +10,7 @@ import torch
 
 from configs.compose import compose_run
 from configs.resume import resumed
-from dogo_fed.baselines.catalog import BASELINES, make_baseline
+from dogo_fed.baselines.catalog import make_baseline
 from dogo_fed.config import ComponentConfig
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.loaded_run import load_run
@@ -31,7 +31,6 @@ SITES = (
     "steps=8",
 )
 PEERS = ("a_resnet", "b_wide", "c_resnet", "d_wide")
-EVERY = pytest.mark.parametrize("name", sorted(BASELINES))
 
 
 def config_of(name, *settings, **options):
@@ -66,7 +65,10 @@ def weights(peer, prefix=""):
 # ---- all of them ----
 
 
-@EVERY
+@pytest.mark.parametrize(
+    "name",
+    ["fedavg", *(pytest.param(one, marks=pytest.mark.slow) for one in ("fccl", "fedx", "flesd"))],
+)
 def test_a_run_repeats_and_goes_on_bit_for_bit(name, tmp_path):
     for run, steps in (("one", 8), ("two", 8), ("parts", 4)):
         run_here(config_of(name, f"steps={steps}", f"run_dir={tmp_path}/{run}"))

@@ -135,6 +135,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path):
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_a_helper_that_is_killed_ends_the_peer_with_one_line():
     run, peer = peer_of(TWO_PARTS)
     try:
