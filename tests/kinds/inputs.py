@@ -216,25 +216,23 @@ for _mode, _ending in (
 
 @kind("16-bit grey")
 def _grey16(here: Path) -> list[str]:
-    for part, number in (("train", 24), ("test", 12)):
-        for label, name in enumerate(CLASSES):
-            folder = here / "images" / part / name
-            folder.mkdir(parents=True)
-            for index in range(number):
-                grey = np.asarray(picture(label, index).convert("L")).astype(np.uint16) * 257
-                Image.fromarray(grey).save(folder / f"{index}.png")
-    return at(here / "images")
+    return _grey(here, lambda grey: grey.astype(np.uint16) * 257, "png")
 
 
 @kind("32-bit floats (.tif)")
 def _floats(here: Path) -> list[str]:
+    return _grey(here, lambda grey: grey.astype(np.float32) / 255, "tif")
+
+
+def _grey(here: Path, scaled: Callable[[Any], Any], end: str) -> list[str]:
+    """Writes class folders of grey pictures whose pixels are of another type."""
     for part, number in (("train", 24), ("test", 12)):
         for label, name in enumerate(CLASSES):
             folder = here / "images" / part / name
             folder.mkdir(parents=True)
             for index in range(number):
-                grey = np.asarray(picture(label, index).convert("L")).astype(np.float32) / 255
-                Image.fromarray(grey).save(folder / f"{index}.tif")
+                grey = scaled(np.asarray(picture(label, index).convert("L")))
+                Image.fromarray(grey).save(folder / f"{index}.{end}")
     return at(here / "images")
 
 
