@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -17,7 +15,7 @@ from dogo_fed.evaluation import state_digest
 from dogo_fed.objectives import base
 from dogo_fed.objectives.catalog import OBJECTIVES
 from tests.support.distributions import distribution
-from tests.support.networks import NoBatchStatistics
+from tests.support.networks import NoBatchStatistics, wide_peer
 from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
 from tests.support.toy_peers import signal_of
@@ -29,13 +27,7 @@ CHUNKS = "peers.wide.chunk_size=6"
 
 def trained(*settings, backbone=None, steps=2):
     """Returns a peer after some steps with a teacher, with the gradient of the last."""
-    config = compose_run([*TINY, "optimizer@peers.wide.optimizer=sgd", *settings])
-    backbones = {} if backbone is None else {"wide": copy.deepcopy(backbone)}
-    run = load_run(config, synthetic(size=96, test_size=16), backbones)
-    peer = run.build_peer("wide", CPU)
-    if backbone is not None:  # with a head in which no image sees another, either
-        torch.manual_seed(1)
-        peer.objective.projector = nn.Linear(12, 8)
+    run, peer = wide_peer(*settings, backbone=backbone)
     teacher = distribution(seed=5, size=16)
     for step in range(steps):
         proposal = propose(peer, run.images_of("wide", step, with_labels=False), step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 import signal
@@ -15,14 +14,12 @@ from torch import distributed as dist
 from torch import nn
 
 from configs.compose import compose_run
-from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine import open as opening
-from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError, TrainingError
 from dogo_fed.objectives.catalog import OBJECTIVES
 from tests.support.distributions import distribution
-from tests.support.networks import NoBatchStatistics
+from tests.support.networks import NoBatchStatistics, wide_peer
 from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
 from tests.support.toy_peers import signal_of
@@ -34,13 +31,7 @@ SAME_AS_CHUNKS = "peers.wide.chunk_size=8"
 
 
 def peer_of(*settings, backbone=None):
-    config = compose_run([*TINY, "optimizer@peers.wide.optimizer=sgd", *settings])
-    backbones = {} if backbone is None else {"wide": copy.deepcopy(backbone)}
-    run = load_run(config, synthetic(size=96, test_size=16), backbones)
-    peer = run.build_peer("wide", CPU)
-    if backbone is not None:  # with a head in which no image sees another, either
-        torch.manual_seed(1)
-        peer.objective.projector = nn.Linear(12, 8)
+    run, peer = wide_peer(*settings, backbone=backbone)
     return run, opening._with_helpers(peer, run)
 
 
