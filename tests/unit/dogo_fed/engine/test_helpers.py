@@ -24,7 +24,6 @@ from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
 from tests.support.toy_peers import signal_of
 
-CPU = torch.device("cpu")
 TWO_PARTS = "peers.wide.data_parallel=2"
 SAME_AS_CHUNKS = "peers.wide.chunk_size=8"
 """A batch of 16 in two chunks is normalised as in two parts."""
