@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 LEVEL = 0.95
 """Of the intervals."""
 
@@ -16,12 +19,15 @@ def wilson(num_correct: int, num_test: int) -> tuple[float, float]:
         num_correct: successes, 0 to num_test.
         num_test: trials, at least 1.
 
+    It is written out, since scipy.stats has it too but takes more than a second to be imported, and
+    every process that evaluates needs it.
+
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA
     1927; Brown, Cai, DasGupta, "Interval estimation for a binomial proportion", Statist. Sci. 2001.
     """
-    from scipy.stats import (
-        binomtest,  # here, since it takes half a second and training does without
-    )
-
-    interval = binomtest(num_correct, num_test).proportion_ci(LEVEL, method="wilson")
-    return float(interval.low), float(interval.high)
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    centre = (num_correct + z**2 / 2) / (num_test + z**2)
+    spread = math.sqrt(num_correct * (num_test - num_correct) / num_test + z**2 / 4)
+    half = z * spread / (num_test + z**2)
+    low = 0.0 if num_correct == 0 else centre - half  # which rounding would miss
+    return low, 1.0 if num_correct == num_test else centre + half

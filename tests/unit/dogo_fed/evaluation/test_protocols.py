@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import nn
 
 from dogo_fed.contracts import Score
@@ -133,6 +134,12 @@ def test_wilson_equals_the_roots_of_its_equation() -> None:
             gap = abs(correct / number - end)
             radius = 1.959963984540054 * math.sqrt(end * (1 - end) / number)
             assert gap == pytest.approx(radius, abs=1e-12)
+
+
+def test_wilson_is_that_of_scipy() -> None:
+    for correct, number in ((0, 7), (7, 7), (3, 10), (871, 1000)):
+        theirs = binomtest(correct, number).proportion_ci(0.95, method="wilson")
+        assert wilson(correct, number) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_wilson_covers_at_about_the_promised_rate() -> None:
