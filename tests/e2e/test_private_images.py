@@ -66,7 +66,7 @@ def test_a_peer_may_name_a_folder_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.grpc
-@pytest.mark.parametrize("encoding", ["float16", "log8", "top_k"])
+@pytest.mark.parametrize("encoding", ["log8", "top_k"])
 def test_an_encoding_rounds_alike_in_one_process_and_in_several(
     encoding: str, tmp_path: Path
 ) -> None:

@@ -81,19 +81,18 @@ def test_peers_of_a_killed_launcher_leave_by_themselves(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_at_a_random_step(seed: int, uninterrupted: dict[str, str], tmp_path: Path) -> None:
     kill_whole_run(tmp_path / "run", "processes", step=random.Random(seed).randrange(1, 45))
     resume_and_compare(tmp_path / "run", uninterrupted)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_killed_where_peers_exchange_at_every_third_step(seed: int, tmp_path: Path) -> None:
+def test_killed_where_peers_exchange_at_every_third_step(tmp_path: Path) -> None:
     """With a checkpoint at every step, so that peers have newest ones of different steps."""
     changes = ("exchange.every_steps=3", "checkpoint.every_steps=1")
     dogo_fed("train", *RUN, *changes, "host=local", f"run_dir={tmp_path / 'whole'}")
-    step = random.Random(seed).randrange(1, 40)
+    step = random.Random(2).randrange(1, 40)
     kill_whole_run(tmp_path / "run", "processes", step, *changes)
     resume_and_compare(tmp_path / "run", digests(tmp_path / "whole"))
 

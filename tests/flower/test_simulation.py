@@ -215,15 +215,14 @@ def test_three_peers_have_the_numbers_of_one_process(
 
 @pytest.mark.slow
 @pytest.mark.kill
-@pytest.mark.parametrize("way", EXCHANGES)
 def test_a_run_that_is_stopped_by_ctrl_c_goes_on_to_the_same_numbers(
-    way: str, app: Path, started: Started, tmp_path: Path
+    app: Path, started: Started, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
     settings = [part for part in LONG_RUN if not part.startswith("steps")]
     settings += ["steps_per_round=1000"]
     process = start(
-        *("flower", *settings, f"exchange={way}", "steps=4000", f"run_dir={run_dir}"), cwd=app
+        *("flower", *settings, "exchange=flower", "steps=4000", f"run_dir={run_dir}"), cwd=app
     )
     try:
         wait_for_step(run_dir, 15, lambda: process.poll() is not None)
@@ -346,10 +345,9 @@ class TestFailures:
         return last_line(output)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("way", EXCHANGES)
-    def test_a_loss_that_is_not_finite(self, way: str, own: Path, started: Started) -> None:
+    def test_a_loss_that_is_not_finite(self, own: Path, started: Started) -> None:
         line = self.fails(
-            own, "peers.simsiam.optimizer.options.lr=1e30", f"exchange={way}", "steps=5"
+            own, "peers.simsiam.optimizer.options.lr=1e30", "exchange=flower", "steps=5"
         )
         assert "peer simsiam can't go on" in line and "finite" in line
         # The other one has gone on without it.
@@ -369,11 +367,8 @@ class TestFailures:
         assert summary["peers"]["simclr"]["steps_trained"] == 50
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("way", EXCHANGES)
-    def test_data_that_are_not_equal_everywhere(
-        self, way: str, own: Path, started: Started
-    ) -> None:
-        line = self.fails(own, "data=own", "data.name=own_data:load", f"exchange={way}")
+    def test_data_that_are_not_equal_everywhere(self, own: Path, started: Started) -> None:
+        line = self.fails(own, "data=own", "data.name=own_data:load", "exchange=flower")
         assert "data_fingerprint is" in line
         assert not any(one["type"] == "step" for one in records(own / "run"))
 

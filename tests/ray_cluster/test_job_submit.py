@@ -48,9 +48,7 @@ def submit(
     )
 
 
-@pytest.mark.parametrize("program", [("dogo-fed",), ("python", "-m", "server")])
 def test_a_job_trains_each_peer_on_a_gpu_of_its_own(
-    program: tuple[str, ...],
     cluster: Running,
     run_settings: tuple[str, ...],
     reference: dict[str, str],
@@ -58,7 +56,7 @@ def test_a_job_trains_each_peer_on_a_gpu_of_its_own(
 ) -> None:
     run_dir = tmp_path / "run"
     settings = [one for one in run_settings if not one.startswith("device=")]  # auto: cpu here
-    job = submit(cluster, *program, "train", "ray.address=auto", *settings, f"run_dir={run_dir}")
+    job = submit(cluster, "dogo-fed", "train", "ray.address=auto", *settings, f"run_dir={run_dir}")
     assert job.returncode == 0, job.stdout
     assert "succeeded" in job.stdout
     assert sorted(seat.gpu for _, seat in seats(run_dir)) == ["0", "1"]

@@ -28,7 +28,7 @@ CONNECTION = "loopback"
 
 _BIN = Path(sys.executable).parent
 _START_WITHIN_S = 60.0
-_CLI_WITHIN_S = 60.0
+_CLI_WITHIN_S = 240.0
 _RETURN_WITHIN_S = 90.0
 _END_WITHIN_S = 10.0
 _POLL_EVERY_S = 0.5

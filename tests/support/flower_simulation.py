@@ -23,7 +23,7 @@ DAEMON = ("flower-superlink", "flower-superexec")
 
 _APP = ("dogo_fed", "server", "clients", "configs", "pyproject.toml", "README.md", "LICENSE")
 _BIN = Path(sys.executable).parent
-_CLI_WITHIN_S = 120.0
+_CLI_WITHIN_S = 240.0
 _MAX_ATTEMPTS = 3
 _STEP_WITHIN_S = 300.0
 _ASK_EVERY_S = 1.0
