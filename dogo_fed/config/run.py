@@ -25,7 +25,6 @@ from dogo_fed.config.scopes import AGREED, LENGTH, OWN, PLACE, SAFETY
 from dogo_fed.plain import to_plain
 from dogo_fed.scope import DecidedBy, Decides, scope, settings_of
 
-_ONE_PROCESS = scope(DecidedBy.RUN, Decides.TRAINING)
 _PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -127,7 +126,7 @@ class RunConfig:
     memory_format: MemoryFormat = field(default=MemoryFormat.CONTIGUOUS, metadata=OWN)
     compile: bool = field(default=False, metadata=OWN)
     cuda_graphs: bool = field(default=False, metadata=OWN)
-    baseline: ComponentConfig | None = field(default=None, metadata=_ONE_PROCESS)
+    baseline: ComponentConfig | None = field(default=None, metadata=OWN)
     device: str = field(default="auto", metadata=scope(DecidedBy.SITE, Decides.ROUNDING))
     run_dir: str | None = field(default=None, metadata=PLACE)
     resume: str | None = field(default=None, metadata=PLACE)

@@ -452,6 +452,10 @@ HARDLY_LISTENS = {
     "pair": ("resnet",),
     "trio": ("cnn", "resnet"),
     "simclr_simsiam": ("simclr",),
+    **{
+        f"simclr_with_{objective}": ("resnet",)
+        for objective in ("barlow_twins", "byol", "moco_v2", "moco_v3", "simsiam", "vicreg")
+    },
 }
 """Peers that learn well without their teachers: docs/results says what that was measured on."""
 

@@ -246,7 +246,7 @@ def test_variants_cost_what_they_send(with_variants: Comparison) -> None:
         "solo": 0,
         "dogo": 4 * 256**2,
         "dogo-weak": 4 * 256**2,
-        "dogo-rare": 256**2,
+        "dogo-rare": 4 * 256**2 * 3 / 10,  # at steps 0, 4 and 8 of 10
         "dogo-both_ways": 8 * 256**2,
     }
 
