@@ -97,5 +97,5 @@ def test_a_comparison_of_sites_has_all_methods(tmp_path: Path) -> None:
         assert re.search(rf"- {method}: \d of 4 peers are not below solo", page)
     costs = page.partition("## Cost")[2]
     for method in ("fedavg", "fedx", "fccl"):
-        assert re.search(rf"\| {method} .* [KM]iB", costs), costs
+        assert re.search(rf"\| {method} .* ([KM]iB|B) ", costs), costs
     assert (out / "cells/fedavg/sites/synthetic/0/summary.json").exists()
