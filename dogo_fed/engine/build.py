@@ -23,7 +23,7 @@ from dogo_fed.evaluation import evaluation_mode
 from dogo_fed.models.catalog import BACKBONES
 from dogo_fed.models.weights import load_weights, read_weights
 from dogo_fed.objectives.base import Objective
-from dogo_fed.objectives.catalog import OBJECTIVES, OF_BASELINES
+from dogo_fed.objectives.catalog import KNOWN
 from dogo_fed.storage.peer_folder import PeerFolder
 
 logger = logging.getLogger(__name__)
@@ -154,11 +154,10 @@ def _build_objective(
     settings: ComponentConfig, backbone: nn.Module, feature_dim: int, dataset: DataSet
 ) -> Objective:
     given: dict[str, Any] = {"backbone": backbone, "feature_dim": feature_dim}
-    known = OBJECTIVES | OF_BASELINES
-    kind = components.resolve("objective", settings.name, known)
+    kind = components.resolve("objective", settings.name, KNOWN)
     if getattr(kind, "uses_labels", False):
         given["num_classes"] = _num_classes(settings.name, dataset)
-    objective = components.build("objective", settings.name, known, settings.options, **given)
+    objective = components.build("objective", settings.name, KNOWN, settings.options, **given)
     if not isinstance(objective, Objective):
         raise ConfigError(
             f"objective {settings.name!r} gave a {type(objective).__name__}; it must be a "

@@ -40,6 +40,7 @@ from torch import distributed as dist
 from torch import nn
 
 from dogo_fed import seeding
+from dogo_fed.components import error_in_words
 from dogo_fed.contracts import PeerId
 from dogo_fed.engine.numerics import compile_backbone, fix_numerics
 from dogo_fed.errors import ConfigError, TrainingError
@@ -242,7 +243,7 @@ class Helpers:
         try:
             yield
         except (RuntimeError, EOFError, OSError) as error:
-            raise self._failure(self._last_words() or _one_line(error)) from error
+            raise self._failure(self._last_words() or error_in_words(error)) from error
 
     def _last_words(self) -> str:
         """Returns why a helper has ended; "" if none has said so."""
@@ -351,7 +352,7 @@ def _help(
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the peer has ended
     except Exception as error:
-        pipe.send(_one_line(error))
+        pipe.send(error_in_words(error))
 
 
 class _Part:
@@ -512,7 +513,7 @@ def _packed_copy(objective: Objective, peer: PeerId) -> bytes:
     except Exception as error:  # a module of the user's own may hold anything
         raise ConfigError(
             f"peers.{peer}.data_parallel copies the peer to other processes, which can't be done: "
-            f"{_one_line(error)}"
+            f"{error_in_words(error)}"
         ) from error
     finally:
         objective.average = average
@@ -533,8 +534,3 @@ def _end(
     if processes and dist.is_initialized():
         dist.destroy_process_group()
     folder.cleanup()
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no details'}"

@@ -20,7 +20,7 @@ from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError, OwnCodeError, TrainingError
 from dogo_fed.models.catalog import BACKBONES
-from dogo_fed.objectives.catalog import OBJECTIVES, OF_BASELINES
+from dogo_fed.objectives.catalog import KNOWN
 
 logger = logging.getLogger(__name__)
 
@@ -70,17 +70,22 @@ def has_own_code(run: LoadedRun, peer: Peer) -> bool:
     settings = run.config.peers[peer.id]
     return peer.id in run.backbones or not (
         components.is_known(settings.backbone.name, BACKBONES)
-        and components.is_known(settings.objective.name, OBJECTIVES | OF_BASELINES)
+        and components.is_known(settings.objective.name, KNOWN)
         and settings.augmentation.name in RECIPES
     )
 
 
 def do_with_itself(peer: Peer, images: StepImages, step: int) -> None:
-    """Does a step in which the peer is its own teacher."""
+    """Does a step in which the peer is its own teacher.
+
+    Raises:
+        TrainingError: its numbers are not finite.
+    """
     proposal = propose(peer, images, step)
     shown = show(peer, proposal)
     signal = TeacherSignal(shown.p_NN, shown.negative_entropy, (peer.id,), step + 1)
     absorb(peer, proposal, signal)
+    peer.check_updates()
 
 
 def _few(images: StepImages) -> StepImages:

@@ -17,3 +17,6 @@ OBJECTIVES = {
     "supervised": "dogo_fed.objectives.supervised:Supervised",
     "vicreg": "dogo_fed.objectives.vicreg:VICReg",
 }
+
+KNOWN = OBJECTIVES | OF_BASELINES
+"""All that a setting may name."""

@@ -12,6 +12,7 @@ from configs.compose import compose_run
 from dogo_fed.engine import feed, loaded_run
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.session import PeerSession
+from dogo_fed.engine.trial import do_with_itself
 from dogo_fed.errors import TrainingError
 from tests.support.run_watch import digests, records
 from tests.support.tiny_run import TINY, run_here
@@ -92,6 +93,16 @@ def test_an_update_that_went_wrong_is_told_with_its_own_step_and_never_saved(lat
     for path in saved:
         weights = torch.load(path, weights_only=True)["objective"]
         assert all(one.isfinite().all() for one in weights.values() if one.is_floating_point())
+
+
+@pytest.mark.parametrize("reads_late", [False, True])
+def test_a_step_on_trial_that_went_wrong_is_told_at_once(reads_late):
+    run = loaded_run.load_run(compose_run(SETTINGS))
+    peer = dataclasses.replace(run.build_peer("wide", CPU), reads_late=reads_late)
+    weight = next(peer.objective.backbone.parameters())
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match="the length of the gradient"):
+        do_with_itself(peer, run.images_of("wide", 0, with_labels=False), 0)
 
 
 # ---- views are drawn while a step waits ----
