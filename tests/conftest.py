@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 
 from dogo_fed.trust import STATE_VARIABLE
+
+hypothesis.settings.register_profile("tests", deadline=None)  # a busy machine proves no fault
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

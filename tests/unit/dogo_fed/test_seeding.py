@@ -14,7 +14,7 @@ from dogo_fed import seeding
 names = st.lists(st.one_of(st.integers(), st.text(max_size=5)), max_size=4).map(tuple)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.integers(0, 3), names, st.integers(0, 3), names)
 def test_different_names_are_different_seeds(seed, first, other_seed, second):
     is_same = (seed, first) == (other_seed, second)

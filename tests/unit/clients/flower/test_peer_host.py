@@ -651,13 +651,13 @@ def fuzzed():
 
 
 @given(body=st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_bytes_get_a_reply(fuzzed, body):
     well_formed(fuzzed.handle(body))
 
 
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_valid_message_with_any_bytes_changed_gets_a_reply(fuzzed, config, data):
     line = Line(fuzzed, config)
     answer = pb.ExchangeReply(teachers=[BOB], next_step=3)
@@ -679,7 +679,7 @@ def test_a_valid_message_with_any_bytes_changed_gets_a_reply(fuzzed, config, dat
 
 
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_an_assignment_with_any_value_changed_gets_a_reply(fuzzed, config, patient_config, data):
     line = Line(fuzzed, config)
     content = json.loads(line.assignment())

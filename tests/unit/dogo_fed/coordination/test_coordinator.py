@@ -951,6 +951,6 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
 
 
 AnythingInAnyOrder.TestCase.settings = hypothesis_settings(
-    max_examples=60, stateful_step_count=40, deadline=None
+    max_examples=60, stateful_step_count=40
 )
 TestAnythingInAnyOrder = AnythingInAnyOrder.TestCase

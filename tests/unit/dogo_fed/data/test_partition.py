@@ -50,7 +50,7 @@ def made(kind, seed=0, **changes):
 
 
 @EVERY
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**31), anchors=st.sampled_from([0.05, 0.2, 0.5]))
 def test_every_image_is_dealt_out_once(kind, seed, anchors):
     found = made(kind, seed, anchors=anchors, classes_per_peer=4, least_images=1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dogo_fed.data.schedule import Schedule
 
-CHEAP = settings(max_examples=30, deadline=None, derandomize=True)
+CHEAP = settings(max_examples=30, derandomize=True)
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40)).filter(lambda pair: pair[1] <= pair[0])
 
 

@@ -310,7 +310,7 @@ def test_every_kth_step_from_the_first_on_exchanges(every_steps):
         assert plan.next_exchange(step) == min(one for one in exchanging if one >= step)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 50))
 def test_the_first_steps_exchange_as_well(total_steps, every_steps, dense_steps):
     plan = Plan(total_steps, 10, every_steps, dense_steps)
@@ -321,7 +321,7 @@ def test_the_first_steps_exchange_as_well(total_steps, every_steps, dense_steps)
         assert plan.next_exchange(step) == min(one for one in exchanging if one >= step)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50, derandomize=True)
 @given(st.integers(1, 60), st.integers(1, 20))
 def test_rounds_cut_the_steps_without_gap_or_overlap(total_steps, steps_per_round):
     plan = Plan(total_steps, steps_per_round)

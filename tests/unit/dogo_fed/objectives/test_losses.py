@@ -17,7 +17,7 @@ from dogo_fed.objectives.moco_v3 import batch_contrast
 from dogo_fed.objectives.vicreg import vicreg_loss
 from tests.support import loop_formulas as loops
 
-CHEAP = settings(max_examples=15, deadline=None, derandomize=True)
+CHEAP = settings(max_examples=15, derandomize=True)
 
 QUEUE_KD = torch.nn.functional.normalize(
     torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), dim=1

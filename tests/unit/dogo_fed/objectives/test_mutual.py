@@ -14,7 +14,7 @@ from dogo_fed.objectives.mutual import Reduction, distillation_loss, mutual_kl
 from dogo_fed.objectives.similarity import log_similarity_distribution, negative_entropy
 from tests.support import loop_formulas as loops
 
-CHEAP = settings(max_examples=25, deadline=None, derandomize=True)
+CHEAP = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 10_000)
 
 

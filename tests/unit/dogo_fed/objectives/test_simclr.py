@@ -13,7 +13,7 @@ from dogo_fed.objectives.simclr import SimCLR, nt_xent
 from tests.support import loop_formulas as loops
 from tests.support.toy_peers import FEATURES, ToyBackbone, toy_objective
 
-CHEAP = settings(max_examples=20, deadline=None, derandomize=True)
+CHEAP = settings(max_examples=20, derandomize=True)
 
 
 def views(num_images: int, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,7 +16,7 @@ from dogo_fed.objectives.similarity import (
 )
 from tests.support import loop_formulas as loops
 
-CHEAP = settings(max_examples=25, deadline=None, derandomize=True)
+CHEAP = settings(max_examples=25, derandomize=True)
 shapes = st.tuples(st.integers(1, 7), st.integers(1, 9))
 temperatures = st.floats(0.02, 2.0)
 seeds = st.integers(0, 10_000)

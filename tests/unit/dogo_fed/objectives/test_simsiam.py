@@ -12,7 +12,7 @@ from dogo_fed.objectives.simsiam import SimSiam, negative_cosine
 from tests.support import loop_formulas as loops
 from tests.support.toy_peers import FEATURES, ToyBackbone, toy_objective
 
-CHEAP = settings(max_examples=20, deadline=None, derandomize=True)
+CHEAP = settings(max_examples=20, derandomize=True)
 
 
 def pair(num_images: int, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

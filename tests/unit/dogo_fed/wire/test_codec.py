@@ -406,7 +406,7 @@ def test_random_bytes_raise_nothing_but_our_errors(valid, data):
 
 
 @BY_TYPE
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 @given(data=st.data())
 def test_a_mutated_message_raises_nothing_but_our_errors(valid, data):
     content = bytearray(valid.SerializeToString())

@@ -585,7 +585,7 @@ class Coordination:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_gets_lost_every_step_is_answered_once_and_in_order(seed):
     run = Coordination(random.Random(seed))
     run.run()
@@ -604,7 +604,7 @@ def test_whatever_gets_lost_every_step_is_answered_once_and_in_order(seed):
 
 
 @given(seed=st.integers(0, 2**32), dies_after=st.integers(1, 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whenever_the_process_dies_its_successor_goes_through(seed, dies_after):
     run = Coordination(random.Random(seed))
     for _ in range(dies_after):
@@ -628,7 +628,7 @@ def test_whenever_the_process_dies_its_successor_goes_through(seed, dies_after):
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_nothing_is_ever_sent_while_a_message_is_under_way(seed):
     chances = random.Random(seed)
     talk = Talk()
