@@ -8,7 +8,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow attack chaos check format bench bench-flower proto constraints clean
+.PHONY: help train test test-slow attack chaos check format bench bench-full bench-flower proto constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
@@ -39,13 +39,19 @@ format: $(VENV)/.installed-dev ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-dev ## steps, exchange, far link and coordinator; an hour; writes benchmarks/results/
+bench: $(VENV)/.installed-dev ## steps, exchange, far link, coordinator, views; half an hour on 2 cores; writes benchmarks/results/
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.epoch
 	$(BIN)/python -m benchmarks.round_trip
 	$(BIN)/python -m benchmarks.exchange_tax
 	$(BIN)/python -m benchmarks.far_link
 	$(BIN)/python -m benchmarks.coordinator
 	$(BIN)/python -m benchmarks.data_path
+	$(BIN)/python -m benchmarks.page
+
+bench-full: $(VENV)/.installed-dev ## exchange and far link over 2 to 64 peers, batches to 4096, all distances; hours
+	$(BIN)/python -m benchmarks.round_trip --full $(ARGS)
+	$(BIN)/python -m benchmarks.far_link --full --batch-sizes 128 256 1024
 	$(BIN)/python -m benchmarks.page
 
 bench-flower: $(VENV)/.installed-dev ## time per step under Flower, by exchange mode and steps per round; 20 minutes

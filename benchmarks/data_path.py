@@ -1,83 +1,159 @@
 """How fast two views of a batch are made: this project's, torchvision's, kornia's and lightly's.
 
-    python -m benchmarks.data_path [--image-sizes 32 224] [--batch-size 128] [--rounds 5] [--threads 1]
+    python -m benchmarks.data_path [--image-sizes 32 224] [--folder-sizes 224] [--folder-images 512]
+        [--batch-size 64] [--rounds 5] [--threads 1] [--device auto]
 
-All make SimCLR's views (crop, flip, colours, grey; blur from 224 pixels) of the same images in memory, as the
-libraries' own examples do: torchvision and lightly image by image from PIL, kornia and this project in
-batches. Contestants take turns. What counts is processor time; on a GPU, wall time.
+All make SimCLR's views (crop, flip, colours, grey; blur from 224 pixels) of the same images. torchvision and
+lightly work image by image from PIL, as the libraries' own examples do, kornia and this project in batches.
+
+memory    the images are in memory, decoded; on a GPU this project's lie on the device, as in a run
+folder    the images are JPEG files, a seventh larger than the views. This project reads the pixels that it
+          has decoded once, before the clock runs; the others decode a file whenever it is asked for.
+          --folder-images makes the folder as large as the disk may need to be felt.
+
+Contestants take turns. What counts is processor time; on a GPU, wall time. Libraries that are not installed
+are left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
-import statistics
-import sys
-import time
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.images import MEAN, STD, images_uint8, pictures, torchvision_view
+from benchmarks import kornia_stand_in
+from benchmarks.images import MEAN, STD, images_uint8, pictures, torchvision_view, write_folder
 from benchmarks.machine import write_result
+from benchmarks.turns import Took, clocked, spread, take_turns, told
 from dogo_fed.data.augment import BLUR_FROM_PIXELS, build_augmentation
+from dogo_fed.data.datasets import build_dataset
 from dogo_fed.engine.numerics import fix_numerics, resolve_device
 
 NUM_IMAGES = 256
+LARGER = 8 / 7
+"""Files are larger than the views, 256 pixels for 224, as photos are."""
 
 Views = Callable[[torch.Tensor], object]
 """Makes two views of the images with these ids."""
 
+HOW = (
+    "For each size the contestants took turns; the spread is over rounds. An image counts once for its two "
+    "views. Folder: JPEG files; this project has decoded them before."
+)
 
-def ours(image_size: int, device: torch.device) -> Views:
+
+@dataclass(frozen=True)
+class Shown:
+    """The images of one size.
+
+    Attributes:
+        number: how many there are.
+        size: side of the views.
+        batch: images by id: uint8, as this project keeps them.
+        tensors: the same for other libraries; from a folder they are decoded now.
+        picture: one image for PIL, by id; from a folder it is decoded now.
+    """
+
+    number: int
+    size: int
+    batch: Callable[[torch.Tensor], torch.Tensor]
+    tensors: Callable[[torch.Tensor], torch.Tensor]
+    picture: Callable[[int], Any]
+
+
+def in_memory(number: int, size: int, device: torch.device) -> Shown:
+    """Returns images that are decoded."""
+    images_NCHW = images_uint8(number, size).to(device)
+
+    def batch(ids: torch.Tensor) -> torch.Tensor:
+        return images_NCHW[ids.to(device)]
+
+    return Shown(number, size, batch, batch, pictures(number, size).__getitem__)
+
+
+def in_folder(root: Path, number: int, size: int, device: torch.device) -> Shown:
+    """Returns images of which there are files."""
+    from PIL import Image
+    from torchvision.transforms.functional import pil_to_tensor
+
+    paths = write_folder(root, number, round(LARGER * size))
+    train = build_dataset("image_folder", {"root": str(root), "image_size": size}).train
+
+    def batch(ids: torch.Tensor) -> torch.Tensor:
+        found_BCHW = train.images(ids)
+        if device.type == "cuda":
+            found_BCHW = found_BCHW.pin_memory()
+        return found_BCHW.to(device, non_blocking=True)
+
+    def picture(row: int) -> Any:
+        with Image.open(paths[row]) as opened:
+            return opened.convert("RGB")
+
+    def tensors(ids: torch.Tensor) -> torch.Tensor:
+        return torch.stack([pil_to_tensor(picture(row)) for row in ids.tolist()]).to(device)
+
+    return Shown(number, size, batch, tensors, picture)
+
+
+def ours(shown: Shown, device: torch.device) -> Views:
     """Returns this project's way."""
-    images = images_uint8(NUM_IMAGES, image_size).to(device)
-    augmentation = build_augmentation("simclr", {}, image_size, MEAN, STD)
-    return lambda ids: augmentation(images[ids.to(device)])
+    augmentation = build_augmentation("simclr", {}, shown.size, MEAN, STD)
+    return lambda ids: augmentation(shown.batch(ids))
 
 
-def torchvisions(image_size: int, device: torch.device) -> Views:
+def torchvisions(shown: Shown, device: torch.device) -> Views:
     """Returns torchvision's transforms, image by image."""
-    transform, shown = torchvision_view(image_size), pictures(NUM_IMAGES, image_size)
+    transform = torchvision_view(shown.size)
 
     def views(ids: torch.Tensor) -> object:
-        return [
-            torch.stack([transform(shown[row]) for row in ids.tolist()]).to(device) for _ in "ab"
-        ]
+        rows = [shown.picture(row) for row in ids.tolist()]
+        return [torch.stack([transform(one) for one in rows]).to(device) for _ in "ab"]
 
     return views
 
 
-def kornias(image_size: int, device: torch.device) -> Views:
-    """Returns kornia's augmentations, in batches."""
+def kornias(shown: Shown, device: torch.device) -> Views:
+    """Returns kornia's augmentations, in batches; files are decoded image by image."""
+    if kornia_stand_in.is_in_use():
+        raise ImportError("kornia is not installed")
     import kornia.augmentation as K
 
+    size = shown.size
     steps: list[torch.nn.Module] = [
-        K.RandomResizedCrop((image_size, image_size), scale=(0.08, 1.0)),
+        K.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
         K.RandomHorizontalFlip(),
         K.ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8),
         K.RandomGrayscale(p=0.2),
     ]
-    if image_size >= BLUR_FROM_PIXELS:
-        width = image_size // 20 * 2 + 1
+    if size >= BLUR_FROM_PIXELS:
+        width = size // 20 * 2 + 1
         steps.append(K.RandomGaussianBlur((width, width), (0.1, 2.0), p=0.5))
     transform = K.AugmentationSequential(
         *steps, K.Normalize(torch.tensor(MEAN), torch.tensor(STD)), data_keys=["input"]
     )
-    images = images_uint8(NUM_IMAGES, image_size).to(device)
-    return lambda ids: [transform(images[ids.to(device)].float() / 255) for _ in "ab"]
+
+    def views(ids: torch.Tensor) -> object:
+        images_BCHW = shown.tensors(ids).float() / 255
+        return [transform(images_BCHW) for _ in "ab"]
+
+    return views
 
 
-def lightlys(image_size: int, device: torch.device) -> Views:
+def lightlys(shown: Shown, device: torch.device) -> Views:
     """Returns lightly's transform, image by image."""
     from lightly.transforms import SimCLRTransform
 
-    blur = 0.5 if image_size >= BLUR_FROM_PIXELS else 0.0
-    transform = SimCLRTransform(input_size=image_size, gaussian_blur=blur)
-    shown = pictures(NUM_IMAGES, image_size)
+    blur = 0.5 if shown.size >= BLUR_FROM_PIXELS else 0.0
+    transform = SimCLRTransform(input_size=shown.size, gaussian_blur=blur)
 
     def views(ids: torch.Tensor) -> object:
-        pairs = [transform(shown[row]) for row in ids.tolist()]
+        pairs = [transform(shown.picture(row)) for row in ids.tolist()]
         return [torch.stack(list(view)).to(device) for view in zip(*pairs, strict=True)]
 
     return views
@@ -87,75 +163,85 @@ CONTESTANTS = {"dogo": ours, "torchvision": torchvisions, "kornia": kornias, "li
 
 
 def measure(
-    image_size: int, batch_size: int, rounds: int, device: torch.device
-) -> dict[str, list[float]]:
-    """Returns images a second of each, by round; an image counts once for its two views."""
-    entered = {}
+    shown: Shown, batch_size: int, rounds: int, device: torch.device
+) -> dict[str, list[Took]]:
+    """Returns what an image takes each of them, by round."""
+    turns = {}
     for name, make in CONTESTANTS.items():
         try:
-            entered[name] = make(image_size, device)
+            views = make(shown, device)
         except ImportError as error:
             print(f"{name} is left out: {error}")
-    speeds: dict[str, list[float]] = {name: [] for name in entered}
-    for number in range(rounds + 1):
-        for name, views in entered.items():
-            ids = torch.randint(NUM_IMAGES, (batch_size,))
-            seconds = _seconds_of(lambda views=views, ids=ids: views(ids), device)
-            if number > 0:  # the first round warms up
-                speeds[name].append(batch_size / seconds)
-    return speeds
+            continue
+        turns[name] = partial(_turn, views, shown.number, batch_size, device)
+    return take_turns(turns, rounds, warm_up=1)
 
 
-def _seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    if device.type != "cuda":
-        started_s = time.process_time()
-        work()
-        return time.process_time() - started_s
-    torch.cuda.synchronize(device)
-    started_s = time.perf_counter()
-    work()
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - started_s
+def _turn(views: Views, number: int, batch_size: int, device: torch.device) -> Took:
+    ids = torch.randint(number, (batch_size,))
+    took = clocked(partial(views, ids), 1, partial(_finish, device))
+    return Took(took.cpu_s / batch_size, took.wall_s / batch_size)
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def rows_of(images: str, shown: Shown, found: dict[str, list[Took]]) -> list[dict[str, Any]]:
+    """Returns the figures of images of one size from one place."""
+    return [
+        {
+            "image_size": shown.size,
+            "images": images,
+            "library": name,
+            "images_per_cpu_s": spread([1 / one.cpu_s for one in rounds]),
+            "images_per_wall_s": spread([1 / one.wall_s for one in rounds]),
+        }
+        for name, rounds in found.items()
+    ]
+
+
+def told_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """Prints figures."""
+    for row in rows:
+        print(
+            f"{row['image_size']:>4} px, {row['images']:<6} {row['library']:<12} images a CPU second "
+            f"{told(row['images_per_cpu_s']):<28} a wall second {told(row['images_per_wall_s'])}",
+            flush=True,
+        )
 
 
 def main() -> None:
-    """Measures every size, prints a table and writes the figures."""
+    """Measures every size, prints tables and writes the figures."""
     assert __doc__ is not None, "this module has a docstring"
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--image-sizes", type=int, nargs="+", default=[32, 224])
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--image-sizes", type=int, nargs="*", default=[32, 224])
+    parser.add_argument("--folder-sizes", type=int, nargs="*", default=[224])
+    parser.add_argument("--folder-images", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    fix_numerics(arguments.threads)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    asked = parser.parse_args()
+    fix_numerics(asked.threads)
     torch.use_deterministic_algorithms(False)  # kornia and others have kernels that are not
-    device = resolve_device("auto")
-    rows = []
-    print(f"{'pixels':>6} {'':<12} {'images/s':>9} {'least':>8} {'most':>8}")
-    for image_size in arguments.image_sizes:
-        for name, speeds in measure(
-            image_size, arguments.batch_size, arguments.rounds, device
-        ).items():
-            row = {
-                "image_size": image_size,
-                "library": name,
-                "images_per_s": round(statistics.median(speeds), 1),
-                "least": round(min(speeds), 1),
-                "most": round(max(speeds), 1),
-            }
-            rows.append(row)
-            print(
-                f"{image_size:>6} {name:<12} {row['images_per_s']:>9} {row['least']:>8} "
-                f"{row['most']:>8}",
-                flush=True,
-            )
-    content = {
-        "command": shlex.join(["python", "-m", "benchmarks.data_path", *sys.argv[1:]]),
-        "rows": rows,
-    }
-    print(f"written to {write_result('data_path', content).name} in benchmarks/results/")
+    device = resolve_device(asked.device)
+    rows: list[dict[str, Any]] = []
+
+    def add(images: str, shown: Shown) -> None:
+        found = measure(shown, asked.batch_size, asked.rounds, device)
+        rows.extend(rows_of(images, shown, found))
+        told_rows(rows[-len(found) :])
+
+    for size in asked.image_sizes:
+        add("memory", in_memory(NUM_IMAGES, size, device))
+    for size in asked.folder_sizes:
+        with tempfile.TemporaryDirectory(prefix="data-path-") as folder:
+            add("folder", in_folder(Path(folder), asked.folder_images, size, device))
+    write_result("data_path", HOW, {"folder_images": asked.folder_images, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -4,14 +4,16 @@
 
 Runs with exchange and runs without take turns, on, off, on, off; each "on" is compared with the "off" that
 follows it, so that a machine that gets slower or faster in between does little harm. Both have the same peers
-in processes of their own, one torch thread each. Further arguments are overrides as of `dogo-fed train`.
+in processes of their own, one torch thread each. Further arguments are overrides, see `settings.py`.
 
-How a step is timed. The peers' augmentation is wrapped, and the wrapper notes the clock at the beginning of
-every step, so a step is all that lies between two notes: computing, waiting, exchanging, reporting. It also
-lets all peers begin their first step together. Only steps count that lie within the window in which every
-peer trains: from the end of the last warm-up to the beginning of the first peer's last step. Evaluations and
-checkpoints lie outside of it. Nor does it hold the time in which a faster peer is done and leaves the others
-a quieter machine. The parts of a step are taken from the step reports of the same steps.
+How a step is timed. The peers' augmentation is wrapped, and the wrapper notes the clock once a step, when the
+views are drawn. With exchange a peer draws the views of its next step while it waits for an answer, so the
+note lies in the middle of the step before; without, it lies at the step's beginning. Either way a step is all
+that lies between two notes: computing, waiting, exchanging, reporting. The wrapper also lets all peers begin
+their first step together. Only steps count that lie within the window in which every peer trains: from the
+end of the last warm-up to the first peer's last note. Evaluations and checkpoints lie outside of it. Nor does
+it hold the time in which a faster peer is done and leaves the others a quieter machine. The parts of a step
+are means of the step reports of the same steps.
 
 A ratio near or above 1 does not mean that an exchange is free: a faster peer that waits leaves its cache
 and memory bandwidth to the slower one, which then computes faster than beside a peer that never waits. So
@@ -26,20 +28,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
-import shlex
 import statistics
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import rich
 import torch
 
 from benchmarks.machine import write_result
+from benchmarks.settings import run_of_processes
 from benchmarks.stamps import Stamps, read_stamps, with_stamps
-from configs.compose import compose_run
+from benchmarks.turns import spread, take_turns, told
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import StepReport
 from dogo_fed.reporting.sinks.metrics import read_records
@@ -53,6 +55,11 @@ FEWEST_TIMED = 5
 IDLE_MACHINE_SHARE = 0.9
 """A peer that never waits and has a core to itself has the processor for more of its step than this."""
 
+HOW = (
+    "Runs with exchange and without took turns; the spread is over the pairs of them. The parts of a step "
+    "are medians over the runs; processor_ms is of the peer's process."
+)
+
 
 @dataclass(frozen=True)
 class PeerTiming:
@@ -60,7 +67,7 @@ class PeerTiming:
 
     Attributes:
         steps: how many were counted.
-        step_ms: wall clock from one step's beginning to the next one's.
+        step_ms: wall clock from the drawing of one step's views to that of the next one's.
         step_median_ms: a mean is easily spoilt by one slow step.
         processor_ms: processor time of the peer's process; not of the coordinator's.
         compute_ms, wait_ms, exchange_ms: of the step reports.
@@ -109,7 +116,7 @@ def run_once(config: RunConfig) -> dict[str, PeerTiming]:
 def _timing(
     peer: str, stamps: Stamps, reports: Mapping[int, StepReport], start_s: float, end_s: float
 ) -> PeerTiming:
-    """Returns the means over the steps that began and ended within the window."""
+    """Returns the means over the steps whose notes lie within the window."""
     begun_s = stamps.wall_s
     steps = [
         step
@@ -181,8 +188,8 @@ def median_timing(timings: Sequence[PeerTiming]) -> PeerTiming:
 def summarise(pairs: Sequence[Pair]) -> dict[str, object]:
     """Returns what the benchmark found: the ratio, and each peer's medians over the runs."""
     return {
-        "ratio": _spread([pair.ratio for pair in pairs]),
-        "ratio_of_median_steps": _spread([pair.ratio_of_medians for pair in pairs]),
+        "ratio": spread([pair.ratio for pair in pairs]),
+        "ratio_of_median_steps": spread([pair.ratio_of_medians for pair in pairs]),
         "slowest_steps_per_s": {
             "on": round(statistics.median(slowest(pair.on) for pair in pairs), 3),
             "off": round(statistics.median(slowest(pair.off) for pair in pairs), 3),
@@ -206,22 +213,16 @@ def summarise(pairs: Sequence[Pair]) -> dict[str, object]:
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, 4) for name, value in found.items()}
-
-
 def _rounded(timing: PeerTiming) -> dict[str, float]:
     return {name: round(value, 4) for name, value in dataclasses.asdict(timing).items()}
 
 
 def print_pair(number: int, pair: Pair) -> None:
-    """Prints the line of one pair of runs, as soon as it is done."""
+    """Prints the line of one pair of runs."""
     counted = min(timing.steps for run in (pair.on, pair.off) for timing in run.values())
     print(
         f"{number:>4} {slowest(pair.on):>9.3f} {slowest(pair.off):>9.3f} {pair.ratio:>8.3f} "
-        f"{counted:>8}",
-        flush=True,
+        f"{counted:>8}"
     )
 
 
@@ -232,11 +233,7 @@ def print_summary(pairs: Sequence[Pair]) -> None:
         ("mean steps", [pair.ratio for pair in pairs]),
         ("median steps", [pair.ratio_of_medians for pair in pairs]),
     ):
-        found = _spread(ratios)
-        print(
-            f"   {name:<12} median {found['median']:.3f}, {found['min']:.3f} to {found['max']:.3f} "
-            f"in {len(ratios)} pairs"
-        )
+        print(f"   {name:<12} median {told(spread(ratios))} in {len(ratios)} pairs")
     print("\nMedians over the runs, per step:")
     print(
         f"{'peer':<12} {'exchange':<8} {'step ms':>9} {'compute':>9} {'wait':>9} {'exchange':>9} "
@@ -280,24 +277,18 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40, help="of each run, warm-up included")
-    parser.add_argument("--peers", default="pair")
-    parser.add_argument("overrides", nargs="*", help="as of dogo-fed train, e.g. data=synthetic")
+    parser.add_argument("--peers", default="pair", help="a set of peers of benchmarks/settings.py")
+    parser.add_argument("overrides", nargs="*", help="e.g. data=synthetic, exchange.top_k=8")
     arguments = parser.parse_args()
     if arguments.pairs < 1 or arguments.steps < WARM_UP + FEWEST_TIMED + 1:
         parser.error(f"needs 1 pair and {WARM_UP + FEWEST_TIMED + 1} steps at least")
-    settings = [
-        f"peers={arguments.peers}",
-        f"batch_size={arguments.batch_size}",
-        f"steps={arguments.steps}",
-        f"steps_per_round={arguments.steps}",  # so that nobody evaluates on the way
-        "host=processes",
-        "threads_per_peer=1",
-        "eval.linear=false",
-        "recovery.max_restarts=0",
-        *arguments.overrides,
-    ]
-    on = compose_run([*settings, "exchange.enabled=true"])
-    off = compose_run([*settings, "exchange.enabled=false"])
+    overrides = [f"batch_size={arguments.batch_size}", *arguments.overrides]
+    on, off = (
+        run_of_processes(
+            arguments.peers, arguments.steps, [*overrides, f"exchange.enabled={enabled}"]
+        )
+        for enabled in ("true", "false")
+    )
     if not on.exchanges:
         parser.error("needs peers that have somebody to exchange with")
     rich.reconfigure(file=io.StringIO())  # the live view would take its share of the processor
@@ -305,19 +296,21 @@ def main() -> None:
         f"{on.data.name}, batch size {on.batch_size}, peers "
         + ", ".join(f"{name}: {peer.backbone}" for name, peer in on.peers.items())
     )
+    turns = take_turns(
+        {"on": partial(run_once, on), "off": partial(run_once, off)}, arguments.pairs
+    )
+    pairs = [Pair(*runs) for runs in zip(turns["on"], turns["off"], strict=True)]
     print(f"{'pair':>4} {'on st/s':>9} {'off st/s':>9} {'ratio':>8} {'counted':>8}")
-    pairs = []
-    for number in range(1, arguments.pairs + 1):
-        pairs.append(Pair(run_once(on), run_once(off)))
-        print_pair(number, pairs[-1])
+    for number, pair in enumerate(pairs, start=1):
+        print_pair(number, pair)
     print_summary(pairs)
     content = {
-        "command": shlex.join(["python", "-m", "benchmarks.exchange_tax", *sys.argv[1:]]),
-        "settings": settings,
+        "peers_named": arguments.peers,
+        "overrides": overrides,
         "warm_up_steps": WARM_UP,
         **summarise(pairs),
     }
-    print(f"\nwritten to {write_result('exchange_tax', content).name} in benchmarks/results/")
+    write_result("exchange_tax", HOW, content)
 
 
 if __name__ == "__main__":

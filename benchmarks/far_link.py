@@ -1,194 +1,95 @@
-"""What a far coordinator costs: steps/s of the slowest peer behind a delay and a bandwidth.
+"""What a far coordinator costs a run: steps/s of the slowest peer behind a delay and a bandwidth.
 
-    python -m benchmarks.far_link [--delays 0 20 100] [--mbit 0 100 10] [--rounds 3] [--steps 40] [key=value]
+    python -m benchmarks.far_link [--peers pair] [--batch-sizes 256] [--delays 0 20 100]
+        [--mbit 0 100 10] [--lookahead 0 1] [--every-steps 1 4] [--rounds 2] [--steps 30] [--full]
+        [key=value]
 
 Each peer is a process of its own and reaches the coordinator through a relay on this machine, which holds
 back what it carries: half of the round trip in each direction, and no more than so many megabits a second
-(0: no limit). Without and with exchange.lookahead, all settings take turns. Further arguments are overrides
-as of `dogo-fed train`; the default is peers=pair with a batch size of 256.
+(0: no limit). All combinations take turns. --peers names sets of peers (`settings.py`); with --full every
+combination is measured, else some. Further arguments are overrides, see `settings.py`.
 
-How a step is timed: see benchmarks.exchange_tax.
+How a step is timed: see benchmarks.exchange_tax. Many more peers: see benchmarks.round_trip.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import dataclasses
 import io
-import shlex
-import socket
-import statistics
-import sys
-import threading
-import time
-from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
+import rich
+
+from benchmarks.exchange_tax import PeerTiming, run_once, slowest
+from benchmarks.grid import Cell, Ways, add_ways, cells
 from benchmarks.machine import write_result
+from benchmarks.relay import Relay, free_port
+from benchmarks.settings import run_of_processes
+from benchmarks.turns import spread, take_turns, told
 
-_CHUNK_BYTES = 65536
+Run: TypeAlias = Mapping[str, PeerTiming]
 
-
-@dataclasses.dataclass(frozen=True)
-class Distance:
-    """How far the coordinator is.
-
-    Attributes:
-        round_trip_ms: both directions together.
-        mbit_per_s: in each direction; 0 is without a limit.
-    """
-
-    round_trip_ms: float
-    mbit_per_s: float
-
-    def __str__(self) -> str:
-        limit = f", {self.mbit_per_s:g} Mbit/s" if self.mbit_per_s else ""
-        return f"{self.round_trip_ms:g} ms{limit}"
+HOW = (
+    "All combinations took turns, each in a run of its own; the spread is over rounds. Processor "
+    "seconds are of the slowest peer's process."
+)
 
 
-class Relay:
-    """Carries connections to a port of this machine, as if it were far. Use it in a `with`."""
-
-    def __init__(self, port: int, distance: Distance) -> None:
-        self.address = ""
-        self._port = port
-        self._distance = distance
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-
-    def __enter__(self) -> Relay:
-        self._thread.start()
-        server = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._connected, "127.0.0.1", 0), self._loop
-        ).result(10)
-        self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-
-    async def _connected(
-        self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter
-    ) -> None:
-        try:
-            far_in, far_out = await asyncio.open_connection("127.0.0.1", self._port)
-        except OSError:  # the coordinator is not there yet; the peer tries again
-            near_out.close()
-            return
-        await asyncio.gather(self._carry(near_in, far_out), self._carry(far_in, near_out))
-
-    async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        """Carries one direction until it ends. Reading goes on while earlier bytes are held back."""
-        delay_s = self._distance.round_trip_ms / 2000
-        bytes_per_s = self._distance.mbit_per_s * 1e6 / 8
-        on_the_way: deque[tuple[float, bytes]] = deque()
-        arrived = asyncio.Event()
-
-        async def deliver() -> None:
-            while True:
-                while not on_the_way:
-                    arrived.clear()
-                    await arrived.wait()
-                due_s, chunk = on_the_way.popleft()
-                await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-                if not chunk:
-                    target.close()
-                    return
-                target.write(chunk)
-                await target.drain()
-
-        delivering = asyncio.ensure_future(deliver())
-        free_at_s = 0.0
-        try:
-            while True:
-                chunk = await source.read(_CHUNK_BYTES)
-                now_s = time.monotonic()
-                if bytes_per_s:
-                    free_at_s = max(now_s, free_at_s) + len(chunk) / bytes_per_s
-                on_the_way.append((max(now_s, free_at_s) + delay_s, chunk))
-                arrived.set()
-                if not chunk:
-                    break
-            await delivering
-        except OSError:
-            delivering.cancel()
-            target.close()
-
-
-def free_port() -> int:
-    """Returns a port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def steps_per_s(settings: list[str], distance: Distance) -> float:
-    """Returns the steps/s of the slowest peer of a run at this distance."""
-    from benchmarks.exchange_tax import run_once, slowest
-    from configs.compose import compose_run
-
+def run_cell(cell: Cell[str], steps: int, overrides: Sequence[str]) -> Run:
+    """Does a run of this combination."""
     port = free_port()
-    with Relay(port, distance) as relay:
-        config = compose_run(
-            [*settings, f"coordinator.port={port}", f"coordinator.public_address={relay.address}"]
-        )
-        return slowest(run_once(config))
+    with Relay(port, cell.distance) as relay:
+        settings = [
+            f"batch_size={cell.batch_size}",
+            f"exchange.lookahead={cell.lookahead}",
+            f"exchange.every_steps={cell.every_steps}",
+            f"coordinator.port={port}",
+            f"coordinator.public_address={relay.address}",
+        ]
+        return run_once(run_of_processes(cell.peers, steps, [*overrides, *settings]))
+
+
+def row(cell: Cell[str], rounds: Sequence[Run], nearest: Sequence[Run]) -> dict[str, Any]:
+    """Returns the figures of a combination."""
+    speeds = [slowest(one) for one in rounds]
+    shares = [speed / slowest(near) for speed, near in zip(speeds, nearest, strict=True)]
+    last = [min(one.values(), key=lambda timing: timing.steps_per_s) for one in rounds]
+    return {
+        **cell.to_plain(),
+        "steps_per_s": spread(speeds),
+        "share_of_near": spread(shares),
+        "step_cpu_ms": spread([timing.processor_ms for timing in last]),
+    }
 
 
 def main() -> None:
-    """Lets all distances and both settings take turns, prints a table and writes the figures."""
+    """Lets all combinations take turns, prints a table and writes the figures."""
     assert __doc__ is not None, "this module has a docstring"
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--delays", type=float, nargs="+", default=[0, 20, 100])
-    parser.add_argument("--mbit", type=float, nargs="+", default=[0, 100, 10])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--peers", nargs="+", default=["pair"])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[256])
+    add_ways(parser)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("overrides", nargs="*")
-    arguments = parser.parse_args()
-    import rich
-
+    asked = parser.parse_args()
     rich.reconfigure(file=io.StringIO())  # the live view would take its share of the processor
-    settings = [
-        "peers=pair", "batch_size=256", f"steps={arguments.steps}",
-        f"steps_per_round={arguments.steps}", "host=processes", "threads_per_peer=1",
-        "eval.linear=false", "recovery.max_restarts=0", *arguments.overrides,
-    ]  # fmt: skip
-    distances = [Distance(delay, 0) for delay in arguments.delays]
-    distances += [Distance(arguments.delays[-1], mbit) for mbit in arguments.mbit if mbit]
-    found: dict[tuple[Distance, int], list[float]] = {}
-    for number in range(arguments.rounds):
-        for distance in distances:
-            for ahead in (0, 1):
-                speed = steps_per_s([*settings, f"exchange.lookahead={ahead}"], distance)
-                found.setdefault((distance, ahead), []).append(speed)
-                print(f"round {number + 1}: {distance}, lookahead {ahead}: {speed:.2f} steps/s",
-                      flush=True)  # fmt: skip
-    near = distances[0]
-    print(f"\n{'distance':<24} {'lookahead':>9} {'steps/s':>9} {'of ' + str(near):>9}")
+    grid = cells(asked.batch_sizes, asked.peers, Ways.asked(asked), full=asked.full)
+    found = take_turns(
+        {cell: partial(run_cell, cell, asked.steps, asked.overrides) for cell in grid},
+        asked.rounds,
+    )
+    print(f"{'':<60} {'steps/s':<28} of the nearest")
     rows = []
-    for (distance, ahead), speeds in found.items():
-        shares = [one / base for one, base in zip(speeds, found[near, 0], strict=True)]
-        rows.append(
-            {
-                **dataclasses.asdict(distance),
-                "lookahead": ahead,
-                "steps_per_s": [round(one, 3) for one in speeds],
-                "share_of_near": round(statistics.median(shares), 3),
-            }
-        )
-        print(
-            f"{distance!s:<24} {ahead:>9} {statistics.median(speeds):>9.2f} "
-            f"{statistics.median(shares):>9.2f}"
-        )
-    content = {
-        "command": shlex.join(["python", "-m", "benchmarks.far_link", *sys.argv[1:]]),
-        "settings": settings,
-        "rows": rows,
-    }
-    print(f"\nwritten to {write_result('far_link', content).name} in benchmarks/results/")
+    for cell, rounds in found.items():
+        one = row(cell, rounds, found[cell.nearest])
+        rows.append(one)
+        print(f"{cell!s:<60} {told(one['steps_per_s']):<28} {told(one['share_of_near'])}")
+    write_result("far_link", HOW, {"overrides": asked.overrides, "rows": rows})
 
 
 if __name__ == "__main__":

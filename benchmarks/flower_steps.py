@@ -1,13 +1,15 @@
 """Time per step under Flower's simulation, by how the steps travel and how many make a round.
 
-    python -m benchmarks.flower_steps [--batch-sizes 256 1024] [--rounds-of 1 10 50 200]
+    python -m benchmarks.flower_steps [--batch-sizes 256 1024] [--rounds-of 1 10 50 200] [--rounds 1]
 
 Two peers with a network that takes next to no time (small images, no augmentation), so what is left is
 what a step costs beside its mathematics: the N x N arithmetic, the exchange, and Flower's messages. A
-step's time is the wall clock from one step's beginning to the next one's, at the peer that takes longest,
-as a mean over whole rounds; nothing is evaluated on the way. `host=ray` is the same run without Flower.
-The first round is left out: it has the start of the other peer in it.
+step's time is the wall clock from the drawing of one step's views to that of the next one's, at the peer
+that takes longest, as a mean over whole rounds of the run; nothing is evaluated on the way. Processor time is
+that of the same peer's process. `host=ray` is the same run without Flower. The first round of a run is left
+out: it has the start of the other peer in it.
 
+All runs take turns, --rounds times; a run takes about a minute. This benchmark needs Flower, Ray and Hydra.
 Run it from the checkout: the peers import this package from the folder that you are in.
 """
 
@@ -19,13 +21,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import write_result
-from benchmarks.stamps import read_stamps
-from configs.compose import compose_run
+from benchmarks.settings import peers_named
+from benchmarks.stamps import Stamps, read_stamps
+from benchmarks.turns import spread, take_turns, told
 
 ROUNDS = {1: 60, 10: 10, 50: 5, 200: 3}
 """Rounds of each length that are run."""
@@ -33,10 +39,15 @@ FLOWER_MODES = ("grpc", "flower")
 RUN_WITHIN_S = 900.0
 WARM_UP = 5
 
+HOW = (
+    "All runs took turns; a spread is over so many runs of each kind as --rounds says (1 unless told). Times "
+    "are of the peer that takes longest."
+)
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One run.
+    """One kind of run.
 
     Attributes:
         mode: "grpc" or "flower" for how steps travel under Flower, "ray" for the run without it.
@@ -47,19 +58,36 @@ class Cell:
     batch_size: int
     steps_per_round: int
 
+    def __str__(self) -> str:
+        return f"{self.mode:<8} {self.batch_size:>6} {self.steps_per_round:>5}"
 
-def measure(cell: Cell) -> dict[str, float]:
-    """Returns mean and median time in milliseconds of a step, at the peer that takes longest."""
+
+@dataclass(frozen=True)
+class Timing:
+    """A peer's steps, in milliseconds of the wall clock and of the processor."""
+
+    mean_ms: float
+    median_ms: float
+    cpu_ms: float
+    steps: int
+
+
+def measure(cell: Cell) -> Timing:
+    """Does a run; returns the timing of the peer that takes longest."""
     rounds = ROUNDS.get(cell.steps_per_round, 3)
     with tempfile.TemporaryDirectory(prefix="flower-steps-") as folder:
         _run(cell, rounds, Path(folder))
-        timings = [_timing(path, cell.steps_per_round) for path in Path(folder).glob("*.stamps")]
-    return max(timings, key=lambda timing: timing["mean_ms"])
+        found = [
+            timing(read_stamps(path), cell.steps_per_round)
+            for path in Path(folder).glob("*.stamps")
+        ]
+    return max(found, key=lambda one: one.mean_ms)
 
 
 def settings(cell: Cell, rounds: int, folder: Path) -> list[str]:
     """Returns the overrides of a cell's run."""
     total = rounds * cell.steps_per_round
+    run_dir = folder / "run"
     found = [
         "peers=pair",
         "data=synthetic",
@@ -73,9 +101,9 @@ def settings(cell: Cell, rounds: int, folder: Path) -> list[str]:
         "eval.linear=false",
         f"checkpoint.every_steps={total}",
         "recovery.max_restarts=0",
-        f"run_dir={folder / 'run'}",
+        f"run_dir={run_dir}",
     ]
-    for peer in compose_run(["peers=pair"]).peers:
+    for peer in peers_named("pair"):
         found += [
             f"peers.{peer}.backbone.name=small_cnn",
             f"~peers.{peer}.backbone.options",
@@ -83,7 +111,7 @@ def settings(cell: Cell, rounds: int, folder: Path) -> list[str]:
             f"peers.{peer}.augmentation.name=benchmarks.stamps:stamped_views",
             f"~peers.{peer}.augmentation.options",
             f"+peers.{peer}.augmentation.options={{inner: none, inner_options: {{}}, "
-            f"path: {folder / peer}.stamps, num_peers: 2}}",
+            f"path: {folder / peer}.stamps, run_dir: {run_dir}, num_peers: 2}}",
         ]
     return found
 
@@ -100,39 +128,52 @@ def _run(cell: Cell, rounds: int, folder: Path) -> None:
         )
 
 
-def _timing(path: Path, steps_per_round: int) -> dict[str, float]:
-    begun_s = read_stamps(path).wall_s[max(steps_per_round, WARM_UP) :]
-    steps_s = [later - earlier for earlier, later in pairwise(begun_s)]
+def timing(stamps: Stamps, steps_per_round: int) -> Timing:
+    """Returns what the steps after the first round have taken."""
+    first = max(steps_per_round, WARM_UP)
+    drawn_s, used_s = stamps.wall_s[first:], stamps.processor_s[first:]
+    steps_s = [later - earlier for earlier, later in pairwise(drawn_s)]
+    return Timing(
+        mean_ms=statistics.fmean(steps_s) * 1e3,
+        median_ms=statistics.median(steps_s) * 1e3,
+        cpu_ms=(used_s[-1] - used_s[0]) / len(steps_s) * 1e3,
+        steps=len(steps_s),
+    )
+
+
+def row(cell: Cell, found: Sequence[Timing]) -> dict[str, Any]:
+    """Returns the figures of a kind of run."""
     return {
-        "mean_ms": round(statistics.fmean(steps_s) * 1e3, 2),
-        "median_ms": round(statistics.median(steps_s) * 1e3, 2),
-        "steps": len(steps_s),
+        **vars(cell),
+        "mean_ms": spread([one.mean_ms for one in found]),
+        "median_ms": spread([one.median_ms for one in found]),
+        "cpu_ms": spread([one.cpu_ms for one in found]),
+        "steps": found[0].steps,
     }
 
 
 def main() -> None:
     """Runs all cells, prints a table and writes it to benchmarks/results/."""
     assert __doc__ is not None, "this module has a docstring"
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--rounds-of", type=int, nargs="+", default=list(ROUNDS))
-    arguments = parser.parse_args()
-    found = []
-    print(f"{'':<8} {'batch':>6} {'K':>5} {'mean ms':>9} {'median':>9} {'steps':>6}")
-    for batch_size in arguments.batch_sizes:
-        cells = [Cell("ray", batch_size, 200)]
-        cells += [Cell(mode, batch_size, k) for mode in FLOWER_MODES for k in arguments.rounds_of]
-        for cell in cells:
-            timing = measure(cell)
-            found.append({**vars(cell), **timing})
-            print(
-                f"{cell.mode:<8} {batch_size:>6} {cell.steps_per_round:>5} {timing['mean_ms']:>9.2f} "
-                f"{timing['median_ms']:>9.2f} {timing['steps']:>6.0f}",
-                flush=True,
-            )
-    command = shlex.join(["python", "-m", "benchmarks.flower_steps", *sys.argv[1:]])
-    path = write_result("flower_steps", {"command": command, "cells": found})
-    print(f"written to {path.name} in benchmarks/results/")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each kind")
+    asked = parser.parse_args()
+    cells = []
+    for batch_size in asked.batch_sizes:
+        cells.append(Cell("ray", batch_size, 200))
+        cells += [Cell(mode, batch_size, k) for mode in FLOWER_MODES for k in asked.rounds_of]
+    found = take_turns({cell: partial(measure, cell) for cell in cells}, asked.rounds)
+    print(f"{'':<8} {'batch':>6} {'K':>5}  mean ms of a step; processor ms")
+    rows = []
+    for cell, timings in found.items():
+        one = row(cell, timings)
+        rows.append(one)
+        print(f"{cell}  {told(one['mean_ms']):<28} {told(one['cpu_ms'])}")
+    write_result("flower_steps", HOW, {"cells": rows})
 
 
 if __name__ == "__main__":

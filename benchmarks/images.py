@@ -1,8 +1,9 @@
-"""The images of the benchmarks, and SimCLR's views of one image by torchvision."""
+"""The images of the benchmarks, in memory or in a folder, and SimCLR's views of one image by torchvision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ import torch.nn.functional as F
 from dogo_fed.data.augment import BLUR_FROM_PIXELS
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+GRAIN = 24
+"""Noise of so many of 255, so that a JPEG file is about as large as a photo's."""
 
 
 def images_uint8(number: int, image_size: int) -> torch.Tensor:
@@ -25,6 +28,22 @@ def pictures(number: int, image_size: int) -> list[Any]:
     from torchvision.transforms.functional import to_pil_image
 
     return [to_pil_image(image) for image in images_uint8(number, image_size)]
+
+
+def write_folder(root: Path, number: int, side: int) -> list[Path]:
+    """Writes JPEG files of the same images with some grain into one class folder; returns their paths."""
+    from torchvision.transforms.functional import to_pil_image
+
+    folder = root / "train" / "one"
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(1)
+    paths = []
+    for index, image_CHW in enumerate(images_uint8(number, side)):
+        grain = torch.randint(GRAIN, image_CHW.shape, generator=generator)
+        grained = (image_CHW.to(torch.int64) + grain).clamp(max=255).to(torch.uint8)
+        paths.append(folder / f"{index:06d}.jpg")
+        to_pil_image(grained).save(paths[-1], quality=90)
+    return paths
 
 
 def torchvision_view(image_size: int) -> Callable[[Any], torch.Tensor]:

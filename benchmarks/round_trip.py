@@ -1,168 +1,227 @@
-"""How long one exchange takes: publish mine, receive the mean of the others', peers in processes.
+"""What an exchange costs the peers: alone, and in the steps of simulated peers behind a far link.
 
-    python -m benchmarks.round_trip [--batch-sizes 256 1024] [--peers 2 4 8] [--steps 200]
+    python -m benchmarks.round_trip [--batch-sizes 256 1024] [--peers 2 8 64] [--contributions 640]
+        [--step-batch-sizes 256] [--step-peers 8] [--delays 0 20 100] [--mbit 0 100 10]
+        [--lookahead 0 1] [--every-steps 1 4] [--compute-ms 250] [--steps 8] [--rounds 3] [--full]
 
-The coordinator runs in this process, every peer in one of its own, all on loopback. Peers do nothing but
-exchange, so a round trip includes waiting for the slowest of them: with more processes than cores they
-queue for a core, and that is in the figure.
+The coordinator runs in this process. The peers live in other processes of this machine, several in one
+where there are many; each has a connection of its own.
+
+exchanges   peers do nothing but exchange, beside the coordinator. A round trip includes waiting for the
+            slowest of them: with more peers than cores they queue for a core, and that is in the figure.
+steps       peers sleep while real ones would compute, and exchange in between as a session does, over a
+            relay that holds back what it carries. So 64 peers need no 64 cores.
+
+--full measures 2 to 64 peers and batches of 128 to 4096, over all combinations of the other settings. It
+takes hours. Combinations that would need too much memory, or too long for a step, are left out and named.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import statistics
-import subprocess
-import sys
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-import numpy as np
-
+from benchmarks.grid import NEAR, Cell, Ways, add_ways, cells
 from benchmarks.machine import write_result
-from clients.peer.grpc_link import Connection, GrpcLink
-from dogo_fed.contracts import FloatMatrix, PeerId, SimilarityDistribution, Ticket
-from dogo_fed.coordination.coordinator import CoordinatorSettings
-from dogo_fed.plan import Plan
+from benchmarks.relay import Relay
+from benchmarks.simulated import Done, Job, coordinator_of, let_go, settings_of
+from benchmarks.turns import Took, spread, take_turns, told
+from benchmarks.workers import Workers
 from dogo_fed.process_setup import keep_freed_memory
-from dogo_fed.reporting.sink import TeeSink
 from dogo_fed.wire.format import WireFormat
-from dogo_fed.wire.secret import credential_of
-from server.coordinator.host import CoordinatorHost
-from server.coordinator.service import ServiceSettings
 
-RUN_ID = "round-trip"
-SECRET = "benchmark"
-WARM_UP = 20
+FULL_BATCH_SIZES = (128, 256, 512, 1024, 2048, 4096)
+FULL_PEERS = (2, 4, 8, 16, 32, 64)
+WARM_UP = 4
+FEWEST_STEPS = 8
+MOST_PROCESSES = 8
+"""Of peers; each loads torch, which takes memory and a few seconds."""
+MOST_S_PER_STEP = 20.0
+"""Combinations whose bytes alone take longer than this are left out."""
+
+HOW = (
+    "All combinations took turns. Exchanges alone: the spread is over rounds, of each round's median, p10 "
+    "and p90 over its exchanges; processor seconds are of the coordinator and of the peers, for each "
+    "contribution. Steps: the spread is over rounds, of the mean step of the slowest peer; the peers "
+    "sleep where real ones compute."
+)
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a peer's process is told."""
+class Round:
+    """What one turn of a combination has found.
 
-    peer: str
-    address: str
-    batch_size: int
-    steps: int
+    Attributes:
+        contributions: of all peers, in the steps that count.
+        coordinator: what this process had to do meanwhile; the relay is in it, if there is one.
+    """
 
-
-def distribution(batch_size: int, seed: int) -> SimilarityDistribution:
-    """Returns a row-stochastic matrix such as a peer publishes."""
-    cosines_NN = np.random.default_rng(seed).uniform(-1, 1, (batch_size, batch_size))
-    weights_NN = np.exp(cosines_NN / 0.1)
-    p_NN: FloatMatrix = (weights_NN / weights_NN.sum(1, keepdims=True)).astype(np.float32)
-    return SimilarityDistribution(p_NN, float((p_NN * np.log(p_NN)).sum(1).mean()))
+    done: list[Done]
+    contributions: int
+    coordinator: Took
 
 
-def link_of(job: Job) -> GrpcLink:
-    """Returns the peer's link, which has not joined yet."""
-    return GrpcLink(
-        PeerId(job.peer),
-        RUN_ID,
-        Connection(
-            address=job.address,
-            credential=credential_of(SECRET, RUN_ID, job.peer),
-            wire=WireFormat(job.batch_size),
-            answer_within_s=60,
-            reconnect_s=10,
-        ),
-    )
+def measure(cell: Cell[int], steps: int, compute_s: float, workers: Workers) -> Round:
+    """Does one turn of a combination."""
+    settings = settings_of(cell.peers, WARM_UP + steps, cell.every_steps)
+    with contextlib.ExitStack() as opened:
+        host = opened.enter_context(coordinator_of(settings, cell.batch_size))
+        address = host.address
+        if cell.distance != NEAR:
+            port = int(address.rpartition(":")[2])
+            address = opened.enter_context(Relay(port, cell.distance)).address
+        job = Job(
+            peers=list(settings.peers),
+            address=address,
+            batch_size=cell.batch_size,
+            warm_up=WARM_UP,
+            steps=steps,
+            compute_s=compute_s,
+            lookahead=cell.lookahead,
+            every_steps=cell.every_steps,
+        )
+        done, took = let_go(workers, job)
+    return Round(done, cell.peers * steps, took)
 
 
-def settings_of(num_peers: int, steps: int) -> CoordinatorSettings:
-    """Returns the settings of a run of this size."""
-    return CoordinatorSettings(
-        run_id=RUN_ID,
-        agreement={},
-        peers=tuple(PeerId(f"peer{index}") for index in range(num_peers)),
-        first_step=0,
-        batch_digest=lambda step: "",
-        deadline_s=60,
-        join_deadline_s=60,
-        evaluation_deadline_s=60,
-        plan=Plan(total_steps=steps, steps_per_round=steps),
-    )
-
-
-def run_client(job: Job) -> None:
-    """Exchanges `job.steps` times and prints the round trips in milliseconds."""
-    keep_freed_memory()
-    client = link_of(job)
-    client.join({})
-    mine = distribution(job.batch_size, seed=sum(job.peer.encode()))
-    times_ms = []
-    for step in range(job.steps):
-        started_s = time.perf_counter()
-        ticket = Ticket(RUN_ID, 1, step, "")
-        client.publish(ticket, mine)
-        client.collect(ticket)
-        times_ms.append((time.perf_counter() - started_s) * 1e3)
-    client.close()
-    sys.stdout.write(json.dumps(times_ms[WARM_UP:]))
-
-
-def measure(batch_size: int, num_peers: int, steps: int) -> dict[str, float]:
-    """Returns percentiles of the round trip over all peers, in milliseconds."""
-    settings = settings_of(num_peers, WARM_UP + steps)
-    host = CoordinatorHost(
-        settings,
-        WireFormat(batch_size),
-        ServiceSettings(address="127.0.0.1", port=0, secret=SECRET, answer_within_s=120),
-        TeeSink(),
-    )
-    times_ms: list[float] = []
-    with host:
-        processes = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.round_trip",
-                    "--client",
-                    json.dumps(asdict(Job(peer, host.address, batch_size, steps))),
-                ],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for peer in settings.peers
-        ]
-        for process in processes:
-            output, _ = process.communicate(timeout=600)
-            times_ms += json.loads(output)
-    deciles = statistics.quantiles(times_ms, n=10)
+def exchanges_row(cell: Cell[int], rounds: Sequence[Round]) -> dict[str, Any]:
+    """Returns the figures of exchanges alone, in milliseconds."""
+    deciles = [
+        statistics.quantiles([one for done in each.done for one in done.exchange_s], n=10)
+        for each in rounds
+    ]
     return {
-        "batch_size": batch_size,
-        "peers": num_peers,
-        "median_ms": round(statistics.median(times_ms), 2),
-        "p10_ms": round(deciles[0], 2),
-        "p90_ms": round(deciles[-1], 2),
-        "bytes_up": WireFormat(batch_size).payload_bytes,
+        "batch_size": cell.batch_size,
+        "peers": cell.peers,
+        "median_ms": _ms([one[4] for one in deciles]),
+        "p10_ms": _ms([one[0] for one in deciles]),
+        "p90_ms": _ms([one[-1] for one in deciles]),
+        "coordinator_cpu_ms": _ms([one.coordinator.cpu_s / one.contributions for one in rounds]),
+        "peer_cpu_ms": _ms([_peer_cpu_s(one) for one in rounds]),
+        "bytes_up": WireFormat(cell.batch_size).payload_bytes,
     }
 
 
+def steps_row(cell: Cell[int], rounds: Sequence[Round], nearest: Sequence[Round]) -> dict[str, Any]:
+    """Returns the figures of steps of simulated peers."""
+    step_s = [slowest_step_s(one) for one in rounds]
+    shares = [slowest_step_s(one) / took for one, took in zip(nearest, step_s, strict=True)]
+    return {
+        **cell.to_plain(),
+        "step_ms": _ms(step_s),
+        "speed_of_nearest": spread(shares),
+        "peer_cpu_ms": _ms([_peer_cpu_s(one) for one in rounds]),
+    }
+
+
+def slowest_step_s(one: Round) -> float:
+    """Returns the mean step of the slowest peer."""
+    return max(step_s for done in one.done for step_s in done.step_s)
+
+
+def _peer_cpu_s(one: Round) -> float:
+    return statistics.fmean(done.cpu_s for done in one.done)
+
+
+def _ms(seconds: Sequence[float]) -> dict[str, float]:
+    return spread([1e3 * one for one in seconds])
+
+
+def steps_for(contributions: int, peers: int) -> int:
+    """Returns the steps in which so many contributions are made, but no fewer than a few."""
+    return max(FEWEST_STEPS, -(-contributions // peers))
+
+
+def why_left_out(cell: Cell[int], most_mib: float) -> str | None:
+    """Returns why a combination is not measured; None if it is."""
+    payload = WireFormat(cell.batch_size).payload_bytes
+    mib = cell.peers * payload / 2**20
+    if mib > most_mib:
+        return f"{mib:.0f} MiB in each direction at a step, more than --most-mib {most_mib:g}"
+    mbit = cell.distance.mbit_per_s
+    seconds = 2 * payload * 8 / (mbit * 1e6) if mbit else 0.0
+    if seconds > MOST_S_PER_STEP:
+        return f"{seconds:.0f} s of transfer at a step"
+    return None
+
+
+def kept(found: Sequence[Cell[int]], most_mib: float) -> tuple[list[Cell[int]], dict[str, str]]:
+    """Returns the combinations that are measured, and why others are not."""
+    reasons = {one: why_left_out(one, most_mib) for one in found}
+    left_out = {str(one): reason for one, reason in reasons.items() if reason is not None}
+    for name, reason in left_out.items():
+        print(f"left out: {name}: {reason}")
+    return [one for one, reason in reasons.items() if reason is None], left_out
+
+
 def main() -> None:
-    """Measures every combination and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[256, 1024])
-    parser.add_argument("--peers", type=int, nargs="+", default=[2, 4, 8])
-    parser.add_argument("--steps", type=int, default=220)
-    parser.add_argument("--client", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.client:
-        run_client(Job(**json.loads(arguments.client)))
-        return
-    rows = []
-    print(f"{'B':>6} {'peers':>6} {'median ms':>10} {'p10':>8} {'p90':>8}")
-    for batch_size in arguments.batch_sizes:
-        for num_peers in arguments.peers:
-            row = measure(batch_size, num_peers, arguments.steps)
-            rows.append(row)
-            print(
-                f"{batch_size:>6} {num_peers:>6} {row['median_ms']:>10.2f} {row['p10_ms']:>8.2f} "
-                f"{row['p90_ms']:>8.2f}",
-                flush=True,
-            )
-    print(f"written to {write_result('round_trip', {'rows': rows})}")
+    """Measures both kinds, prints tables and writes the figures."""
+    assert __doc__ is not None, "this module has a docstring"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--batch-sizes", type=int, nargs="+")
+    parser.add_argument("--peers", type=int, nargs="+")
+    parser.add_argument("--contributions", type=int, default=640, help="of a round, about")
+    parser.add_argument("--step-batch-sizes", type=int, nargs="+")
+    parser.add_argument("--step-peers", type=int, nargs="+")
+    add_ways(parser)
+    parser.add_argument("--compute-ms", type=float, default=250.0, help="of a step")
+    parser.add_argument("--steps", type=int, default=8, help="of simulated peers, in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--most-mib", type=float, default=512.0, help="at a step, of all peers")
+    asked = parser.parse_args()
+    full, ways = asked.full, Ways.asked(asked)
+    batch_sizes = asked.batch_sizes or (FULL_BATCH_SIZES if full else (256, 1024))
+    peers = asked.peers or (FULL_PEERS if full else (2, 8, 64))
+    alone, left_out = kept(
+        [Cell(size, number, NEAR) for size in batch_sizes for number in peers], asked.most_mib
+    )
+    step_sizes = asked.step_batch_sizes or (FULL_BATCH_SIZES if full else (256,))
+    step_peers = asked.step_peers or (FULL_PEERS if full else (8,))
+    grid, more = kept(cells(step_sizes, step_peers, ways, full=full), asked.most_mib)
+    keep_freed_memory()
+    most_peers = max(cell.peers for cell in [*alone, *grid])
+    with Workers("benchmarks.simulated", min(MOST_PROCESSES, most_peers)) as workers:
+        exchanges = take_turns(
+            {
+                cell: partial(
+                    measure, cell, steps_for(asked.contributions, cell.peers), 0.0, workers
+                )
+                for cell in alone
+            },
+            asked.rounds,
+        )
+        steps = take_turns(
+            {
+                cell: partial(measure, cell, asked.steps, asked.compute_ms / 1e3, workers)
+                for cell in grid
+            },
+            asked.rounds,
+        )
+    exchange_rows = [exchanges_row(cell, rounds) for cell, rounds in exchanges.items()]
+    step_rows = [steps_row(cell, rounds, steps[cell.nearest]) for cell, rounds in steps.items()]
+    print(f"{'B':>6} {'peers':>6}  round trip, ms, and processor ms of the coordinator")
+    for row in exchange_rows:
+        print(
+            f"{row['batch_size']:>6} {row['peers']:>6}  {told(row['median_ms']):<28} "
+            f"{told(row['coordinator_cpu_ms'])}"
+        )
+    print(f"\nsteps of simulated peers that compute {asked.compute_ms:g} ms")
+    for cell, row in zip(steps, step_rows, strict=True):
+        print(f"{cell!s:<60} {told(row['step_ms']):<28} {told(row['speed_of_nearest'])}")
+    content = {
+        "rows": exchange_rows,
+        "compute_ms": asked.compute_ms,
+        "step_rows": step_rows,
+        "left_out": left_out | more,
+    }
+    write_result("round_trip", HOW, content)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from typing import TypeAlias
 
 import torch
 
-from configs.compose import compose_run
 from dogo_fed.config import RunConfig
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
 from dogo_fed.engine.measure import measure
@@ -42,6 +41,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--projector", default="0,0.15", help="weights of the projector's rows")
     parser.add_argument("overrides", nargs="*")
     chosen = parser.parse_args(arguments)
+    from configs.compose import compose_run  # Hydra, which the functions below do without
+
     fix_numerics(threads=1)
     print("seed  w_features  w_projector  peer        kNN %  linear %")
     for seed in map(int, chosen.seeds.split(",")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,6 +12,8 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from configs.overrides import key_of
+from configs.views import views_by_images
 from dogo_fed.components import did_you_mean
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping
@@ -26,13 +28,18 @@ TRUST = "trust"
 """Says on a command line that code which a run folder's settings name may run; no setting of a run."""
 
 
-def compose_run(overrides: Sequence[str] = ()) -> RunConfig:
+def compose_run(overrides: Sequence[str] = (), *, peers_are_chosen: bool = True) -> RunConfig:
     """Returns the checked configuration for these overrides, e.g. ["peers=trio", "seed=3"].
+
+    Args:
+        overrides: as on the command line.
+        peers_are_chosen: see `configs.views.views_by_images`.
 
     Raises:
         ConfigError: an unknown key, a wrong type or an impossible value.
     """
-    return from_omegaconf(compose_named("run", overrides))
+    composed = compose_named("run", overrides)
+    return from_omegaconf(composed, overrides, peers_are_chosen=peers_are_chosen)
 
 
 def compose_named(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -61,7 +68,7 @@ def _in_our_words(name: str, message: str, overrides: Sequence[str]) -> str:
     unknown = _NO_SUCH_KEY.search(message)
     if unknown is not None:
         key = unknown["key"]
-        value = next((one.partition("=")[2] for one in overrides if _key(one) == key), "<value>")
+        value = next((one.partition("=")[2] for one in overrides if key_of(one) == key), "<value>")
         known = _settings(name)
         close = difflib.get_close_matches(key, known, n=3)
         close += [one for one in known if one.rpartition(".")[2] == key and one not in close]
@@ -91,10 +98,6 @@ def _settings(name: str) -> list[str]:
     return found
 
 
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
-
-
 def check_overrides(arguments: Sequence[str]) -> None:
     """Checks a command line before Hydra reads it, because Hydra's messages are long or tracebacks.
 
@@ -110,13 +113,20 @@ def check_overrides(arguments: Sequence[str]) -> None:
 
 def says_trust(overrides: Sequence[str]) -> bool:
     """Whether overrides that compose to a configuration say trust=true."""
-    said = [one for one in overrides if one.lstrip("+").partition("=")[0] == TRUST]
+    said = [one for one in overrides if key_of(one) == TRUST]
     parser = OverridesParser.create()
     return any(parser.parse_override(one).value() is True for one in said)
 
 
-def from_omegaconf(composed: DictConfig) -> RunConfig:
-    """Returns the checked configuration that Hydra has composed.
+def from_omegaconf(
+    composed: DictConfig, overrides: Iterable[str], *, peers_are_chosen: bool = True
+) -> RunConfig:
+    """Returns the checked configuration that Hydra has composed, with views that suit the images.
+
+    Args:
+        composed: what the overrides compose to.
+        overrides: as on the command line; they say whose views are named.
+        peers_are_chosen: see `configs.views.views_by_images`.
 
     Raises:
         ConfigError: a wrong type, a missing value, or an impossible one; trust=true without resume.
@@ -134,4 +144,8 @@ def from_omegaconf(composed: DictConfig) -> RunConfig:
             f"{TRUST}=true is about the settings of an earlier run, so it goes with "
             "resume=<run folder>; the code that this command line names may run anyway"
         )
-    return from_mapping({str(key): value for key, value in content.items()})
+    settings = {str(key): value for key, value in content.items()}
+    found = views_by_images(settings, overrides, peers_are_chosen=peers_are_chosen)
+    for peer, views in found.items():
+        settings["peers"][peer]["augmentation"]["name"] = views
+    return from_mapping(settings)

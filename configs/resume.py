@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from configs.compose import TRUST, compose_named, says_trust
+from configs.overrides import path_of
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping, load_run_config, to_mapping
 from dogo_fed.errors import ConfigError
@@ -62,7 +63,7 @@ def merge_resumed(
     merged: dict[str, Any] = {**saved, "resume": None, "afresh": False}
     keys = set()
     for override in overrides:
-        key = override.lstrip("+~").partition("=")[0].rpartition("@")[2]
+        key = path_of(override)
         if key in _OF_THIS_START:
             continue
         keys.add(key)

@@ -9,12 +9,17 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
+from configs.compose import compose_named
+from configs.overrides import key_of, quoted
+from configs.views import LEFT_TO_THE_IMAGES, views_by_images
 from dogo_fed.components import did_you_mean
 from dogo_fed.data.catalog import DATASETS
 from dogo_fed.errors import ConfigError
@@ -56,68 +61,101 @@ _OF_EVERY_PEER = {
 """Words for a setting that each peer has its own of."""
 _NEED_A_NAME = ("own", "timm", "torchvision")
 """Backbones of which the file says only where they come from."""
-_DIGITS = ("digits_m", "digits")
 _SMALL = ("tiny_", "small_")
 """Backbones that learn at the rate of our own small peers."""
 _HYDRAS_FLAGS = (
     "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun",
     "--shell-completion", "--config-path", "--config-name", "--config-dir", "--info",
-    "--experimental-rerun",
+    "--experimental-rerun", "-h", "-c", "-p", "-r", "-m", "-sc", "-cp", "-cn", "-cd", "-i",
 )  # fmt: skip
+_IS_FLAG = re.compile(r"--?[A-Za-z]")
 
 
-def in_full(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments as Hydra reads them.
+def in_full(
+    arguments: Sequence[str],
+    *,
+    is_own: Callable[[str], bool] = lambda key: False,
+    words: Mapping[str, str] = MappingProxyType({}),
+    is_elsewhere: bool = False,
+) -> list[str]:
+    """Returns the arguments of any command that takes settings of a run, as Hydra reads them.
 
     - `data=/path/to/images` is `data=image_folder data.options.root=/path/to/images`; so are
-      `root=`, `data.root=` and `data.options.root=` where no data set is named. Peers that are not
-      named either get the augmentation of photographs, `simclr`.
-    - `peers=[resnet18,mobilenet_v2]` are two peers with these backbones and the recipe `simclr`.
+      `root=`, `data.root=` and `data.options.root=` where no data set is named.
+    - `peers=[resnet18,mobilenet_v2]` are two peers with these backbones and the usual recipe.
     - `peers.wide.backbone=resnet18` is `backbone@peers.wide.backbone=resnet18`, and likewise for
       objective, augmentation and optimizer.
     - `peers.ada.data=/path/to/images`, or the name of a data set, are private images of that peer.
     - Values that Hydra can't read as they are (blanks, parentheses, "~") are quoted.
 
+    Args:
+        arguments: as on the command line.
+        is_own: tells which keys are the command's own; these are passed on.
+        words: what stands in this command for a setting of a run, for messages.
+        is_elsewhere: whether the command works in another folder than the user, so that places have
+            to be absolute.
+
     Raises:
         ConfigError: a flag or a word is no setting; the message has the setting to type.
     """
     is_sweep = any(one in ("-m", "--multirun") for one in arguments)
-    data = next((one.partition("=")[2] for one in arguments if one.startswith("data=")), None)
+    has_data = any(one.startswith("data=") for one in arguments)
     full: list[str] = []
     flags_value = False  # Hydra's flags may be followed by a value
-    for argument in arguments:
+    for number, argument in enumerate(arguments, 1):
         if argument.startswith("-"):
-            full.append(_checked_flag(argument))
+            full.append(_checked_flag(argument, arguments[number:], words))
             flags_value = "=" not in argument
             continue
         if flags_value and "=" not in argument:
             full.append(argument)
         else:
-            full += [one if is_sweep else _quoted(one) for one in _meant(argument, data)]
+            meant = [argument]
+            if not is_own(key_of(argument)):
+                meant = _meant(argument, has_data, words, is_elsewhere)
+            full += [one if is_sweep else _readable(one) for one in meant]
         flags_value = False
-    is_own = "data=image_folder" in full and "data=image_folder" not in arguments
-    if is_own and not any(map(_names_peers, arguments)):
-        full += [f"augmentation@peers.{name}.augmentation=simclr" for name in ("resnet", "wide")]
     return full
 
 
-def _names_peers(argument: str) -> bool:
-    """Whether an argument says which peers there are, or anything about them but their images."""
-    key = argument.lstrip("+~").partition("=")[0]
-    return "peers" in key and not _PRIVATE.match(key)
+def in_full_for_hydra(
+    arguments: Sequence[str], words: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """Returns the arguments of a command whose line Hydra itself reads; see `in_full`.
+
+    Where Hydra is only to print the settings, the views that follow from the images are spelled out.
+
+    Raises:
+        ConfigError: see `in_full`; or the settings to print can't be.
+    """
+    full = in_full(arguments, words=words)
+    flags = {one.partition("=")[0] for one in full if one.startswith("-")}
+    if not flags & {"--cfg", "-c"} or flags & {"--multirun", "-m"}:
+        return full
+    settings = [one for one in full if one.startswith("~") or ("=" in one and one[0] != "-")]
+    content = OmegaConf.to_container(compose_named("run", settings), resolve=False)
+    assert isinstance(content, dict), "a Hydra configuration is a mapping"
+    found = views_by_images({str(key): value for key, value in content.items()}, settings)
+    views = [f"augmentation@peers.{name}.augmentation={one}" for name, one in found.items()]
+    return [*full, *views]
 
 
 def with_data_at(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments of another command than `train`; only data=/path/to/images is spelled out."""
+    """Returns the arguments of a command without settings of a run, as Hydra reads them.
+
+    Only data=/path/to/images is spelled out.
+    """
     full: list[str] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
         full += _data_at(value) if key == "data" and _is_path(value) else [argument]
-    return [_quoted(one) for one in full]
+    return [_readable(one) for one in full]
 
 
-def _meant(argument: str, data: str | None) -> list[str]:
-    """Returns the overrides that one argument stands for, in a run on this data set, if one is named."""
+def _meant(
+    argument: str, has_data: bool, words: Mapping[str, str], is_elsewhere: bool
+) -> list[str]:
+    """Returns the overrides that one argument stands for, in a run whose data set is named or not."""
     key, equals, value = argument.lstrip("+").partition("=")
     if _WAS_ADDED.fullmatch(key):
         return [f"{key}={value}"]
@@ -126,64 +164,80 @@ def _meant(argument: str, data: str | None) -> list[str]:
             raise ConfigError(f"{argument!r} is no setting; a folder of images is data={argument}")
         return [argument]
     if key == "data" and _is_path(value):
-        return _data_at(value)
-    if key in _ROOT_WORDS and data is None:
-        return _data_at(value)
+        return _data_at(value, is_elsewhere=is_elsewhere)
     if key in _ROOT_WORDS:
-        return [f"data.options.root={value}"]
+        if has_data:
+            return [f"data.options.root={value}"]
+        return _data_at(value, is_elsewhere=is_elsewhere)
     if key == "peers":
-        return _peers(value, data)
+        return _peers(value)
     if _PRIVATE.fullmatch(key) and value != "null":
-        where = _data_at(value, key) if _is_path(value) else [f"data={value}"]
+        where = _data_at(value, key, is_elsewhere) if _is_path(value) else [f"data={value}"]
         return [f"+data@{key}={where[0].partition('=')[2]}", *where[1:]]
     part = _PEER_PART.fullmatch(key)
     if part is not None and _WORD.fullmatch(value):
         return [f"{part['group']}@{key}={value}"]
-    _check_word(key, value)
+    _check_word(key, value, words)
     return [argument]
 
 
-def _check_word(key: str, value: str) -> None:
+def _check_word(key: str, value: str, words: Mapping[str, str]) -> None:
     """Raises ConfigError with the setting to type if a word is another word for one."""
-    if key in _INSTEAD:
-        raise ConfigError(f"there is no setting {key!r}; type {_INSTEAD[key]}={value}")
+    if key in _INSTEAD or key in _OF_EVERY_PEER:
+        why = ", since each peer has its own" if key in _OF_EVERY_PEER else ""
+        raise ConfigError(f"there is no setting {key!r}{why}; type {_typed(key, value, words)}")
+
+
+def _typed(key: str, value: str, words: Mapping[str, str]) -> str:
+    """Returns what to type for a word: the setting, with the value that was given."""
     if key in _OF_EVERY_PEER:
-        raise ConfigError(
-            f"there is no setting {key!r}, since each peer has its own; type "
-            f"peers.<name>.{_OF_EVERY_PEER[key]}={value}, with the peer's name"
-        )
+        return f"peers.<name>.{_OF_EVERY_PEER[key]}={value}, with the peer's name"
+    setting = _INSTEAD.get(key, key)
+    return f"{words.get(setting, setting)}={value}"
 
 
 def _is_path(value: str) -> bool:
-    """Whether a value of `data` is a place and not a name."""
+    """Whether a value of `data` is a place and not a name, or a list of names."""
     value = _unquoted(value)
+    if not value or (value.startswith("[") and value.endswith("]")):
+        return False
     return (
         "/" in value
         or value.startswith(("~", "."))
-        or (value not in _names("data") and Path(value).exists())
+        or (value not in names_of("data") and Path(value).exists())
     )
 
 
-def _data_at(value: str, setting: str = "data") -> list[str]:
-    """Returns the overrides for images at a place: which kind of data set, and where it is."""
-    place = Path(os.path.abspath(Path(_unquoted(value)).expanduser()))
+def _data_at(value: str, setting: str = "data", is_elsewhere: bool = False) -> list[str]:
+    """Returns the overrides for images at a place: which kind of data set, and where it is.
+
+    Raises:
+        ConfigError: the place has to be absolute, and is not.
+    """
+    place = Path(_unquoted(value)).expanduser()
+    if is_elsewhere and not place.is_absolute():
+        raise ConfigError(
+            f"{setting}={value} must be an absolute path: this command works in another folder than "
+            "you do"
+        )
+    place = Path(os.path.abspath(place))
     kind = "npz" if place.suffix == ".npz" and "npz" in DATASETS else "image_folder"
     option = "path" if kind == "npz" else "root"
     return [f"{setting}={kind}", f"{setting}.options.{option}={place}"]
 
 
-def _peers(value: str, data: str | None) -> list[str]:
+def _peers(value: str) -> list[str]:
     """Returns the overrides for `peers=`: a preset's name, or the backbones of the peers.
 
-    Peers of the user's own get the published recipe; digits are not mirrored, and tiny networks
+    Peers of the user's own get the published recipe, with views that suit the images; tiny networks
     learn at the rate of ours.
     """
     inner = value.strip().removeprefix("[").removesuffix("]")
     names = [one.strip().strip("'\"") for one in inner.split(",") if one.strip()]
-    presets = _names("peers")
+    presets = names_of("peers")
     if len(names) == 1 and names[0] in presets and not value.strip().startswith("["):
         return [f"peers={names[0]}"]
-    known = [one for one in _names("backbone") if one not in _NEED_A_NAME]
+    known = [one for one in names_of("backbone") if one not in _NEED_A_NAME]
     if len(names) == 1 and names[0] not in known and not value.strip().startswith("["):
         return [f"peers={value}"]  # Hydra's list of presets
     strange = [one for one in names if one not in known]
@@ -196,10 +250,8 @@ def _peers(value: str, data: str | None) -> list[str]:
         )
     overrides = ["~peers"]
     for name, backbone in zip(_distinct(names), names, strict=True):
-        overrides.append(f"+peer@peers.{name}=usual")
+        overrides.append(f"+peer@peers.{name}={LEFT_TO_THE_IMAGES}")
         overrides.append(f"backbone@peers.{name}.backbone={backbone}")
-        if data is None or data in _DIGITS:
-            overrides.append(f"augmentation@peers.{name}.augmentation=digits")
         if backbone.startswith(_SMALL):
             overrides.append(f"optimizer@peers.{name}.optimizer=adam")
     return overrides
@@ -215,21 +267,27 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _checked_flag(argument: str) -> str:
+def _checked_flag(argument: str, after: Sequence[str], words: Mapping[str, str]) -> str:
     """Returns a flag of Hydra.
+
+    Args:
+        argument: begins with a dash.
+        after: what stands behind it on the command line.
+        words: see `in_full`.
 
     Raises:
         ConfigError: it is none; settings have no dashes.
     """
-    name, _, value = argument.partition("=")
-    if not argument.startswith("--") or name in _HYDRAS_FLAGS:
+    name, equals, value = argument.partition("=")
+    if name in _HYDRAS_FLAGS:
         return argument
-    key = name.removeprefix("--").replace("-", "_")
-    key = _INSTEAD.get(key, key)
-    raise ConfigError(f"there is no flag {name}; settings are written {key}={value or '<value>'}")
+    if not equals and after and "=" not in after[0] and not _IS_FLAG.match(after[0]):
+        value = after[0]
+    setting = _typed(name.lstrip("-").replace("-", "_"), value or "<value>", words)
+    raise ConfigError(f"there is no flag {name}; settings are written {setting}")
 
 
-def _quoted(override: str) -> str:
+def _readable(override: str) -> str:
     """Returns the override with its value in quotes if Hydra can't read it as it is.
 
     A "~" at the start of a value is the user's folder.
@@ -240,8 +298,7 @@ def _quoted(override: str) -> str:
         override = f"{key}={value}"
     if not equals or _can_be_read(override) or value[:1] in "[{'\"":
         return override
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+    return quoted(key, value)
 
 
 def _can_be_read(override: str) -> bool:
@@ -257,7 +314,7 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
-def _names(group: str) -> list[str]:
-    """Returns the names of the files of a group."""
+def names_of(group: str) -> list[str]:
+    """Returns the names of the files of a group of settings."""
     folder = package_folder("configs") / group
     return sorted(path.stem for path in folder.glob("*.yaml"))

@@ -17,6 +17,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TypeAlias, get_args, get_type_hints
 
 from dogo_fed.errors import ConfigError, DogoError, OwnCodeError
@@ -38,6 +39,12 @@ _KINDS: tuple[tuple[object, str], ...] = (
 
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
 
+_EXTRAS = {"timm": "timm"}
+"""Packages of which a component with a short name may be, and the extra that installs each."""
+
+_LIBRARIES = ("timm", "torchvision")
+"""Packages of which only what they define themselves is taken, not what they have imported."""
+
 
 def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
     """Returns the callable that `name` stands for; its module is imported only now.
@@ -49,8 +56,8 @@ def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
             as its first argument.
 
     Raises:
-        ConfigError: the name is unknown, can't be imported, or is not callable, or it is of
-            Python's standard library, which has no such component.
+        ConfigError: the name is unknown, can't be imported, or is not callable, it is of Python's
+            standard library, which has no such component, or it leads from one package into another.
     """
     collection, colon, member = name.partition(":")
     is_member = bool(colon) and collection + colon in known
@@ -70,6 +77,12 @@ def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
         raise ConfigError(
             f"{kind} {path!r} is of Python's standard library ({home}), which has no {kind}; it is "
             "not called"
+        )
+    elsewhere = _module_elsewhere(module_name, attribute, home)
+    if elsewhere is not None:
+        raise ConfigError(
+            f"{kind} {path!r} leads out of the package {_package_of(module_name)} to {elsewhere}, so it "
+            f"is not called; if you mean that, name it by a module of {_package_of(elsewhere)}"
         )
     return functools.partial(found, member) if is_member else found
 
@@ -205,10 +218,14 @@ def _import_attribute(kind: str, module_name: str, attribute: str) -> object:
     try:
         found: object = importlib.import_module(module_name)
     except Exception as error:  # a user's module may fail in any way while it is imported
-        is_missing = isinstance(error, ModuleNotFoundError) and error.name == module_name
+        is_missing = isinstance(error, ModuleNotFoundError) and (
+            module_name == error.name or module_name.startswith(f"{error.name}.")
+        )
+        extra = _EXTRAS.get(_package_of(module_name)) if is_missing else None
+        hint = "" if extra is None else f"; install it: pip install 'dogo-fed[{extra}]'"
         raise (ConfigError if is_missing else OwnCodeError)(
             f"{kind} '{module_name}:{attribute}': module {module_name!r} can't be imported: "
-            f"{error_in_words(error)}"
+            f"{error_in_words(error)}{hint}"
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -228,9 +245,29 @@ def _home(found: object) -> str | None:
     return home if isinstance(home, str) else None
 
 
+def _module_elsewhere(module_name: str, attribute: str, home: str) -> str | None:
+    """Returns the module of another package that an attribute leads to; None if it leads to none.
+
+    A module that a package has imported is none of its own (`torchvision:torch.hub.load`). What one's
+    own code has imported by name may be used under that name, but not so with `_LIBRARIES`.
+    """
+    package = _package_of(module_name)
+    found: object = importlib.import_module(module_name)
+    for part in attribute.split("."):
+        found = getattr(found, part)
+        if isinstance(found, ModuleType) and _package_of(found.__name__) != package:
+            return found.__name__
+    return home if package in _LIBRARIES and _package_of(home) != package else None
+
+
+def _package_of(module_name: str) -> str:
+    """Returns the name of the outermost package."""
+    return module_name.partition(".")[0]
+
+
 def _is_standard_library(module_name: str) -> bool:
     """Tells whether a loaded module came with Python, and not by its name only."""
-    top = module_name.partition(".")[0]
+    top = _package_of(module_name)
     if top not in sys.stdlib_module_names:
         return False
     file = getattr(sys.modules.get(top), "__file__", None)

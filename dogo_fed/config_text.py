@@ -83,7 +83,8 @@ def load_run_config(
         folder: the run folder.
         trust: whether code that the settings name may run here, although no run of this user has
             had these settings. It is remembered.
-        to_go_on: whether the run is to go on, so that the Ray cluster it names counts as well.
+        to_go_on: whether the run is to go on, so that the Ray cluster and the coordinator's address
+            that it names count as well.
 
     Raises:
         ConfigError: there is no run in this folder, its config.yaml can't be used (`load_yaml`), or

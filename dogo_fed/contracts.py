@@ -132,10 +132,12 @@ class Ending:
 
     Attributes:
         message: one sentence for people; may be empty.
+        outside: what a site tells its coordinator instead, see `errors.outside`.
     """
 
     outcome: Outcome
     message: str = ""
+    outside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,7 @@ class Event:
     Its text may quote a peer. It is kept on one line, printable and short, see `text.one_line`.
 
     Attributes:
-        kind: one word, e.g. "peer_lost", "peer_rejoined", "deadline_passed", "stopped".
+        kind: one word, e.g. "peer_lost", "peer_rejoined", "checkpoint_passed_over", "stopped".
         message: one sentence for people.
         peer: the peer it is about; empty if it is about the run.
         step: the run's step when it happened; -1 before the first.

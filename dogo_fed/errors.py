@@ -6,8 +6,10 @@
     |-- DataError                 a data set is missing, broken, or not what was promised
     |-- CheckpointError           a checkpoint or run folder can't be read or does not fit the run
     |-- StorageFull               a disk has no room for what must be kept
-    |-- PlacementError            the machine or cluster has no room for what was asked
-    |-- TrainingError             the numbers went wrong (a loss that is not finite)
+    |-- StartError                it could not be started here (no room, no program, no such peer)
+    |-- Stopped                   the user asked for an end before anything had begun
+    |-- TrainingError             the numbers went wrong (not finite, or moved in a frozen peer)
+    |-- HelperLost                a process that does a part of a pass has failed, or is silent
     |-- EvaluationError           an evaluation broke its own promise (a frozen backbone changed)
     `-- ExchangeError             peers and coordinator can't go on talking
         |-- ExchangeTimeout       no answer before the deadline
@@ -19,7 +21,7 @@
 
 Hosts translate the exceptions of grpc and ray to these at the edge, with the cause chained.
 Every message says what was wrong, where, and what to do about it. The other side of a `Refused` is
-the coordinator, or a site's peer process that a message with a wrong token reached.
+the coordinator, or a site's peer process that was called without its token, or for another peer.
 """
 
 from __future__ import annotations
@@ -49,12 +51,20 @@ class StorageFull(DogoError):
     """A disk, a quota or a limit has no room for what must be kept; the message says what and where."""
 
 
-class PlacementError(DogoError):
-    """The machine or the cluster has no room for what was asked."""
+class StartError(DogoError):
+    """It could not be started here: no room, or a program, a cluster or a peer is missing."""
+
+
+class Stopped(DogoError):
+    """The user asked for an end before anything had begun."""
 
 
 class TrainingError(DogoError):
-    """The numbers went wrong: a loss is not finite."""
+    """The numbers went wrong: a loss is not finite, or a frozen peer has changed."""
+
+
+class HelperLost(DogoError):
+    """A process that does a part of a peer's passes has failed, or is silent."""
 
 
 class EvaluationError(DogoError):
@@ -87,6 +97,34 @@ class StaleTicket(Refused):
 
 class MalformedDistribution(ExchangeError):
     """What arrived is not a similarity distribution; the message says which rule it breaks."""
+
+
+COULD_NOT_START = (ConfigError, DataError, StartError, CheckpointError)
+"""If a run ends by one of these before its first step, it could not be started."""
+
+SITE_KNOWS = "the reason is in the site's log"
+"""What a coordinator is told in place of a text that stays at a site."""
+
+_SAYS_NOTHING_OF_DATA = (
+    Refused,
+    ExchangeTimeout,
+    CoordinatorLost,
+    MalformedDistribution,
+    TrainingError,
+)
+
+
+def outside(error: BaseException) -> str:
+    """Returns what a site tells its coordinator of an error; the site's own log has the full text.
+
+    Most texts say something of what they are about: paths, numbers or classes of the site's images.
+    So only the kind of error is told, unless it is about the exchange or about the numbers of the
+    training. A name that is not ours may say something too.
+    """
+    if isinstance(error, _SAYS_NOTHING_OF_DATA):
+        return str(error)
+    kind = type(error).__name__ if isinstance(error, DogoError) else "an unexpected error"
+    return f"{kind} ({SITE_KNOWS})"
 
 
 def own_failure(error: BaseException | None) -> BaseException | None:

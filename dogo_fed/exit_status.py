@@ -5,14 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from dogo_fed.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    DogoError,
-    PlacementError,
-    own_failure,
-)
+from dogo_fed.errors import COULD_NOT_START, DogoError, Stopped, own_failure
 from dogo_fed.packages import PACKAGES
 from dogo_fed.text import block
 
@@ -26,12 +19,11 @@ EXIT_STOPPED = 130
 """The user stopped the run."""
 
 
-_COULD_NOT_BEGIN = (ConfigError, DataError, PlacementError, CheckpointError)
-
-
 def status_of(error: DogoError | OSError) -> int:
     """Returns the exit status of a command that this error ended."""
-    return EXIT_UNUSABLE if isinstance(error, _COULD_NOT_BEGIN) else EXIT_FAILED
+    if isinstance(error, Stopped):
+        return EXIT_STOPPED
+    return EXIT_UNUSABLE if isinstance(error, COULD_NOT_START) else EXIT_FAILED
 
 
 def tell(error: DogoError | OSError, how_to_go_on: str = "") -> int:

@@ -4,7 +4,7 @@ A setting such as `data.name: package.module:callable` is called. On this user's
 is what he asks for; in a config.yaml it may be somebody else's wish. So whenever a run of this user
 writes a config.yaml that names code, the digest of that text is remembered, outside the run folder.
 Settings from a folder are followed if their digest is remembered. A file that was edited has another
-digest.
+digest. Where a run that goes on would meet others counts in the same way (`clusters_in`).
 
 Only a process that reads a run folder asks. A peer's process gets its settings from the launcher of
 its own run.
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dogo_fed.atomic import write_json_atomic
+from dogo_fed.components import is_known
 from dogo_fed.config import ComponentConfig, RunConfig
 from dogo_fed.errors import ConfigError
 from dogo_fed.models.catalog import BACKBONES
@@ -38,7 +39,7 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A setting by which a config.yaml makes others' code run here.
+    """A setting by which a config.yaml makes others' code run here, or lets others in.
 
     Attributes:
         setting: its path, e.g. "data.name".
@@ -54,30 +55,45 @@ class Reach:
 
 
 def code_in(config: RunConfig) -> Iterator[Reach]:
-    """Yields the import paths in a configuration; a model of timm or torchvision is none.
+    """Yields the import paths in a configuration.
 
-    Options count too, since the option of a data set may name another data set.
+    A backbone that is a model of timm or torchvision is none. Anywhere else such a name is the import
+    path of whatever these packages hold. Options count too, since the option of a data set may name
+    another data set.
     """
-    yield from _code_of("data", config.data)
-    for name, peer in config.peers.items():
-        for one in dataclasses.fields(peer):
-            part = getattr(peer, one.name)
-            if isinstance(part, ComponentConfig):
-                yield from _code_of(f"peers.{name}.{one.name}", part)
+    for path, component in _components_in("", config):
+        is_backbone = path.startswith("peers.") and path.endswith(".backbone")
+        if not (is_backbone and is_known(component.name, BACKBONES)):
+            yield from _import_paths(f"{path}.name", component.name)
+        yield from _import_paths(f"{path}.options", component.options)
 
 
 def clusters_in(config: RunConfig) -> Iterator[Reach]:
-    """Yields the Ray cluster that a run would join by name: it can run code in who joins it.
+    """Yields the places by which a run that goes on lets others in.
 
-    Whatever the host is: a run may go on in another one.
+    A Ray cluster can run code in who joins it. Peers hand their credentials and their rows to a
+    public address of the coordinator, and an address to listen on opens this machine. Whatever the
+    host is: a run may go on in another one.
     """
     if config.ray.address not in (None, "auto"):
         yield Reach("ray.address", str(config.ray.address))
+    for name in ("address", "public_address"):
+        place = getattr(config.coordinator, name)
+        if place is not None:
+            yield Reach(f"coordinator.{name}", str(place))
 
 
-def _code_of(path: str, component: ComponentConfig) -> Iterator[Reach]:
-    yield from _import_paths(f"{path}.name", component.name)
-    yield from _import_paths(f"{path}.options", component.options)
+def _components_in(path: str, value: object) -> Iterator[tuple[str, ComponentConfig]]:
+    """Yields every component of a configuration, with the path of its setting."""
+    if isinstance(value, ComponentConfig):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _components_in(f"{path}.{key}", inner)
+    elif dataclasses.is_dataclass(value):
+        for one in dataclasses.fields(value):
+            inside = f"{path}.{one.name}" if path else one.name
+            yield from _components_in(inside, getattr(value, one.name))
 
 
 def _import_paths(path: str, value: object) -> Iterator[Reach]:
@@ -86,8 +102,8 @@ def _import_paths(path: str, value: object) -> Iterator[Reach]:
         for key, inner in value.items():
             yield from _import_paths(f"{path}.{key}", inner)
     elif isinstance(value, str):
-        collection, colon, member = value.partition(":")
-        if collection and member and collection + colon not in BACKBONES:
+        module, _, attribute = value.partition(":")
+        if module and attribute:
             yield Reach(path, value)
     elif isinstance(value, Sequence):
         for place, inner in enumerate(value):
@@ -95,7 +111,7 @@ def _import_paths(path: str, value: object) -> Iterator[Reach]:
 
 
 def remember_run(text: str, config: RunConfig) -> None:
-    """Notes that this user runs these settings; nothing if they name no code and no cluster.
+    """Notes that this user runs these settings; nothing if they name no code and no such place.
 
     Where the note can't be written, a warning says what follows.
 
@@ -124,9 +140,9 @@ def check_trust(path: Path, text: str, reaches: Sequence[Reach], *, says_so: boo
         return
     if not says_so:
         raise ConfigError(
-            f"{path} has {some_of(reaches, _MOST_NAMED)}, which would run code of whoever wrote that. You "
-            "have not run these settings before, or the file was changed since; if you trust it, add "
-            "trust=true"
+            f"{path} has {some_of(reaches, _MOST_NAMED)}, which would run code of whoever wrote that, or "
+            "let him in. You have not run these settings before, or the file was changed since; if you "
+            "trust it, add trust=true"
         )
     _remember(text, reaches)
 

@@ -8,13 +8,27 @@ configuration. No handler waits for training.
 
 from __future__ import annotations
 
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+import logging
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.flower.envelope import (
+    ABOUT,
+    IS_SITE,
+    NUM_PARTITIONS,
+    PARTITION_ID,
+    PEER,
+    answer_to,
+    request_in,
+)
+from clients.flower.site.address import ADDRESS_KEY
 from clients.flower.timing import CLOSE_WITHIN_S
 from clients.ray.authentication import give_own_token, starts_own_ray
-from dogo_fed.errors import DogoError
+from dogo_fed.errors import DogoError, outside
 from dogo_fed.wire import dogo_pb2 as pb
+
+logger = logging.getLogger(__name__)
 
 app = ClientApp()
 
@@ -32,13 +46,13 @@ def hello(message: Message, context: Context) -> Message:
     node = context.node_config
     about = ConfigRecord(
         {
-            "peer": str(node.get("peer", "")),
-            "is-site": "peer-address" in node,
-            "partition-id": int(node.get("partition-id", -1)),
-            "num-partitions": int(node.get("num-partitions", 0)),
+            PEER: str(node.get(PEER, "")),
+            IS_SITE: ADDRESS_KEY in node,
+            PARTITION_ID: int(node.get(PARTITION_ID, -1)),
+            NUM_PARTITIONS: int(node.get(NUM_PARTITIONS, 0)),
         }
     )
-    return Message(RecordDict({"about": about}), reply_to=message)
+    return Message(RecordDict({ABOUT: about}), reply_to=message)
 
 
 @app.train("start")
@@ -78,19 +92,10 @@ def stop(message: Message, context: Context) -> Message:
 
 
 def _forward(message: Message, context: Context) -> Message:
-    told = message.content.config_records["dogo"]
-    body, lease_s = told["request"], told["lease-s"]
-    assert isinstance(body, bytes), "the ServerApp sends bytes"
-    assert isinstance(lease_s, float), "the ServerApp sends seconds"
-    is_site = "peer-address" in context.node_config
+    body, lease_s = request_in(message)
+    is_site = ADDRESS_KEY in context.node_config
     reply = _ask_site(body, context) if is_site else _ask_actor(body, lease_s)
-    content = RecordDict(
-        {
-            "dogo": ConfigRecord({"reply": reply.SerializeToString()}),
-            "metrics": MetricRecord({"next-step": reply.next_step}),
-        }
-    )
-    return Message(content, reply_to=message)
+    return answer_to(message, reply)
 
 
 def _ask_actor(body: bytes, lease_s: float) -> pb.HostReply:
@@ -109,4 +114,5 @@ def _ask_site(body: bytes, context: Context) -> pb.HostReply:
         carrier = SiteCarrier.from_node_config(context.node_config)
         return pb.HostReply.FromString(carrier.forward(body, within_s))
     except DogoError as error:
-        return pb.HostReply(state=pb.AWAY, message=str(error))
+        logger.warning("the peer process can't be asked: %s", error)
+        return pb.HostReply(state=pb.AWAY, message=outside(error))

@@ -27,9 +27,10 @@ from dogo_fed.assignment import Assignment
 from dogo_fed.config import RunConfig, Transport
 from dogo_fed.config_text import from_mapping, to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
-from dogo_fed.errors import ConfigError, CoordinatorLost, DogoError
+from dogo_fed.errors import SITE_KNOWS, CoordinatorLost, DogoError, Refused, outside
 from dogo_fed.scope import DecidedBy, with_settings_of
 from dogo_fed.storage.peer_folder import PeerFolder
+from dogo_fed.text import one_line
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.format import WireFormat
 
@@ -60,7 +61,11 @@ class SiteSettings:
 
 
 class PeerHost:
-    """Hosts at most one peer at a time; a newer run or start replaces an older one."""
+    """Hosts at most one peer at a time; a newer run or start replaces an older one.
+
+    A site tells the coordinator which kind of error ended its peer. The text of most errors stays
+    in the site's own log, for it may say something of the site's images.
+    """
 
     def __init__(self, where: str, site: SiteSettings | None = None) -> None:
         """Makes a host without a peer.
@@ -124,7 +129,9 @@ class PeerHost:
         try:
             job = self._job_for(key, assignment_json)
         except DogoError as error:
-            return self._said(pb.ENDED, str(error), Outcome.UNFIT)
+            logger.error("peer=%s is not started: %s", key[1], one_line(error))
+            told = str(error) if self._site is None else outside(error)
+            return self._said(pb.ENDED, told, Outcome.UNFIT)
         if self._job is not None:
             if self._job.key[:2] == key[:2] and self._job.key[2] > key[2]:
                 return self._said(pb.UNKNOWN, "a later start of this peer runs here")
@@ -137,15 +144,21 @@ class PeerHost:
         return None
 
     def _job_for(self, key: tuple[str, str, int], assignment_json: str) -> _Job:
+        """Returns the job of an assignment.
+
+        Raises:
+            ConfigError: the settings can't be run.
+            Refused: the assignment is for another peer, or for nothing that is here.
+        """
         assignment = Assignment.from_json(assignment_json)
         run_id = key[0].partition("@")[0]
         if (assignment.run_id, assignment.peer, assignment.number) != (run_id, *key[1:]):
-            raise ConfigError("the assignment is not for the peer that the request names")
+            raise Refused("the assignment is not for the peer that the request names")
         around = PeerEnvironment()
         if self._site is not None:
             assignment = _as_site(assignment, self._site)
             around = PeerEnvironment(root_certificates=self._site.root_certificates)
-        return _Job(key, assignment, around)
+        return _Job(key, assignment, around, tells_all=self._site is None)
 
     def _said(self, state: Any, message: str, outcome: Outcome = Outcome.FINISHED) -> bytes:
         return pb.HostReply(
@@ -162,10 +175,16 @@ class _Job:
     """
 
     def __init__(
-        self, key: tuple[str, str, int], assignment: Assignment, around: PeerEnvironment
+        self,
+        key: tuple[str, str, int],
+        assignment: Assignment,
+        around: PeerEnvironment,
+        *,
+        tells_all: bool,
     ) -> None:
         config = from_mapping(assignment.config)
         self.key = key
+        self._tells_all = tells_all
         self._changed = threading.Condition()  # re-entrant: `_has_news` asks the link
         self._until_step = 0
         self._next_step = 0
@@ -238,7 +257,7 @@ class _Job:
             if self._ending is not None:
                 reply.state = pb.ENDED
                 reply.outcome = self._ending.outcome.value
-                reply.message = _sendable(self._ending.message)
+                reply.message = _sendable(self._told(self._ending))
             elif self._is_waiting and not self._may_go_on():
                 reply.state = pb.WAITING
         if self._link is not None:
@@ -255,10 +274,21 @@ class _Job:
             ending = run_assignment(assignment, around)
         except Exception as error:  # in a thread, no caller would see it
             logger.exception("peer=%s failed", assignment.peer)
-            ending = Ending(Outcome.FAILED, f"{type(error).__name__}: {error}")
+            message = f"{type(error).__name__}: {error}"
+            ending = Ending(Outcome.FAILED, message, outside=outside(error))
+        told = self._told(ending)
+        if told != ending.message:
+            words = one_line(ending.message)
+            logger.warning("peer=%s %s; the coordinator is told: %s", assignment.peer, words, told)
         with self._changed:
             self._ending = ending
             self._changed.notify_all()
+
+    def _told(self, ending: Ending) -> str:
+        """Returns what the coordinator is told of an ending; of one without words, nothing."""
+        if self._tells_all or not ending.message:
+            return ending.message
+        return ending.outside or SITE_KNOWS
 
     def _await_turn(self, step: int, is_stop_wanted: Callable[[], bool]) -> None:
         """Returns when a message has allowed this step, or a stop is asked for.
@@ -308,13 +338,14 @@ def _as_site(assignment: Assignment, site: SiteSettings) -> Assignment:
     """Returns the assignment with the settings that the site decides.
 
     Raises:
-        ConfigError: the run's name can't be a folder's, or this site has no settings for the peer.
+        ConfigError: the settings of both do not make a run.
+        Refused: the run's name can't be a folder's, or this site has no settings for the peer.
     """
     if not _RUN_ID.fullmatch(assignment.run_id):
-        raise ConfigError(f"the run id {assignment.run_id[:128]!r} can't be a folder's name")
+        raise Refused(f"the run id {assignment.run_id[:128]!r} can't be a folder's name")
     wanted, own = from_mapping(assignment.config), site.config
     if assignment.peer not in own.peers or assignment.peer not in wanted.peers:
-        raise ConfigError(
+        raise Refused(
             f"this site has no settings for peer {assignment.peer!r}, only for "
             f"{', '.join(own.peers)}; start `dogo-fed peer` with the peers= that the run uses"
         )
@@ -325,8 +356,9 @@ def _as_site(assignment: Assignment, site: SiteSettings) -> Assignment:
         wanted,
         lambda scope: scope.decided_by is DecidedBy.RUN,
     )
-    return dataclasses.replace(
-        assignment,
-        config=to_mapping(merged),
-        run_dir=str(site.run_root / assignment.run_id),
+    run_dir = str(site.run_root / assignment.run_id)
+    goes_on = wanted.resume is not None
+    merged = dataclasses.replace(
+        merged, resume=run_dir if goes_on else None, afresh=goes_on and wanted.afresh
     )
+    return dataclasses.replace(assignment, config=to_mapping(merged), run_dir=run_dir)

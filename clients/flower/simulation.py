@@ -14,6 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from clients.flower.host_actor import HostActor
 from clients.flower.timing import CLOSE_WITHIN_S
 from clients.ray.actors import NAMESPACE
+from clients.ray.failures import cause_of
 from clients.ray.room import gpus_per_peer, room
 from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import from_mapping
@@ -55,10 +56,10 @@ def _ask(actor: Any, request: pb.HostRequest, name: str) -> pb.HostReply:
     except GetTimeoutError:
         return _silent(request)
     except RayTaskError as error:
-        return _unfit(str(error).strip().splitlines()[-1])
+        return _unfit(cause_of(error))
     except RayError as error:
-        first_line = str(error).strip().splitlines()[0]
-        return pb.HostReply(state=pb.UNKNOWN, message=f"its actor {name!r} died: {first_line}")
+        why = f"its actor {name!r} died: {cause_of(error)}"
+        return pb.HostReply(state=pb.UNKNOWN, message=why)
     finally:
         if request.close:  # saved or not: a detached actor would keep its GPU
             ray.kill(actor, no_restart=True)

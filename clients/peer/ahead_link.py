@@ -23,7 +23,7 @@ from dogo_fed.contracts import (
 from dogo_fed.errors import CoordinatorLost
 from dogo_fed.exchange.base import Traffic
 
-_LOOKS_EVERY_S = 1.0
+_POLL_S = 1.0
 _ENDS_WITHIN_S = 5.0
 
 
@@ -106,7 +106,7 @@ class AheadLink:
         assert self._thread is not None, "collect without publish"
         while True:
             try:
-                return self._answers.get(timeout=_LOOKS_EVERY_S)
+                return self._answers.get(timeout=_POLL_S)
             except queue.Empty:
                 if not self._thread.is_alive():
                     raise CoordinatorLost("the exchange has ended before its answer") from None

@@ -26,11 +26,13 @@ from dogo_fed.errors import (
     DogoError,
     EvaluationError,
     ExchangeTimeout,
+    HelperLost,
     MalformedDistribution,
     Refused,
     StaleTicket,
     StorageFull,
     TrainingError,
+    outside,
     own_failure,
 )
 from dogo_fed.private_files import private_files
@@ -76,7 +78,7 @@ def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None
                 logger.exception("peer=%s failed", assignment.peer)
                 raise
     except StorageFull as error:  # starting it again would not help
-        return Ending(Outcome.FAILED, str(error))
+        return _ending(Outcome.FAILED, error)
 
 
 def _run(assignment: Assignment, around: PeerEnvironment) -> Ending:
@@ -84,10 +86,10 @@ def _run(assignment: Assignment, around: PeerEnvironment) -> Ending:
         session, link, sink = _open(assignment, around)
     except (CoordinatorLost, ExchangeTimeout) as error:
         logger.error("peer=%s %s", assignment.peer, error)
-        return Ending(Outcome.CUT_OFF, str(error))
+        return _ending(Outcome.CUT_OFF, error)
     except DogoError as error:
         logger.error("peer=%s %s", assignment.peer, error, exc_info=own_failure(error))
-        return Ending(Outcome.UNFIT, str(error))
+        return _ending(Outcome.UNFIT, error)
     try:
         result = run_peer(
             session,
@@ -102,7 +104,7 @@ def _run(assignment: Assignment, around: PeerEnvironment) -> Ending:
     if result is not None and result.steps_trained == 0 and not session.peer.is_frozen:
         message = "has made no update: it was not there until the others had done all steps"
         logger.error("peer=%s %s", assignment.peer, message)
-        return Ending(Outcome.FAILED, message)
+        return Ending(Outcome.FAILED, message, outside=message)
     return Ending(Outcome.STOPPED if result is None else Outcome.FINISHED)
 
 
@@ -157,11 +159,11 @@ def _ended_by(error: DogoError, session: PeerSession, assignment: Assignment) ->
     """Saves the peer if its state can be trusted, and returns how it ended."""
     peer = assignment.peer
     logger.error("peer=%s %s: %s", peer, type(error).__name__, error)
-    if isinstance(error, TrainingError | StorageFull | EvaluationError):
-        return Ending(Outcome.FAILED, str(error))
+    if isinstance(error, TrainingError | HelperLost | StorageFull | EvaluationError):
+        return _ending(Outcome.FAILED, error)
     is_refused = isinstance(error, Refused | MalformedDistribution)
     would_be_again = is_refused and not isinstance(error, StaleTicket)
-    ending = Ending(Outcome.FAILED if would_be_again else Outcome.CUT_OFF, str(error))
+    ending = _ending(Outcome.FAILED if would_be_again else Outcome.CUT_OFF, error)
     owner = read_lock(Path(assignment.run_dir))
     if owner and assignment.lock and owner != assignment.lock:
         logger.error("peer=%s is not saved: another start of the run goes on in its folder", peer)
@@ -171,3 +173,7 @@ def _ended_by(error: DogoError, session: PeerSession, assignment: Assignment) ->
     except (DogoError, OSError) as saving_error:
         logger.error("peer=%s could not save itself: %s", peer, saving_error)
     return ending
+
+
+def _ending(outcome: Outcome, error: DogoError) -> Ending:
+    return Ending(outcome, str(error), outside=outside(error))

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from dogo_fed.config import RayConfig
-from dogo_fed.errors import PlacementError
+from dogo_fed.errors import StartError
 
 _ROUNDING = 1e-9
 
@@ -17,7 +17,7 @@ def gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
     """Returns the number of GPUs for each peer; a fraction means a share of one GPU.
 
     Raises:
-        PlacementError: the cluster does not have these GPUs for all peers.
+        StartError: the cluster does not have these GPUs for all peers.
     """
     gpus_by_node = [float(node["Resources"].get("GPU", 0.0)) for node in live_nodes()]
     available = sum(gpus_by_node)
@@ -26,12 +26,12 @@ def gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
         share = 1.0 if available > 0 else 0.0
     largest = max(gpus_by_node, default=0.0)
     if largest < share and share * num_peers <= available:
-        raise PlacementError(
+        raise StartError(
             f"a peer needs {share:g} GPUs, but no node of the cluster has more than {largest:g}; "
             f"choose ray.gpus_per_peer={largest:g} or less"
         )
     if share > 0 and sum(num_fitting(gpus, share) for gpus in gpus_by_node) < num_peers:
-        raise PlacementError(
+        raise StartError(
             f"{num_peers} peers need {share:g} GPU each, but the cluster has {available:g}, and a "
             "fraction does not span two; share them by "
             f"ray.gpus_per_peer={_fitting_share(num_peers, available):g}, or run fewer peers"

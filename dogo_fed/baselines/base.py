@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from dogo_fed.config import AnchorsAt
 from dogo_fed.contracts import PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import Proposal
+from dogo_fed.errors import ConfigError
 from dogo_fed.exchange.base import Traffic
 from dogo_fed.objectives.similarity import cosine_similarity
 
@@ -36,6 +38,28 @@ def cosines_to_others(
     is_other = ~torch.eye(size, dtype=torch.bool, device=one_ND.device)
     all_NN = cosine_similarity(one_ND, others_ND) / temperature
     return all_NN[is_other].view(size, size - 1)
+
+
+def check_anchors(run: LoadedRun, name: str) -> None:
+    """Checks that every pass holds anchors, for a method that teaches about them.
+
+    Args:
+        run: its settings and data.
+        name: of the method.
+
+    Raises:
+        ConfigError: some pass holds none.
+    """
+    config = run.config
+    has_private = any(map(config.has_private, config.peers))
+    if has_private and (
+        config.share_of_anchors == 0 or config.anchors_at is not AnchorsAt.EVERY_STEP
+    ):
+        raise ConfigError(
+            f"{name} teaches about the anchors of every pass, and with anchor_share="
+            f"{config.share_of_anchors:g} and anchors_at={config.anchors_at.value} some passes hold "
+            f"none; type anchors_at=every_step and an anchor_share above 0, or leave {name} out"
+        )
 
 
 class Baseline:

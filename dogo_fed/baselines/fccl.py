@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from dogo_fed.baselines.base import FLOAT_BYTES, Baseline, cosines_to_others
+from dogo_fed.baselines.base import FLOAT_BYTES, Baseline, check_anchors, cosines_to_others
 from dogo_fed.contracts import PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
@@ -55,9 +55,10 @@ class FCCL(Baseline):
             weight: w.
 
         Raises:
-            ConfigError: an option is out of range.
+            ConfigError: an option is out of range, or some passes hold no anchors.
         """
         super().__init__(run, peers)
+        check_anchors(run, "fccl")
         if every_steps < 1 or not temperature > 0 or not weight >= 0:
             raise ConfigError(
                 "fccl: every_steps must be 1 or more, temperature above 0, weight 0 or more; not "

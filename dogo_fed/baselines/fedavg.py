@@ -1,8 +1,10 @@
 """FedAvg: all sites train alone for a round, and go on from the average of their weights.
 
 Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
-AISTATS 2017, algorithm 1: w <- sum_k (n_k / n) w_k, with n_k the images of site k. Self-supervised:
-what is averaged is the encoder and, unless `heads=false`, what the objective has beside it.
+AISTATS 2017, algorithm 1: all sites start from the same weights, and after each round
+w <- sum_k (n_k / n) w_k, with n_k the images of site k. Self-supervised: what is averaged is the
+encoder and, unless `heads=false`, what the objective has beside it. A queue of embeddings stays at
+its site.
 
 What differs from the paper: every site takes part in every round and makes the same number of
 updates, since all methods of a comparison do. An optimizer keeps its state over rounds. Running
@@ -13,6 +15,7 @@ network can't be averaged: each network has an average of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 
@@ -26,7 +29,13 @@ from dogo_fed.exchange.base import Traffic
 
 
 class FedAvg(Baseline):
-    """Weights are averaged between rounds, and after the last one."""
+    """Weights are averaged between rounds, and after the last one.
+
+    Attributes:
+        kept_apart: what the names of numbers begin with that never leave a site.
+    """
+
+    kept_apart: ClassVar[tuple[str, ...]] = ("average.",)
 
     def __init__(
         self, run: LoadedRun, peers: Sequence[Peer], *, heads: bool = True, by_size: bool = True
@@ -59,8 +68,10 @@ class FedAvg(Baseline):
         }
 
     def begin_step(self, step: int) -> None:
-        """Averages at the beginning of every round but the first."""
-        if step > 0 and self.begins_round(step):
+        """Gives all peers of a network one start, and averages at the beginning of later rounds."""
+        if step == 0:
+            self.start_alike()
+        elif self.begins_round(step):
             self.average()
 
     def losses(
@@ -80,6 +91,15 @@ class FedAvg(Baseline):
     def end(self) -> None:
         """Averages, so that what is evaluated is the common network."""
         self.average()
+
+    @torch.no_grad()
+    def start_alike(self) -> None:
+        """Gives all peers of a network the weights of the first of them."""
+        for first, *others in self._groups:
+            start = self._averaged(first)
+            for peer in others:
+                for name, value in self._averaged(peer).items():
+                    value.copy_(start[name])
 
     @torch.no_grad()
     def average(self) -> None:
@@ -105,7 +125,10 @@ class FedAvg(Baseline):
         return {
             name: one.detach()
             for name, one in named.items()
-            if one.is_floating_point() and (self._heads or name.startswith("backbone."))
+            if one.is_floating_point()
+            and name not in objective.moved_by_update
+            and not name.startswith(self.kept_apart)
+            and (self._heads or name.startswith("backbone."))
         }
 
     def _bytes(self) -> dict[PeerId, int]:

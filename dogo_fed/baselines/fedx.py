@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -109,6 +110,8 @@ class FedXObjective(Objective):
 
 class FedX(FedAvg):
     """FedAvg of peers with the objective "fedx"."""
+
+    kept_apart: ClassVar[tuple[str, ...]] = (*FedAvg.kept_apart, "common.")
 
     def __init__(self, run: LoadedRun, peers: Sequence[Peer]) -> None:
         """Checks the objectives.

@@ -5,11 +5,12 @@ Learning" (arXiv 2109.14611; first called "Federated Self-Supervised Contrastive
 Ensemble Similarity Distillation"). With S_k the cosines of the projections of the common images at
 site k:
 
-    E = mean_k exp((S_k - rowmax S_k) / tau),    row i of the target: E_i / sum_j E_ij
+    E = mean_k exp((S_k - 1) / tau),    row i of the target: E_i / sum_j E_ij
     L = - mean_i sum_j target_ij log softmax_j(q_i . k_j / tau)
 
-q is a view's projection, at unit length. k_j are keys: projections by a slowly following copy of
-the network (He et al. 2020, momentum 0.999). Default tau is 0.1, for both.
+1 is the cosine of an image to itself, the largest of its row in the paper's square matrices. q is a
+view's projection, at unit length. k_j are keys: projections by a slowly following copy of the
+network (He et al. 2020, momentum 0.999). Default tau is 0.1, for both.
 
 What differs from the published code: there, a server distils a network of its own, which replaces
 that of every site. Here every site distils into its own, so that sites may have different networks.
@@ -30,7 +31,7 @@ import torch
 from torch import nn
 
 from dogo_fed import seeding
-from dogo_fed.baselines.base import FLOAT_BYTES, Baseline
+from dogo_fed.baselines.base import FLOAT_BYTES, Baseline, check_anchors
 from dogo_fed.contracts import PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
@@ -44,9 +45,7 @@ from dogo_fed.objectives.similarity import cosine_similarity, products, unit_row
 
 def ensemble(similarities_AK: Sequence[torch.Tensor], temperature: float) -> torch.Tensor:
     """Returns E, A x K, from every site's cosines."""
-    return torch.stack(
-        [((one - one.amax(dim=1, keepdim=True)) / temperature).exp() for one in similarities_AK]
-    ).mean(dim=0)
+    return torch.stack([((one - 1.0) / temperature).exp() for one in similarities_AK]).mean(dim=0)
 
 
 class FLESD(Baseline):
@@ -73,9 +72,10 @@ class FLESD(Baseline):
             momentum: of the network that makes the keys.
 
         Raises:
-            ConfigError: an option is out of range.
+            ConfigError: an option is out of range, or some passes hold no anchors.
         """
         super().__init__(run, peers)
+        check_anchors(run, "flesd")
         if not 0 < share < 1 or not temperature > 0 or keys < 2 or not 0 <= momentum < 1:
             raise ConfigError(
                 "flesd: share must be between 0 and 1, temperature above 0, keys 2 or more, momentum "

@@ -59,7 +59,12 @@ class Unit:
 PERCENT = Unit("top-1, %", 100.0, 1, is_judged=True)
 NO_LABELS = Unit("no labels, so not judged", 1.0, 3, is_judged=False)
 
-_HELD_AGAINST = (SOLO, OFFLINE, *map(Column, BASELINES))
+PRIVATE, CENTRAL = Column(Method.PRIVATE), Column(Method.CENTRAL)
+
+_HELD_AGAINST = (PRIVATE, SOLO, OFFLINE, *map(Column, BASELINES), CENTRAL)
+
+LEAST_LOSS = 0.003
+"""A loss that does not count as one: 0.3 percentage points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +108,8 @@ class Cost:
             there is none.
         steps: of a cell; every learner has made so many updates unless `is_short`.
         images: that a learner has seen, with repetition.
-        bytes_per_step: the payload that a peer sends, as a mean over all steps: 4 N^2 for each matrix; 0
-            without exchange. It gets as much.
+        bytes_per_step: the payload that a peer sends, as a mean over all steps, as it is encoded or as a
+            baseline counts it; 0 without exchange. It gets as much.
         is_short: whether some learner has missed steps.
     """
 
@@ -121,21 +126,26 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverPeers:
-    """What DoGo, or a variant of it, does for the learners of a table, against each alone.
+    """What DoGo, a variant of it or a baseline does for the learners of a table, against each alone.
 
     Attributes:
         not_below: learners whose mean over seeds is not below that of learning alone.
+        safe: learners the interval of whose gain does not reach below -LEAST_LOSS.
         peers: how many learners there are.
         worst: the learner with the smallest gain.
         worst_gain: its mean gain.
         mean_gain: of the mean over the learners, paired by seed.
+        way_to_central: the mean gain as a share of what all images in one place gain, which is 1; NaN
+            if that is not known or is no gain.
     """
 
     not_below: int
+    safe: int
     peers: int
     worst: str
     worst_gain: float
     mean_gain: PairedDifference
+    way_to_central: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,23 +195,28 @@ class Comparison:
         return tuple(one for one in wanted if one in self.methods)
 
     def over_peers(self, rows: Sequence[Row], column: Column) -> OverPeers | None:
-        """Returns what DoGo, or a variant, does for all learners of a table together.
+        """Returns what DoGo, a variant or a baseline does for all learners of a table together.
 
         None if there is nothing to compare it with, or only one learner.
         """
         if SOLO not in self.references(column) or len(rows) < 2 or not rows[0].unit.is_judged:
             return None
-        gains = {row.peer: row.difference(column, SOLO).mean for row in rows}
-        known = {peer: gain for peer, gain in gains.items() if math.isfinite(gain)}
+        gains = {row.peer: row.difference(column, SOLO) for row in rows}
+        known = {peer: gain for peer, gain in gains.items() if math.isfinite(gain.mean)}
         if not known:
             return None
-        worst = min(known, key=lambda peer: known[peer])
+        worst = min(known, key=lambda peer: known[peer].mean)
+        alone, central = _mean_over(rows, SOLO), _mean_over(rows, CENTRAL)
+        mean_gain = paired_difference(_mean_over(rows, column), alone)
+        whole_way = paired_difference(central, alone).mean
         return OverPeers(
-            not_below=sum(gain >= 0 for gain in known.values()),
+            not_below=sum(gain.mean >= 0 for gain in known.values()),
+            safe=sum(gain.low is not None and gain.low >= -LEAST_LOSS for gain in known.values()),
             peers=len(known),
             worst=worst,
-            worst_gain=known[worst],
-            mean_gain=paired_difference(_mean_over(rows, column), _mean_over(rows, SOLO)),
+            worst_gain=known[worst].mean,
+            mean_gain=mean_gain,
+            way_to_central=mean_gain.mean / whole_way if whole_way > 0 else math.nan,
         )
 
     def tables(self) -> list[tuple[str, list[Row]]]:

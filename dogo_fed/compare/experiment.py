@@ -16,12 +16,14 @@ from dogo_fed.compare.settings import differing, flat, is_of_teaching, teaching_
 from dogo_fed.config import (
     AnchorsAt,
     ComponentConfig,
+    Gate,
     Host,
     LossOn,
     PartitionConfig,
     PeerConfig,
     Precision,
     RunConfig,
+    Teacher,
 )
 from dogo_fed.engine.plan import USUAL_STEPS_PER_ROUND
 from dogo_fed.errors import ConfigError
@@ -280,9 +282,12 @@ def _cells_of(
 
 
 def _by_baseline(config: RunConfig, method: Method, options: Mapping[str, Any]) -> RunConfig:
-    """Returns the settings with a baseline in place of the exchange."""
+    """Returns the settings with a baseline in place of the exchange, and without DoGo's teaching."""
     baseline = ComponentConfig(name=method.value, options=dict(options))
-    peers = dict(config.peers)
+    peers = {
+        name: dataclasses.replace(peer, gate=Gate.NONE, teacher=Teacher.LIVE)
+        for name, peer in config.peers.items()
+    }
     if method is Method.FEDX:  # has a loss of its own, over the same heads
         for name, peer in peers.items():
             heads = peer.objective.options if peer.objective.name == "simclr" else {}
@@ -333,7 +338,7 @@ def _variant_cell(
     """
     _check(config, [Method.DOGO])
     changed = differing(flat(shared), flat(config))
-    others = [key for key in changed if not is_of_teaching(key)]
+    others = [key for key in changed if not is_of_teaching(key, shared)]
     if others:
         raise ConfigError(
             f"variant {name!r} changes {', '.join(others)}, which a peer alone has too, so the solo cells "

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dogo_fed.compare.experiment import Cell
+from dogo_fed.contracts import PeerId
+from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError
 from dogo_fed.plain import to_plain
 from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.summary import RunSummary
+from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.storage.provenance_file import Start
 
 _NOT_KNOWN = "not known"
@@ -27,23 +30,45 @@ def check_images(
 
     Args:
         finished: the finished cells, with their summaries.
-        now: the data sets that cells would be trained on now, by `case_of` the cell.
+        now: the images that cells would be trained on now, see `images_of`.
 
     Raises:
         ConfigError: they have not; the message names two cells, and what differs.
-        CheckpointError: a summary has no provenance as this version writes it.
+        CheckpointError: a summary, or the note of a peer's private images, is not as this version
+            writes it.
     """
     seen: dict[str, tuple[str, DataFacts]] = {}
     for cell, summary in finished:
         for start in _starts(summary):
-            _hold_against(seen, case_of(cell), cell.id, start.provenance.data)
+            _hold_against(seen, _case_of(cell), cell.id, start.provenance.data)
+        for peer in cell.config.peers:
+            own = PeerFolder(cell.folder, PeerId(peer)).private_images()
+            if own is not None:
+                _hold_against(seen, _case_of(cell, peer), f"{cell.id}, peer {peer}", own)
     for case, facts in (now or {}).items():
         _hold_against(seen, case, "what is there now", facts)
 
 
-def case_of(cell: Cell) -> str:
-    """Returns the data settings of a cell as a key for `check_images`."""
-    return str(to_plain(cell.config.data))
+def images_of(cell: Cell, run: LoadedRun) -> dict[str, DataFacts]:
+    """Returns the images of a cell that is about to be trained, for `check_images`.
+
+    Args:
+        cell: the cell.
+        run: its run, with the private images of its peers.
+    """
+    images = {_case_of(cell): run.provenance().data}
+    for peer, settings in cell.config.peers.items():
+        if settings.data is not None:
+            images[_case_of(cell, peer)] = run.provenance(PeerId(peer)).data
+    return images
+
+
+def _case_of(cell: Cell, peer: str | None = None) -> str:
+    """Returns the data settings of a cell, or of a peer's private images in it, as a key."""
+    shared = to_plain(cell.config.data)
+    if peer is None:
+        return str(shared)
+    return str((shared, to_plain(cell.config.peers[peer].data)))
 
 
 def origins(finished: Iterable[tuple[Cell, RunSummary]]) -> dict[str, dict[str, list[str]]]:

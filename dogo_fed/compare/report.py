@@ -12,6 +12,7 @@ from typing import Any
 
 from dogo_fed.atomic import write_atomic, write_json_atomic
 from dogo_fed.compare.comparison import (
+    LEAST_LOSS,
     PERCENT,
     CellReport,
     Comparison,
@@ -195,24 +196,28 @@ def _how_to_read(comparison: Comparison) -> str:
 
 
 def _table(rows: Sequence[Row], comparison: Comparison) -> str:
-    baselines = comparison.references(DOGO)
+    others = comparison.references(DOGO)
     heading = ["peer", *(column.name for column in comparison.methods)]
-    for baseline in baselines:
-        heading += [f"dogo {MINUS} {baseline.name}", *_if_solo(baseline, "verdict")]
+    for other in others:
+        heading += [f"dogo {MINUS} {other.name}", *_if_solo(other, "verdict")]
     lines = [heading]
     for row in rows:
         cells = [f"{row.peer}: {row.backbone}, {row.objective}"]
         cells += [score(row.spread(column), row.unit) for column in comparison.methods]
-        lines.append(cells + _differences(row, DOGO, baselines))
+        lines.append(cells + _differences(row, DOGO, others))
     return _aligned(lines)
 
 
 def _told_over_peers(column: Column, found: OverPeers, unit: Unit) -> str:
-    return (
+    text = (
         f"- {column.name}: {found.not_below} of {found.peers} peers are not below solo (means over "
-        f"seeds); the least gain is {points(found.worst_gain, unit)}, of {found.worst}. The mean over peers: "
+        f"seeds); of {found.safe} the interval does not reach below {points(-LEAST_LOSS, unit)}. The least "
+        f"gain is {points(found.worst_gain, unit)}, of {found.worst}. The mean over peers: "
         f"{difference(found.mean_gain, unit)}, {verdict(found.mean_gain, unit)}."
     )
+    if math.isfinite(found.way_to_central):
+        text += f" That is {found.way_to_central:.0%} of the way from solo to central."
+    return text
 
 
 def _variants_table(rows: Sequence[Row], comparison: Comparison) -> str:

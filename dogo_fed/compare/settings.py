@@ -6,13 +6,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dogo_fed import scope
-from dogo_fed.config import RunConfig
+from dogo_fed.config import AnchorsAt, RunConfig
 from dogo_fed.plain import to_plain
 from dogo_fed.scope import Decides
 
+_WHICH_STEPS_EXCHANGE = ("exchange.every_steps", "exchange.dense_steps")
 
-def is_of_teaching(path: str) -> bool:
-    """Whether the setting at this path has no effect on a peer that learns alone."""
+
+def is_of_teaching(path: str, config: RunConfig) -> bool:
+    """Whether the setting at this path has no effect on a peer that learns alone in such a run.
+
+    Which steps exchange has one where passes hold anchors at these only.
+    """
+    if config.anchors_at is AnchorsAt.EXCHANGES and path in _WHICH_STEPS_EXCHANGE:
+        return False
     return scope.is_of_teaching(RunConfig, path)
 
 

@@ -13,6 +13,7 @@ from dogo_fed.compare.settings import differing, flat, is_of_teaching
 from dogo_fed.config_text import load_yaml
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.summary import RunSummary, was_stopped
+from dogo_fed.storage.run_lock import is_unused
 
 _MOST_NAMED = 3
 
@@ -20,7 +21,7 @@ _MOST_NAMED = 3
 class Standing(enum.Enum):
     """How far a cell is.
 
-    NEW: its folder is not there, or empty.
+    NEW: no run has begun in its folder, or there is none.
     INTERRUPTED: it has begun, and goes on from its checkpoints.
     TRAINED: the run is finished; an evaluation is missing.
     FINISHED: nothing is left to do.
@@ -39,7 +40,7 @@ def standing_of(cell: Cell, protocols: Mapping[str, Mapping[str, Any]]) -> Stand
         ConfigError: its folder holds something else: another run, or the same with other settings.
     """
     folder = cell.folder
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and is_unused(folder)):
         return Standing.NEW
     _check_settings(cell)
     summary = finished_summary(cell)
@@ -87,7 +88,7 @@ def _check_settings(cell: Cell) -> None:
     theirs, mine = flat(saved), flat(cell.config)
     keys = differing(mine, theirs)
     if not cell.config.exchange.enabled:
-        keys = [key for key in keys if not is_of_teaching(key)]
+        keys = [key for key in keys if not is_of_teaching(key, cell.config)]
     if keys:
         phrases = [
             f"{key} is {_shown(theirs, key)} there and {_shown(mine, key)} now" for key in keys

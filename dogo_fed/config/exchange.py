@@ -33,7 +33,8 @@ class Encoding(enum.Enum):
 
     FLOAT32: exact, 4 bytes a number.
     FLOAT16: 2 bytes a number, a relative error of at most 2**-11.
-    LOG8: a byte a number, its logarithm to 1/255 of the range of its row.
+    LOG8: a byte a number, its logarithm to 1/255 of the range of its row, within 30 nats of the row's
+        largest.
     TOP_K: the largest numbers of each row exactly, 6 bytes each; the rest's sum spread evenly.
     """
 

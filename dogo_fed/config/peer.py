@@ -29,11 +29,11 @@ class Teacher(enum.Enum):
 
 
 class Gate(enum.Enum):
-    """What keeps a peer from losing by what it learns from others.
+    """What a peer keeps out of what it learns from others.
 
     NONE: nothing: the published method.
-    AGREEMENT: of the distillation's gradient, what works against the own loss is taken out, for each
-        image (`objectives.gate`).
+    AGREEMENT: of the distillation's gradient by the embeddings, what works against the own loss, to
+        first order and for each image (`objectives.gate`).
     """
 
     NONE = "none"
@@ -73,7 +73,7 @@ class PeerConfig:
         teacher_momentum: of the average, with teacher=ema: the share that it keeps at a step.
         teacher_temperature: divisor of the cosines in what it publishes; null is that with which it
             learns.
-        gate: what keeps it from losing by what it learns.
+        gate: what it keeps out of what it learns from others.
         data: images that this peer has for itself. Nothing about them leaves it. Null: it has none, or
             those that the run's partition gives it.
         ssl_on: which images of a pass the own loss sees, if the peer has private ones.
@@ -144,6 +144,11 @@ class PeerConfig:
             self.gate is Gate.NONE or self.ssl_on is not LossOn.PRIVATE,
             "gate=agreement compares gradients of the own loss and of the distillation about the "
             "same images, and with ssl_on=private there are none; leave one of them out",
+        )
+        require(
+            self.gate is Gate.NONE or (self.chunk_size is None and self.data_parallel == 1),
+            "gate=agreement needs the gradient of the own loss by the embeddings, which a pass in parts "
+            "does not give; leave out chunk_size and data_parallel, or the gate",
         )
         require(self.init != "", "init must be a weights file or null, not empty")
         require(

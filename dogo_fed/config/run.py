@@ -22,6 +22,7 @@ from dogo_fed.config.host import (
 from dogo_fed.config.partition import PartitionConfig
 from dogo_fed.config.peer import LossOn, PeerConfig
 from dogo_fed.config.scopes import AGREED, LENGTH, OWN, PLACE, SAFETY
+from dogo_fed.objectives.catalog import OF_BASELINES
 from dogo_fed.plain import to_plain
 from dogo_fed.scope import DecidedBy, Decides, scope, settings_of
 
@@ -198,8 +199,17 @@ class RunConfig:
             "precision=auto is measured on the machine that starts the run, and these peers live "
             "elsewhere; name fp32, bf16 or fp16",
         )
-        if self.baseline is not None:
-            self._check_baseline(self.baseline.name)
+        baseline = None if self.baseline is None else self.baseline.name
+        if baseline is not None:
+            self._check_baseline(baseline)
+        for name, peer in self.peers.items():
+            own = peer.objective.name
+            require(
+                own not in OF_BASELINES or own == baseline,
+                f"peers.{name}.objective={own} is a part of the baseline {own}, and by itself it has "
+                "nobody to compare itself with; `dogo-fed compare "
+                f"methods=[{own}]` trains it, or choose another objective",
+            )
         require(
             self.compile or not self.cuda_graphs,
             "cuda_graphs=true records what compile=true has compiled; add compile=true",
@@ -345,8 +355,12 @@ class RunConfig:
     def variants(self) -> dict[str, object]:
         """The settings of the teaching whose values are not the defaults, by their paths.
 
-        The defaults are the paper's. Without an exchange there are none.
+        The defaults are the paper's. Without an exchange there are none, or those of a baseline.
         """
+        if self.baseline is not None:
+            options = self.baseline.options.items()
+            of_baseline = {f"baseline.options.{name}": to_plain(one) for name, one in options}
+            return {"baseline": self.baseline.name, **of_baseline}
         if not self.exchanges:
             return {}
         return {

@@ -5,7 +5,10 @@ answers. The mean does not depend on the order of arrival: where teachers count 
 exact (`exact_sum.py`); else it is summed in the order of their names.
 
 Where all other peers teach alike, each contribution is added once, and an answer takes away the
-learner's own. So the work of a step grows with the number of peers, and not with its square.
+learner's own. So the work of a step grows with the number of peers, and not with its square: two
+passes over each matrix, and one over the sums for each answer. With unequal weights, or weights of
+the rows, each answer is a pass over the matrices of its teachers. All matrices are kept as long as
+the step is, since a call may be repeated.
 """
 
 # N = images in the step's batch
@@ -173,10 +176,11 @@ def _added(
     totals: list[Units], given: Iterable[SimilarityDistribution], *, sign: int = 1
 ) -> list[Units]:
     """Adds distributions to the totals by direction, in place, or takes them away; returns these."""
+    add: np.ufunc = np.add if sign > 0 else np.subtract
     for one in given:
-        terms = [sign * in_units(p_NN) for p_NN in _directions(one)]
+        terms = [in_units(p_NN) for p_NN in _directions(one)]
         for total_NN, term_NN in zip(totals, terms, strict=False):
-            total_NN += term_NN
+            add(total_NN, term_NN, out=total_NN)
         totals = totals or terms
     return totals
 

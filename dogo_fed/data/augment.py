@@ -4,7 +4,8 @@ Crop, flip and rotation are one affine warp (`warp.py`). Colours are jittered by
 and blur are kornia's. All randomness comes from torch's default generators, so inside
 `dogo_fed.seeding.stream` the views are a pure function of the stream and the images. The recipes
 are SimCLR's (Chen et al. 2020, appendix A), SimSiam's (Chen and He 2021, section 3), and one for
-digits.
+digits. SimSiam's paper crops from a fifth of the image on; DoGo's published code crops from 0.08 on
+for it too, and so does the recipe here. `min_scale=0.2` is the paper's.
 """
 
 # B = images in the batch, C = channels, H, W = pixels
@@ -12,6 +13,7 @@ digits.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -216,9 +218,15 @@ def _standardise(
     images_BCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> torch.Tensor:
     """Returns images in 0..1 with the mean taken off and divided by the deviation, per channel."""
-    mean_C11 = torch.tensor(mean, device=images_BCHW.device).view(-1, 1, 1)
-    std_C11 = torch.tensor(std, device=images_BCHW.device).view(-1, 1, 1)
+    mean_C11 = _by_channel(tuple(mean), images_BCHW.device)
+    std_C11 = _by_channel(tuple(std), images_BCHW.device)
     return (images_BCHW - mean_C11) / std_C11
+
+
+@functools.lru_cache(maxsize=64)
+def _by_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Returns the values as C x 1 x 1, on the device; they are kept there, since to send them waits."""
+    return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 def _published(name: str, image_size: int) -> Recipe:

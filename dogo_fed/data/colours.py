@@ -85,13 +85,17 @@ def in_colours(image: Image.Image, how: Colours) -> Image.Image:
     return image.convert("RGB" if how.channels == 3 else "L")
 
 
+def eight_bits(values: npt.NDArray[Any], black: float, white: float) -> npt.NDArray[np.uint8]:
+    """Returns numbers in 8 bits: black and what is below it become 0, white and above 255."""
+    share = (values.astype(np.float64) - black) / (white - black)
+    return np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
 def _in_eight_bits(image: Image.Image, how: Colours) -> Image.Image:
     """Returns an image of more than 8 bits as grey of 8, its range spread over all of them."""
     values: npt.NDArray[Any] = np.asarray(image).astype(np.float64)
-    limits = how.value_range or _range_of_type(image, values)
-    black, white = limits
-    share = (values - black) / (white - black)
-    return Image.fromarray(np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8))
+    black, white = how.value_range or _range_of_type(image, values)
+    return Image.fromarray(eight_bits(values, black, white))
 
 
 def _range_of_type(image: Image.Image, values: npt.NDArray[Any]) -> tuple[float, float]:

@@ -72,6 +72,7 @@ def imbalanced(
         fingerprint=fingerprint(images_NCHW),
         test_fingerprint=data.test_fingerprint,
         class_names=data.class_names,
+        notes=data.notes,
     )
 
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 import kornia.enhance as E
 import torch
 
+from dogo_fed.data.to_device import to_device
+
 
 class ColourJitter(torch.nn.Module):
     """Changes brightness, contrast, saturation and hue of images, in a random order for each.
 
     The adjustments are kornia's, which are torchvision's formulas. Everything is drawn on the CPU
-    from torch's default generator, so it is the same for any device.
+    from torch's default generator, so it is the same for any device. Which rows an adjustment is for
+    is known there too, so that no turn waits for the device.
     """
 
     def __init__(
@@ -38,22 +41,32 @@ class ColourJitter(torch.nn.Module):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Returns jittered copies of images in 0..1."""
-        batch, device = len(images_BCHW), images_BCHW.device
+        device, turns = images_BCHW.device, self._drawn(len(images_BCHW))
+        jittered_BCHW = images_BCHW.clone()
+        if not turns:
+            return jittered_BCHW
+        lengths = [len(rows) for _, rows, _ in turns]
+        all_rows = to_device(torch.cat([rows for _, rows, _ in turns]), device)
+        all_factors = to_device(torch.cat([factors for _, _, factors in turns]), device)
+        there = zip(torch.split(all_rows, lengths), torch.split(all_factors, lengths), strict=True)
+        for (which, _, _), (rows, factors) in zip(turns, there, strict=True):
+            jittered_BCHW[rows] = _ADJUSTMENTS[which](jittered_BCHW[rows], factors)
+        return jittered_BCHW
+
+    def _drawn(self, batch: int) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
+        """Returns the adjustments in their order: the number, the rows of its images, the factors."""
         chosen_B = torch.rand(batch) < self.p
         factors_4B = [torch.empty(batch).uniform_(*ends) for ends in self.ranges]
         order_B4 = torch.rand(batch, 4).argsort(dim=1)
-        jittered_BCHW = images_BCHW.clone()
+        turns = []
         for turn in range(4):
-            for which, adjust in enumerate(_ADJUSTMENTS):
+            for which in range(len(_ADJUSTMENTS)):
                 if self.ranges[which] in ((0.0, 0.0), (1.0, 1.0)):  # would change nothing
                     continue
                 rows = (chosen_B & (order_B4[:, turn] == which)).nonzero()[:, 0]
-                if len(rows) == 0:
-                    continue
-                factor = factors_4B[which][rows].to(device)
-                there = rows.to(device)
-                jittered_BCHW[there] = adjust(jittered_BCHW[there], factor)
-        return jittered_BCHW
+                if len(rows) > 0:
+                    turns.append((which, rows, factors_4B[which][rows]))
+        return turns
 
 
 def _shift_hue(images_BCHW: torch.Tensor, turns_B: torch.Tensor) -> torch.Tensor:

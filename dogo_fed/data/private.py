@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -23,7 +24,9 @@ _FEWEST = 2
 def private_images(
     settings: Mapping[str, DataConfig], anchors: DataSet, test_share: float
 ) -> dict[str, DataSet]:
-    """Returns peers' private images; those that are anchors too are left out of training.
+    """Returns peers' private images, without those that are anchors too.
+
+    In training such an image would count twice. In a test part it would have been trained on.
 
     Args:
         settings: name the data sets, by the names of the peers.
@@ -31,7 +34,8 @@ def private_images(
         test_share: how much is held out if there are no test images.
 
     Raises:
-        ConfigError: the images are not of the anchors' size or channels, or too few are left.
+        ConfigError: the images are not of the anchors' size or channels, or too few are left of the
+            training or the test images.
         DataError: a data set is missing or broken.
     """
     if not settings:
@@ -60,26 +64,50 @@ def _of_peer(peer: str, settings: DataConfig, anchors: DataSet, test_share: floa
 
 
 def _without_anchors(peer: str, dataset: DataSet, anchors: frozenset[bytes]) -> DataSet:
-    """Returns a peer's data set without the training images that have these digests."""
-    digests = image_digests(dataset.train, dataset.image_size)
-    kept_N = torch.tensor([row for row, one in enumerate(digests) if one not in anchors])
-    if len(kept_N) < _FEWEST:
-        raise ConfigError(
-            f"of the {len(digests)} private images of peer {peer!r}, {len(digests) - len(kept_N)} are "
-            f"anchors too, so {len(kept_N)} are left; it needs at least {_FEWEST}"
-        )
-    if len(kept_N) == len(digests):
+    """Returns a peer's data set without the images that have these digests."""
+    train_N, left_train = _no_anchors(peer, dataset, "training", anchors, _FEWEST)
+    test_N, left_test = _no_anchors(peer, dataset, "test", anchors, min(1, len(dataset.test)))
+    changes: dict[str, Any] = {}
+    if left_train:
+        changes["train"] = Subset(dataset.train, train_N)
+        changes["fingerprint"] = fingerprint_of_part(dataset.fingerprint, train_N)
+    if left_test:
+        changes["test"] = Subset(dataset.test, test_N)
+        changes["test_fingerprint"] = fingerprint_of_part(dataset.test_fingerprint, test_N)
+    if not changes:
         return dataset
-    note = (
-        f"{len(digests) - len(kept_N)} of {len(digests)} private images of peer {peer} are anchors too, "
-        "and are left out of its private ones"
+    found = [
+        f"{left} of {len(of)} {kind} images"
+        for left, of, kind in (
+            (left_train, dataset.train, "training"),
+            (left_test, dataset.test, "test"),
+        )
+        if left
+    ]
+    note = f"{' and '.join(found)} of peer {peer} are anchors too, and are left out of its private ones"
+    return dataclasses.replace(dataset, notes=(*dataset.notes, note), **changes)
+
+
+def _no_anchors(
+    peer: str, dataset: DataSet, kind: str, anchors: frozenset[bytes], fewest: int
+) -> tuple[torch.Tensor, int]:
+    """Returns the rows of the images that are no anchors, and the number of the others.
+
+    Raises:
+        ConfigError: fewer are left than are needed.
+    """
+    source = dataset.train if kind == "training" else dataset.test
+    digests = image_digests(source, dataset.image_size)
+    kept_N = torch.tensor(
+        [row for row, one in enumerate(digests) if one not in anchors], dtype=torch.int64
     )
-    return dataclasses.replace(
-        dataset,
-        train=Subset(dataset.train, kept_N),
-        fingerprint=fingerprint_of_part(dataset.fingerprint, kept_N),
-        notes=(*dataset.notes, note),
-    )
+    num_left_out = len(digests) - len(kept_N)
+    if len(kept_N) < fewest:
+        raise ConfigError(
+            f"of the {len(digests)} private {kind} images of peer {peer!r}, {num_left_out} are anchors "
+            f"too, so {len(kept_N)} are left; it needs at least {fewest}"
+        )
+    return kept_N, num_left_out
 
 
 def image_digests(source: ImageSource, image_size: int) -> list[bytes]:

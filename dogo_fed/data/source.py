@@ -11,6 +11,8 @@ from typing import Protocol
 
 import torch
 
+from dogo_fed.data.to_device import to_device
+
 
 class ImageSource(Protocol):
     """Images by sample id. Labels are for evaluation on the peer's own machine and are never sent."""
@@ -81,7 +83,8 @@ class TensorImages:
 
     def images(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the images with these ids, in this order: uint8, B x C x H x W."""
-        return self._images_NCHW[ids]
+        there = self._images_NCHW.device
+        return self._images_NCHW[ids if there.type == "cpu" else to_device(ids, there)]
 
 
 class Subset:

@@ -9,6 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from dogo_fed.data.to_device import to_device
+
 MAX_LOG_RATIO = math.log(4.0 / 3.0)
 """Crops have aspect ratios between 3:4 and 4:3."""
 TRIES = 10
@@ -64,7 +66,8 @@ def warp(images_BCHW: torch.Tensor, theta_B23: torch.Tensor, image_size: int) ->
     """
     finer = -(-images_BCHW.shape[-1] // image_size)
     size = [*images_BCHW.shape[:2], image_size * finer, image_size * finer]
-    grid_BHW2 = F.affine_grid(theta_B23.to(images_BCHW.device), size, align_corners=False)
+    theta_B23 = to_device(theta_B23, images_BCHW.device)
+    grid_BHW2 = F.affine_grid(theta_B23, size, align_corners=False)
     seen_BCHW = F.grid_sample(images_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
     return seen_BCHW if finer == 1 else F.avg_pool2d(seen_BCHW, finer)
 

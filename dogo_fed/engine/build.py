@@ -227,9 +227,11 @@ def _freeze(
     """Gives a frozen peer the weights that the peer of its name has in another run, or of a file.
 
     Raises:
-        ConfigError: that run has no checkpoint of this peer, or it is of another model; or a file's
-            weights are to teach by a head that they do not have.
+        ConfigError: there is nothing there; that run has no checkpoint of this peer, or it is of
+            another model; or a file's weights are to teach by a head that they do not have.
     """
+    if not Path(run_dir).exists():
+        raise ConfigError(f"frozen_from={run_dir}: there is no such weights file or run folder")
     if Path(run_dir).is_file():
         if rows is not Rows.FEATURES:
             raise ConfigError(

@@ -2,13 +2,18 @@
 
 It is chosen once, before the run, and written into its settings. So a run that goes on does not
 choose again, and the same choice holds for all peers.
+
+It is measured in the process that starts the run, with the kernels of a run. On a GPU that process
+gives the memory back, but for what CUDA itself keeps there (some hundred MB) until the run ends.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +21,9 @@ from contextlib import contextmanager
 import torch
 
 from dogo_fed.config import MemoryFormat, Precision
+from dogo_fed.contracts import PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.engine.numerics import resolve_device
+from dogo_fed.engine.numerics import fix_numerics, resolve_device
 from dogo_fed.engine.trial import do_with_itself
 
 logger = logging.getLogger(__name__)
@@ -37,6 +43,7 @@ def with_fastest(run: LoadedRun) -> LoadedRun:
     """Returns the run with the fastest arithmetic in its settings, and a note that says why.
 
     Each candidate does a few steps of all peers with the run's own images. Nothing of them is kept.
+    One that needs more memory than there is can't be taken, unless that holds for all.
 
     Args:
         run: with precision=auto.
@@ -44,14 +51,13 @@ def with_fastest(run: LoadedRun) -> LoadedRun:
     Raises:
         TrainingError: a step has diverged.
     """
-    seconds = {candidate: _seconds_of(run, *candidate) for candidate in CANDIDATES}
+    with _as_in_a_run(run.config.threads_per_peer):
+        seconds = {candidate: _seconds_of(run, *candidate) for candidate in CANDIDATES}
     reference = seconds[CANDIDATES[0]]
     best = min(seconds, key=lambda candidate: seconds[candidate])
     if seconds[best] > _WORTH_IT * reference:
         best = CANDIDATES[0]
-    told = ", ".join(
-        f"{_words(*candidate)} {1e3 * taken:.0f} ms" for candidate, taken in seconds.items()
-    )
+    told = ", ".join(f"{_words(*candidate)} {_time(taken)}" for candidate, taken in seconds.items())
     note = f"precision=auto takes {_words(*best)}; a step of all peers, one after the other: {told}"
     logger.info("%s", note)
     return dataclasses.replace(_in(run, *best), notes=(*run.notes, note))
@@ -66,25 +72,38 @@ def _words(precision: Precision, memory_format: MemoryFormat) -> str:
     return f"{precision.value}, {memory_format.value}"
 
 
+def _time(seconds: float) -> str:
+    return f"{1e3 * seconds:.0f} ms" if math.isfinite(seconds) else "runs out of memory"
+
+
 def _seconds_of(run: LoadedRun, precision: Precision, memory_format: MemoryFormat) -> float:
-    """Returns the least seconds of a step over all peers; of the processor, where it computes."""
+    """Returns the least seconds of a step over all peers; infinity if its memory does not do."""
     device = resolve_device(run.config.device)
-    trial = _in(run, precision, memory_format)
-    total = 0.0
-    with _threads(run.config.threads_per_peer):
-        for peer_id in run.peer_ids:
-            own = {name: copy.deepcopy(module) for name, module in run.backbones.items()}
-            peer = dataclasses.replace(trial, backbones=own).build_peer(peer_id, device)
-            taken = []
-            for step in range(1 + _STEPS):
-                peer.synchronise()
-                started_s = _now_s(device)
-                images = trial.images_of(peer_id, step, with_labels=peer.objective.uses_labels)
-                do_with_itself(peer, images, step)
-                peer.synchronise()
-                taken.append(_now_s(device) - started_s)
-            total += min(taken[1:])
-    return total
+    try:
+        return sum(
+            _of_peer(_in(run, precision, memory_format), one, device) for one in run.peer_ids
+        )
+    except torch.OutOfMemoryError:
+        return math.inf
+    finally:
+        if device.type == "cuda":
+            gc.collect()  # a compiled network holds itself
+            torch.cuda.empty_cache()
+
+
+def _of_peer(trial: LoadedRun, peer_id: PeerId, device: torch.device) -> float:
+    """Returns the least seconds of a step of one peer; of the processor, where it computes."""
+    own = {name: copy.deepcopy(module) for name, module in trial.backbones.items()}
+    peer = dataclasses.replace(trial, backbones=own).build_peer(peer_id, device)
+    taken = []
+    for step in range(1 + _STEPS):
+        peer.synchronise()
+        started_s = _now_s(device)
+        images = trial.images_of(peer_id, step, with_labels=peer.objective.uses_labels)
+        do_with_itself(peer, images, step)
+        peer.synchronise()
+        taken.append(_now_s(device) - started_s)
+    return min(taken[1:])
 
 
 def _now_s(device: torch.device) -> float:
@@ -93,9 +112,10 @@ def _now_s(device: torch.device) -> float:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def _as_in_a_run(threads: int) -> Iterator[None]:
+    """Computes as peers do in the block; afterwards, with as many threads as before."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    fix_numerics(threads)
     try:
         yield
     finally:

@@ -1,8 +1,9 @@
 """Brings the images of each pass to the peer's device before it waits for them.
 
 A set that fits lies on the device as uint8, so that a pass is gathered there. Else the next pass is
-gathered in a thread while this step computes or waits for its answer. On a CPU neither is needed:
-the images are in its memory already. Which images a pass holds is `passes.py`'s to say.
+gathered in a thread while this step computes or waits for its answer. On a CPU that is done for
+large sets alone, which may lie on disk (`data/files/pixel_cache.py`); others are in its memory
+already. Which images a pass holds is `passes.py`'s to say.
 """
 
 # C, H, W = channels and pixels
@@ -17,10 +18,14 @@ import torch
 
 from dogo_fed.data.roles import StepImages
 from dogo_fed.data.source import DataSet, ImageSource, TensorImages
+from dogo_fed.engine.numerics import to_device
 from dogo_fed.engine.passes import Passes
 
 SHARE_OF_MEMORY = 0.25
 """Of the device's free memory; larger sets stay where they are."""
+
+LARGE_BYTES = 2**30
+"""Of a set that a CPU may have to read from disk."""
 
 _CHUNK_IMAGES = 4096
 _resident: dict[tuple[int, torch.device], TensorImages] = {}
@@ -33,12 +38,13 @@ def resident(passes: Passes, device: torch.device, room_bytes: int) -> Passes | 
     Args:
         passes: of one peer.
         device: where the images are to lie.
-        room_bytes: how much of its memory they may take.
+        room_bytes: how much of its memory they may take; what lies there already takes none.
     """
-    sets = {id(one.train): one for one in (passes.data.shared, passes.data.own)}
-    if sum(_bytes_of(one.train) for one in sets.values()) > room_bytes:
+    sources = _sources(passes)
+    missing = [one for key, one in sources.items() if (key, device) not in _resident]
+    if sum(map(_bytes_of, missing)) > room_bytes:
         return None
-    moved = {key: _moved(one.train, device) for key, one in sets.items()}
+    moved = {key: _moved(one, device) for key, one in sources.items()}
 
     def there(dataset: DataSet) -> DataSet:
         return dataclasses.replace(dataset, train=moved[id(dataset.train)])
@@ -50,24 +56,40 @@ def resident(passes: Passes, device: torch.device, room_bytes: int) -> Passes | 
     return dataclasses.replace(passes, data=data)
 
 
+class _ImagesThere(TensorImages):
+    """Images that lie on a device. Ids are brought there, so that nobody waits for it."""
+
+    def images(self, ids: torch.Tensor) -> torch.Tensor:
+        """Returns the images with these ids, in this order: uint8, B x C x H x W, on the device."""
+        return super().images(to_device(ids, self._images_NCHW.device))
+
+
+def _sources(passes: Passes) -> dict[int, ImageSource]:
+    """Returns the images of a peer's passes, by their identity."""
+    return {id(one.train): one.train for one in (passes.data.shared, passes.data.own)}
+
+
+def _first(source: ImageSource) -> torch.Tensor:
+    """Returns the first image, or none, as a batch."""
+    return source.images(torch.arange(min(1, len(source))))
+
+
 def _bytes_of(source: ImageSource) -> int:
-    if len(source) == 0:
-        return 0
-    return len(source) * source.images(torch.zeros(1, dtype=torch.int64)).nbytes
+    return len(source) * _first(source).nbytes if len(source) else 0
 
 
 def _moved(source: ImageSource, device: torch.device) -> TensorImages:
     """Returns the images on the device; once for all peers of a process."""
     key = (id(source), device)
     if key not in _resident:
-        parts = [source.images(ids).to(device) for ids in _chunks(len(source))]
-        _resident[key] = TensorImages(torch.cat(parts), source.labels)
+        shape = (len(source), *_first(source).shape[1:])
+        there_NCHW = torch.empty(shape, dtype=torch.uint8, device=device)
+        for ids in torch.split(torch.arange(len(source)), _CHUNK_IMAGES):
+            if len(ids):
+                there_NCHW[int(ids[0]) : int(ids[-1]) + 1] = source.images(ids)
+        _resident[key] = _ImagesThere(there_NCHW, source.labels)
         weakref.finalize(source, _resident.pop, key, None)
     return _resident[key]
-
-
-def _chunks(number: int) -> tuple[torch.Tensor, ...]:
-    return torch.split(torch.arange(number), _CHUNK_IMAGES)
 
 
 class Feed:
@@ -89,18 +111,29 @@ class Feed:
         self._with_labels = with_labels
         self._worker = ThreadPoolExecutor(1, "images") if ahead else None
         self._next: tuple[int, Future[StepImages]] | None = None
+        self._taken: tuple[int, StepImages] | None = None
 
     @classmethod
     def of(cls, passes: Passes, device: torch.device, *, with_labels: bool) -> Feed:
-        """Returns the feed that suits the device."""
+        """Returns the feed that suits the device, and on a CPU the size of the set."""
         if device.type != "cuda":
-            return cls(passes, device, with_labels=with_labels, ahead=False)
+            num_bytes = sum(map(_bytes_of, _sources(passes).values()))
+            return cls(passes, device, with_labels=with_labels, ahead=num_bytes >= LARGE_BYTES)
         free_bytes, _ = torch.cuda.mem_get_info(device)
         there = resident(passes, device, int(SHARE_OF_MEMORY * free_bytes))
         return cls(there or passes, device, with_labels=with_labels, ahead=there is None)
 
+    def is_ready(self, step: int) -> bool:
+        """Whether the images of a step were gathered ahead, and need not be waited for."""
+        return self._next is not None and self._next[0] == step and self._next[1].done()
+
     def take(self, step: int) -> StepImages:
-        """Returns the images of a step's pass; the next one is gathered meanwhile."""
+        """Returns the images of a step's pass; the next one is gathered meanwhile.
+
+        Who asks again for the step that was taken last gets the same images.
+        """
+        if self._taken is not None and self._taken[0] == step:
+            return self._taken[1]
         images = None
         if self._next is not None and self._next[0] == step:
             images = self._next[1].result(_GATHERED_WITHIN_S)
@@ -108,6 +141,7 @@ class Feed:
             images = self._gathered(step)
         if self._worker is not None:
             self._next = (step + 1, self._worker.submit(self._gathered, step + 1))
+        self._taken = (step, images)
         return images
 
     def close(self) -> None:
@@ -117,7 +151,10 @@ class Feed:
 
     def _gathered(self, step: int) -> StepImages:
         images = self._passes.images(step, with_labels=self._with_labels)
-        if self._device.type == "cuda" and images.images_NCHW.device.type == "cpu":
-            pinned = images.images_NCHW.pin_memory()  # so that its copy does not hold up the device
-            return dataclasses.replace(images, images_NCHW=pinned)
-        return images
+        if self._device.type != "cuda" or images.images_NCHW.device.type != "cpu":
+            return images
+        labels_P = None if images.labels_P is None else images.labels_P.pin_memory()
+        pinned_NCHW = (
+            images.images_NCHW.pin_memory()
+        )  # so that its copy does not hold up the device
+        return dataclasses.replace(images, images_NCHW=pinned_NCHW, labels_P=labels_P)

@@ -8,9 +8,9 @@ of its embeddings and gives that of the weights, and the peer adds up all parts.
 A part is normalised by its own statistics, as a chunk is with `chunk_size`, unless `sync_batchnorm`
 is set. The running statistics are those of the first part.
 
-The helpers run on the peer's own machine. Tensors go through torch.distributed (NCCL between GPUs,
-else gloo), bound to the loopback device. Orders and errors go through a pipe. So a helper that dies
-is noticed at once, and a helper ends when its peer does.
+The helpers run on the peer's own machine (`helper_process.py`). Tensors go through torch.distributed
+(`helper_tensors.py`), orders and errors through a pipe. So a helper that dies is noticed at once, and
+a helper ends when its peer does.
 """
 
 # N = images of a pass, n = images of one part, D = numbers of all embeddings of an image
@@ -19,17 +19,12 @@ is noticed at once, and a helper ends when its peer does.
 from __future__ import annotations
 
 import copy
-import datetime
 import multiprocessing
-import os
 import pickle
-import signal
-import sys
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -39,58 +34,23 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from dogo_fed import seeding
 from dogo_fed.components import error_in_words
 from dogo_fed.contracts import PeerId
-from dogo_fed.engine.numerics import compile_backbone, fix_numerics
-from dogo_fed.errors import ConfigError, TrainingError
-from dogo_fed.objectives.base import Embeddings, EmbedPart, Objective
-
-WITHIN_S = 600.0
-"""So long may a helper take to start, or to do its part of a pass."""
+from dogo_fed.engine.helper_process import DONE, GradientOrder, PassOrder, help_peer
+from dogo_fed.engine.helper_process import PassSettings as PassSettings  # who starts them needs it
+from dogo_fed.engine.helper_tensors import (
+    FIRST,
+    WITHIN_S,
+    add_up,
+    give_state,
+    joined,
+    learning,
+    meet,
+)
+from dogo_fed.errors import ConfigError, HelperLost
+from dogo_fed.objectives.base import Embeddings, EmbedPart, Objective, num_chunks
 
 _ENDS_WITHIN_S = 5.0
-_FIRST = 0  # the rank of the peer's own process
-_DONE = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassSettings:
-    """What makes a pass in another process one as it is here.
-
-    Attributes:
-        half: the type of the networks' products and convolutions; None is their weights' own.
-        memory_format: how views and feature maps lie in memory.
-        chunk_size: images that pass through the networks at a time; None is all of a part.
-        is_compiled, uses_cuda_graphs: whether the backbone is compiled, and recorded.
-        threads: of torch.
-    """
-
-    peer: PeerId
-    run_seed: int
-    device_type: str
-    half: torch.dtype | None
-    memory_format: torch.memory_format
-    chunk_size: int | None
-    is_compiled: bool
-    uses_cuda_graphs: bool
-    threads: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What a helper is asked for: its part of a pass.
-
-    Attributes:
-        shape: of its part of either view, n x C x H x W.
-        is_training: the mode of the networks.
-        is_learning: whether the gradient of the weights may be asked for.
-    """
-
-    step: int
-    shape: tuple[int, ...]
-    is_training: bool
-    is_learning: bool
 
 
 class Helpers:
@@ -107,11 +67,12 @@ class Helpers:
         Raises:
             ConfigError: there are too few GPUs, this process has the helpers of another peer, or the
                 peer can't be copied to another process.
-            TrainingError: a helper can't be started.
+            HelperLost: a helper can't be started.
         """
         _check(num_parts, settings)
         self._num_parts = num_parts
         self._peer = settings.peer
+        self._chunk_size = settings.chunk_size
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
         folder = tempfile.TemporaryDirectory(prefix="dogo-fed-helpers-")
@@ -121,7 +82,7 @@ class Helpers:
         for rank in range(1, num_parts):
             here, there = context.Pipe()
             process = context.Process(
-                target=_help,
+                target=help_peer,
                 args=(rank, num_parts, meeting, content, settings, there),
                 name=f"{settings.peer} part {rank}",
                 daemon=True,
@@ -133,9 +94,9 @@ class Helpers:
         try:
             with self._failures():
                 self._hear()
-                _meet(_FIRST, num_parts, meeting, settings.device_type)
+                meet(FIRST, num_parts, meeting, settings.device_type)
                 self._hear()
-        except TrainingError:
+        except HelperLost:
             self.close()
             raise
 
@@ -162,7 +123,7 @@ class Helpers:
             step: the run's step.
 
         Raises:
-            TrainingError: a helper has failed, or has not answered in time.
+            HelperLost: a helper has failed, or has not answered in time.
         """
         parts = list(
             zip(
@@ -172,28 +133,30 @@ class Helpers:
             )
         )
         sizes = [len(view_nCHW) for view_nCHW, _ in parts[1:]]
-        learning = _learning(objective) if torch.is_grad_enabled() else []
+        chunks = num_chunks(len(parts[0][0]), self._chunk_size)  # of the first part, the largest
+        weights = learning(objective) if torch.is_grad_enabled() else []
         with self._failures():
             for pipe, (view_nCHW, _) in zip(self._pipes, parts[1:], strict=True):
                 shape = tuple(view_nCHW.shape)
-                pipe.send(_Order(step, shape, objective.training, bool(learning)))
-            for flat in _flat(_state(objective)):
-                dist.broadcast(flat, src=_FIRST)
-            for rank, part in enumerate(parts[1:], start=1):
-                for view_nCHW in part:
+                pipe.send(PassOrder(step, shape, chunks, objective.training, bool(weights)))
+            give_state(objective)
+            for rank, views in enumerate(parts[1:], start=1):
+                for view_nCHW in views:
                     dist.send(view_nCHW.contiguous(), dst=rank)
         # One node of the graph is made before this process' part, and one after it. So the backward
         # pass first gives the helpers their gradients, then does this part, and then takes theirs.
-        token = _TakeGradients.apply(self, *learning) if learning else None
+        token = _TakeGradients.apply(self, *weights) if weights else None
         own = embed(*parts[0])
         names = sorted(own)
         with self._failures():
             self._hear()
             theirs = self._take_embeddings([own[name] for name in names], sizes)
         if token is not None:
-            theirs = _GiveGradients.apply(self, sizes, token, *theirs)
-        joined = zip(names, theirs, strict=True)
-        return {name: torch.cat([own[name], their_part]) for name, their_part in joined}
+            theirs = _GiveGradients.apply(self, names, sizes, token, *theirs)
+        return {
+            name: torch.cat([own[name], their_nD])
+            for name, their_nD in zip(names, theirs, strict=True)
+        }
 
     def _take_embeddings(
         self, own: Sequence[torch.Tensor], sizes: Sequence[int]
@@ -206,12 +169,19 @@ class Helpers:
         by_head = torch.split(torch.cat(parts), widths, dim=1)
         return tuple(one.to(like.dtype) for one, like in zip(by_head, own, strict=True))
 
-    def give_gradients(self, sizes: Sequence[int], by_head: Sequence[torch.Tensor]) -> None:
-        """Gives every helper the gradient of its embeddings."""
-        all_ND = torch.cat([one.float() for one in by_head], dim=1)
+    def give_gradients(self, sizes: Sequence[int], by_head: Mapping[str, torch.Tensor]) -> None:
+        """Gives every helper the gradient of its embeddings.
+
+        Args:
+            sizes: the images of each helper's part.
+            by_head: the gradients of all parts; heads that the loss does not use have none.
+        """
         with self._failures():
             for pipe in self._pipes:
-                pipe.send(_DONE)
+                pipe.send(GradientOrder(tuple(by_head)))
+            if not by_head:
+                return
+            all_ND = joined(list(by_head.values()))
             for rank, part_nD in enumerate(torch.split(all_ND, list(sizes)), start=1):
                 dist.send(part_nD.contiguous(), dst=rank)
 
@@ -221,20 +191,20 @@ class Helpers:
         is_used = torch.zeros(len(sums), dtype=torch.int32, device=like[0].device)
         with self._failures():
             self._hear()
-            _add_up(sums, is_used)
+            add_up(sums, is_used)
         return [one if used else None for one, used in zip(sums, is_used.tolist(), strict=True)]
 
     def _hear(self) -> None:
         """Returns when every helper has said that it has done its part.
 
         Raises:
-            TrainingError: one has failed, or has not answered in time.
+            HelperLost: one has failed, or has not answered in time.
         """
         for number, pipe in enumerate(self._pipes, start=1):
             if not pipe.poll(WITHIN_S):
                 raise self._failure(f"helper {number} has not answered for {WITHIN_S:g} s")
             answer = pipe.recv()
-            if answer is not _DONE:
+            if answer is not DONE:
                 raise self._failure(str(answer))
 
     @contextmanager
@@ -251,16 +221,16 @@ class Helpers:
             try:
                 while pipe.poll(1.0):
                     answer = pipe.recv()
-                    if answer is not _DONE:
+                    if answer is not DONE:
                         return str(answer)
             except (EOFError, OSError):
                 continue
         return ""
 
-    def _failure(self, why: str) -> TrainingError:
+    def _failure(self, why: str) -> HelperLost:
         ended = [one.name for one in self._processes if not one.is_alive()]
         also = f" (ended: {', '.join(ended)})" if ended else ""
-        return TrainingError(
+        return HelperLost(
             f"a process that does a part of the passes of peer {self._peer!r} "
             f"(peers.{self._peer}.data_parallel) has failed: {why}{also}. If a script of your own "
             'starts the run, what it does must stand under `if __name__ == "__main__":`'
@@ -281,19 +251,34 @@ class _TakeGradients(torch.autograd.Function):
 
 
 class _GiveGradients(torch.autograd.Function):
-    """From nothing to the helpers' embeddings: its backward pass gives the helpers their gradients."""
+    """From nothing to the helpers' embeddings: its backward pass gives the helpers their gradients.
+
+    This process goes back through the heads that the loss uses, and so must the helpers: layers that
+    see all parts meet there.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, helpers: Helpers, sizes: Sequence[int], token: torch.Tensor, *theirs: torch.Tensor
+        ctx: Any,
+        helpers: Helpers,
+        names: Sequence[str],
+        sizes: Sequence[int],
+        token: torch.Tensor,
+        *theirs: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        ctx.helpers, ctx.sizes, ctx.device = helpers, sizes, token.device
+        ctx.set_materialize_grads(False)  # a head that the loss does not use has None, not zeros
+        ctx.helpers, ctx.names, ctx.sizes, ctx.device = helpers, names, sizes, token.device
         return tuple(one.view_as(one) for one in theirs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        ctx.helpers.give_gradients(ctx.sizes, gradients)
-        return (None, None, torch.zeros((), device=ctx.device), *[None] * len(gradients))
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        by_head = {
+            name: gradient_ND
+            for name, gradient_ND in zip(ctx.names, gradients, strict=True)
+            if gradient_ND is not None
+        }
+        ctx.helpers.give_gradients(ctx.sizes, by_head)
+        return (None, None, None, torch.zeros((), device=ctx.device), *[None] * len(gradients))
 
 
 def with_synchronised_statistics(objective: Objective, peer: PeerId, device: torch.device) -> None:
@@ -311,174 +296,6 @@ def with_synchronised_statistics(objective: Objective, peer: PeerId, device: tor
         if name != "average":  # its pass is that of one process
             converted = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
             setattr(objective, name, converted)
-
-
-# ---- in a helper's process ----
-
-
-def _help(
-    rank: int,
-    num_parts: int,
-    meeting: str,
-    content: bytes,
-    settings: PassSettings,
-    pipe: Connection,
-) -> None:
-    """Does its part of passes until the peer's end of the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the peer decides what Ctrl-C means
-    try:
-        fix_numerics(settings.threads)
-        device = torch.device(settings.device_type)
-        if device.type == "cuda":
-            device = torch.device("cuda", rank)
-            torch.cuda.set_device(device)
-        objective: Objective = pickle.loads(content)  # from the process that started this one
-        objective.to(device=device)
-        objective.to(memory_format=settings.memory_format)
-        if settings.is_compiled:
-            compile_backbone(objective.backbone, uses_cuda_graphs=settings.uses_cuda_graphs)
-        pipe.send(_DONE)
-        _meet(rank, num_parts, meeting, device.type)
-        pipe.send(_DONE)
-        part: _Part | None = None
-        while True:
-            order = pipe.recv()
-            if isinstance(order, _Order):
-                part = _Part(objective, order, rank, settings, device)
-                part.embed(pipe)
-            elif part is not None:
-                part.give_gradients(pipe)
-                part = None
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the peer has ended
-    except Exception as error:
-        pipe.send(error_in_words(error))
-
-
-class _Part:
-    """A helper's part of one pass."""
-
-    def __init__(
-        self,
-        objective: Objective,
-        order: _Order,
-        rank: int,
-        settings: PassSettings,
-        device: torch.device,
-    ) -> None:
-        self._objective = objective
-        self._order = order
-        self._rank = rank
-        self._settings = settings
-        self._device = device
-        self._made_nD = torch.empty(0)
-
-    def embed(self, pipe: Connection) -> None:
-        """Takes weights and views, and gives the embeddings."""
-        order, settings = self._order, self._settings
-        state = _state(self._objective)
-        for flat, group in zip(_flat(state), _by_type(state), strict=True):
-            dist.broadcast(flat, src=_FIRST)
-            with torch.no_grad():
-                sizes = [one.numel() for one in group]
-                for one, value in zip(group, torch.split(flat, sizes), strict=True):
-                    one.copy_(value.view_as(one))
-        view_a_nCHW, view_b_nCHW = self._take_view(), self._take_view()
-        self._objective.train(order.is_training)
-        if settings.uses_cuda_graphs:
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        with (
-            seeding.stream(
-                settings.run_seed,
-                settings.peer,
-                order.step,
-                f"forward of part {self._rank}",
-                device=self._device,
-            ),
-            torch.set_grad_enabled(order.is_learning),
-            torch.autocast(self._device.type, settings.half, enabled=settings.half is not None),
-        ):
-            seen = self._objective.embed_in_chunks(view_a_nCHW, view_b_nCHW, settings.chunk_size)
-            self._made_nD = torch.cat([seen[name].float() for name in sorted(seen)], dim=1)
-        pipe.send(_DONE)
-        dist.send(self._made_nD.detach().contiguous(), dst=_FIRST)
-
-    def _take_view(self) -> torch.Tensor:
-        view_nCHW = torch.empty(self._order.shape, device=self._device)
-        dist.recv(view_nCHW, src=_FIRST)
-        return view_nCHW.contiguous(memory_format=self._settings.memory_format)
-
-    def give_gradients(self, pipe: Connection) -> None:
-        """Takes the gradient of the embeddings, and gives that of the weights."""
-        gradient_nD = torch.empty_like(self._made_nD)
-        dist.recv(gradient_nD, src=_FIRST)
-        learning = _learning(self._objective)
-        found = torch.autograd.grad(self._made_nD, learning, gradient_nD, allow_unused=True)
-        is_used = torch.tensor(
-            [one is not None for one in found], dtype=torch.int32, device=self._device
-        )
-        pipe.send(_DONE)
-        _add_up(
-            [
-                torch.zeros_like(weight) if one is None else one
-                for weight, one in zip(learning, found, strict=True)
-            ],
-            is_used,
-        )
-
-
-# ---- in both ----
-
-
-def _meet(rank: int, num_parts: int, meeting: str, device_type: str) -> None:
-    """Joins the processes of the peer; they find each other by a file."""
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
-    dist.init_process_group(
-        "nccl" if device_type == "cuda" else "gloo",
-        init_method=f"file://{meeting}",
-        rank=rank,
-        world_size=num_parts,
-        timeout=datetime.timedelta(seconds=WITHIN_S),
-    )
-
-
-def _learning(objective: Objective) -> list[torch.Tensor]:
-    """Returns the weights that learn, in the order that all processes know."""
-    return [one for one in objective.parameters() if one.requires_grad]
-
-
-def _state(objective: Objective) -> list[torch.Tensor]:
-    """Returns what a pass may depend on: all weights and buffers, but those of the average."""
-    named = [*objective.named_parameters(), *objective.named_buffers()]
-    return [
-        one.detach()
-        for name, one in named
-        if one.is_floating_point() and not name.startswith("average.")
-    ]
-
-
-def _by_type(tensors: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
-    groups: dict[torch.dtype, list[torch.Tensor]] = {}
-    for one in tensors:
-        groups.setdefault(one.dtype, []).append(one)
-    return list(groups.values())
-
-
-def _flat(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Returns all numbers of the tensors in a row, one row for each type."""
-    return [torch.cat([one.reshape(-1) for one in group]) for group in _by_type(tensors)]
-
-
-def _add_up(gradients: Sequence[torch.Tensor], is_used: torch.Tensor) -> None:
-    """Adds up all processes' gradients; the first process has the sums, in place."""
-    dist.reduce(is_used, dst=_FIRST, op=dist.ReduceOp.MAX)
-    for flat, group in zip(_flat(gradients), _by_type(gradients), strict=True):
-        dist.reduce(flat, dst=_FIRST)
-        for one, value in zip(
-            group, torch.split(flat, [each.numel() for each in group]), strict=True
-        ):
-            one.copy_(value.view_as(one))
 
 
 def _check(num_parts: int, settings: PassSettings) -> None:

@@ -111,10 +111,11 @@ class LoadedRun:
 
         Args:
             peer_id: which peer.
-            device: where it computes; None takes the device that the settings name.
+            device: where it computes; None takes the device that the settings name. A peer that is
+                only tried may compute elsewhere.
 
         Raises:
-            ConfigError: see `build.build_peer`.
+            ConfigError: see `build.build_peer` and `check_device`.
         """
         settings = self.config.peers[peer_id]
         peer = build_peer(
@@ -142,13 +143,11 @@ class LoadedRun:
             )
         memory_format = _MEMORY_FORMATS[self.config.memory_format]
         peer.objective.to(memory_format=memory_format)
+        if device is None:
+            self.check_device(peer.device)
+        uses_cuda_graphs = self.config.cuda_graphs and peer.device.type == "cuda"
         if self.config.compile:
-            if self.config.cuda_graphs and peer.device.type != "cuda":
-                raise ConfigError(
-                    f"cuda_graphs=true is for a GPU, and peer {peer_id!r} computes on "
-                    f"{peer.device.type}; leave it out"
-                )
-            compile_backbone(peer.objective.backbone, uses_cuda_graphs=self.config.cuda_graphs)
+            compile_backbone(peer.objective.backbone, uses_cuda_graphs=uses_cuda_graphs)
         return dataclasses.replace(
             peer,
             learning_rate=LearningRate(settings.optimizer, self.plan.total_steps),
@@ -159,10 +158,22 @@ class LoadedRun:
                 else None
             ),
             memory_format=memory_format,
-            uses_cuda_graphs=self.config.cuda_graphs,
+            uses_cuda_graphs=uses_cuda_graphs,
             reads_late=peer.device.type == "cuda",
             looks_ahead=looks_ahead,
         )
+
+    def check_device(self, device: torch.device) -> None:
+        """Checks that a device has what the settings ask of it.
+
+        Raises:
+            ConfigError: they ask for recordings of passes, which only a GPU makes.
+        """
+        if self.config.cuda_graphs and device.type != "cuda":
+            raise ConfigError(
+                f"cuda_graphs=true is for a GPU, and the peers here compute on {device.type} "
+                f"(device={self.config.device}); leave it out"
+            )
 
     def images_of(self, peer_id: PeerId, step: int, *, with_labels: bool) -> StepImages:
         """Returns the images of a peer's pass at this step."""
@@ -217,7 +228,7 @@ def load_run(
         whole = dataset_with_test_part(config.data, config.eval.test_share)
     parts: dict[str, DataRoles] = {}
     if config.partition.is_private:
-        made = cut(whole, config.peers, config.partition, config.seed)
+        made = cut(whole, _with_images(config), config.partition, config.seed)
         data = DataRoles(shared=made.anchors, own=made.anchors, evaluated=whole)
         parts = {name: dataclasses.replace(data, own=one) for name, one in made.private.items()}
     else:
@@ -246,3 +257,15 @@ def load_run(
         cut=made,
         backbones=backbones,
     )
+
+
+def _with_images(config: RunConfig) -> list[str]:
+    """Returns the peers among which a partition is cut: all but the teachers from weights files.
+
+    Such a teacher is no site, and the same run without it must have the same cut.
+    """
+    return [
+        name
+        for name, peer in config.peers.items()
+        if peer.frozen_from is None or not Path(peer.frozen_from).is_file()
+    ]

@@ -13,12 +13,17 @@ from dogo_fed.errors import ConfigError
 def fix_numerics(threads: int) -> None:
     """Makes this process's arithmetic repeatable: thread count and deterministic kernels.
 
-    Affects the whole process, so hosts call it once, before the first tensor.
+    float32 means float32 on a GPU too: TF32, which rounds factors to 10 bits, is off. Affects
+    the whole process, so hosts call it once, before the first tensor.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch asks for it on CUDA
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    # Else each new tensor is filled with NaN, which only shows who reads what was never written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -32,6 +37,13 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Returns the tensor on the device; on the way to a GPU nobody waits for what that still does."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)  # from other memory a copy waits
 
 
 def compile_backbone(backbone: nn.Module, *, uses_cuda_graphs: bool) -> None:

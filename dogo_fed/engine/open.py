@@ -12,6 +12,7 @@ from dogo_fed.engine.helpers import Helpers, PassSettings, with_synchronised_sta
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.session import PeerSession
+from dogo_fed.errors import Refused
 from dogo_fed.exchange.base import Link
 from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.sink import Sink
@@ -46,17 +47,20 @@ def open_session(
 
     Raises:
         ConfigError: the peer can't be built.
+        Refused: it is to begin a new run where an earlier one of the same name has left its weights.
         CheckpointError: the checkpoint can't be used.
         DataError: the peer's private images are not those that it was trained on.
         ExchangeError: the coordinator refuses it, or does not answer.
     """
-    peer = _with_helpers(run.build_peer(peer_id), run)
     folder = PeerFolder(
         run_dir,
         peer_id,
         keep_checkpoints=run.config.checkpoint.keep,
         lag_steps=run.plan.exchange_every_steps,
     )
+    if run.config.resume is None and checkpoint_step is None and not takes_newest:
+        _check_unused(folder, run_dir.name, peer_id)
+    peer = _with_helpers(run.build_peer(peer_id), run)
     progress = _restore(peer, folder, checkpoint_step, takes_newest)
     if run.cut is None and peer_id in run.private:
         own = run.private[peer_id].own
@@ -98,6 +102,28 @@ def _with_helpers(peer: Peer, run: LoadedRun) -> Peer:
     )
     helpers = Helpers(peer.objective, settings.data_parallel, pass_settings)
     return dataclasses.replace(peer, helpers=helpers)
+
+
+def _check_unused(folder: PeerFolder, run_id: str, peer_id: PeerId) -> None:
+    """Checks that a peer of a new run has nothing to write over.
+
+    Whoever starts a run looks into its folder. But a site has a folder of its own for it, of the same
+    name. What is said goes to the coordinator, so it names no path.
+
+    Raises:
+        Refused: a run of this name has been here.
+    """
+    if folder.checkpoints.steps():
+        what = "checkpoints"
+    elif folder.encoder_path.exists():
+        what = "an encoder"
+    else:
+        return
+    raise Refused(
+        f"peer {peer_id!r} has {what} of an earlier run {run_id!r}, and this new run would write over "
+        "that. Go on with that run by resume=<its folder> (with afresh=true from step 0), give the new "
+        "one another name by run_dir=<folder>, or move the peer's folder of that run away"
+    )
 
 
 def _restore(

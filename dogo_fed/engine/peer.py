@@ -21,6 +21,8 @@ from dogo_fed.data.augment import Augmentation
 from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.helpers import Helpers
 from dogo_fed.engine.learning_rate import LearningRate
+from dogo_fed.engine.numerics import to_device
+from dogo_fed.engine.step_losses import numbers_of
 from dogo_fed.errors import TrainingError
 from dogo_fed.ledger import Part, part
 from dogo_fed.objectives.base import Objective, ObjectiveOutput, ViewPair
@@ -39,7 +41,10 @@ Weights: TypeAlias = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Everything that a step needs of one learner. Its state is in the objective and the optimizer.
+    """Everything that a step needs of one learner.
+
+    What it has learned is in the objective, the optimizer and the scaler. Besides, it keeps what was
+    done ahead or is left to do: views of a coming step, updates that are not checked yet.
 
     Attributes:
         distill_weight: factor of the mutual KL, in units of `reduction`.
@@ -61,7 +66,8 @@ class Peer:
         chunk_size: images that pass through the networks at a time; None is all of a pass.
         is_gated: whether what it learns from others may not work against its own loss.
         helpers: processes that do parts of its passes; None if it does them alone.
-        reads_late: whether losses are read, and updates checked, when the device is waited for anyway.
+        reads_late: whether losses are read, and updates checked, where the device is waited for anyway,
+            or those of several steps at a time.
         looks_ahead: whether a step's forward pass is done before the update of the step before.
     """
 
@@ -90,8 +96,10 @@ class Peer:
     helpers: Helpers | None = None
     reads_late: bool = False
     looks_ahead: bool = False
-    _drawn: dict[int, Views] = field(default_factory=dict)
-    _unchecked: list[tuple[int, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    _drawn: dict[int, Views] = field(default_factory=dict, init=False)
+    _unchecked: list[tuple[int, torch.Tensor, torch.Tensor]] = field(
+        default_factory=list, init=False
+    )
 
     def draw_ahead(self, images_NCHW: torch.Tensor, step: int) -> None:
         """Draws the views of a coming step; they depend on its images and its number alone."""
@@ -107,7 +115,7 @@ class Peer:
             part(Part.AUGMENT),
             seeding.stream(self.run_seed, self.id, step, "augmentation", device=self.device),
         ):
-            views = self.augmentation(images_NCHW.to(self.device, non_blocking=True))
+            views = self.augmentation(to_device(images_NCHW, self.device))
             if self.memory_format is torch.contiguous_format:
                 return views
             first, second = (one.contiguous(memory_format=self.memory_format) for one in views)
@@ -147,7 +155,7 @@ class Peer:
         if self.uses_cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         self.objective.train(not self.is_frozen)
-        labels = () if images.labels_P is None else (images.labels_P.to(self.device),)
+        labels = () if images.labels_P is None else (to_device(images.labels_P, self.device),)
         split = None
         if self.helpers is not None:
             split = functools.partial(self.helpers.embed, objective=self.objective, step=step)
@@ -267,7 +275,7 @@ class Peer:
         elif not (torch.isfinite(norm) & torch.isfinite(loss)):
             if torch.isfinite(loss) and self._has_lowered_the_scale(step):
                 return
-            raise self._diverged_update(step, loss, norm)
+            raise self._diverged_update(step, *numbers_of((loss, norm)))
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.objective.parameters(), self.clip_norm, norm)
         self._set_rate(step)
@@ -318,22 +326,34 @@ class Peer:
             full = group.setdefault("initial_lr", group["lr"])  # goes into checkpoints
             group["lr"] = full * self.learning_rate.share_at(step)
 
-    def check_updates(self) -> None:
+    def check_updates(self, *scalars: torch.Tensor) -> list[float]:
         """Checks the updates that were made since the last call; waits for the device.
 
-        Raises:
-            TrainingError: a loss or its gradient was not finite; the peer is of no use any more.
-        """
-        while self._unchecked:
-            step, loss, norm = self._unchecked.pop(0)
-            if not (torch.isfinite(norm) & torch.isfinite(loss)):
-                raise self._diverged_update(step, loss, norm)
+        Args:
+            scalars: what else is to be read, by the same copy.
 
-    def _diverged_update(self, step: int, loss: torch.Tensor, norm: torch.Tensor) -> TrainingError:
-        if not torch.isfinite(loss):
-            return self.diverged("the loss", loss.item(), step)
-        what = f"the length of the gradient (of a loss of {loss.item():g})"
-        return self.diverged(what, norm.item(), step)
+        Returns:
+            The numbers of the scalars.
+
+        Raises:
+            TrainingError: a loss or its gradient was not finite; the peer is of no use any more, and
+                each further call says so again.
+        """
+        pairs = [one for _, loss, norm in self._unchecked for one in (loss, norm)]
+        numbers = numbers_of([*pairs, *scalars])
+        checked, others = numbers[: len(pairs)], numbers[len(pairs) :]
+        for (step, _, _), loss, norm in zip(
+            self._unchecked, checked[::2], checked[1::2], strict=True
+        ):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise self._diverged_update(step, loss, norm)
+        self._unchecked.clear()
+        return others
+
+    def _diverged_update(self, step: int, loss: float, norm: float) -> TrainingError:
+        if not math.isfinite(loss):
+            return self.diverged("the loss", loss, step)
+        return self.diverged(f"the length of the gradient (of a loss of {loss:g})", norm, step)
 
     def check_state(self, step: int) -> None:
         """Checks that the weights can be kept; buffers may be infinite on purpose, never NaN.

@@ -1,9 +1,7 @@
-"""One peer's run: its steps, its evaluation at the end of rounds, its checkpoints, its result.
+"""One peer's run: its steps, their reports, its checkpoints; the end of its rounds is `round_end`'s.
 
 The same session runs in every host; `engine.drive` drives it.
 """
-
-# N = images in the step's batch, C, H, W = channels and pixels
 
 from __future__ import annotations
 
@@ -17,21 +15,19 @@ import torch
 
 from dogo_fed.contracts import (
     PeerResult,
-    RoundReport,
+    Record,
+    SimilarityDistribution,
     StepReport,
     TeacherSignal,
     Ticket,
 )
-from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.feed import Feed
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.engine.measure import Measured, measure
 from dogo_fed.engine.peer import Peer
+from dogo_fed.engine.round_end import RoundEnd
 from dogo_fed.engine.step import Proposal, absorb, propose, show
 from dogo_fed.engine.step_losses import StepLosses
 from dogo_fed.errors import StorageFull, TrainingError
-from dogo_fed.evaluation import state_digest
-from dogo_fed.evaluation.pulse import listening
 from dogo_fed.exchange.base import Exchange, Traffic
 from dogo_fed.ledger import Ledger, Part, part
 from dogo_fed.reporting.sink import Sink
@@ -41,29 +37,39 @@ from dogo_fed.storage.peer_folder import PeerFolder
 
 logger = logging.getLogger(__name__)
 
+READ_EVERY_STEPS = 8
+"""So many steps at most are done before their losses are read, where that waits for the device."""
+READ_WITHIN_S = 1.0
+"""Steps that take longer are read sooner: a report is also a sign of life, and brings a stop."""
+
 _SAVE_AGAIN_S = 5.0
-_ALIVE_EVERY_S = 1.0
 _LONG_EVALUATION_S = 5.0
 
 
 @dataclass(slots=True)
 class _OpenStep:
-    """A step between its two halves.
+    """A step between its two halves, and then what its report says.
 
     Attributes:
         buffers: the running statistics and the like from before its forward pass; None if it can't be
             taken back.
-        proposal: None while the forward pass goes on.
+        proposal: None while the forward pass goes on, and when the step is done.
         exchange: None if the step does not exchange.
-        traffic: of a step that does not; see `take_other_loss`.
+        published_at_s: when its distribution had been handed over.
+        num_teachers: of the answer.
+        traffic: of its exchange; of a step without one see `take_other_loss`.
+        compute_s, wait_s, exchange_s: see `StepReport`.
     """
 
     ticket: Ticket
     buffers: dict[str, torch.Tensor] | None
     proposal: Proposal | None = None
     exchange: Exchange | None = None
+    published_at_s: float = 0.0
+    num_teachers: int = 0
     traffic: Traffic = field(default_factory=Traffic)
     compute_s: float = 0.0
+    wait_s: float = 0.0
     exchange_s: float = 0.0
 
 
@@ -99,14 +105,14 @@ class PeerSession:
         self._sink = sink
         self._folder = folder
         self._progress = progress
-        self._frozen_digest: str | None = None
+        self._round_end = RoundEnd(peer, run, run_id, sink=sink, folder=folder, progress=progress)
         self._open: deque[_OpenStep] = deque()  # more than one only with exchange.lookahead
-        self._prepared: tuple[int, StepImages] | None = None
-        self._unread: deque[tuple[_OpenStep, StepLosses, TeacherSignal | None]] = deque()
+        self._unread: list[tuple[_OpenStep, StepLosses]] = []
+        self._untold: deque[StepReport] = deque()
+        self._reads_at_s = math.inf
         self._is_torn = False
         self._is_stopped = False
         self._saves_again_at_s: float | None = None
-        self._says_alive_at_s = math.inf
         self._ledger = Ledger(synchronise=peer.synchronise)
         self._feed = Feed.of(
             run.passes[peer.id], peer.device, with_labels=peer.objective.uses_labels
@@ -121,11 +127,6 @@ class PeerSession:
     def next_step(self) -> int:
         """The step that the peer begins next."""
         return self._progress.step + len(self._open)
-
-    @property
-    def exchanges(self) -> bool:
-        """Whether this peer takes part in an exchange, which tells it when to stop."""
-        return self._exchange is not None
 
     @property
     def proposal(self) -> Proposal:
@@ -148,12 +149,11 @@ class PeerSession:
         for entry in undelivered:
             self._sink.emit(record_from_json(entry))
         if self._progress.evaluation_due is not None:
-            self._evaluate(self._progress.evaluation_due)
+            self._round_end.evaluate(self._progress.evaluation_due)
             self._save_if_there_is_room(again=True)
-        if self.peer.is_frozen:
-            self._frozen_digest = state_digest(self.peer.objective)
-        if not self._is_untrained_known():
-            self._evaluate(round_number=0)
+        self._round_end.remember_frozen()
+        if not self._round_end.is_untrained_known:
+            self._round_end.evaluate(round_number=0)
         self._save_if_there_is_room()
 
     def begin_step(self) -> None:
@@ -161,33 +161,39 @@ class PeerSession:
 
         Raises:
             ExchangeError: see `Exchange.publish`.
-            TrainingError: see `step.show`.
+            TrainingError: see `step.show`; or a step before this one has gone wrong.
         """
         step = self.next_step
         # Before `propose`, which moves the running statistics: from here on, a state that is kept
         # must be that from before it.
         opened = _OpenStep(self._ticket(step), self._copy_of_buffers(step))
         self._open.append(opened)
+        if self._run.plan.exchanges_at(step):
+            opened.exchange = self._exchange
         started_s = time.perf_counter()
         with self._ledger.step(step):
             with part(Part.LOAD):
-                images = self._take_images(step)
+                images = self._feed.take(step)
             opened.proposal = propose(self.peer, images, step)
-            self.peer.synchronise()
-            computed_s = time.perf_counter()
-            if self._run.plan.exchanges_at(step):
-                opened.exchange = self._exchange
-            if opened.exchange is not None:
-                try:
-                    shown = show(self.peer, opened.proposal)
-                except TrainingError:
-                    self.peer.check_updates()  # an earlier step may be the cause
-                    raise
-                with part(Part.TRANSFER):
-                    opened.exchange.publish(opened.ticket, shown)
-        self._read_losses()
-        opened.compute_s = computed_s - started_s
-        opened.exchange_s = time.perf_counter() - computed_s
+            if opened.exchange is None:
+                opened.compute_s = time.perf_counter() - started_s
+                return
+            shown = self._show(opened.proposal)
+            shown_at_s = time.perf_counter()
+            with part(Part.TRANSFER):
+                opened.exchange.publish(opened.ticket, shown)
+            opened.published_at_s = time.perf_counter()
+        opened.compute_s = shown_at_s - started_s
+        opened.exchange_s = opened.published_at_s - shown_at_s
+        self._tell_losses()  # now the device is done with the steps before
+
+    def _show(self, proposal: Proposal) -> SimilarityDistribution:
+        """Returns what leaves the peer; where that has gone wrong, an earlier step may be the cause."""
+        try:
+            return show(self.peer, proposal)
+        except TrainingError:
+            self.peer.check_updates()
+            raise
 
     def take_other_loss(self, loss: torch.Tensor, traffic: Traffic) -> None:
         """Puts another loss in place of the peer's own at the open step, which does not exchange.
@@ -201,22 +207,21 @@ class PeerSession:
         opened.traffic = traffic
 
     def prepare_next(self) -> None:
-        """Draws the views of the next step, if this one waits for others and goes on after it."""
+        """Draws the views of the next step, if this one waits for others and goes on after it.
+
+        At a step that waits for nobody that is done if the images are there: views on a GPU are
+        then drawn while it has the forward pass to do.
+        """
         newest = self._open[-1]
-        if newest.exchange is None or self._run.plan.ends_round(newest.ticket.step):
+        has_time = newest.exchange is not None or self._feed.is_ready(self.next_step)
+        if not has_time or self._run.plan.ends_round(newest.ticket.step):
             return
         started_s = time.perf_counter()
         with self._ledger.step(newest.ticket.step):
             with part(Part.LOAD):
-                self._prepared = (self.next_step, self._feed.take(self.next_step))
-            self.peer.draw_ahead(self._prepared[1].images_NCHW, self.next_step)
+                images = self._feed.take(self.next_step)
+            self.peer.draw_ahead(images.images_NCHW, self.next_step)
         newest.compute_s += time.perf_counter() - started_s
-
-    def _take_images(self, step: int) -> StepImages:
-        prepared, self._prepared = self._prepared, None
-        return (
-            prepared[1] if prepared is not None and prepared[0] == step else self._feed.take(step)
-        )
 
     def end_step(self) -> None:
         """Does the second half: collects, absorbs, reports; evaluates and saves when it is due.
@@ -238,42 +243,84 @@ class PeerSession:
     def _complete(self, opened: _OpenStep) -> None:
         """Does the second half of the oldest open step."""
         assert opened.proposal is not None, "its forward pass is done"
-        started_s = time.perf_counter()
         step, signal = opened.ticket.step, None
         with self._ledger.step(step):
             if opened.exchange is not None:
-                with part(Part.TRANSFER):
-                    signal = opened.exchange.collect(opened.ticket)
-                self._ledger.waited(step, signal.waited_s)
-            collected_s = time.perf_counter()
+                signal = self._collect(opened, opened.exchange)
+            started_s = time.perf_counter()
             # Not reset where `absorb` raises: a half step must not become a checkpoint.
             self._is_torn = True
             losses = absorb(self.peer, opened.proposal, signal)
             self._is_torn = False
         self._open.popleft()
-        opened.compute_s += time.perf_counter() - collected_s
-        opened.exchange_s += collected_s - started_s
+        opened.proposal = None  # its views and embeddings do not wait until the losses are read
+        opened.compute_s += time.perf_counter() - started_s
         self._count(opened.ticket, signal)
         if self._is_stopped or self._progress.step > step + 1:
             self.undo_steps()  # those that were begun ahead will not be done
-        self._unread.append((opened, losses, signal))
-        if not self.peer.reads_late or self._run.plan.ends_round(step):
-            self._read_losses()
+        self._keep_unread(opened, losses)
+        if self._is_time_to_read(step):
+            self._tell_losses()
         self._after_step(step)
 
+    def _collect(self, opened: _OpenStep, exchange: Exchange) -> TeacherSignal:
+        """Returns the answer to a step, and notes what it has cost."""
+        started_s = time.perf_counter()
+        with part(Part.TRANSFER):
+            signal = exchange.collect(opened.ticket)
+        collect_s = time.perf_counter() - started_s
+        # The answer has been held back since the distribution arrived. At first the peer computed.
+        held_s = signal.waited_s - (started_s - opened.published_at_s)
+        opened.wait_s = min(max(held_s, 0.0), collect_s)
+        opened.exchange_s += collect_s - opened.wait_s
+        opened.traffic, opened.num_teachers = exchange.last_traffic, len(signal.teachers)
+        self._ledger.waited(opened.ticket.step, opened.wait_s)
+        return signal
+
+    def _keep_unread(self, opened: _OpenStep, losses: StepLosses) -> None:
+        if not self._unread:
+            self._reads_at_s = time.monotonic() + READ_WITHIN_S
+        self._unread.append((opened, losses))
+
+    def _is_time_to_read(self, step: int) -> bool:
+        """Whether losses are read after this step, and not only where the device is waited for anyway.
+
+        That is where a distribution is published, and where the peer is saved.
+        """
+        if not self.peer.reads_late or self._run.plan.ends_round(step):
+            return True
+        is_late = time.monotonic() >= self._reads_at_s
+        return is_late or len(self._unread) >= READ_EVERY_STEPS
+
+    def _tell_losses(self) -> None:
+        """Reports the steps that are done.
+
+        Raises:
+            ExchangeError: they can't be delivered; none is lost.
+            TrainingError: see `_read_losses`.
+        """
+        self._read_losses()
+        while self._untold:
+            self._sink.emit(self._untold.popleft())
+
     def _read_losses(self) -> None:
-        """Reports the steps that are done; on a GPU not before it is waited for anyway.
+        """Reads the losses of the steps that are done, and makes their reports.
+
+        The seconds that the device needs for them count as their computing, each the same share.
 
         Raises:
             TrainingError: the numbers of one of them were not finite.
         """
-        self.peer.check_updates()
-        while self._unread:
-            opened, losses, signal = self._unread.popleft()
-            report = self._report(opened, losses, signal)
-            self._progress.ssl_loss_sum += report.ssl_loss
-            self._progress.mutual_kl_sum += report.mutual_kl
-            self._sink.emit(report)
+        started_s = time.perf_counter()
+        numbers = self.peer.check_updates(*[one for _, two in self._unread for one in two.scalars])
+        share_s = (time.perf_counter() - started_s) / max(len(self._unread), 1)
+        pairs = zip(numbers[::2], numbers[1::2], strict=True)
+        for (done, _), (ssl_loss, mutual_kl) in zip(self._unread, pairs, strict=True):
+            done.compute_s += share_s
+            self._progress.ssl_loss_sum += ssl_loss
+            self._progress.mutual_kl_sum += mutual_kl
+            self._untold.append(self._report(done, ssl_loss, mutual_kl))
+        self._unread.clear()
 
     def stop(self) -> None:
         """Ends the run before the next step; at a step that exchanges, a signal does that."""
@@ -294,8 +341,11 @@ class PeerSession:
         self._open.clear()
 
     def _copy_of_buffers(self, step: int) -> dict[str, torch.Tensor] | None:
-        """Returns what a forward pass may move; None at a step that waits for nobody."""
-        if self._exchange is None or not self._run.plan.exchanges_at(step):
+        """Returns what a forward pass may move; None at a step that waits for nobody.
+
+        With exchange.lookahead a step may wait for the one before it.
+        """
+        if self._exchange is None or not (self._run.plan.exchanges_at(step) or self._open):
             return None
         objective = self.peer.objective
         return {
@@ -318,11 +368,15 @@ class PeerSession:
             again: whether to replace the checkpoint of this step: the peer has evaluated since.
 
         Raises:
+            ExchangeError: the coordinator has just gone; the peer can be saved as one that is cut off.
             StorageFull: there is no room for it.
             TrainingError: the peer's weights are not finite; nothing is saved.
         """
-        self._read_losses()
-        if self._is_torn or any(one.buffers is None for one in self._open):
+        if is_cut_off:
+            self._read_losses()
+        else:
+            self._tell_losses()
+        if self._is_torn or (self._open and self._open[0].buffers is None):
             logger.warning("peer=%s keeps its last checkpoint: a step is half done", self.peer.id)
             return
         self.undo_steps()
@@ -330,8 +384,8 @@ class PeerSession:
             self.peer.check_state(self._progress.step - 1)
             if not is_cut_off:
                 self._sink.flush()
-            undelivered = [record_to_json(record) for record in self._sink.undelivered()]
-            self._progress.undelivered = undelivered
+            undelivered: list[Record] = [*self._sink.undelivered(), *self._untold]
+            self._progress.undelivered = [record_to_json(one) for one in undelivered]
             self._folder.checkpoints.save(
                 self.peer.objective, self.peer.optimizer, self._progress, scaler=self.peer.scaler
             )
@@ -363,9 +417,9 @@ class PeerSession:
             self.peer.helpers.close()
         self.save()
         self._folder.write_trace(self._ledger)
-        result = None if self._is_stopped else self._result()
+        result = None if self._is_stopped else self._round_end.result()
         if result is not None:
-            self._export(result)
+            self._round_end.export(result)
             self._sink.emit(result)
         return result
 
@@ -380,6 +434,8 @@ class PeerSession:
     def _count(self, ticket: Ticket, signal: TeacherSignal | None) -> None:
         progress = self._progress
         if progress.round != ticket.round:
+            if self._unread:  # of the round before, whose end this peer has missed
+                self._read_losses()
             progress.round, progress.round_steps, progress.round_exchanges = ticket.round, 0, 0
             progress.ssl_loss_sum = progress.mutual_kl_sum = 0.0
         progress.round_steps += 1
@@ -392,24 +448,19 @@ class PeerSession:
             progress.step = max(signal.next_step, ticket.step + 1)
             self._is_stopped = signal.stop and progress.step < self._run.plan.total_steps
 
-    def _report(
-        self, open_step: _OpenStep, losses: StepLosses, signal: TeacherSignal | None
-    ) -> StepReport:
-        wait_s = 0.0 if signal is None else min(signal.waited_s, open_step.exchange_s)
-        exchange = open_step.exchange
-        traffic = open_step.traffic if exchange is None else exchange.last_traffic
+    def _report(self, done: _OpenStep, ssl_loss: float, mutual_kl: float) -> StepReport:
         return StepReport(
             peer=self.peer.id,
-            round=open_step.ticket.round,
-            step=open_step.ticket.step,
-            ssl_loss=losses.ssl_loss,
-            mutual_kl=losses.mutual_kl,
-            num_teachers=0 if signal is None else len(signal.teachers),
-            compute_s=open_step.compute_s,
-            wait_s=wait_s,
-            exchange_s=open_step.exchange_s - wait_s,
-            bytes_up=traffic.bytes_up,
-            bytes_down=traffic.bytes_down,
+            round=done.ticket.round,
+            step=done.ticket.step,
+            ssl_loss=ssl_loss,
+            mutual_kl=mutual_kl,
+            num_teachers=done.num_teachers,
+            compute_s=done.compute_s,
+            wait_s=done.wait_s,
+            exchange_s=done.exchange_s,
+            bytes_up=done.traffic.bytes_up,
+            bytes_down=done.traffic.bytes_down,
         )
 
     def _is_evaluated_after(self, step: int) -> bool:
@@ -424,7 +475,7 @@ class PeerSession:
             is_long = self._progress.evaluation_s > _LONG_EVALUATION_S
             if is_long:  # whoever is ended meanwhile has lost nothing
                 self._save_if_there_is_room()
-            self._evaluate(number)
+            self._round_end.evaluate(number)
             if is_long:
                 self._save_if_there_is_room(again=True)
         every = self._run.config.checkpoint.every_steps
@@ -434,110 +485,3 @@ class PeerSession:
         # Saving would take back the steps that were begun ahead.
         if (due or is_overdue or self.is_finished) and not self._open:
             self._save_if_there_is_room()
-
-    def _evaluate(self, round_number: int) -> None:
-        """Measures the encoder, without the linear probe, notes it, and reports it."""
-        started_s = time.perf_counter()
-        found = self._measure(linear_probe=False)
-        if round_number == 0:
-            self._progress.knn_top1_untrained = found.knn_top1
-            self._progress.rankme_untrained = found.rankme
-        else:
-            self._progress.knn_top1 = found.knn_top1
-        seconds = time.perf_counter() - started_s
-        self._progress.evaluation_due, self._progress.evaluation_s = None, seconds
-        self._emit_round(round_number, found, seconds)
-
-    def _is_untrained_known(self) -> bool:
-        """Whether the untrained encoder was measured, or can't be any more."""
-        measured = (self._progress.knn_top1_untrained, self._progress.rankme_untrained)
-        return self._progress.steps_trained > 0 or not all(map(math.isnan, measured))
-
-    def _measure(self, *, linear_probe: bool) -> Measured:
-        """Returns what `measure` does; meanwhile says once a second that the peer is alive."""
-        self._says_alive_at_s = time.monotonic() + _ALIVE_EVERY_S
-        with listening(self._say_alive):
-            return measure(self.peer, self._run, linear_probe=linear_probe)
-
-    def _say_alive(self) -> None:
-        if time.monotonic() >= self._says_alive_at_s:
-            self._sink.alive()
-            self._says_alive_at_s = time.monotonic() + _ALIVE_EVERY_S
-
-    def _emit_round(self, round_number: int, found: Measured, seconds: float) -> None:
-        logger.info(
-            "run=%s round=%d step=%d peer=%s knn_top1=%.4f rankme=%.1f",
-            self._run_id,
-            round_number,
-            self._progress.step,
-            self.peer.id,
-            found.knn_top1,
-            found.rankme,
-        )
-        self._sink.emit(
-            RoundReport(
-                peer=self.peer.id,
-                round=round_number,
-                step=self._progress.step,
-                knn_top1=found.knn_top1,
-                seconds=seconds,
-                feature_std=found.feature_std,
-                rankme=found.rankme,
-                alignment=found.alignment,
-                uniformity=found.uniformity,
-            )
-        )
-
-    def _result(self) -> PeerResult:
-        started_s = time.perf_counter()
-        backbone = self.peer.objective.backbone
-        found = self._measure(linear_probe=self._run.config.eval.linear)
-        self._progress.knn_top1 = found.knn_top1
-        self._emit_round(self._run.plan.num_rounds, found, time.perf_counter() - started_s)
-        progress, settings = self._progress, self._run.config.peers[self.peer.id]
-        num_steps = max(progress.round_steps, 1)
-        return PeerResult(
-            peer=self.peer.id,
-            backbone=str(settings.backbone),
-            objective=f"{settings.objective.name}{' (frozen)' if self.peer.is_frozen else ''}",
-            parameters=sum(p.numel() for p in backbone.parameters() if p.requires_grad),
-            knn_top1=found.knn_top1,
-            linear_top1=found.linear_top1,
-            knn_top1_untrained=progress.knn_top1_untrained,
-            ssl_loss=progress.ssl_loss_sum / num_steps,
-            mutual_kl=progress.mutual_kl_sum / max(progress.round_exchanges, 1),
-            state_digest=self._state_digest(),
-            steps_trained=progress.steps_trained,
-            feature_std=found.feature_std,
-            rankme=found.rankme,
-            alignment=found.alignment,
-            uniformity=found.uniformity,
-            rankme_untrained=progress.rankme_untrained,
-        )
-
-    def _state_digest(self) -> str:
-        """Returns the digest of the peer's state; for a frozen peer it is the same as at the start.
-
-        Raises:
-            TrainingError: a frozen peer has changed.
-        """
-        digest = state_digest(self.peer.objective)
-        if self._frozen_digest not in (None, digest):
-            raise TrainingError(
-                f"peer {self.peer.id!r} is frozen, but its state has changed: its objective or "
-                "backbone has buffers that move in eval mode. They must move only while "
-                "`self.training`"
-            )
-        return digest
-
-    def _export(self, result: PeerResult) -> None:
-        self._folder.export_encoder(
-            self.peer.objective.backbone,
-            {
-                "run_id": self._run_id,
-                "peer": self.peer.id,
-                "backbone": result.backbone,
-                "state_digest": result.state_digest,
-                **self._run.provenance(self.peer.id).to_plain(),
-            },
-        )

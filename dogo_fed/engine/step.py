@@ -5,8 +5,8 @@ is pulled towards what the other peers see as similar: L = L_ssl + weight * mean
 The others' distributions are of the same step, from before the update and in train mode. No
 gradient flows to the other peers.
 
-Every session runs these three functions at every step, in this order. They know no network. Between
-`show` and `absorb` lies the only moment when a tensor leaves a peer.
+Every session runs these three functions in this order; `show` only at steps that exchange. They
+know no network. Between `show` and `absorb` lies the only moment when a tensor leaves a peer.
 """
 
 # N = images whose similarities are exchanged
@@ -20,6 +20,7 @@ import torch
 
 from dogo_fed.contracts import FloatMatrix, SimilarityDistribution, TeacherSignal
 from dogo_fed.data.roles import StepImages
+from dogo_fed.engine.numerics import to_device
 from dogo_fed.engine.peer import Peer, Views, Weights
 from dogo_fed.engine.step_losses import StepLosses
 from dogo_fed.objectives.base import ObjectiveOutput, ViewPair
@@ -61,10 +62,10 @@ def absorb(peer: Peer, proposal: Proposal, signal: TeacherSignal | None) -> Step
     """Updates the weights with the peer's own loss and, if there was a teacher, the mutual KL.
 
     Raises:
-        TrainingError: the loss or its gradient is not finite; nothing was updated.
+        TrainingError: see `Peer.update`.
     """
     ssl_loss = loss = proposal.output.ssl_loss
-    kl = torch.zeros(())
+    kl = ssl_loss.new_zeros(())
     if signal is not None and signal.mean_NN is not None:
         learn_with, weight = proposal.output.learn_with, peer.distill_weight_at(proposal.step)
         kl = divergence(peer, learn_with, signal.mean_NN, signal.negative_entropy)
@@ -80,5 +81,5 @@ def divergence(
     peer: Peer, pair: ViewPair, mean_NN: FloatMatrix, negative_entropy: float
 ) -> torch.Tensor:
     """Returns the mean KL(theirs || mine) over the teachers, mean over rows, in nats."""
-    mean_q_NN = torch.tensor(mean_NN, device=peer.device)
+    mean_q_NN = to_device(torch.tensor(mean_NN), peer.device)  # a copy: it may be read-only
     return mutual_kl(peer.log_distribution(pair), mean_q_NN, negative_entropy)

@@ -1,8 +1,19 @@
-"""The losses of a step, read when somebody asks for them."""
+"""The losses of steps, read when somebody asks for them: of several steps by one copy."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+
+
+def numbers_of(scalars: Sequence[torch.Tensor]) -> list[float]:
+    """Returns tensors of one number each as numbers, by one copy: their device is waited for once."""
+    if not scalars:
+        return []
+    alike = [one.detach().double().reshape(()) for one in scalars]
+    numbers: list[float] = torch.stack(alike).tolist()
+    return numbers
 
 
 class StepLosses:
@@ -10,6 +21,11 @@ class StepLosses:
 
     def __init__(self, ssl_loss: torch.Tensor, mutual_kl: torch.Tensor) -> None:
         self._ssl_loss, self._mutual_kl = ssl_loss.detach(), mutual_kl.detach()
+
+    @property
+    def scalars(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The own loss and the mutual KL as they are, for `numbers_of`."""
+        return self._ssl_loss, self._mutual_kl
 
     @property
     def ssl_loss(self) -> float:
@@ -25,7 +41,6 @@ class StepLosses:
         """Whether both losses are the same numbers."""
         if not isinstance(other, StepLosses):
             return NotImplemented
-        mine = (self.ssl_loss, self.mutual_kl)
-        return mine == (other.ssl_loss, other.mutual_kl)
+        return numbers_of(self.scalars) == numbers_of(other.scalars)
 
     __hash__ = None  # type: ignore[assignment]

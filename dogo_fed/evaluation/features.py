@@ -74,6 +74,16 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
             submodule.training = training
 
 
+def mark_pass(backbone: torch.nn.Module) -> None:
+    """Says that a pass of its own begins, if the backbone is compiled.
+
+    Where passes are recorded (cuda_graphs), each batch would else be recorded as a continuation of
+    the one before.
+    """
+    if backbone._compiled_call_impl is not None:
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+
 def extract_features(
     backbone: torch.nn.Module,
     source: ImageSource,
@@ -112,6 +122,7 @@ def extract_features(
     ):
         for ids_B in torch.split(torch.arange(len(source)), batch_size):
             images_BCHW = normalise(source.images(ids_B).to(device))
+            mark_pass(backbone)
             features_BF = backbone(images_BCHW).flatten(start_dim=1)
             batches.append(features_BF.to(device="cpu", dtype=torch.float32))
             beat()

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.features import FrozenFeatures
+from dogo_fed.evaluation.pulse import beat
 from dogo_fed.evaluation.subsets import hold_out
 
 _ADAM_BETAS = (0.9, 0.999)
@@ -145,6 +146,7 @@ def fit(
             second_FK.mul_(beta_2).addcmul_(gradient_FK, gradient_FK, value=1 - beta_2)
             scale_FK = (second_FK / (1 - beta_2**update)).sqrt_().add_(_ADAM_EPSILON)
             weight_FK.addcdiv_(first_FK, scale_FK, value=-rate / (1 - beta_1**update))
+            beat()
     weight_GFC = weight_FK.view(width, num_models, num_classes).transpose(0, 1)
     return scale * weight_GFC[:, :-1], weight_GFC[:, -1]
 

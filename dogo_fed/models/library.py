@@ -12,7 +12,7 @@ they are; their resolution is their patch size, which is an option of theirs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,10 @@ from torch import nn
 
 from dogo_fed.components import close_matches
 from dogo_fed.errors import ConfigError
-from dogo_fed.models.stem import is_small
+from dogo_fed.models.stem import LARGEST_SMALL_KERNEL, is_small, note_halvings_taken_out
 
 FACTOR_TAKEN_OUT = 4
 """Small images are halved less often than ImageNet's, by this factor in all (stem_stride apart)."""
-LARGEST_SMALL_KERNEL = 3
 NOT_OPTIONS = {
     "pretrained": "backbones start untrained, and nothing is downloaded",
     "weights": "backbones start untrained, and nothing is downloaded",
@@ -42,6 +41,8 @@ NEEDS_OPTIONS: dict[str, dict[str, object]] = {
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
 """Options of torchvision's models that leave out auxiliary classifiers, which nothing trains here."""
+OURS = ("stem_stride", "imagenet_stem")
+"""Options that the libraries do not get."""
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten)
 
 
@@ -77,13 +78,10 @@ def timm_model(
             "pip install 'dogo-fed[timm]'"
         ) from error
     _check(f"timm:{model}", model, timm.list_models(), options, "timm.list_models()")
-    fixed_size = _is_for_one_size(timm.get_pretrained_cfg(model))
-    if fixed_size:
-        options = {"img_size": image_size, **options}
     network: nn.Module = timm.create_model(
-        model, pretrained=False, num_classes=0, in_chans=in_channels, **options
+        model, pretrained=False, **timm_arguments(model, image_size, in_channels, options)
     )
-    is_fixed = imagenet_stem or fixed_size
+    is_fixed = imagenet_stem or _is_for_one_size(timm.get_pretrained_cfg(model))
     return keep_resolution(network, image_size, in_channels, stem_stride, is_fixed)
 
 
@@ -117,13 +115,38 @@ def torchvision_model(
     known = torchvision.models.list_models(torchvision.models)
     listed_by = "torchvision.models.list_models(torchvision.models)"
     _check(f"torchvision:{model}", model, known, options, listed_by)
-    size_option = _size_option(model, image_size)
-    merged = {**NEEDS_OPTIONS.get(model, {}), **size_option, **options}
-    network: nn.Module = torchvision.models.get_model(model, weights=None, **merged)
+    network: nn.Module = torchvision.models.get_model(
+        model, weights=None, **torchvision_arguments(model, image_size, options)
+    )
     _take_classifier_off(model, network)
     take_channels(network, in_channels)
-    is_fixed = imagenet_stem or bool(size_option)
+    is_fixed = imagenet_stem or bool(_size_option(model, image_size))
     return keep_resolution(network, image_size, in_channels, stem_stride, is_fixed)
+
+
+def timm_arguments(
+    model: str, image_size: int, in_channels: int, options: Mapping[str, object]
+) -> dict[str, Any]:
+    """Returns what `timm.create_model` gets besides the model's name and pretrained=False.
+
+    Args:
+        model: a model of timm, which has to be installed.
+        image_size: side of the images in pixels.
+        in_channels: C.
+        options: those of timm's own.
+    """
+    import timm
+
+    fixed_size = _is_for_one_size(timm.get_pretrained_cfg(model))
+    size = {"img_size": image_size} if fixed_size else {}
+    return {"num_classes": 0, "in_chans": in_channels, **size, **options}
+
+
+def torchvision_arguments(
+    model: str, image_size: int, options: Mapping[str, object]
+) -> dict[str, Any]:
+    """Returns what a builder of torchvision gets besides weights=None."""
+    return {**NEEDS_OPTIONS.get(model, {}), **_size_option(model, image_size), **options}
 
 
 def take_channels(network: nn.Module, in_channels: int) -> None:
@@ -161,6 +184,7 @@ def keep_resolution(
     if imagenet_stem or not is_small(image_size):
         return network
     found = _reductions(network, torch.zeros(1, in_channels, image_size, image_size))
+    changed: list[str] = []
     left = FACTOR_TAKEN_OUT
     for level, side in enumerate(dict.fromkeys(one.side for one in found)):
         if left == 1:
@@ -170,7 +194,9 @@ def keep_resolution(
         stride = stem_stride if level == 0 else max(1, factor // left)
         for one in group:
             network.set_submodule(one.name, _with_stride(one.module, stride, is_stem=level == 0))
+            changed += [one.name] if stride != one.stride else []
         left = max(1, left // factor)
+    note_halvings_taken_out(network, changed)
     return network
 
 
@@ -214,7 +240,8 @@ def _take_classifier_off(model: str, network: nn.Module) -> None:
     setattr(network, name, _before_classifier(getattr(network, name)))
     if isinstance(getattr(network, "dropout", None), nn.Dropout):
         network.dropout = nn.Identity()
-    if isinstance(getattr(network, "avgpool", None), nn.AdaptiveAvgPool2d):
+    pool = getattr(network, "avgpool", None)
+    if isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size not in (1, (1, 1)):
         network.avgpool = nn.AdaptiveAvgPool2d(1)  # VGG and AlexNet pool to 7 x 7 and 6 x 6
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dogo_fed.errors import CheckpointError
+from dogo_fed.models.stem import LARGEST_SMALL_KERNEL, SMALL_IMAGE_BELOW, halvings_taken_out
 from dogo_fed.models.tensor_names import Fit, best_fit
 from dogo_fed.text import some_of
 
@@ -24,6 +25,12 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _PARALLEL = "module."
 _COUNTER = "num_batches_tracked"
 _MOST_NAMED = 5
+_ANOTHER_BACKBONE = "name the backbone, and its options, that the weights were trained with"
+_ANOTHER_STEM = (
+    f"only the first convolution differs, which is smaller for images below {SMALL_IMAGE_BELOW} px: set "
+    f"data.options.image_size to at least {SMALL_IMAGE_BELOW} (image_size= in `dogo-fed evaluate`), or use "
+    "the backbone torchvision:<model> with its option imagenet_stem=true"
+)
 _GROUP_DEPTH = 2
 
 
@@ -127,8 +134,8 @@ def load_weights(
         prefix: what stands in front of the names; None looks for it.
 
     Returns:
-        A sentence for each thing that a user should know: after which prefix the names fit, and what
-        was left out.
+        A sentence for each thing that a user should know: after which prefix the names fit, what was
+        left out, and whether the backbone is another one for small images.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, or of another shape; names them.
@@ -137,13 +144,17 @@ def load_weights(
     fit = best_fit(wanted, tensors, prefix)
     dropped = [one for one in fit.strangers if _is_classifier(one.removeprefix(fit.prefix))]
     taken = {name: tensors[theirs] for name, theirs in fit.names.items()}
+    misfits = {
+        fit.names[name]: (tensor.shape, wanted[name].shape)
+        for name, tensor in taken.items()
+        if tensor.shape != wanted[name].shape
+    }
     problems = {
         "missing": [name for name in wanted if name not in taken and not name.endswith(_COUNTER)],
         "unexpected": [name for name in fit.strangers if name not in dropped],
         "of another shape": [
-            f"{fit.names[name]} {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
-            for name, tensor in taken.items()
-            if tensor.shape != wanted[name].shape
+            f"{name} {tuple(theirs)} instead of {tuple(ours)}"
+            for name, (theirs, ours) in misfits.items()
         ],
     }
     if not fit.names:  # then the strangers are all there is
@@ -151,12 +162,33 @@ def load_weights(
     found = [f"{kind}: {some_of(names, _MOST_NAMED)}" for kind, names in problems.items() if names]
     if found:
         fits = f" ({len(fit.names)} names fit after {fit.prefix!r})" if fit.prefix else ""
+        is_stem = len(found) == len(misfits) == 1 and _is_of_another_stem(*misfits.popitem()[1])
         raise CheckpointError(
             f"{what} does not fit the backbone {type(backbone).__name__}{fits}: {'; '.join(found)}; "
-            "name the backbone, and its options, that the weights were trained with"
+            f"{_ANOTHER_STEM if is_stem else _ANOTHER_BACKBONE}"
         )
     backbone.load_state_dict({**wanted, **taken})
-    return _notices(what, fit, dropped, tensors)
+    return [*_notices(what, fit, dropped, tensors), *_notices_of_halvings(what, backbone)]
+
+
+def _is_of_another_stem(theirs: torch.Size, ours: torch.Size) -> bool:
+    """Whether these are first convolutions, for large images in a file and for small ones here."""
+    if len(theirs) != 4 or len(ours) != 4 or theirs[:2] != ours[:2]:
+        return False
+    return max(ours[2:]) == LARGEST_SMALL_KERNEL < min(theirs[2:])
+
+
+def _notices_of_halvings(what: str, backbone: nn.Module) -> list[str]:
+    """Returns a sentence if the backbone has the weights' shapes, but other strides than its library's."""
+    names = halvings_taken_out(backbone)
+    if not names:
+        return []
+    return [
+        f"{what}: for images below {SMALL_IMAGE_BELOW} px the backbone does not halve at "
+        f"{some_of(names, _MOST_NAMED)}. Weights that were trained with these halvings have other "
+        f"features here; images of at least {SMALL_IMAGE_BELOW} px, or the backbone's option "
+        "imagenet_stem=true, bring them back"
+    ]
 
 
 def _is_classifier(name: str) -> bool:

@@ -23,6 +23,10 @@ Embeddings: TypeAlias = Mapping[str, torch.Tensor]
 EmbedPart: TypeAlias = Callable[[torch.Tensor, torch.Tensor], Embeddings]
 """Two views of some images of a pass to their embeddings."""
 
+_SCALE_IN_HALF_PRECISION = 2.0**12
+"""The gate's factor of the own loss in half precision. Many gradients by an embedding are too small
+for float16, which ends at 6e-8. With the factor, those from 1.5e-11 to 16 are numbers of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ViewPair:
@@ -140,7 +144,7 @@ class Objective(nn.Module, ABC):
         """
 
         def embed(a_NCHW: torch.Tensor, b_NCHW: torch.Tensor) -> Embeddings:
-            return self.embed_in_chunks(a_NCHW, b_NCHW, chunk_size)
+            return self.embed_in_chunks(a_NCHW, b_NCHW, num_chunks(len(a_NCHW), chunk_size))
 
         seen = (
             embed(view_a_NCHW, view_b_NCHW)
@@ -156,26 +160,49 @@ class Objective(nn.Module, ABC):
         )
 
     def _gated(self, seen: Embeddings, loss: torch.Tensor) -> Embeddings:
-        """Returns the embeddings that are learned with, whose gradient passes the gate."""
+        """Returns the embeddings that are learned with, whose gradient passes the gate.
+
+        The gate asks for the direction of the own gradient alone, so the loss may be scaled for it.
+        Under autocast the backward pass of the loss would be in half precision too, so it is off.
+
+        Raises:
+            ValueError: the loss does not depend on them, so the gate would be open.
+        """
         names = [f"{self.learn_with}_a", f"{self.learn_with}_b"]
-        own = torch.autograd.grad(
-            loss, [seen[name] for name in names], retain_graph=True, allow_unused=True
-        )
+        device_type = loss.device.type
+        is_half = torch.is_autocast_enabled(device_type)
+        with torch.autocast(device_type=device_type, enabled=False):
+            own = torch.autograd.grad(
+                loss,
+                [seen[name] for name in names],
+                torch.full_like(loss, _SCALE_IN_HALF_PRECISION if is_half else 1.0),
+                retain_graph=True,
+                allow_unused=True,
+            )
+        if all(one is None for one in own):
+            raise ValueError(
+                f"gate=agreement: the own loss does not depend on {' and '.join(names)}, with which the "
+                "peer learns; leave out the gate, or choose other exchange.rows"
+            )
         return {
             name: seen[name] if gradient is None else agreeing(seen[name], gradient)
             for name, gradient in zip(names, own, strict=True)
         }
 
     def embed_in_chunks(
-        self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor, chunk_size: int | None
+        self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor, number: int
     ) -> Embeddings:
         """Returns the embeddings of all images, of which the graph keeps one chunk at a time.
 
         Each chunk's pass is done again in the backward pass, with the same random numbers: gradient
         caching (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited
         Setup", 2021). The chunks are of equal size, but for one image.
+
+        Args:
+            view_a_NCHW: the first view.
+            view_b_NCHW: the second.
+            number: of chunks.
         """
-        number = 1 if chunk_size is None else -(-len(view_a_NCHW) // chunk_size)
         if number == 1:
             return self.embed(view_a_NCHW, view_b_NCHW)
         parts: list[Embeddings] = [
@@ -207,6 +234,11 @@ class Objective(nn.Module, ABC):
         with torch.no_grad():
             for name, averaged in self.average.named_parameters():
                 averaged.lerp_(own[name], 1.0 - momentum)
+
+
+def num_chunks(num_images: int, chunk_size: int | None) -> int:
+    """Returns in how many chunks images pass through the networks; `chunk_size` is the largest."""
+    return 1 if chunk_size is None else -(-num_images // chunk_size)
 
 
 def with_predictions(seen: Embeddings, predictor: nn.Module) -> dict[str, torch.Tensor]:

@@ -24,7 +24,8 @@ def agreeing(z_ND: torch.Tensor, own_gradient_ND: torch.Tensor) -> torch.Tensor:
 
     Args:
         z_ND: embeddings with a graph.
-        own_gradient_ND: the gradient of the own loss by them.
+        own_gradient_ND: the gradient of the own loss by them, times any positive number. Where it is
+            not finite, nobody knows what works against it, and nothing passes.
     """
     gated_ND: torch.Tensor = _Agreeing.apply(z_ND, own_gradient_ND)
     return gated_ND
@@ -46,4 +47,6 @@ class _Agreeing(torch.autograd.Function):
         against_N1 = (g_ND * o_ND).sum(dim=1, keepdim=True).clamp(max=0.0)
         length_N1 = o_ND.square().sum(dim=1, keepdim=True)
         share_N1 = torch.where(length_N1 > 0, against_N1 / length_N1, torch.zeros_like(length_N1))
-        return (g_ND - share_N1 * o_ND).to(gradient_ND.dtype), None
+        gated_ND = g_ND - share_N1 * o_ND
+        gated_ND = torch.where(length_N1.isfinite(), gated_ND, torch.zeros_like(gated_ND))
+        return gated_ND.to(gradient_ND.dtype), None

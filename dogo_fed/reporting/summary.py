@@ -297,6 +297,12 @@ def _footnotes(summary: RunSummary) -> list[str]:
             f"{percent(exchange['wait_fraction'])} of the step time waiting for slower peers, "
             f"{percent(exchange['exchange_fraction'])} exchanging"
         )
+    elif "baseline" in summary["variants"]:
+        cost = (
+            f"exchange: off; {summary['variants']['baseline']} in its place would send "
+            f"{human_bytes(exchange['bytes_up_per_step'])} per peer and step between sites, and its "
+            "losses stand in the column of the own loss"
+        )
     else:
         cost = "exchange: off, every peer learned alone"
     variants = [

@@ -36,6 +36,7 @@ from dogo_fed.private_files import private_files
 from dogo_fed.provenance import DataFacts, Provenance, check_same_images
 from dogo_fed.reporting.score_sheet import ScoreSheet
 from dogo_fed.reporting.scores import write_sheet
+from dogo_fed.storage.newest_end import check_newest_end
 from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.storage.provenance_file import read_starts
 
@@ -70,7 +71,7 @@ def evaluate_run(
     Raises:
         ConfigError: a protocol, option or peer is unknown or impossible.
         DataError: a data set is missing or has no labels.
-        CheckpointError: the run has no encoders (yet), or they do not fit.
+        CheckpointError: the run has no encoders (yet), they do not fit, or they are of an earlier end.
         EvaluationError: a feature is not finite, or an encoder changed.
     """
     check_protocol(protocol, options)
@@ -107,7 +108,7 @@ def open_run(
 
     Raises:
         ConfigError: there is no such peer.
-        CheckpointError: an encoder is missing or does not fit.
+        CheckpointError: an encoder is missing, does not fit, or is of an earlier end of the run.
         DataError: the run's images are not those that it was trained with. They are looked at only
             where they are evaluated on.
     """
@@ -127,7 +128,7 @@ def open_run(
         private = private_images(own, home, config.eval.test_share)
     subjects = []
     for name in names:
-        facts = _facts_of_peer(folder, config, name, trained_on)
+        facts = _facts_of_peer(folder, name, trained_on)
         inputs = Inputs(image_size=facts.image_size, mean=facts.mean, std=facts.std)
         backbone = _backbone(config.peers[name].backbone, inputs, config.seed)
         PeerFolder(folder, PeerId(name)).load_encoder(backbone)
@@ -140,11 +141,8 @@ def open_run(
             device=device,
             batch_size=config.eval.batch_size,
         )
-        if name in private:
-            check_same_images(
-                facts, DataFacts.of(private[name]), of=f"peer {name} in run {folder.name}",
-                instead="name other images by data=<name>",
-            )  # fmt: skip
+        if on is None:
+            _check_images(folder, name, facts, private.get(name), trained_on)
         evaluated = on or private.get(name) or home
         assert evaluated is not None, "see above"
         subjects.append(Subject(encoder, evaluated, config.seed if seed is None else seed))
@@ -174,7 +172,7 @@ def open_backbone(folder: Path, config: RunConfig, name: str) -> tuple[torch.nn.
 
     Raises:
         ConfigError: there is no such peer.
-        CheckpointError: the encoder is missing or does not fit.
+        CheckpointError: the encoder is missing, does not fit, or is of an earlier end of the run.
         DataError: the run does not say what it was trained on, and its images are not there.
     """
     if name not in config.peers:
@@ -183,26 +181,57 @@ def open_backbone(folder: Path, config: RunConfig, name: str) -> tuple[torch.nn.
             f"{', '.join(sorted(config.peers))}"
         )
     _, shared = _data_of(folder, config, None, is_evaluated_on=False)
-    trained_on = _facts_of_peer(folder, config, name, shared)
+    trained_on = _facts_of_peer(folder, name, shared)
     inputs = Inputs(image_size=trained_on.image_size, mean=trained_on.mean, std=trained_on.std)
     backbone = _backbone(config.peers[name].backbone, inputs, config.seed)
     PeerFolder(folder, PeerId(name)).load_encoder(backbone)
     return backbone.eval(), trained_on
 
 
-def _facts_of_peer(folder: Path, config: RunConfig, name: str, shared: DataFacts) -> DataFacts:
-    """Returns the facts of what a peer was trained on: with private images, those of its own.
+def _facts_of_peer(folder: Path, name: str, shared: DataFacts) -> DataFacts:
+    """Returns the facts of what a peer was trained on, as its encoder has them.
 
     Args:
         folder: the run folder.
-        config: the run's configuration.
         name: the peer.
-        shared: the facts of what all peers share.
+        shared: those of the run's newest start, for encoders of versions that wrote none.
+
+    Raises:
+        CheckpointError: the encoder is of an earlier end of the run.
     """
-    if config.peers[name].data is None:
-        return shared
     path = PeerFolder(folder, PeerId(name)).encoder_path
-    return (_trained_on(path) if path.is_file() else None) or shared
+    described = read_description(path) if path.is_file() else {}
+    if "state_digest" in described:
+        check_newest_end(folder, name, described["state_digest"])
+    try:
+        return Provenance.from_plain(described).data
+    except CheckpointError:
+        return shared
+
+
+def _check_images(
+    folder: Path, name: str, facts: DataFacts, own: DataSet | None, shared: DataFacts
+) -> None:
+    """Checks that the images to evaluate a peer on are those that it was trained with.
+
+    Shared images are known by their fingerprint: a site's copy may have another name, or other labels.
+
+    Args:
+        folder: the run folder.
+        name: the peer.
+        facts: of what it was trained on.
+        own: its private images that are there; None if it has none.
+        shared: the facts of the shared images that are there.
+
+    Raises:
+        DataError: they are others.
+    """
+    if own is None and facts.fingerprint == shared.fingerprint:
+        return
+    check_same_images(
+        facts, shared if own is None else DataFacts.of(own), of=f"peer {name} in run {folder.name}",
+        instead="name other images by data=<name>",
+    )  # fmt: skip
 
 
 def _data_of(

@@ -8,7 +8,8 @@ import enum
 import io
 import json
 import math
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,11 +18,15 @@ from torch import nn
 
 from dogo_fed.atomic import atomic_path, write_atomic
 from dogo_fed.config import ComponentConfig, RunConfig
+from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError, ConfigError
-from dogo_fed.models.stem import is_small
+from dogo_fed.models.library import OURS, torchvision_model
+from dogo_fed.models.rebuild import changes, timm_code, torchvision_code
 from dogo_fed.models.tensor_names import torchvision_from_ours
+from dogo_fed.models.weights import read_description
 from dogo_fed.provenance import DataFacts
 from dogo_fed.run.evaluate import open_backbone
+from dogo_fed.storage.peer_folder import PeerFolder
 
 _RESNETS = ("resnet18", "resnet34", "resnet50")
 _TORCHVISIONS = ("mobilenet_v2", "shufflenet_v2")
@@ -79,8 +84,12 @@ def export_encoder(
     backbone, trained_on = open_backbone(folder, config, peer)
     settings = config.peers[peer].backbone
     path = out or folder / "export" / f"{peer}-{form.value}{_ENDINGS[form]}"
-    card = _card(folder, config, peer, form, path, trained_on)
-    content = b"" if form is Format.ONNX else _packed(_renamed(backbone, settings, form), form)
+    loading = _how_to_load(backbone, settings, form, path, trained_on)
+    card = _card(folder, config, peer, loading, trained_on)
+    described = read_description(PeerFolder(folder, PeerId(peer)).encoder_path)
+    content = (
+        b"" if form is Format.ONNX else _packed(_renamed(backbone, settings, form), form, described)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)  # not before all of it can be written
     if form is Format.ONNX:
         _write_onnx(backbone, trained_on, path)
@@ -136,9 +145,13 @@ def _plain_name(settings: ComponentConfig, form: Format) -> str:
     )
 
 
-def _packed(tensors: Mapping[str, torch.Tensor], form: Format) -> bytes:
+def _packed(
+    tensors: Mapping[str, torch.Tensor], form: Format, described: Mapping[str, object]
+) -> bytes:
+    """Returns the content of a file; where the format has room for it, with the run's description."""
     if form is not Format.TORCHVISION:
-        return save(dict(tensors))
+        metadata = {"dogo_fed": json.dumps(described)} if described else None
+        return save(dict(tensors), metadata=metadata)
     content = io.BytesIO()
     torch.save(dict(tensors), content)
     return content.getvalue()
@@ -189,14 +202,9 @@ def _write_onnx(backbone: nn.Module, trained_on: DataFacts, path: Path) -> None:
 
 
 def _card(
-    folder: Path,
-    config: RunConfig,
-    peer: str,
-    form: Format,
-    path: Path,
-    trained_on: DataFacts,
+    folder: Path, config: RunConfig, peer: str, loading: Sequence[str], trained_on: DataFacts
 ) -> str:
-    """Returns the text of the model card."""
+    """Returns the text of the model card, with the lines that load the file."""
     settings = config.peers[peer]
     summary = _summary_of(folder, peer)
     lines = [
@@ -216,7 +224,7 @@ def _card(
         "",
         "## How to load it",
         "",
-        *_how_to_load(settings.backbone, form, path, trained_on),
+        *loading,
         "",
         "The features were judged on images like those above. What they are worth on others is not "
         "known until it is measured (`dogo-fed evaluate`).",
@@ -244,13 +252,15 @@ def _summary_of(folder: Path, peer: str) -> list[tuple[str, str]]:
 
 
 def _how_to_load(
-    settings: ComponentConfig, form: Format, path: Path, trained_on: DataFacts
+    backbone: nn.Module,
+    settings: ComponentConfig,
+    form: Format,
+    path: Path,
+    trained_on: DataFacts,
 ) -> list[str]:
     """Returns the code that loads the file."""
     if form is Format.SAFETENSORS:
-        return [
-            f"    dogo-fed evaluate checkpoint={path.name} backbone={settings.name} data=<data> out=<folder>",
-        ]
+        return _how_to_evaluate(settings, path, trained_on)
     if form is Format.ONNX:
         return [
             "    import onnxruntime",
@@ -258,35 +268,65 @@ def _how_to_load(
             '    (features,) = session.run(None, {"images": images})   # float32, in 0..1; mean and',
             "                                                           # deviation are in the graph",
         ]
-    name = _plain_name(settings, form)
+    made = _how_to_make(backbone, settings, form, trained_on)
     if form is Format.TORCHVISION:
-        head = "classifier" if name.startswith("mobilenet") else "fc"
-        lines = [
-            "    import torch, torchvision",
-            f"    model = torchvision.models.{name}()",
-            f"    model.{head} = torch.nn.Identity()",
-            *_small_stem(settings, trained_on),
-            f"    model.load_state_dict(torch.load({path.name!r}, weights_only=True))",
-        ]
+        imports = ["import torch, torchvision"]
+        read = f"torch.load({path.name!r}, weights_only=True)"
     else:
-        lines = [
-            "    import timm, torch",
-            "    from safetensors.torch import load_file",
-            f"    model = timm.create_model({name!r}, num_classes=0, in_chans={len(trained_on.mean)})",
-            *_small_stem(settings, trained_on),
-            f"    model.load_state_dict(load_file({path.name!r}))",
-        ]
-    return [*lines, "    model.eval()"]
+        imports = ["import timm, torch", "from safetensors.torch import load_file"]
+        read = f"load_file({path.name!r})"
+    lines = [*imports, *made, f"model.load_state_dict({read})", "model.eval()"]
+    return [f"    {line}" for line in lines]
 
 
-def _small_stem(settings: ComponentConfig, trained_on: DataFacts) -> list[str]:
-    """Returns the code that makes the stem of a ResNet what it was while training on small images."""
-    if not is_small(trained_on.image_size):
-        return []
-    if settings.name not in _RESNETS:
-        return ["    # Trained on small images: the first strides of the network were taken out."]
-    stride = settings.options.get("stem_stride", 1)
-    return [
-        f"    model.conv1 = torch.nn.Conv2d({len(trained_on.mean)}, 64, 3, {stride}, 1, bias=False)",
-        "    model.maxpool = torch.nn.Identity()   # small images: a small stem, and no pooling",
+def _how_to_evaluate(settings: ComponentConfig, path: Path, trained_on: DataFacts) -> list[str]:
+    """Returns the command that measures the file, with all that the file does not say."""
+    network = [
+        f"checkpoint={path.name}",
+        "backbone=own",
+        f"backbone.name={settings.name}",
+        *(f"+backbone.options.{key}={_as_yaml(value)}" for key, value in settings.options.items()),
     ]
+    images = [
+        f"image_size={trained_on.image_size}",
+        f"mean={_as_yaml(list(trained_on.mean))}",
+        f"std={_as_yaml(list(trained_on.std))}",
+    ]
+    return [
+        f"    dogo-fed evaluate {shlex.join(network)} \\",
+        f"      {shlex.join(images)} data=<data> out=<folder>",
+    ]
+
+
+def _as_yaml(value: object) -> str:
+    """Returns an option as it is typed on a command line."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _how_to_make(
+    backbone: nn.Module, settings: ComponentConfig, form: Format, trained_on: DataFacts
+) -> list[str]:
+    """Returns the statements that make the tool's network into the one that was trained.
+
+    Raises:
+        ConfigError: the tool has no such network.
+    """
+    name, side, channels = _plain_name(settings, form), trained_on.image_size, len(trained_on.mean)
+    options: dict[str, object] = {}
+    if settings.name in _RESNETS:  # under the tools' names of modules, which are the same in both
+        stride = settings.options.get("stem_stride", 1)
+        with torch.random.fork_rng(devices=[]):
+            backbone = torchvision_model(
+                name, image_size=side, in_channels=channels, stem_stride=stride
+            )
+            if form is Format.TIMM:
+                theirs = torchvision_model(
+                    name, image_size=side, in_channels=channels, imagenet_stem=True
+                )
+                made = f"model = timm.create_model({name!r}, num_classes=0, in_chans={channels})"
+                return [made, *changes(theirs, backbone)]
+    elif settings.name not in _TORCHVISIONS:
+        options = {key: one for key, one in settings.options.items() if key not in OURS}
+    if form is Format.TORCHVISION:
+        return torchvision_code(name, backbone, side, options)
+    return timm_code(name, backbone, side, channels, options)

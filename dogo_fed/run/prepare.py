@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from dogo_fed.config import Host, Precision, RunConfig
@@ -87,10 +88,11 @@ def prepare(
     here = None if config.are_all_here else ()  # private images of others are at their places
     run = load_run(config, dataset, backbones, peers=here, by_manifest=True)
     _check_neighbours(run)
-    if config.host in (Host.LOCAL, Host.PROCESSES):  # elsewhere, each peer's own node decides
-        resolve_device(config.device)
+    is_known = config.host in (Host.LOCAL, Host.PROCESSES) or config.device == "cpu"
+    if is_known:  # elsewhere, each peer's own node decides
+        run.check_device(resolve_device(config.device))
     for peer_id in run.peer_ids:
-        peer = run.build_peer(peer_id, resolve_device("cpu"))
+        peer = run.build_peer(peer_id, torch.device("cpu"))
         if config.anchors is None:
             try_own_code(run, peer)
     return with_fastest(run) if config.precision is Precision.AUTO else run

@@ -16,10 +16,10 @@ from torch import nn
 from dogo_fed.atomic import room_for, write_atomic, write_json_atomic
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping
-from dogo_fed.contracts import Event
+from dogo_fed.contracts import Event, Record
 from dogo_fed.data.datasets import as_dataset
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.errors import CheckpointError, ConfigError, PlacementError
+from dogo_fed.errors import COULD_NOT_START, ConfigError
 from dogo_fed.plain import to_plain
 from dogo_fed.private_files import private_files
 from dogo_fed.provenance import check_same_images
@@ -37,6 +37,7 @@ from dogo_fed.run.prepare import notes_of, prepare, traffic_of
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.scope import changed
 from dogo_fed.storage.going_on import NextExchange
+from dogo_fed.storage.provenance_file import NAME as PROVENANCE
 from dogo_fed.storage.provenance_file import Start, read_starts, with_start, write_starts
 from dogo_fed.storage.run_folder import (
     AskFarPeers,
@@ -51,7 +52,7 @@ from dogo_fed.storage.trace_file import merge_traces
 
 logger = logging.getLogger(__name__)
 
-_COULD_NOT_START = (ConfigError, PlacementError, CheckpointError)
+_CUT = "partition.csv"
 
 RunHost: TypeAlias = Callable[[LoadedRun, RunFolder, Sink, Callable[[], bool]], None]
 """Runs all peers to their end and reports to the sink; ends early when the function says so."""
@@ -109,9 +110,10 @@ def conduct(
         ask_far_peers: see `run_folder.reopen`; asked if a run goes on.
 
     Raises:
-        ConfigError, PlacementError, CheckpointError: it could not be started. The folder of an
-            earlier run that it was to go on with keeps its configuration and its summary.
-        DataError: the images are not those that the run has begun with.
+        ConfigError, DataError, StartError, CheckpointError: it could not be started. The folder of
+            an earlier run that it was to go on with keeps its configuration, its summary and its
+            records.
+        Stopped: the user asked for an end before anything had begun.
         StorageFull: there is no room for what the run must leave.
         DogoError: a peer could not go on. The summary and the curves are written all the same.
     """
@@ -126,6 +128,7 @@ def conduct(
                 of=f"run {path.name}",
                 instead="begin it again at step 0 by afresh=true (what is there is set aside)",
             )
+        put_back = _as_now(path / PROVENANCE, path / _CUT)
         folder = (
             begin(path, config)
             if config.resume is None
@@ -135,8 +138,22 @@ def conduct(
         starts = with_start(() if config.afresh else earlier, folder.first_step, now)
         write_starts(path, starts)
         if run.cut is not None:
-            write_atomic(path / "partition.csv", run.cut.to_csv())
-        return _carry_through(run, folder, host, starts, earlier)
+            write_atomic(path / _CUT, run.cut.to_csv())
+        return _carry_through(run, folder, host, starts, put_back)
+
+
+def _as_now(*paths: Path) -> Callable[[], None]:
+    """Returns a function that gives files the content that they have now, or removes them."""
+    contents = {path: path.read_bytes() if path.exists() else None for path in paths}
+
+    def put_back() -> None:
+        for path, content in contents.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_atomic(path, content)
+
+    return put_back
 
 
 def _in_step(run: LoadedRun) -> NextExchange:
@@ -151,28 +168,29 @@ def _carry_through(
     folder: RunFolder,
     host: RunHost,
     starts: Sequence[Start],
-    earlier: Sequence[Start],
+    put_back: Callable[[], None],
 ) -> RunSummary:
+    """Runs the peers and concludes; `put_back` undoes what was written before they started."""
     started_s = time.monotonic() - folder.earlier_s
     totals = RunTotals(
         {name: (str(peer.backbone), peer.objective.name) for name, peer in run.config.peers.items()}
     )
-    could_start = True
+    could_start, reports_before = True, 0
     with (
         log_file(folder.path / "coordinator.log", ("dogo_fed", "server")),
         stop_on_signal() as stop_requested,
     ):
         try:
             with _reporting(run, folder, totals, starts) as sink:
+                reports_before = totals.num_reports
                 host(run, folder, sink, stop_requested)
-        except _COULD_NOT_START:
-            could_start = False
+        except COULD_NOT_START:
+            could_start = totals.num_reports > reports_before  # else it has failed on its way
             raise
         finally:
             if folder.is_resumed and not could_start:
                 folder.put_config_back()  # and what an earlier start has reached stays as it is
-                if earlier:
-                    write_starts(folder.path, earlier)
+                put_back()
             else:
                 wall_s = time.monotonic() - started_s
                 summary = _conclude(run, folder, totals, wall_s, starts)
@@ -220,7 +238,10 @@ def _conclude(
 def _reporting(
     run: LoadedRun, folder: RunFolder, totals: RunTotals, starts: Sequence[Start]
 ) -> Iterator[Sink]:
-    """Yields the sink for every record of the run; it has seen a resumed run's old records."""
+    """Yields the sink for every record of the run; it has seen a resumed run's old records.
+
+    If no peer of a resumed run reports, metrics.jsonl has all the old records again afterwards.
+    """
     metrics = MetricsLog(folder.metrics)
     done = {str(peer): folder.checkpoints.get(peer) or 0 for peer in run.peer_ids}
     title = f"run={folder.run_id}  {run.config.host.value}  {run.data.shared.name}"
@@ -232,8 +253,9 @@ def _reporting(
         exchange_every_steps=run.plan.exchange_every_steps,
     )
     board = TensorBoardSink(folder.path / "tensorboard", done if folder.is_resumed else None)
-    sink = ToldOnce(TeeSink(metrics, totals, board, view))
+    sink = ToldOnce(TeeSink(_OnReport(folder.drop_kept_records), metrics, totals, board, view))
     if folder.is_resumed:
+        folder.keep_records()
         metrics.truncate_after(done)
         for record in read_records(folder.metrics):
             totals.emit(record)
@@ -253,6 +275,21 @@ def _reporting(
             yield sink
         finally:
             sink.close()
+            folder.put_records_back()
+
+
+class _OnReport(Sink):
+    """Calls a function when a peer reports for the first time."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action: Callable[[], None] | None = action
+
+    def emit(self, record: Record) -> None:
+        """Calls it, unless this is an event or was not the first report."""
+        action = self._action
+        if action is not None and not isinstance(record, Event):
+            action()
+            self._action = None
 
 
 def _about_resuming(run: LoadedRun, folder: RunFolder, starts: Sequence[Start]) -> Iterator[Event]:

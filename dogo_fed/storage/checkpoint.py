@@ -173,7 +173,9 @@ class CheckpointStore:
         path = self._path(step)
         try:
             _check(path)
-            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+            # The parts bring their numbers to their device. Adam's count of steps stays on the CPU: on
+            # a GPU each step would wait for it.
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             if content["format_version"] != FORMAT_VERSION:
                 raise CheckpointError(
                     f"{path} has format version {content['format_version']}, this program reads "
@@ -207,16 +209,21 @@ class CheckpointStore:
     ) -> Progress | None:
         """Loads the newest checkpoint that can be read; None if there is none at all.
 
+        Those that can't be are set aside: a peer that gets as far again writes them anew.
+
         Raises:
             CheckpointError: there are checkpoints, but none can be read.
         """
         last_error: CheckpointError | None = None
         for step in reversed(self.steps()):
             try:
-                return self.load(step, objective, optimizer, device, scaler)
+                progress = self.load(step, objective, optimizer, device, scaler)
             except CheckpointError as error:
                 logger.warning("%s", error)
                 last_error = error
+                continue
+            self.set_aside_after(step)
+            return progress
         if last_error is not None:
             raise last_error
         return None

@@ -118,6 +118,11 @@ def starting_points(
     )
 
 
+def passed_over(peer: PeerId, problem: str) -> str:
+    """Returns what is told of a checkpoint that can't be read."""
+    return f"peer {peer}: {problem}; the one before it is taken"
+
+
 class _Sought:
     """The peers' checkpoints that can be read. Each is looked at once, and only if it is asked for."""
 
@@ -138,7 +143,7 @@ class _Sought:
             problem = self.stores[peer].problem_with(step)
             self._is_readable[peer, step] = problem is None
             if problem is not None:
-                message = f"peer {peer}: {problem}; the one before it is taken"
+                message = passed_over(peer, problem)
                 self.passed_over.append(Event("checkpoint_passed_over", message, peer, step))
         return self._is_readable[peer, step]
 
@@ -162,10 +167,13 @@ def _check_present(
         f"{stores[peer].folder}"
         for peer in missing
     ]
-    there = [f"{peer} has {_listed(stores[peer])}" for peer in stores if peer not in missing]
+    there = "; ".join(
+        f"{peer} has {_listed(stores[peer])}" for peer in stores if peer not in missing
+    )
+    others = f" ({there})" if there else ""
     raise CheckpointError(
-        f"{', and '.join(what)}, but it has trained in this run"
-        f"{f' ({chr(59).join(there)})' if there else ''}; put its files back, or {ways_out}"
+        f"{', and '.join(what)}, but it has trained in this run{others}; put its files back, or "
+        f"{ways_out}"
     )
 
 

@@ -50,21 +50,31 @@ class PeerFolder:
             DataError: they are others.
             StorageFull: there is no room for the note.
         """
-        path = self.path / _PRIVATE_IMAGES
-        if not begins and path.exists():
-            try:
-                then = DataFacts.from_plain(json.loads(path.read_text("utf-8")))
-            except (OSError, ValueError, TypeError, KeyError) as error:
-                raise CheckpointError(
-                    f"{path} can't be read ({error!r}). It says which private images the peer was "
-                    "trained on; put it back, or remove it to go on without that check"
-                ) from error
+        then = None if begins else self.private_images()
+        if then is not None:
             of = f"peer {self.path.name} when it began"
             check_same_images(then, now, of=of, instead="begin the run again (afresh=true)")
             return
         with room_for("the note of the private images", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_json_atomic(path, dataclasses.asdict(now))
+            write_json_atomic(self.path / _PRIVATE_IMAGES, dataclasses.asdict(now))
+
+    def private_images(self) -> DataFacts | None:
+        """Returns the facts of the private images that the peer has trained on; None if there are none.
+
+        Raises:
+            CheckpointError: the note of them is broken.
+        """
+        path = self.path / _PRIVATE_IMAGES
+        try:
+            return DataFacts.from_plain(json.loads(path.read_text("utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(
+                f"{path} can't be read ({error!r}). It says which private images the peer was "
+                "trained on; put it back, or remove it to go on without that check"
+            ) from error
 
     @property
     def encoder_path(self) -> Path:

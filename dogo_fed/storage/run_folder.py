@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,8 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
-from dogo_fed.atomic import remove_partials, write_atomic
-from dogo_fed.config import RunConfig
+from dogo_fed.atomic import atomic_path, remove_partials, write_atomic
+from dogo_fed.config import Host, RunConfig
 from dogo_fed.config_text import load_yaml, to_yaml
 from dogo_fed.contracts import Event, PeerId
 from dogo_fed.errors import ConfigError
@@ -27,10 +28,16 @@ from dogo_fed.storage.going_on import (
     starting_points,
 )
 from dogo_fed.storage.peer_folder import PeerFolder
-from dogo_fed.storage.run_lock import LOCK_NAME, told_owner
+from dogo_fed.storage.run_lock import is_unused, told_owner
 from dogo_fed.trust import remember_run
 
 RUNS = Path("runs")
+
+_KEPT = "metrics.jsonl.before"
+"""A copy of metrics.jsonl, from when a start cuts it back until a peer of that start reports."""
+
+_EVENT = b'"type":"event"'
+"""What an event's line in metrics.jsonl has in it; within a text it would be escaped."""
 
 AskFarPeers: TypeAlias = Callable[[str], Mapping[PeerId, Sequence[int]] | None]
 """Asks the peers that are elsewhere for their checkpoints of a run; see `reopen`."""
@@ -66,6 +73,19 @@ class RunFolder:
         if self.earlier is not None:
             _write_config(self.path, self.earlier)
 
+    def keep_records(self) -> None:
+        """Copies metrics.jsonl, which is going to be cut back to where the run goes on."""
+        with atomic_path(self.path / _KEPT) as partial:
+            shutil.copyfile(self.metrics, partial)
+
+    def drop_kept_records(self) -> None:
+        """Removes the copy: a peer does its steps again, and reports them."""
+        (self.path / _KEPT).unlink(missing_ok=True)
+
+    def put_records_back(self) -> None:
+        """Undoes that metrics.jsonl was cut back, unless a peer has reported since."""
+        _put_records_back(self.path)
+
     @property
     def metrics(self) -> Path:
         """The file of all records, one JSON object on each line."""
@@ -82,12 +102,13 @@ def create(config: RunConfig) -> RunFolder:
 
 
 def begin(path: Path, config: RunConfig) -> RunFolder:
-    """Writes the config.yaml of a new run into its folder, which has nothing but a lock.
+    """Writes the config.yaml of a new run into its folder, in which no run has begun.
 
     Raises:
         ConfigError: another run has begun there.
     """
     _check_empty(path)
+    remove_partials(path)
     _write_config(path, config)
     return RunFolder(path=path, run_id=path.name, is_resumed=False)
 
@@ -161,9 +182,11 @@ def reopen(
         remove_partials(folder)
     if not (path / "peers").exists() and (far := ask_far_peers(path.name)) is not None:
         stores = {peer: FarCheckpoints(far.get(peer, ())) for peer in stores}
+    _put_records_back(path)  # the start before this one may have been killed
     metrics = path / "metrics.jsonl"
     records = read_metrics(metrics) if metrics.exists() else []
-    again = f"dogo-fed train resume={shlex.quote(str(path))}"
+    command = "flower" if config.host is Host.FLOWER else "train"
+    again = f"dogo-fed {command} resume={shlex.quote(str(path))}"
     found = (
         StartingPoints(dict.fromkeys(stores), 0)
         if config.afresh
@@ -222,9 +245,29 @@ def _write_config(path: Path, config: RunConfig) -> None:
     remember_run(text, kept)
 
 
+def _put_records_back(path: Path) -> None:
+    """Gives metrics.jsonl what it had before a start of which no peer has reported anything.
+
+    Its events stay: what happened to the run did happen.
+    """
+    metrics, kept = path / "metrics.jsonl", path / _KEPT
+    if not kept.exists():
+        return
+    before = kept.read_bytes()
+    events = _event_lines(metrics.read_bytes() if metrics.exists() else b"")
+    write_atomic(metrics, b"".join([before, *events[len(_event_lines(before)) :]]))
+    kept.unlink()
+
+
+def _event_lines(content: bytes) -> list[bytes]:
+    """Returns the lines that are events; half a line at the end is none."""
+    lines = content.splitlines(keepends=True)
+    return [line for line in lines if _EVENT in line and line.endswith(b"\n")]
+
+
 def _check_empty(path: Path) -> None:
-    """Raises ConfigError if there is anything but a run's lock."""
-    if path.is_dir() and all(one.name == LOCK_NAME for one in path.iterdir()):
+    """Raises ConfigError if a run has begun there, or there is something else."""
+    if path.is_dir() and is_unused(path):
         return
     raise ConfigError(
         f"run_dir={path} exists already; "

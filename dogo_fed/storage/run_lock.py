@@ -9,7 +9,7 @@ was started at another time. Of an owner on another machine nothing can be known
 
 from __future__ import annotations
 
-import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +20,9 @@ from filelock import SoftFileLock, Timeout
 from dogo_fed.errors import ConfigError
 
 LOCK_NAME = "run.lock"
+
+_PARTIAL = ".*.partial*"
+"""What `atomic` calls a file that is not yet whole."""
 
 
 @contextmanager
@@ -45,6 +48,20 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_unused(folder: Path) -> bool:
+    """Whether no run has begun in a folder, which is there.
+
+    It has nothing in it but what a start leaves that is killed before it has written config.yaml:
+    a lock, and files that are not whole.
+    """
+    return all(
+        path.name == LOCK_NAME
+        or path.name.startswith(f"{LOCK_NAME}.")  # filelock's own, while it takes over a lock
+        or path.match(_PARTIAL)
+        for path in folder.iterdir()
+    )
 
 
 def read_lock(folder: Path) -> str:
@@ -84,8 +101,23 @@ def _remove_if_owner_is_dead(folder: Path) -> None:
     orphans, it stays so for ever.
     """
     process, host = _owner(folder)
-    if host != socket.gethostname() or not process.isdecimal():
-        return
     with suppress(psutil.Error, OSError):
-        if psutil.Process(int(process)).status() == psutil.STATUS_ZOMBIE:
+        if (
+            process.isdecimal()
+            and host == _this_machine()
+            and psutil.Process(int(process)).status() == psutil.STATUS_ZOMBIE
+        ):
             (folder / LOCK_NAME).unlink()
+
+
+def _this_machine() -> str:
+    """Returns what filelock writes for this machine, by letting it write.
+
+    It escapes some characters of the name, shortens a long one and, in a container, adds the
+    namespace that process ids are of.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        SoftFileLock(Path(folder) / LOCK_NAME, timeout=0, thread_local=False),
+    ):
+        return _owner(Path(folder))[1]

@@ -100,12 +100,9 @@ class WireFormat:
 
     def encode(self, distribution: SimilarityDistribution) -> pb.Distribution:
         """Returns the message for one view direction; the reverse is left out."""
-        return pb.Distribution(
-            dtype=self._matrix.code,
-            size=len(distribution.p_NN),
-            rows=self._matrix.encode(distribution.p_NN),
-            negative_entropy=distribution.negative_entropy,
-        )
+        message = pb.Distribution()
+        self._write(distribution, message)
+        return message
 
     def decode(self, message: pb.Distribution) -> SimilarityDistribution:
         """Returns the distribution of one view direction, checked. Its matrix may be read-only.
@@ -124,13 +121,14 @@ class WireFormat:
                 f"the distribution is over {message.size} images; the batch size is "
                 f"{self.batch_size}"
             )
+        rows = message.rows  # once: each reading copies them
         expected = self._matrix.num_bytes(self.batch_size)
-        if len(message.rows) != expected:
+        if len(rows) != expected:
             raise MalformedDistribution(
-                f"the distribution has {len(message.rows)} bytes instead of {expected}"
+                f"the distribution has {len(rows)} bytes instead of {expected}"
             )
         distribution = SimilarityDistribution(
-            self._matrix.decode(message.rows, self.batch_size), message.negative_entropy
+            self._matrix.decode(rows, self.batch_size), message.negative_entropy
         )
         check_distribution(distribution, self._matrix.row_sum_tolerance)
         return distribution
@@ -140,12 +138,11 @@ class WireFormat:
     ) -> pb.ExchangeRequest:
         """Returns the request with which a peer publishes its distribution."""
         with part(Part.ENCODE):
-            return pb.ExchangeRequest(
-                sender=sender,
-                ticket=encode_ticket(ticket),
-                distribution=self.encode(distribution),
-                reverse=self._encode_if_any(distribution.reverse),
-            )
+            request = pb.ExchangeRequest(sender=sender, ticket=encode_ticket(ticket))
+            self._write(distribution, request.distribution)
+            if distribution.reverse is not None:
+                self._write(distribution.reverse, request.reverse)
+            return request
 
     def decode_published(self, request: pb.ExchangeRequest) -> SimilarityDistribution:
         """Returns the distribution that a peer has published, checked.
@@ -162,17 +159,18 @@ class WireFormat:
 
     def encode_signal(self, signal: TeacherSignal) -> pb.ExchangeReply:
         """Returns the reply that brings a peer its teachers' mean."""
-        mean = None
-        if signal.mean_NN is not None:
-            mean = self.encode(SimilarityDistribution(signal.mean_NN, signal.negative_entropy))
-        return pb.ExchangeReply(
-            mean=mean,
-            reverse_mean=self._encode_if_any(signal.reverse),
+        reply = pb.ExchangeReply(
             teachers=signal.teachers,
             next_step=signal.next_step,
             stop=signal.stop,
             waited_s=signal.waited_s,
         )
+        if signal.mean_NN is not None:
+            mean = SimilarityDistribution(signal.mean_NN, signal.negative_entropy)
+            self._write(mean, reply.mean)
+        if signal.reverse is not None:
+            self._write(signal.reverse, reply.reverse_mean)
+        return reply
 
     def decode_signal(self, message: pb.ExchangeReply) -> TeacherSignal:
         """Returns the signal in a reply, its matrices checked.
@@ -221,8 +219,15 @@ class WireFormat:
                 f"{_directions(self.is_symmetric)} (exchange.symmetric)"
             )
 
-    def _encode_if_any(self, distribution: SimilarityDistribution | None) -> pb.Distribution | None:
-        return None if distribution is None else self.encode(distribution)
+    def _write(self, distribution: SimilarityDistribution, message: pb.Distribution) -> None:
+        """Writes one view direction into a message, which may be a field of another.
+
+        A message that is given to another one is copied, with its matrix.
+        """
+        message.dtype = self._matrix.code
+        message.size = len(distribution.p_NN)
+        message.rows = self._matrix.encode(distribution.p_NN)
+        message.negative_entropy = distribution.negative_entropy
 
     def _decode_reverse(self, message: pb.Distribution) -> SimilarityDistribution:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.compose import compose_run
-from configs.shorthand import with_data_at
+from configs.shorthand import in_full
 from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.manifest import Manifest
 from dogo_fed.errors import ConfigError, DataError
@@ -41,7 +41,7 @@ def _run(verb: str, arguments: Sequence[str]) -> str:
         raise ConfigError(f"`dogo-fed anchors {verb}`: the verbs are make and check")
     own = {key: value for key, _, value in (one.partition("=") for one in arguments)}
     settings = [one for one in arguments if one.partition("=")[0] not in words[verb]]
-    config = compose_run(with_data_at(settings))
+    config = compose_run(in_full(settings))
     if verb == "make":
         path = Path(own.get("out", _OUT)).expanduser()
         made = Manifest.of(

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from configs.shorthand import with_data_at
 from dogo_fed.compare.comparison import CellReport, compare
 from dogo_fed.compare.experiment import SOLO, Cell, Runner
-from dogo_fed.compare.origin import case_of, check_images
+from dogo_fed.compare.origin import check_images, images_of
 from dogo_fed.compare.picture import draw_comparison
 from dogo_fed.compare.report import to_markdown, write_comparison
 from dogo_fed.compare.standing import (
@@ -19,12 +18,13 @@ from dogo_fed.compare.standing import (
     standing_of,
 )
 from dogo_fed.compare.variants_picture import draw_variants
-from dogo_fed.errors import ConfigError, DogoError
+from dogo_fed.errors import DogoError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, tell
 from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.units import human_seconds
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.stop_signal import stop_on_signal
+from dogo_fed.storage.run_lock import run_lock
 from server.comparison.cell_loop import CellLoop, CellRunner
 from server.comparison.process_cells import ProcessCells, default_jobs, visible_gpus
 from server.comparison.request import ComparisonRequest, preset_names, request_comparison
@@ -39,12 +39,15 @@ Did it help? Runs every method with every seed, and prints the paired difference
   dogo-fed compare experiment=digits_m_pair
   dogo-fed compare experiment=digits_m_pair seeds=[0,1,2] rounds=5 out=runs/mine
   dogo-fed compare peers=[pair,trio] data=[digits_m] methods=[solo,dogo,supervised]
+  dogo-fed compare data=/path/to/images methods=[solo,dogo] batch_size=64 out=runs/mine
   dogo-fed compare --dry-run            lists the cells, and runs nothing
 
   experiment=  {presets}
-  methods=     of solo, offline, dogo, supervised
+  methods=     of solo, offline, dogo, fedavg, fedx, flesd, fccl, supervised;
+               with a partition also private and central
   seeds=       one pair each
-  peers=, data=   configurations, or lists of them
+  peers=, data=   configurations, or lists of them; backbones (peers=[resnet50,resnet18]) are one
+                  set of peers, and data=/path/to/images is a folder
   variants=    DoGo with other settings of the teaching: {{name: [settings]}}
   protocols=   evaluations after training
   out=         folder, by default runs/compare/<experiment>; the same command goes on with it
@@ -52,7 +55,7 @@ Did it help? Runs every method with every seed, and prints the paired difference
   runner=      processes, or ray: cells as tasks of a cluster (ray.address=auto)
   silence_s=   a cell that writes nothing for this many seconds is ended
 
-everything else is a setting of every run, as for `dogo-fed train`.
+everything else is a setting of every run, as for `dogo-fed train`; batch_size is 256 unless told.
 Ctrl-C lets the running cells save themselves and end; a second one ends them at once.
 exit status: 0 all cells finished, 1 some did not, 2 could not be started, 130 stopped
 """
@@ -76,13 +79,6 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the comparison; returns the exit status that the help text describes."""
     is_dry = "--dry-run" in arguments
     try:
-        arguments = with_data_at(arguments)
-        flags = [one for one in arguments if one.startswith("-") and one != "--dry-run"]
-        if flags:
-            raise ConfigError(
-                f"`dogo-fed compare` has no option {flags[0]}; it takes settings (key=value), "
-                "--dry-run and --help"
-            )
         request = request_comparison([one for one in arguments if one != "--dry-run"])
         standings = {
             cell.id: standing_of(cell, request.experiment.protocols) for cell in request.cells
@@ -151,17 +147,28 @@ def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing
         ConfigError, DataError: the cell can't be run, or cells that are finished were trained on
             other images.
     """
-    checked, images = set(), {}
+    checked, images = set[object](), dict[str, DataFacts]()
     for cell in request.cells:
         case = (cell.column.method, cell.peers, cell.data)
         if case in checked or cell.needs or standings[cell.id] is not Standing.NEW:
             continue
         checked.add(case)
-        images[case_of(cell)] = DataFacts.of(prepare(cell.config).data.shared)
+        images |= images_of(cell, prepare(cell.config))
     check_images(finished_cells(request.cells), images)
 
 
 def _run(request: ComparisonRequest) -> int:
+    """Runs the cells in the folder of the comparison, which no other command may write to meanwhile.
+
+    Raises:
+        ConfigError: another one does.
+    """
+    request.out.mkdir(parents=True, exist_ok=True)
+    with run_lock(request.out):
+        return _run_cells(request)
+
+
+def _run_cells(request: ComparisonRequest) -> int:
     with stop_on_signal() as stop_requested, _runner(request) as (runner, jobs):
         loop = CellLoop(
             cells=request.cells,
@@ -180,7 +187,6 @@ def _run(request: ComparisonRequest) -> int:
 
 
 def _report(request: ComparisonRequest, reports: Sequence[CellReport]) -> None:
-    request.out.mkdir(parents=True, exist_ok=True)
     comparison = compare(request.experiment, request.cells, reports)
     write_comparison(comparison, request.out)
     draw_comparison(comparison, request.out / "compare.png")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torchvision.utils import make_grid, save_image
 
 from configs.compose import check_overrides, from_omegaconf
-from configs.shorthand import in_full
+from configs.shorthand import in_full_for_hydra
 from dogo_fed.atomic import atomic_path
 from dogo_fed.config import RunConfig
 from dogo_fed.data.adapt import resized
@@ -45,9 +46,9 @@ def main() -> None:
     All sites of a run must have the same fingerprint.
     """
     try:
-        arguments = in_full(sys.argv[1:])
-        _out[:] = [one.removeprefix("out=") for one in arguments if one.startswith("out=")]
-        arguments = [one for one in arguments if not one.startswith("out=")]
+        _out[:] = [one.removeprefix("out=") for one in sys.argv[1:] if one.startswith("out=")]
+        settings = [one for one in sys.argv[1:] if not one.startswith("out=")]
+        arguments = in_full_for_hydra(settings, words={"run_dir": "out"})
         check_overrides(arguments)
     except ConfigError as error:
         sys.exit(tell(error))
@@ -58,10 +59,10 @@ def main() -> None:
 @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="run")
 def _main(composed: DictConfig) -> None:
     try:
-        config = from_omegaconf(composed)
+        config = from_omegaconf(composed, HydraConfig.get().overrides.task)
         dataset = dataset_with_test_part(config.data, config.eval.test_share)
         name = Path(dataset.name.replace(":", "-")).name
-        folder = Path(_out[-1]) if _out else OUT / name
+        folder = Path(_out[-1]).expanduser() if _out else OUT / name
         folder.mkdir(parents=True, exist_ok=True)
         draw_samples(dataset, folder / SAMPLES)
     except (DogoError, OSError) as error:
@@ -97,15 +98,18 @@ def _what_fits(dataset: DataSet, config: RunConfig, stored: int) -> Iterator[str
         yield f"eval.knn_k={usual_k(num_labelled(dataset.train.labels))}, the default here"
     else:
         yield f"no kNN and no linear probe: {reason}"
+    views = sorted({peer.augmentation.name for peer in config.peers.values()})
+    yield f"views of the recipe {' and '.join(views)}; peers.<name>.augmentation= names another"
     if stored >= 2 * dataset.image_size and dataset.image_size < 224:
         yield (
             f"data.options.image_size={min(2 * dataset.image_size, 224)}, since the images are larger "
             f"than {dataset.image_size} px; a step takes longer then"
         )
     if max(dataset.mean) < _NEARLY_BLACK:
-        yield (
-            f"the images are nearly black (mean {max(dataset.mean):.3f} of 1); if they have more than "
-            "8 bits, say what is white: data.options.value_range=[0,4095]"
+        yield f"the images are nearly black (mean {max(dataset.mean):.3f} of 1)" + (
+            "; if they have more than 8 bits, say what is white: data.options.value_range=[0,4095]"
+            if "value_range" in config.data.options
+            else ""
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.text import Text
 
 from configs.shorthand import with_data_at
 from dogo_fed.config import DataConfig, EvalConfig, RunConfig
@@ -86,22 +87,26 @@ def evaluate(request: EvaluationRequest) -> None:
         folder = Path(request.run)
         config = load_run_config(folder, trust=bool(request.trust))
         subjects, source = _from_run(request, folder, config), folder.resolve().name
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
+    console = _console()
     for protocol, options in request.protocol.items():
         complete = dict(options)
         if config is not None and request.data is None:
             complete = with_targets(protocol, options, config.data)
         for whose, group in by_dataset(subjects).items():
-            with console.status(f"{protocol} ..."):
+            with console.status(Text(f"{protocol} ...")):
                 sheet = evaluate_subjects(group, protocol, complete, source=source)
                 stem = _stem(protocol, request, group) + whose
                 paths = write_sheet(sheet, _out(request), stem)
             if whose:
                 console.print(f"on {one_line(sheet.dataset, 80)}", highlight=False, soft_wrap=True)
             console.print(scores_table(sheet))
-            console.print(f"written to {', '.join(map(str, paths))}\n", soft_wrap=True)
+            console.print(f"written to {', '.join(map(one_line, paths))}\n", soft_wrap=True)
+
+
+def _console() -> Console:
+    """Returns where the tables go. Names and paths in them are anybody's, so they are no markup."""
+    console = Console(markup=False, emoji=False)
+    return console if console.is_terminal else Console(width=120, markup=False, emoji=False)
 
 
 def _from_run(request: EvaluationRequest, folder: Path, config: RunConfig) -> list[Subject]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import sys
 import tempfile
@@ -19,10 +18,11 @@ from rich import get_console
 
 from clients.ray.authentication import ADDRESS, joined_address, own_ray_environment
 from configs.compose import compose_run
+from configs.overrides import key_of, quoted
 from configs.resume import resumed
 from configs.shorthand import in_full
 from dogo_fed.config import RunConfig
-from dogo_fed.errors import ConfigError, PlacementError
+from dogo_fed.errors import ConfigError, StartError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from dogo_fed.packages import PACKAGES, package_folder
 from dogo_fed.process_setup import thread_environment
@@ -30,6 +30,7 @@ from dogo_fed.reporting.summary import RunSummary, print_summary, was_stopped
 from dogo_fed.run.stop_signal import STOP_SIGNALS, stop_on_signal
 from dogo_fed.storage.run_folder import make_empty
 from server.commands.going_on import how_to_go_on
+from server.flower.run_config import write_run_config
 from server.flower.superlink import (
     COMPLETED,
     FAILED,
@@ -39,9 +40,6 @@ from server.flower.superlink import (
     RunStatus,
 )
 from server.process_tree import ProcessTree, process_tree
-
-OVERRIDES_KEY = "hydra-overrides"
-"""Key of Flower's run config that carries all settings: one string, as a shell would read it."""
 
 _HELP = """\
 usage: dogo-fed flower [key=value ...]
@@ -104,30 +102,24 @@ def read_request(arguments: Sequence[str]) -> Request:
     Raises:
         ConfigError: a flag, or settings that compose to nothing that can be run.
     """
+    arguments = in_full(arguments)
     for argument in arguments:
         if argument.startswith("-"):
             raise ConfigError(
                 f"`dogo-fed flower` has no option {argument}; it takes settings (key=value) and --help"
             )
-        if argument.partition("=")[0] == "host":
+        if key_of(argument) == "host":
             raise ConfigError(f"{argument}: the host of `dogo-fed flower` is always flower")
-    arguments = in_full(arguments)
-    kept = [part for part in arguments if part.lstrip("+").partition("=")[0] not in _OWN_KEYS]
+    kept = [part for part in arguments if key_of(part) not in _OWN_KEYS]
     config = compose_run([*arguments, "host=flower"])
     if config.resume is not None:
         folder = Path(config.resume).resolve()
         config = resumed(config, [*arguments, "host=flower"])
-        return Request(config, folder, (*kept, "host=flower", quoted("resume", folder)), False)
+        return Request(config, folder, (*kept, "host=flower", quoted("resume", str(folder))), False)
     is_new = config.run_dir is None or not Path(config.run_dir).exists()
     folder = make_empty(config)
-    overrides = (*kept, "host=flower", quoted("run_dir", folder))
+    overrides = (*kept, "host=flower", quoted("run_dir", str(folder)))
     return Request(replace(config, run_dir=str(folder)), folder, overrides, is_new)
-
-
-def quoted(key: str, path: Path) -> str:
-    """Returns the override that sets `key` to a path, whatever characters that has."""
-    text = str(path).replace("'", "\\'")
-    return f"{key}='{text}'"
 
 
 def app_folder(folder: Path, working_folder: Path) -> Path:
@@ -219,7 +211,7 @@ def run(request: Request, app: Path) -> int:
     """Returns 0, 1 if the run failed, 2 if it could not be started, 130 if the user stopped it."""
     try:
         status, log = _carry_out(request, app)
-    except PlacementError as error:
+    except StartError as error:
         return say(error, EXIT_UNUSABLE)
     except KeyboardInterrupt:
         return say(f"ended at once{how_to_go_on(request.folder, 'flower')}", EXIT_STOPPED)
@@ -264,7 +256,7 @@ def _carry_out(request: Request, app: Path) -> tuple[RunStatus, str]:
     """Returns how the run ended and its log, and leaves no process behind.
 
     Raises:
-        PlacementError: it could not be started.
+        StartError: it could not be started.
         KeyboardInterrupt: the user wanted it to end at once.
     """
     with (
@@ -292,7 +284,7 @@ def _attempt(
 ) -> tuple[RunStatus, str]:
     """Runs the app once; returns how it ended, and its log."""
     run_config, log = home / "run.toml", home / "run.log"
-    run_config.write_text(_run_config(_overrides_now(request)), encoding="utf-8")
+    run_config.write_text(write_run_config(_overrides_now(request)), encoding="utf-8")
     federation = federation_config(request.config, os.environ, os.cpu_count() or 1)
     run = FlowerRun(superlink, log, stop_requested, _STOP_PATIENCE_S)
     status = run.carry_out(app, run_config, federation)
@@ -316,13 +308,8 @@ def _announced(stop_requested: Callable[[], bool]) -> Callable[[], bool]:
 def _overrides_now(request: Request) -> tuple[str, ...]:
     """Returns the overrides of the next attempt: an earlier one may have written config.yaml."""
     if request.config.resume is None and (request.folder / "config.yaml").exists():
-        return ("host=flower", quoted("resume", request.folder))
+        return ("host=flower", quoted("resume", str(request.folder)))
     return request.overrides
-
-
-def _run_config(overrides: Sequence[str]) -> str:
-    """Returns Flower's run config, as TOML."""
-    return f"{OVERRIDES_KEY} = {json.dumps(shlex.join(overrides), ensure_ascii=False)}\n"
 
 
 @contextmanager

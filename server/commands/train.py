@@ -15,7 +15,7 @@ from rich import get_console
 
 from configs.compose import check_overrides, from_omegaconf
 from configs.resume import resumed
-from configs.shorthand import in_full
+from configs.shorthand import in_full_for_hydra
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.exit_status import EXIT_STOPPED, say, tell
@@ -28,7 +28,7 @@ from server.terminal_log import log_to_terminal
 def main() -> None:
     """Runs what the command line says, and exits with the status of `run`."""
     try:
-        sys.argv[1:] = in_full(sys.argv[1:])
+        sys.argv[1:] = in_full_for_hydra(sys.argv[1:])
         check_overrides(sys.argv[1:])
     except ConfigError as error:
         sys.exit(tell(error))
@@ -64,8 +64,8 @@ def _how(folders: Sequence[Path]) -> str:
 
 
 def _config(composed: DictConfig) -> RunConfig:
-    config = from_omegaconf(composed)
     job = HydraConfig.get()
+    config = from_omegaconf(composed, job.overrides.task)
     if config.resume is not None:
         return resumed(config, job.overrides.task)
     if job.mode is RunMode.MULTIRUN and config.run_dir is not None:

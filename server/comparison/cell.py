@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,18 @@ from typing import Any
 from dogo_fed.config_text import from_mapping
 from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.errors import ConfigError, DogoError
+from dogo_fed.evaluation.pulse import listening
 from dogo_fed.exit_status import EXIT_STOPPED, status_of
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.summary import was_stopped
 from dogo_fed.run.evaluate import evaluate_run
 from server.hosts.launch import launch
 from server.terminal_log import log_to_terminal
+
+LOG = "coordinator.log"
+"""The file in a cell's folder whose time tells that the cell lives."""
+
+_ALIVE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +68,26 @@ class CellJob:
             raise ConfigError(f"this is no cell of a comparison: {error}") from error
 
 
+class _SignOfLife:
+    """Renews the time of a file of the cell, which is looked at from outside.
+
+    While it trains, a cell writes reports. While it is evaluated, it writes nothing for hours.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = folder / LOG
+        self._clock = clock
+        self._next_s = clock()
+
+    def __call__(self) -> None:
+        now_s = self._clock()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + _ALIVE_EVERY_S
+        with suppress(OSError):  # the cell is none the worse
+            os.utime(self._log)
+
+
 def run_cell(text: str) -> tuple[int, str]:
     """Does a job, given as JSON.
 
@@ -72,8 +101,10 @@ def run_cell(text: str) -> tuple[int, str]:
         fix_numerics(config.threads_per_peer)
         if not job.is_trained and was_stopped(launch(config)):
             return EXIT_STOPPED, "stopped by the user"
-        for name, options in job.protocols.items():
-            evaluate_run(Path(job.folder), config, name, options, peers=job.learners)
+        folder = Path(job.folder)
+        with listening(_SignOfLife(folder)):
+            for name, options in job.protocols.items():
+                evaluate_run(folder, config, name, options, peers=job.learners)
     except DogoError as error:
         return status_of(error), str(error)
     except KeyboardInterrupt:

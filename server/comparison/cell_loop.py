@@ -20,7 +20,7 @@ from dogo_fed.compare.standing import Standing, finished_summary, missing_protoc
 from dogo_fed.config_text import to_mapping
 from dogo_fed.exit_status import EXIT_STOPPED
 from dogo_fed.reporting.units import human_seconds
-from server.comparison.cell import CellJob
+from server.comparison.cell import LOG, CellJob
 from server.hosts.watch import Overdue, Watch, Watchable
 
 _POLL_S = 0.2
@@ -223,4 +223,4 @@ def newest_of(paths: Iterable[Path]) -> float:
 
 def signs_of_life(folder: Path) -> list[Path]:
     """Returns the files that a cell writes to while it lives."""
-    return [folder / "metrics.jsonl", folder / "coordinator.log", folder / "evaluation"]
+    return [folder / "metrics.jsonl", folder / LOG, folder / "evaluation"]

@@ -8,7 +8,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, TaskCancelledError
 
 from clients.ray.failures import cause_of
-from clients.ray.room import gpus_per_peer, live_nodes
+from clients.ray.room import gpus_per_peer, live_nodes, num_fitting
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.config import RunConfig
 from dogo_fed.exit_status import EXIT_STOPPED
@@ -81,7 +81,4 @@ class RayCells:
         """Returns how many cells a node has room for; a fraction of a GPU does not span two."""
         cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
         by_cpu = int(cpus / self._cpus) if self._cpus else _AT_MOST
-        if not self._gpus:
-            return by_cpu
-        by_gpu = int(gpus / self._gpus) if self._gpus > 1 else int(gpus) * int(1 / self._gpus)
-        return min(by_cpu, by_gpu)
+        return min(by_cpu, num_fitting(gpus, self._gpus)) if self._gpus else by_cpu

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.compose import compose_run
+from configs.overrides import key_of
+from configs.shorthand import in_full, names_of
 from dogo_fed.compare.experiment import Cell, Expected, Experiment, Method, Runner, plan_cells
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.engine.plan import USUAL_BATCH_SIZE
@@ -35,6 +38,9 @@ _DECIDED = {
 }
 """Settings of a run that the user can't choose in a comparison, with the reason."""
 
+
+_WORDS = {"seed": "seeds", "run_dir": "out"}
+"""What stands here for a setting of a run."""
 
 _SAME_METHODS = {"local": "solo", "federated": "dogo"}
 """Other names of methods, which people use where images are private."""
@@ -92,7 +98,8 @@ class ComparisonRequest:
 
 
 _LISTS = ("methods", "seeds", "peers", "data", "overrides")
-_OWN = tuple(one.name for one in dataclasses.fields(CompareConfig))
+_OWN = ("experiment", *(one.name for one in dataclasses.fields(CompareConfig)))
+_OWN_SECTIONS = ("variants", "protocols", "baselines", "expected")
 
 
 def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
@@ -105,6 +112,7 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
     Raises:
         ConfigError: an unknown key, a wrong type or an impossible value.
     """
+    arguments = _in_full(arguments)
     name, content, overrides = _read(arguments)
     settings = from_plain(CompareConfig, content)
     for protocol, options in settings.protocols.items():
@@ -122,13 +130,16 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
         expected=settings.expected,
     )
     out = (OUT / name if settings.out is None else Path(settings.out)).resolve()
-    configs = _compose_runs(experiment, experiment.overrides)
+    keys = {key_of(argument) for argument in arguments}
+    # The preset has chosen its peers for its own images and not for others.
+    compose_runs = partial(
+        _compose_runs, experiment, peers_are_chosen="peers" in keys or "data" not in keys
+    )
+    configs = compose_runs(experiment.overrides)
     variants = {
         (variant, *case): config
         for variant, changes in experiment.variants.items()
-        for case, config in _compose_runs(
-            experiment, _merged(experiment.overrides, changes)
-        ).items()
+        for case, config in compose_runs(_merged(experiment.overrides, changes)).items()
     }
     run = next(iter(configs.values()))
     runner = settings.runner
@@ -151,14 +162,47 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def _in_full(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with the settings of runs as Hydra reads them; see `configs.shorthand`.
+
+    Raises:
+        ConfigError: there is a flag among them, or a word that is no setting.
+    """
+    full = in_full(
+        [_without_brackets(one) for one in arguments],
+        is_own=lambda key: _is_own(key) and key != "data",
+        words=_WORDS,
+    )
+    flags = [one for one in full if one.startswith("-")]
+    if flags:
+        raise ConfigError(
+            f"`dogo-fed compare` has no option {flags[0]}; it takes settings (key=value), "
+            "--dry-run and --help"
+        )
+    return full
+
+
+def _without_brackets(argument: str) -> str:
+    """Returns data=[/one/place] as data=/one/place, and any other argument as it is."""
+    key, _, value = argument.partition("=")
+    place = value[1:-1].strip()
+    is_one = value[:1] + value[-1:] == "[]" and bool(place) and "," not in place
+    return f"data={place}" if key == "data" and is_one else argument
+
+
+def _is_own(key: str) -> bool:
+    """Whether a key is of the comparison and not of its runs."""
+    return key in _OWN or key.split(".")[0] in _OWN_SECTIONS
+
+
 def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
     """Returns the preset's name, the comparison's settings, and the overrides of its runs."""
     own, overrides, choice = list[Override](), list[str](), list[str]()
     for argument in arguments:
-        key = argument.lstrip("+~").partition("=")[0]
+        key = key_of(argument)
         if key == "experiment":
             choice = [argument]
-        elif key in _OWN or key.split(".")[0] in ("variants", "protocols", "baselines", "expected"):
+        elif _is_own(key):
             own.append(_parse(argument))
         else:
             overrides.append(argument)
@@ -174,11 +218,24 @@ def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
     for key in _LISTS:
         if key in content and not isinstance(content[key], list):
             content[key] = [content[key]]
+    if isinstance(peers := content.get("peers"), list):
+        content["peers"] = _labels(peers)
     content["protocols"] = _protocols(content.get("protocols"))
     methods = content.get("methods")
     if isinstance(methods, list):
         content["methods"] = [_SAME_METHODS.get(str(one), one) for one in methods]
     return name, content, overrides
+
+
+def _labels(peers: list[object]) -> list[object]:
+    """Returns what each set of peers is called: its preset, or its backbones with hyphens between.
+
+    A list of backbones alone is one set of peers, as it is for `dogo-fed train`.
+    """
+    backbones, presets = names_of("backbone"), names_of("peers")
+    if peers and all(one in backbones and one not in presets for one in peers):
+        peers = [peers]
+    return ["-".join(map(str, one)) if isinstance(one, list) else one for one in peers]
 
 
 def _put(content: dict[str, Any], path: Sequence[str], value: object) -> None:
@@ -233,7 +290,7 @@ def _merged(preset: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """
     found: dict[str, str] = {}
     for override in (*preset, *overrides):
-        key = override.lstrip("+~").partition("=")[0]
+        key = key_of(override)
         if key in _DECIDED:
             raise ConfigError(f"{key} can't be set in a comparison: {_DECIDED[key]}")
         if key in ("rounds", "steps"):
@@ -243,14 +300,15 @@ def _merged(preset: Sequence[str], overrides: Sequence[str]) -> list[str]:
 
 
 def _compose_runs(
-    experiment: Experiment, overrides: Sequence[str]
+    experiment: Experiment, overrides: Sequence[str], *, peers_are_chosen: bool
 ) -> dict[tuple[str, str, int], RunConfig]:
     found = {}
+    presets = names_of("peers")
     for peers in experiment.peers:
+        chosen = peers if peers in presets else f"[{peers.replace('-', ',')}]"
         for data in experiment.data:
-            config = compose_run(
-                [f"peers={peers}", f"data={data}", *_merged(["host=local"], overrides)]
-            )
+            settings = [f"peers={chosen}", f"data={data}", *_merged(["host=local"], overrides)]
+            config = compose_run(in_full(settings), peers_are_chosen=peers_are_chosen)
             if config.host not in (Host.LOCAL, Host.PROCESSES):
                 raise ConfigError(
                     f"host={config.host.value} is not for comparisons: the cells run side by "

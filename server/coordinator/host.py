@@ -71,7 +71,10 @@ def serve_grpc(calls: CoordinatorCalls, settings: ServiceSettings, written: Writ
 
 
 class CoordinatorHost:
-    """Owns a coordinator. It is a context manager; inside it, peers can reach the coordinator."""
+    """Owns a coordinator. It is a context manager; inside it, peers can reach the coordinator.
+
+    No command writes or reads its state yet; docs/architecture.md says what one would take.
+    """
 
     def __init__(
         self,

@@ -120,9 +120,9 @@ class _Servicer:
         return grpc.method_handlers_generic_handler(_SERVICE, methods)
 
     def _taking(self, kind: type[R], answer: Callable[[PeerId, R, Any], Awaitable[Message]]) -> Any:
-        # Messages are parsed here and not by gRPC, which would log a traceback for every one that
-        # is none.
-        async def take(body: bytes, context: Any) -> Message:
+        # As if it took a stream: gRPC then reads nothing by itself, and what a peer has under way is
+        # counted before its message takes memory.
+        async def take(messages: object, context: Any) -> Message:
             peer = speaker(self._credentials, context.invocation_metadata())
             assert peer is not None, "calls without a credential do not come so far"
             if self._under_way[peer] >= _MOST_UNDER_WAY:
@@ -132,17 +132,23 @@ class _Servicer:
                 )
             self._under_way[peer] += 1
             try:
-                request = await self._parsed(kind, peer, body, context)
-                del body  # it holds a matrix, and may wait here for minutes
-                return await answer(peer, request, context)
+                return await answer(peer, await self._read(kind, peer, context), context)
             finally:
                 self._under_way[peer] -= 1
 
-        return grpc.unary_unary_rpc_method_handler(
+        return grpc.stream_unary_rpc_method_handler(
             take, response_serializer=lambda reply: reply.SerializeToString()
         )
 
-    async def _parsed(self, kind: type[R], peer: PeerId, body: bytes, context: Any) -> R:
+    async def _read(self, kind: type[R], peer: PeerId, context: Any) -> R:
+        """Returns the message of a call. It is parsed here: gRPC would log a traceback if it is none.
+
+        Raises:
+            CancelledError: the caller has given up, or gRPC has found the message too large.
+        """
+        body = await context.read()
+        if body is grpc.aio.EOF:
+            raise asyncio.CancelledError
         try:
             return kind.FromString(body)
         except DecodeError as error:
@@ -206,7 +212,7 @@ class _Servicer:
 
 
 class _CredentialCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Refuses calls without the credential of a peer, before their message is read.
+    """Refuses calls without the credential of a peer, before anything of their message is read.
 
     Refuses calls of a peer that was refused too often just before, too.
     """
@@ -215,21 +221,22 @@ class _CredentialCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._credentials = credentials
         self._calls = calls
 
-        async def refuse_stranger(request: object, context: Any) -> None:
+        async def refuse_stranger(messages: object, context: Any) -> None:
             calls.complaints.warn("a stranger", f"called without a credential: {context.peer()}")
             await context.abort(
                 grpc.StatusCode.UNAUTHENTICATED,
                 "this call does not carry the credential of a peer of this run",
             )
 
-        async def refuse_for_now(request: object, context: Any) -> None:
+        async def refuse_for_now(messages: object, context: Any) -> None:
             await context.abort(
                 grpc.StatusCode.UNAVAILABLE,
                 "this peer has been refused too often; it should wait for a while",
             )
 
-        self._refuse_stranger = grpc.unary_unary_rpc_method_handler(refuse_stranger)
-        self._refuse_for_now = grpc.unary_unary_rpc_method_handler(refuse_for_now)
+        # As handlers of streams they need not wait for a message that may never be complete.
+        self._refuse_stranger = grpc.stream_unary_rpc_method_handler(refuse_stranger)
+        self._refuse_for_now = grpc.stream_unary_rpc_method_handler(refuse_for_now)
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,27 +19,27 @@ from flwr.serverapp import Grid, ServerApp
 
 from configs.compose import compose_run
 from configs.resume import resumed
+from configs.shorthand import in_full
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import Event, PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.errors import ConfigError, DogoError, PlacementError
+from dogo_fed.errors import ConfigError, DogoError, Stopped
 from dogo_fed.reporting.sink import Sink, TeeSink
 from dogo_fed.reporting.summary import RunSummary, print_summary
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
 from dogo_fed.storage.run_folder import RunFolder
 from server.coordinator.host import CoordinatorHost
+from server.flower.checkpoints import ask_checkpoints
 from server.flower.fleet import FlowerFleet
-from server.flower.nodes import ask_checkpoints, find_nodes
+from server.flower.nodes import find_nodes
+from server.flower.run_config import read_run_config
 from server.hosts.supervisor import Supervisor
 from server.terminal_log import log_to_terminal
 
 logger = logging.getLogger(__name__)
 
 app = ServerApp()
-
-_PLAIN_KEYS = ("peers", "data", "exchange", "rounds", "steps", "steps-per-round", "seed", "run-dir")
-"""Run-config keys that are settings by themselves; 0 and "" leave the default."""
 
 _END_WELL_WITHIN_S = 60.0
 
@@ -75,13 +73,14 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
             """Returns what the sites keep of a run; None if the peers are simulated.
 
             Raises:
-                PlacementError: a site does not answer, or the user asked for an end.
+                StartError: a site does not answer.
+                Stopped: the user asked for an end.
             """
             peers = tuple(PeerId(name) for name in sorted(config.peers))
             within_s = config.exchange.join_deadline_s
             nodes = find_nodes(grid, peers, within_s, stop_asked)
             if nodes is None:
-                raise PlacementError(
+                raise Stopped(
                     "stopped by the user before every peer had a Flower node; the run is as it was"
                 )
             if not all(node.is_site for node in nodes.values()):
@@ -126,15 +125,7 @@ def configuration(run_config: Mapping[str, object]) -> RunConfig:
     Raises:
         ConfigError: they compose to nothing that can be run, or a path is not absolute.
     """
-    overrides = ["host=flower"]
-    for key in _PLAIN_KEYS:
-        value = run_config.get(key)
-        if value not in (None, 0, ""):
-            overrides.append(f"{key.replace('-', '_')}={_quoted(value)}")
-    try:
-        overrides += shlex.split(str(run_config.get("hydra-overrides", "")))
-    except ValueError as error:
-        raise ConfigError(f"hydra-overrides can't be split into settings: {error}") from error
+    overrides = in_full(["host=flower", *read_run_config(run_config)], is_elsewhere=True)
     config = compose_run(overrides)
     _check_absolute("run_dir", config.run_dir)
     _check_absolute("resume", config.resume)
@@ -148,13 +139,6 @@ def _check_absolute(key: str, path: str | None) -> None:
             f"{key}={path} must be an absolute path here: Flower's server process works in another "
             "folder than you do"
         )
-
-
-def _quoted(value: object) -> str:
-    """Returns a value as Hydra reads it, with quotes if it has characters special to Hydra."""
-    if not isinstance(value, str) or re.fullmatch(r"[\w./-]+", value):
-        return str(value)
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 @contextmanager

@@ -124,16 +124,15 @@ class Conversation:
     def next_message(self, until_step: int, stop: bool, now_s: float) -> Outgoing | None:
         """Returns the message to send now, or None.
 
+        There is none while a message is under way. One that is overdue must be `missed` first.
+
         Args:
             until_step: the peer may do the steps before this one.
             stop: whether the run is to end early.
             now_s: the time.
         """
         if self._sent is not None:
-            why = self.overdue(now_s)
-            if why is None:
-                return None
-            self.missed(why, now_s)
+            return None
         outgoing = self._due(until_step, stop, now_s)
         if outgoing is not None:
             self._sent, self._sent_at_s = outgoing, now_s

@@ -7,22 +7,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
-from google.protobuf.message import DecodeError
 
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import ExchangeError
 from dogo_fed.wire import dogo_pb2 as pb
 from server.flower.conversation import Outgoing
-from server.flower.nodes import Node, first_line
+from server.flower.envelope import last_line, packed, unpacked
+from server.flower.nodes import Node
 
 logger = logging.getLogger(__name__)
 
 _DOWN_FOR_S = 30.0
 _REPORTS_BYTES = 4 * 1024 * 1024
-_MESSAGE_LIVES_S = 300.0
-"""Flower's default is twelve hours; until then it does not call an unanswered message lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +84,12 @@ class GridClient:
             Whether Flower took it.
         """
         self._under_way = {one: to for one, to in self._under_way.items() if to != peer}
-        request = outgoing.request.SerializeToString()
-        body = ConfigRecord({"request": request, "lease-s": self._lease_s})
-        message = Message(
-            RecordDict({"dogo": body}),
-            dst_node_id=self._nodes[peer].node_id,
-            message_type=outgoing.kind,
-            group_id=str(round_number),
-            ttl=_MESSAGE_LIVES_S,
+        message = packed(
+            outgoing.request,
+            outgoing.kind,
+            self._nodes[peer].node_id,
+            self._lease_s,
+            str(round_number),
         )
         try:
             ids = list(self._grid.push_messages([message]))
@@ -124,26 +120,17 @@ class GridClient:
         return found
 
     def _failed(self, error: Exception) -> None:
-        self._why_down = f"{type(error).__name__}: {first_line(str(error))}"
+        self._why_down = f"{type(error).__name__}: {last_line(str(error))}"
         if self._down_since_s is None:
             self._down_since_s = time.monotonic()
             logger.warning("Flower takes no messages: %s", self._why_down)
 
 
 def _returned(peer: PeerId, message: Message, most_bytes: int) -> Returned:
-    if message.has_error():
-        return Returned(peer, None, first_line(message.error.reason))
     try:
-        body = message.content.config_records["dogo"]["reply"]
-        if not isinstance(body, bytes):
-            raise TypeError("the reply is no bytes")
-        if len(body) > most_bytes:
-            raise TypeError(
-                f"{len(body)} bytes are more than the {most_bytes} of the largest reply"
-            )
-        reply = pb.HostReply.FromString(body)
-    except (KeyError, TypeError, DecodeError) as error:
-        return Returned(peer, None, f"it answered with something that is no reply: {error}")
+        reply = unpacked(message, most_bytes)
+    except ValueError as error:
+        return Returned(peer, None, str(error))
     stranger = next((one for one in _senders(reply) if one != peer), None)
     if stranger is not None:
         return Returned(peer, None, f"it speaks for {stranger!r}, which is not its peer")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
-from google.protobuf.message import DecodeError
 
+from clients.flower.envelope import ABOUT, IS_SITE, NUM_PARTITIONS, PARTITION_ID, PEER
 from dogo_fed.contracts import PeerId
-from dogo_fed.errors import PlacementError
+from dogo_fed.errors import StartError
 from dogo_fed.text import one_line
-from dogo_fed.wire import dogo_pb2 as pb
+from server.flower.envelope import last_line, packed_hello
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def find_nodes(
         The node of each peer, or None if the user asked for an end before every peer had one.
 
     Raises:
-        PlacementError: after this time there is not a node for every peer.
+        StartError: after this time there is not a node for every peer.
     """
     search = _Search(grid)
     deadline_s = time.monotonic() + within_s
@@ -80,7 +80,7 @@ def find_nodes(
                 for peer, ids in _contested(search.nodes.values()).items()
                 if peer in missing
             )
-            raise PlacementError(
+            raise StartError(
                 f"no Flower node for peer {', '.join(missing)} within {within_s:g} s; {claims}"
                 f"{len(search.nodes)} node(s) answered. {search.trouble}Start a SuperNode for "
                 'each, with peer="<name>" in its --node-config (docs/flower.md)'
@@ -88,81 +88,6 @@ def find_nodes(
         if stop_requested():
             return None
         time.sleep(_POLL_S)
-
-
-def ask_checkpoints(
-    grid: Grid,
-    nodes: Mapping[PeerId, Node],
-    run_id: str,
-    within_s: float,
-    stop_requested: Callable[[], bool] = lambda: False,
-) -> dict[PeerId, tuple[int, ...]]:
-    """Returns the steps of the checkpoints that each site's peer has of a run and can read.
-
-    Args:
-        grid: Flower's messages.
-        nodes: the node of each peer.
-        run_id: the run's name.
-        within_s: how long to wait for the answers, in seconds.
-        stop_requested: whether the user has asked for an end.
-
-    Raises:
-        PlacementError: a site has not answered after this time, or the user asked for an end.
-    """
-    deadline_s = time.monotonic() + within_s
-    found: dict[PeerId, tuple[int, ...]] = {}
-    trouble = dict.fromkeys(nodes, "no answer")
-    asked: dict[str, PeerId] = {}
-    while len(found) < len(nodes):
-        try:
-            for peer in [one for one in nodes if one not in (*found, *asked.values())]:
-                request = pb.HostRequest(run_id=run_id, peer=peer, asks_checkpoints=True)
-                body = ConfigRecord({"request": request.SerializeToString(), "lease-s": within_s})
-                message = Message(
-                    RecordDict({"dogo": body}),
-                    dst_node_id=nodes[peer].node_id,
-                    message_type="query.checkpoints",
-                )
-                asked |= dict.fromkeys(filter(None, grid.push_messages([message])), peer)
-            for reply in grid.pull_messages(list(asked)) if asked else []:
-                peer = asked.pop(reply.metadata.reply_to_message_id)
-                try:
-                    found[peer] = _steps(reply)
-                except (KeyError, TypeError, ValueError, DecodeError) as error:
-                    trouble[peer] = first_line(str(error))
-        except Exception as error:  # whatever Flower's client raises
-            trouble |= dict.fromkeys(set(nodes) - set(found), f"{type(error).__name__}: {error}")
-        if time.monotonic() > deadline_s:
-            missing = [f"{peer} ({trouble[peer]})" for peer in nodes if peer not in found]
-            raise PlacementError(
-                f"the run can't go on: within {within_s:g} s nothing told which checkpoints of it "
-                f"these peers have: {', '.join(missing)}. Check `dogo-fed peer` at their sites"
-            )
-        if len(found) < len(nodes):
-            if stop_requested():
-                raise PlacementError(
-                    "stopped by the user before every site had told which checkpoints it has; the "
-                    "run is as it was"
-                )
-            time.sleep(_POLL_S)
-    return found
-
-
-def _steps(reply: Message) -> tuple[int, ...]:
-    """Returns the steps in an answer.
-
-    Raises:
-        KeyError, TypeError, ValueError, DecodeError: it is none; the message says why.
-    """
-    if reply.has_error():
-        raise ValueError(first_line(reply.error.reason))
-    body = reply.content.config_records["dogo"]["reply"]
-    if not isinstance(body, bytes):
-        raise TypeError("the reply is no bytes")
-    answer = pb.HostReply.FromString(body)
-    if answer.message:
-        raise ValueError(answer.message)
-    return tuple(sorted({int(step) for step in answer.checkpoints.split() if int(step) >= 0}))
 
 
 class _Search:
@@ -195,32 +120,25 @@ class _Search:
             node_id in self._asked.values()
         ):
             return
-        hello = Message(RecordDict(), dst_node_id=node_id, message_type="query.hello")
-        for message_id in self._grid.push_messages([hello]):
+        for message_id in self._grid.push_messages([packed_hello(node_id)]):
             if message_id:
                 self._asked[message_id] = node_id
         self._asked_at_s[node_id] = now_s
 
 
-def first_line(text: str | None) -> str:
-    """Returns the last line of one of Flower's error texts, which may hold whole tracebacks."""
-    lines = [line for line in (text or "").splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else "no reason given"
-
-
 def _node(node_id: int, reply: Message) -> Node | None:
     """Returns the node from its answer, or None if the answer is not one of our ClientApp."""
     if reply.has_error():
-        logger.warning("a node could not say hello: %s", first_line(reply.error.reason))
+        logger.warning("a node could not say hello: %s", last_line(reply.error.reason))
         return None
     try:
-        about = reply.content.config_records["about"]
+        about = reply.content.config_records[ABOUT]
         return Node(
             node_id=node_id,
-            peer=str(about["peer"]),
-            is_site=about["is-site"] is True,
-            number=int(str(about["partition-id"])),
-            num_simulated=int(str(about["num-partitions"])),
+            peer=str(about[PEER]),
+            is_site=about[IS_SITE] is True,
+            number=int(str(about[PARTITION_ID])),
+            num_simulated=int(str(about[NUM_PARTITIONS])),
         )
     except (KeyError, ValueError) as error:
         logger.warning("node %d says hello in a way that is not ours: %s", node_id, error)
@@ -253,10 +171,10 @@ def _contested(nodes: Iterable[Node]) -> dict[str, list[int]]:
 
 
 def _check_simulated(nodes: Iterable[Node], peers: tuple[PeerId, ...]) -> None:
-    """Raises PlacementError if Flower simulates too few nodes, since no more will appear."""
+    """Raises StartError if Flower simulates too few nodes, since no more will appear."""
     simulated = max((node.num_simulated for node in nodes if not node.is_site), default=0)
     if 0 < simulated < len(peers):
-        raise PlacementError(
+        raise StartError(
             f"the run has {len(peers)} peers ({', '.join(peers)}), but Flower simulates "
             f"{simulated} nodes; start it with --federation-config "
             f"'num-supernodes={len(peers)}', or by `dogo-fed flower`, which does"

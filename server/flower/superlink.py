@@ -18,8 +18,9 @@ from typing import IO, Any
 
 import psutil
 
-from dogo_fed.errors import PlacementError
+from dogo_fed.errors import StartError
 from dogo_fed.exit_status import say
+from server.child_process import how_it_ended
 from server.process_tree import ProcessTree
 
 CONNECTION = "own"
@@ -66,12 +67,10 @@ class OwnSuperLink:
             processes: starts and knows them.
 
         Raises:
-            PlacementError: it does not start.
+            StartError: it does not start.
         """
         if shutil.which("flower-superlink", path=environment["PATH"]) is None:
-            raise PlacementError(
-                "Flower's program flower-superlink is not on PATH; is flwr installed?"
-            )
+            raise StartError("Flower's program flower-superlink is not on PATH; is flwr installed?")
         self._environment = {**environment, "FLWR_HOME": str(home)}
         self._processes = processes
         self._port = _free_port()
@@ -96,16 +95,13 @@ class OwnSuperLink:
     def death(self) -> str | None:
         """Returns how its process ended; None while it lives."""
         status = self._process.poll()
-        if status is None:
-            return None
-        how = f"died of {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
-        return f"Flower's SuperLink {how}"
+        return None if status is None else f"Flower's SuperLink {how_it_ended(status)}"
 
     def submit(self, app: Path, run_config: Path, federation: str) -> str:
         """Submits the app in this folder and returns the id of its run.
 
         Raises:
-            PlacementError: Flower would not take it.
+            StartError: Flower would not take it.
         """
         said = self._ask(
             "run", str(app), CONNECTION, "--format", "json",
@@ -115,7 +111,7 @@ class OwnSuperLink:
         if "run-id" in answer:
             return str(answer["run-id"])
         why = answer.get("error-message") or said or "it gave no answer"
-        raise PlacementError(self.death() or f"Flower refused the app: {_one_line(str(why))}")
+        raise StartError(self.death() or f"Flower refused the app: {_one_line(str(why))}")
 
     def follow(self, run_id: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
         """Returns a process that writes the log of a run, from its start until it finishes."""
@@ -152,7 +148,7 @@ class OwnSuperLink:
                 why = death or f"Flower's SuperLink gave no answer within {_ANSWER_WITHIN_S:g} s"
                 said = output.read_text(encoding="utf-8", errors="replace").splitlines()
                 last_lines = "\n".join(said[-_SHOWN_LINES:]) or "nothing"
-                raise PlacementError(f"{why} while it started. It said:\n{last_lines}")
+                raise StartError(f"{why} while it started. It said:\n{last_lines}")
             time.sleep(_POLL_S)
 
     def _ask(self, *arguments: str) -> str:
@@ -195,7 +191,7 @@ class FlowerRun:
         """Submits the app in this folder, shows its log, and returns how it ended.
 
         Raises:
-            PlacementError: Flower would not take it.
+            StartError: Flower would not take it.
         """
         run_id = self._superlink.submit(app, run_config, federation)
         self._show_log(run_id)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.engine.loaded_run import LoadedRun
+from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.reporting.summary import RunSummary
 from dogo_fed.run.local import run_local
@@ -27,10 +29,22 @@ def launch(
         on_folder: is told the run folder as soon as there is one.
 
     Raises:
-        ConfigError, DataError, PlacementError: before anything has started.
+        ConfigError, DataError, StartError: before anything has started.
         DogoError: a peer could not go on; the run folder holds what was done until then.
     """
+    if config.host not in _HOSTS:
+        raise ConfigError(_not_here(config))
     return conduct(prepare(config), _HOSTS[config.host], on_folder)
+
+
+def _not_here(config: RunConfig) -> str:
+    """Returns why a host can't run here, and the command that runs it."""
+    name = config.host.value
+    if config.resume is None:
+        what = f"`dogo-fed {name}` and the same settings without host"
+    else:
+        what = f"`dogo-fed {name} {shlex.quote(f'resume={config.resume}')}`"
+    return f"host={name} has a command of its own; type {what}"
 
 
 def _run_processes(

@@ -9,7 +9,7 @@ import time
 
 from dogo_fed.assignment import Assignment
 from dogo_fed.contracts import Ending, Outcome, PeerId
-from dogo_fed.errors import PlacementError
+from dogo_fed.errors import StartError
 from dogo_fed.process_setup import thread_environment
 from server.child_process import ChildProcess, how_it_ended, start_process
 
@@ -24,7 +24,7 @@ class ProcessHandle:
         """Starts the process.
 
         Raises:
-            PlacementError: the operating system does not start another process.
+            StartError: the operating system does not start another process.
         """
         # Thread counts go into the environment: the libraries read them when they are loaded.
         environment = {**os.environ, **thread_environment(threads)}
@@ -39,7 +39,7 @@ class ProcessHandle:
                     command, environment, output, given=given, ends_with_parent=False
                 )
         except OSError as error:
-            raise PlacementError(f"no process for peer {assignment.peer}: {error}") from error
+            raise StartError(f"no process for peer {assignment.peer}: {error}") from error
         self._process = ChildProcess(process, output)
         self.pid = process.pid
 

@@ -27,7 +27,7 @@ from clients.ray.room import gpus_per_peer, live_nodes, room
 from dogo_fed.assignment import Assignment
 from dogo_fed.config import RayConfig
 from dogo_fed.contracts import Ending, Outcome, PeerId
-from dogo_fed.errors import PlacementError
+from dogo_fed.errors import StartError
 from dogo_fed.process_setup import thread_environment
 from dogo_fed.run.stop_signal import hangups_are_ours
 
@@ -47,11 +47,11 @@ def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
     that asks nobody for a token.
 
     Raises:
-        PlacementError: there is no cluster at this address, no local one can be started, or this
+        StartError: there is no cluster at this address, no local one can be started, or this
             process uses a Ray already.
     """
     if ray.is_initialized():
-        raise PlacementError(
+        raise StartError(
             "this process uses a Ray already, which may be open to others and would end with the "
             "run; call ray.shutdown() first"
         )
@@ -79,12 +79,12 @@ def ray_cluster(settings: RayConfig, num_peers: int) -> Iterator[None]:
                 if own
                 else f"no Ray cluster at ray.address={settings.address}"
             )
-            raise PlacementError(f"{what}: {cause_of(error)}") from error
+            raise StartError(f"{what}: {cause_of(error)}") from error
         try:
             if not own:
                 warn_if_open()
             elif _is_open(ray.get_runtime_context().gcs_address):
-                raise PlacementError("this Ray takes calls without its token, so it is not used")
+                raise StartError("this Ray takes calls without its token, so it is not used")
             yield
         finally:
             ray.shutdown()
@@ -97,18 +97,18 @@ class RayHandle:
         """Waits until the actor has started, and starts the peer in it.
 
         Raises:
-            PlacementError: the actor did not start.
+            StartError: the actor did not start.
         """
         self._actor = actor
         try:
             self._where = ray.get(actor.where.remote(), timeout=_ACTOR_START_S)
         except GetTimeoutError as error:
             ray.kill(actor)
-            raise PlacementError(
+            raise StartError(
                 f"the actor of peer {peer} did not start within {_ACTOR_START_S:g} s"
             ) from error
         except RayError as error:
-            raise PlacementError(
+            raise StartError(
                 f"the actor of peer {peer} can't be started: {cause_of(error)}"
             ) from error
         self._run = actor.run.remote(assignment.to_json())  # a future; `ending` polls it
@@ -149,7 +149,7 @@ class RayLauncher:
         """Reserves room for all peers.
 
         Raises:
-            PlacementError: the cluster has no room; the message says what is missing.
+            StartError: the cluster has no room; the message says what is missing.
         """
         self._settings = settings
         self._peers = peers
@@ -200,7 +200,7 @@ class RayLauncher:
         )
         if not group.wait(timeout_seconds=self._settings.placement_timeout_s):
             remove_placement_group(group)
-            raise PlacementError(
+            raise StartError(
                 f"Ray has no room for {len(self._peers)} peers of {bundle} each, placement "
                 f"{self._settings.placement.value} after {self._settings.placement_timeout_s:g} s; "
                 f"{room()}. Lower ray.cpus_per_peer or ray.gpus_per_peer, or choose another "

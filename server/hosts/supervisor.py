@@ -17,6 +17,7 @@ from dogo_fed.config_text import to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import DogoError, ExchangeError
+from dogo_fed.storage.going_on import passed_over
 from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.storage.run_folder import RunFolder
 from dogo_fed.storage.run_lock import read_lock
@@ -49,7 +50,7 @@ class PeerLauncher(Protocol):
         """Starts a process for `peer`; `number` counts its starts from 0.
 
         Raises:
-            PlacementError: the machine or the cluster has no room for it.
+            StartError: the machine or the cluster has no room for it.
         """
         ...
 
@@ -142,8 +143,7 @@ class Supervisor:
         """Reports the checkpoints that a peer that is started again will not be able to read."""
         store = PeerFolder(self._folder.path, peer).checkpoints
         for problem in store.newest_readable()[1]:
-            message = f"peer {peer}: {problem}; the one before it is taken"
-            self._coordinator.note("checkpoint_passed_over", message, peer)
+            self._coordinator.note("checkpoint_passed_over", passed_over(peer, problem), peer)
 
     def _look(self) -> None:
         """Looks at every peer once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,16 @@ def test_a_weights_file_scores_as_its_run(run_dir: Path, tmp_path: Path) -> None
     (score,) = content["encoders"]["encoder"]["scores"]
     summary = json.loads((run_dir / "summary.json").read_text())
     assert score["value"] == summary["peers"][peer]["knn_top1"]
+
+
+def test_what_a_path_is_called_is_no_markup(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine [bold] [" / "x] :smile:"
+    shutil.copytree(run_dir, folder, ignore=shutil.ignore_patterns("evaluation"))
+    overrides = [f"run='{folder}'", "protocol=[knn]", "protocol.knn.k=10"]
+    evaluate(compose_evaluation(overrides))
+    assert f"written to {folder}/evaluation/knn.json" in capsys.readouterr().out
 
 
 def test_another_data_set_has_files_of_its_own(run_dir: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_peer_may_name_a_folder_of_its_own(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     output = dogo_fed("train", *settings, "host=processes", f"run_dir={run_dir}")
     peer_log = (run_dir / "peers" / "wide" / "peer.log").read_text()
-    assert "1 of 37 private images of peer wide are anchors too" in peer_log
+    assert "1 of 37 training images of peer wide are anchors too" in peer_log
     told = output + (run_dir / "coordinator.log").read_text()
     assert str(own) not in told and "private images of peer" not in told
     (own / "dog" / "0.png").unlink()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -18,8 +17,10 @@ import psutil
 import pytest
 
 from configs.compose import compose_run
-from dogo_fed.errors import ConfigError, PlacementError
+from configs.overrides import quoted
+from dogo_fed.errors import ConfigError, StartError
 from server.commands import flower as flower_command
+from server.flower.run_config import read_run_config, write_run_config
 from server.flower.superlink import COMPLETED, FAILED, STOPPED, RunStatus
 from server.process_tree import ProcessTree
 from tests.support.command_line import SMALL_RUN, dogo_fed, start
@@ -39,13 +40,13 @@ class TestRequest:
         assert compose_run(request.overrides).run_dir == str(request.folder)
 
     @pytest.mark.parametrize(
-        "name", ["plain", "a b=c,d(e)", "it's", "sm\u00f8rrebr\u00f8d", "[x]{y}#"]
+        "name",
+        ["plain", "a b=c,d(e)", "it's", "sm\u00f8rrebr\u00f8d", "[x]{y}#", "a\\b (1)", "ends\\"],
     )
     def test_any_folder_arrives_as_it_is(self, name: str, tmp_path: Path) -> None:
-        override = flower_command.quoted("run_dir", tmp_path / name)
+        override = quoted("run_dir", str(tmp_path / name))
         request = flower_command.read_request(["steps=3", override])
-        toml = tomllib.loads(flower_command._run_config(request.overrides))
-        arrived = compose_run(shlex.split(toml[flower_command.OVERRIDES_KEY]))
+        arrived = compose_run(read_run_config(tomllib.loads(write_run_config(request.overrides))))
         assert arrived.run_dir == str(tmp_path / name)
         assert arrived.steps == 3
 
@@ -65,7 +66,12 @@ class TestRequest:
         with pytest.raises(ConfigError, match=f"no option {flag}"):
             flower_command.read_request([flag, "seed=3"])
 
-    @pytest.mark.parametrize("override", ["host=ray", "host=flower"])
+    @pytest.mark.parametrize("flag", [["--epochs", "3"], ["--epochs=3"]])
+    def test_a_word_with_dashes_is_answered_with_the_setting(self, flag: list[str]) -> None:
+        with pytest.raises(ConfigError, match="settings are written rounds=3"):
+            flower_command.read_request(flag)
+
+    @pytest.mark.parametrize("override", ["host=ray", "host=flower", "+host=ray"])
     def test_the_host_is_given(self, override: str) -> None:
         with pytest.raises(ConfigError, match="always flower"):
             flower_command.read_request([override])
@@ -344,7 +350,7 @@ class TestEnd:
         monkeypatch.chdir(tmp_path)
 
     @pytest.mark.parametrize(
-        ("error", "status"), [(KeyboardInterrupt(), 130), (PlacementError("no room"), 2)]
+        ("error", "status"), [(KeyboardInterrupt(), 130), (StartError("no room"), 2)]
     )
     def test_nothing_is_left_and_an_impatient_user_does_not_wait(
         self,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.flower.site.address import SiteAddress, make_token, read_token
+from clients.flower.site.address import METHOD, SiteAddress, make_token, read_token
 from clients.flower.site.carrier import SiteCarrier
 from clients.flower.site.options import SiteOptions
 from clients.flower.site.server import SiteServer
@@ -23,6 +23,7 @@ from dogo_fed.errors import ConfigError, ExchangeError, ExchangeTimeout, Refused
 from tests.support.command_line import REPOSITORY, environment
 from tests.support.ports import free_port
 from tests.support.run_watch import kill, wait_until_gone
+from tests.support.unfinished_calls import ended_calls
 
 WATCH = (
     "import sys; from clients.flower.site.watcher import watch; "
@@ -152,6 +153,18 @@ def test_the_token_decides_who_may_call(tmp_path: Path) -> None:
         for wrong in (None, "x" * 64):
             with pytest.raises(Refused, match="peer-token-file"):
                 SiteCarrier(listen, wrong).forward(b"a", REPLY_WITHIN_S)
+
+
+def test_who_never_finishes_a_message_and_has_no_token_keeps_nobody_out(tmp_path: Path) -> None:
+    """All threads would wait for such messages, if they waited for messages at all."""
+    listen, token = SiteAddress(port=free_port()), make_token(tmp_path / "token")
+    assert listen.port is not None
+    with (
+        server(listen, token),
+        socket.create_connection(("127.0.0.1", listen.port), timeout=5) as line,
+    ):
+        assert ended_calls(line, METHOD, 8, 9000) == 8
+        assert SiteCarrier(listen, token).forward(b"a", REPLY_WITHIN_S) == b"A"
 
 
 def test_a_token_is_made_once_and_kept_from_others(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -215,3 +216,27 @@ def test_calls_that_hang_are_few_per_peer_and_cost_the_others_nothing(site):
     assert codes.count(grpc.StatusCode.UNAVAILABLE) == 12
     held = [call for call in calls if call.code() is grpc.StatusCode.OK]
     assert [tuple(call.result(20).teachers) for call in held] == [("ada",)] * 8
+
+
+def test_messages_that_are_never_finished_count_as_calls_under_way(site):
+    """They are counted before they are read, so they hold no more memory than others."""
+    ends, never = joined(site, ADA, BOB), threading.Event()
+
+    def messages():
+        never.wait(20)
+        yield b""
+
+    begin = ends[1]._channel.stream_unary("/dogo.v1.Coordination/Report").future
+    calls = [begin(messages(), timeout=20, metadata=ends[1]._metadata) for _ in range(20)]
+    try:
+        give_up_at_s = time.monotonic() + 10
+        while sum(call.done() for call in calls) < 12:
+            assert time.monotonic() < give_up_at_s
+        codes = [call.code() for call in calls if call.done()]
+        assert codes == [grpc.StatusCode.UNAVAILABLE] * 12
+        assert ends[0].report([], [], None) is False
+    finally:
+        never.set()
+    held = [call for call in calls if call.code() is grpc.StatusCode.OK]
+    replies = [pb.ReportReply.FromString(call.result(20)) for call in held]
+    assert len(replies) == 8 and all(reply.HasField("refusal") for reply in replies)

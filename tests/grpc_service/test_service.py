@@ -466,6 +466,7 @@ def test_step_reports_travel_together_about_once_a_second():
     sink = ReportSink(client, clock)
     for step in range(14):
         sink.emit(step_report(step))
+        assert sink._is_settled(None)  # a thread delivers them
         clock.now_s += 0.25
     assert [len(steps) for steps, _, _ in client.sent] == [5, 4, 4]
     sink.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 
 import grpc
 import pytest
@@ -21,7 +22,18 @@ from dogo_fed.wire.secret import (
     new_secret,
     speaker,
 )
-from tests.support.distributions import ADA, AGREEMENT, BOB, RUN_ID, WIRE, distribution, ticket
+from tests.support.distributions import (
+    ADA,
+    AGREEMENT,
+    BOB,
+    RUN_ID,
+    WIRE,
+    distribution,
+    joined,
+    swap,
+    ticket,
+)
+from tests.support.unfinished_calls import ended_calls
 
 CREDENTIAL = credential_of("s3cret", RUN_ID, ADA)
 RIGHT = metadata_of(ADA, CREDENTIAL)
@@ -97,6 +109,31 @@ def test_what_a_stranger_sends_is_not_even_parsed(channel):
     with pytest.raises(grpc.RpcError) as caught:
         call(b"\xff" * 100, timeout=5)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_stranger_is_refused_before_there_is_a_message(channel):
+    never = threading.Event()
+
+    def messages():
+        never.wait(20)
+        yield b""
+
+    call = channel.stream_unary("/dogo.v1.Coordination/Exchange")
+    try:
+        with pytest.raises(grpc.RpcError) as caught:
+            call(messages(), timeout=5)
+    finally:
+        never.set()
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_messages_that_strangers_begin_and_never_finish_are_not_kept(site):
+    """Else thousands of connections could hold as many bytes as the largest message has, each."""
+    method, size = "/dogo.v1.Coordination/Exchange", site.wire.limit_bytes - 100
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", site.port), timeout=5) as line:
+            assert ended_calls(line, method, 32, size) == 32
+    assert swap(joined(site, ADA, BOB), 0)[0].teachers == (BOB,)
 
 
 def test_an_unknown_method_is_closed_to_strangers_too(channel):

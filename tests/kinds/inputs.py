@@ -315,7 +315,7 @@ def _shards(here: Path) -> list[str]:
                     entry = tarfile.TarInfo(f"{shard}{index:04d}.{end}")
                     entry.size = len(body)
                     tar.addfile(entry, io.BytesIO(body))
-    return at(folder)
+    return ["data=webdataset", f"data.options.root={folder}"]
 
 
 @kind("a data set of Hugging Face, saved to disk")
@@ -329,7 +329,7 @@ def _hugging_face(here: Path) -> list[str]:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     made = datasets.Dataset.from_dict(content, features=features)
     made.save_to_disk(str(here / "saved"))
-    return at(here / "saved")
+    return ["data=hf_dataset", f"data.options.path={here / 'saved'}"]
 
 
 @kind("a data set of one's own: images, no labels")
@@ -386,8 +386,8 @@ def _weights(write: Callable[[Path, dict[str, Any]], None], name: str) -> Kind:
         split(here / "images")
         write(here / name, _resnet18())
         return [
-            f"data={here / 'images'}", "peers.wide.backbone=resnet18",
-            "peers.wide.backbone.options.stem=imagenet", f"peers.wide.init={here / name}",
+            f"data={here / 'images'}", "data.options.image_size=128",
+            "peers.wide.backbone=resnet18", f"peers.wide.init={here / name}",
         ]  # fmt: skip
 
     return make

@@ -31,7 +31,7 @@ import os, sys
 import ray
 
 from dogo_fed.config import RayConfig
-from dogo_fed.errors import PlacementError
+from dogo_fed.errors import StartError
 from server.hosts.ray_actors import ray_cluster
 
 
@@ -49,7 +49,7 @@ for address in (None, None, sys.argv[1]):
         try:
             with ray_cluster(RayConfig(), 1):
                 pass
-        except PlacementError as error:
+        except StartError as error:
             assert "ray.shutdown()" in str(error)
         else:
             sys.exit("a Ray inside a Ray")

@@ -36,6 +36,27 @@ def eventually(condition: Callable[[], bool], what: str, within_s: float = WITHI
     assert comes_true(condition, within_s), f"waited in vain: {what}"
 
 
+class SleptTime:
+    """In place of the module `time`: passes only when somebody sleeps; things can happen then."""
+
+    def __init__(self) -> None:
+        self.now_s = 500.0
+        self._later: list[tuple[float, Callable[[], object]]] = []
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        for due in [one for one in self._later if one[0] <= self.now_s]:
+            self._later.remove(due)
+            due[1]()
+
+    def after(self, seconds: float, action: Callable[[], object]) -> None:
+        """Lets something happen while somebody sleeps."""
+        self._later.append((self.now_s + seconds, action))
+
+
 class AtOnce:
     """In place of a pool of threads, where time is only counted."""
 

@@ -15,6 +15,12 @@ from pathlib import Path
 from dogo_fed.errors import ConfigError
 from dogo_fed.wire.secret import new_secret
 
+ADDRESS_KEY = "peer-address"
+"""The key of a SuperNode's configuration that says where the site's peer process listens."""
+
+TOKEN_FILE_KEY = "peer-token-file"
+"""The key of a SuperNode's configuration that names the file with the token, if there is one."""
+
 TOKEN_KEY = "dogo-site-token"
 """The metadata under which a call to a site's peer process carries the token."""
 

@@ -11,8 +11,10 @@ from typing import Any
 import grpc
 
 from clients.flower.site.address import (
+    ADDRESS_KEY,
     DEFAULT_MESSAGE_BYTES,
     METHOD,
+    TOKEN_FILE_KEY,
     TOKEN_KEY,
     SiteAddress,
     read_token,
@@ -24,9 +26,6 @@ from dogo_fed.errors import (
     ExchangeTimeout,
     Refused,
 )
-
-ADDRESS_KEY = "peer-address"
-TOKEN_FILE_KEY = "peer-token-file"
 
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),

@@ -94,7 +94,7 @@ class _Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 class _TokenCheck(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Refuses calls without the token, before their message is read."""
+    """Refuses calls without the token, before anything of their message is read."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -103,10 +103,11 @@ class _TokenCheck(grpc.ServerInterceptor):  # type: ignore[misc]
         """Returns the handler of the call, or one that refuses it."""
         if is_carried(self._token, TOKEN_KEY, call.invocation_metadata):
             return continuation(call)
-        return grpc.unary_unary_rpc_method_handler(_refuse)
+        # As a handler of streams it need not wait, in one of few threads, for the message.
+        return grpc.stream_unary_rpc_method_handler(_refuse)
 
 
-def _refuse(body: bytes, context: Any) -> None:
+def _refuse(messages: object, context: Any) -> None:
     context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is missing or wrong")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from clients.flower.site.options import USAGE, SiteOptions
 from clients.flower.site.worker import SAVE_WITHIN_S
-from dogo_fed.errors import ConfigError, PlacementError
+from dogo_fed.errors import ConfigError, StartError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from dogo_fed.run.stop_signal import stop_on_signal
 
@@ -56,7 +56,7 @@ def watch(arguments: Sequence[str], worker: Sequence[str] = WORKER) -> int:
     with stop_on_signal() as stop_requested:
         try:
             return _keep_alive([sys.executable, *worker, *arguments], stop_requested)
-        except PlacementError as error:
+        except StartError as error:
             return say(error, EXIT_FAILED)
         except KeyboardInterrupt:
             return EXIT_STOPPED
@@ -100,7 +100,7 @@ def _run_once(command: Sequence[str], stop_requested: Callable[[], bool]) -> int
     """Runs the worker to its end, or ends it when a stop is asked for; returns its status.
 
     Raises:
-        PlacementError: the operating system does not start another process.
+        StartError: the operating system does not start another process.
     """
     try:
         process = subprocess.Popen(
@@ -109,7 +109,7 @@ def _run_once(command: Sequence[str], stop_requested: Callable[[], bool]) -> int
             start_new_session=True,  # Ctrl-C reaches only this process, which ends the worker well
         )
     except OSError as error:
-        raise PlacementError(f"the peer process can't be started: {error}") from error
+        raise StartError(f"the peer process can't be started: {error}") from error
     try:
         while process.poll() is None and not stop_requested():
             _pause(_POLL_S, stop_requested)

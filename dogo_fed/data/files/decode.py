@@ -23,6 +23,8 @@ from dogo_fed.text import one_line
 
 MOST_MEGAPIXELS = 179.0
 """Images above this size are refused unless asked for: a small file can hold a very large image."""
+NO_FRAMES = ("MPO", "PSD")
+"""Formats whose further frames are previews or layers of the same picture."""
 _limit = threading.Lock()
 
 
@@ -34,11 +36,13 @@ class Decoding:
         side: of the square images, in pixels.
         colours: what becomes of colours, ranges and transparency.
         max_megapixels: larger images are refused.
+        skip_broken: whether images that can't be read, or are refused, are left out.
     """
 
     side: int
     colours: Colours = field(default_factory=Colours)
     max_megapixels: float = MOST_MEGAPIXELS
+    skip_broken: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -58,6 +62,19 @@ class Decoding:
         """What tells these pixels from those that are decoded in another way."""
         colours = self.colours
         return f"{self.side} {colours.channels} {colours.value_range} {colours.ground}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One image.
+
+    Attributes:
+        pixels: uint8, C x side x side.
+        has_more_frames: whether they are the first of several frames.
+    """
+
+    pixels: UInt8Array
+    has_more_frames: bool
 
 
 @contextlib.contextmanager
@@ -82,8 +99,8 @@ def size_of(file: Path | BinaryIO) -> tuple[int, int] | None:
         return None
 
 
-def decode(file: Path | BinaryIO, how: Decoding) -> UInt8Array:
-    """Returns one image: uint8, C x side x side.
+def decode(file: Path | BinaryIO, how: Decoding) -> Decoded:
+    """Returns the pixels of one image.
 
     The image is turned as its EXIF orientation says. It is resized so that the shorter side fits,
     then cropped to the centre. Of several frames the first is taken.
@@ -97,9 +114,10 @@ def decode(file: Path | BinaryIO, how: Decoding) -> UInt8Array:
     """
     try:
         if isinstance(file, Path) and is_dicom(file):
-            return fitted(read_dicom(file, how.colours.value_range), how)
+            image, frames = read_dicom(file, how.colours.value_range)
+            return Decoded(fitted(image, how), frames > 1)
         with Image.open(file) as opened:
-            return fitted(opened, how)
+            return Decoded(fitted(opened, how), _has_more_frames(opened))
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -112,18 +130,30 @@ def decode(file: Path | BinaryIO, how: Decoding) -> UInt8Array:
 
 
 def fitted(image: Image.Image, how: Decoding) -> UInt8Array:
-    """Returns an image as `decode` does: uint8, C x side x side.
+    """Returns the pixels of an image as `decode` does: uint8, C x side x side.
 
     Raises:
         DataError: it is too large, or its pixels have no range; Pillow's errors if it is broken.
     """
     _check_size(image, how)
-    image = in_colours(ImageOps.exif_transpose(image), how.colours)
+    turned = ImageOps.exif_transpose(image)
+    turned.format = image.format  # a copy has none, and `in_colours` asks for it
+    image = in_colours(turned, how.colours)
     if image.size != (how.side, how.side):
         image = ImageOps.fit(image, (how.side, how.side), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _has_more_frames(opened: Image.Image) -> bool:
+    """Whether an open image, whose first frame is loaded, has others."""
+    if opened.format in NO_FRAMES:
+        return False
+    try:
+        return bool(getattr(opened, "is_animated", False))
+    except Exception:  # what comes after the first frame is broken, and is not needed
+        return False
 
 
 def _check_size(image: Image.Image, how: Decoding) -> None:

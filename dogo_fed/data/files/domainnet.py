@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dogo_fed.data.files.decode import Decoding
 from dogo_fed.data.files.file_lists import label_below, list_images, read_rows
 from dogo_fed.data.files.image_files import check_image_size, dataset_from_files, side_to_store
 from dogo_fed.data.files.listing import Splits
+from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError, DataError
 
 
+@with_pixel_options
 def domainnet(
     root: str,
     domain: str = "quickdraw",
     image_size: int = 64,
     num_classes: int | None = 345,
     stored_size: int | None = None,
-    skip_broken: bool = False,
     cache_dir: str | None = None,
+    *,
+    pixels: PixelOptions,
 ) -> DataSet:
     """Returns a domain: the images of `<domain>_train.txt` and `<domain>_test.txt`, in their order.
 
@@ -31,12 +33,12 @@ def domainnet(
         image_size: side of the views in pixels.
         stored_size: side of the stored images, from which crops are taken. None stores what the
             images have, up to twice image_size.
-        skip_broken: whether images that can't be read are left out.
         num_classes: 345 in DomainNet; None counts up to the largest label.
         cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root.
+        pixels: options of their own, see `PixelOptions`.
 
     Raises:
-        ConfigError: image_size or num_classes is below 1.
+        ConfigError: an option is impossible.
         DataError: a list is missing or broken, an image is missing, listed twice or can't be
             decoded, or a label is out of range; names the line.
     """
@@ -63,7 +65,5 @@ def domainnet(
         raise DataError(f"{min(both)} is both in {lists['train'].name} and in {lists['test'].name}")
     counted = max(one.label for one in train + test) + 1
     splits = Splits(root=folder, train=train, test=test, num_classes=num_classes or counted)
-    how = Decoding(side=side_to_store(stored_size, image_size, splits.train))
-    return dataset_from_files(
-        f"domainnet-{domain}", splits, image_size, cache_dir, how=how, skip_broken=skip_broken
-    )
+    how = pixels.decoding(side_to_store(stored_size, image_size, splits.train))
+    return dataset_from_files(f"domainnet-{domain}", splits, image_size, cache_dir, how=how)

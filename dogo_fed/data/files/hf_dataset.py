@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dogo_fed.data.colours import Colours
-from dogo_fed.data.files.decode import Decoding
+from dogo_fed.data.files.label_table import NO_LABEL, class_order
+from dogo_fed.data.files.parts import TEST_NAMES, not_used_note
+from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.files.records import ImageRecord, dataset_from_records
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError, DataError
+from dogo_fed.text import one_line
 
-TESTS = ("test", "validation", "val", "valid")
+LABEL_NAMES = ("label", "labels", "class", "target")
+"""What a column of classes is called that does not say of itself that it is one."""
+_TEXTS = ("string", "large_string", "string_view")
 
 
+@with_pixel_options
 def hf_dataset(
     path: str,
     image_size: int = 64,
-    channels: int = 3,
     stored_size: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    skip_broken: bool = False,
+    *,
+    pixels: PixelOptions,
 ) -> DataSet:
     """Returns what `save_to_disk` has written: the split `train`, and `test` or `validation`.
 
     Args:
         path: the folder.
         image_size: side of the views in pixels.
-        channels: 3, or 1 to keep grey images grey.
         stored_size: side of the stored images; None is that of the views.
         image_column: None takes the first column of images.
-        label_column: None takes the first column of class labels; images without one have no class.
-        skip_broken: whether images that can't be read are left out.
+        label_column: a column of class labels, whole numbers or texts. None takes the first of class
+            labels, or else a column of whole numbers that is called label, labels, class or target.
+            Images without one have no class.
+        pixels: options of their own, see `PixelOptions`.
 
     Raises:
         ConfigError: the library is missing, or an option is impossible.
@@ -60,17 +66,24 @@ def hf_dataset(
     image = _column(path, features, datasets.Image, image_column, "image")
     if image is None:
         raise DataError(f"{path} has no column of images; its columns are {', '.join(features)}")
+    test = next((name for name in TEST_NAMES if name in splits), None)
+    parts = {name: splits[name] for name in ("train", test) if name is not None}
     label = _column(path, features, datasets.ClassLabel, label_column, "label")
-    test = next((name for name in TESTS if name in splits), None)
-    names = list(getattr(features[label], "names", [])) if label is not None else []
+    notes = [*not_used_note([name for name in splits if name not in parts], path)]
+    if label is None:
+        label = _unmarked_label(features, notes)
+    names = () if label is None else _class_names(path, list(parts.values()), label)
+    records = {
+        name: _records(datasets, name, split, image, label, names) for name, split in parts.items()
+    }
     return dataset_from_records(
         Path(path).name,
-        _records(datasets, splits["train"], image, label),
-        _records(datasets, splits[test], image, label) if test is not None else [],
+        records["train"],
+        records[test] if test is not None else [],
         image_size,
-        how=Decoding(side=max(stored_size or 0, image_size), colours=Colours(channels=channels)),
+        how=pixels.decoding(max(stored_size or 0, image_size)),
         class_names=names,
-        skip_broken=skip_broken,
+        notes=notes,
     )
 
 
@@ -88,12 +101,83 @@ def _column(
     return next((name for name, one in features.items() if isinstance(one, kind)), None)
 
 
-def _records(datasets: Any, split: Any, image: str, label: str | None) -> Iterator[ImageRecord]:
+def _unmarked_label(features: Mapping[str, object], notes: list[str]) -> str | None:
+    """Returns a column of whole numbers that is called like one of classes, if there is one."""
+    likely = [name for name in features if name.lower() in LABEL_NAMES]
+    whole = next((name for name in likely if _is_whole(features[name])), None)
+    if whole is None:
+        notes += [
+            f"the column {name} is not used; data.options.label_column={name} takes its texts as "
+            "classes"
+            if _is_text(features[name])
+            else f"the column {name} is not used, since its values are neither whole numbers nor texts"
+            for name in likely
+        ]
+    return whole
+
+
+def _class_names(path: str, splits: Sequence[Any], label: str) -> tuple[str, ...]:
+    """Returns the names of the classes of a column, in the order of the labels; none of numbers.
+
+    Raises:
+        DataError: its values are no classes.
+    """
+    kind = splits[0].features[label]
+    names = getattr(kind, "names", None)
+    if names is not None:
+        return tuple(names)
+    if _is_text(kind):
+        there = [one for one in splits if label in one.features]
+        texts = {text for one in there for text in one.unique(label) if text}
+        return tuple(sorted(texts, key=class_order))
+    if _is_whole(kind):
+        return ()
+    raise DataError(
+        f"{path}: the column {label!r} has neither whole numbers nor texts ({one_line(kind, 80)}); set "
+        "data.options.label_column to one of classes"
+    )
+
+
+def _is_whole(kind: object) -> bool:
+    return _type_of_values(kind).startswith(("int", "uint", "bool"))
+
+
+def _is_text(kind: object) -> bool:
+    return _type_of_values(kind) in _TEXTS
+
+
+def _type_of_values(kind: object) -> str:
+    """Returns the type of a column's values; empty if each is an array."""
+    return "" if hasattr(kind, "shape") else str(getattr(kind, "dtype", ""))
+
+
+def _records(
+    datasets: Any, part: str, split: Any, image: str, label: str | None, names: Sequence[str]
+) -> Iterator[ImageRecord]:
+    """Yields the images of a split; of a column of texts, `names` has the classes in order."""
+    of_text = {text: number for number, text in enumerate(names)}
     undecoded = split.cast_column(image, datasets.Image(decode=False))
     for index, row in enumerate(undecoded):
-        cell, name = row[image], f"{image} {index}"
-        content = cell.get("bytes")
-        if content is None:
-            content = Path(cell["path"]).read_bytes()
-        value = None if label is None else row[label]
-        yield ImageRecord(name, content, -1 if value is None else int(value))
+        content = _content(row[image])
+        name = f"{part}, {image} {index}"
+        if isinstance(content, Path):
+            name += f" ({content})"
+        yield ImageRecord(name, content, _label(None if label is None else row.get(label), of_text))
+
+
+def _content(cell: Mapping[str, Any] | None) -> bytes | Path | None:
+    """Returns a cell's image: its bytes, or where it is; None if the cell is empty."""
+    if cell is None:
+        return None
+    content: bytes | None = cell.get("bytes")
+    place: str | None = cell.get("path")
+    if content is None and place is not None:
+        return Path(place)
+    return content
+
+
+def _label(value: Any, of_text: Mapping[str, int]) -> int:
+    """Returns the class of a cell; -1 if it has none."""
+    if value is None or value == "":
+        return NO_LABEL
+    return of_text[value] if isinstance(value, str) else int(value)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 
 from dogo_fed.data.files.decode import Decoding, size_of, without_pillows_limit
-from dogo_fed.data.files.listing import Broken, Listing, Splits
+from dogo_fed.data.files.listing import Broken, Listing, Splits, counted
 from dogo_fed.data.files.pixel_cache import broken_files, cached_pixels, kept_rows
 from dogo_fed.data.source import DataSet, ImageSource, Subset, TensorImages
 from dogo_fed.errors import ConfigError, DataError
@@ -28,7 +29,6 @@ def dataset_from_files(
     cache_dir: str | None,
     *,
     how: Decoding,
-    skip_broken: bool = False,
 ) -> DataSet:
     """Returns image files as a data set.
 
@@ -38,8 +38,8 @@ def dataset_from_files(
         image_size: side of the views, in pixels.
         cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in the splits' root. If
             it can't be written to, nothing is kept, and every process decodes the images anew.
-        how: how the files become pixels, and at which side they are stored.
-        skip_broken: whether images that can't be read are left out.
+        how: how the files become pixels, at which side they are stored, and whether images that
+            can't be read are left out.
 
     Raises:
         DataError: images can't be read (all of them are named, or the first twenty), or there is no
@@ -52,7 +52,7 @@ def dataset_from_files(
         *broken_files(splits.train, manifest.broken_train),
         *broken_files(splits.test, manifest.broken_test),
     ]
-    if broken and not skip_broken:
+    if broken and not how.skip_broken:
         raise DataError(_broken_error(name, broken))
     if len(manifest.broken_train) == len(splits.train):
         raise DataError(f"{name}: none of the training images in {splits.root} can be read")
@@ -73,7 +73,7 @@ def dataset_from_files(
         fingerprint=manifest.fingerprint,
         test_fingerprint=manifest.test_fingerprint,
         class_names=splits.class_names,
-        notes=(*splits.notes, *broken_note(broken)),
+        notes=(*splits.notes, *frames_note(manifest.num_several), *broken_note(broken)),
     )
 
 
@@ -112,6 +112,16 @@ def side_to_store(given: int | None, image_size: int, files: Listing) -> int:
 def _labels(files: Listing) -> torch.Tensor:
     """Returns the classes of files: int64, shape N."""
     return torch.tensor([one.label for one in files], dtype=torch.int64)
+
+
+def frames_note(number: int) -> tuple[str, ...]:
+    """Returns the note about the images of which only the first frame is used; none if none are."""
+    return (f"{number} images have more than one frame; the first is taken",) if number else ()
+
+
+def left_out_note(left_out: Counter[str]) -> tuple[str, ...]:
+    """Returns the note about what was left out, by reason; none if nothing was."""
+    return (f"left out: {counted(left_out)}",) if left_out else ()
 
 
 def broken_note(broken: Sequence[Broken]) -> tuple[str, ...]:

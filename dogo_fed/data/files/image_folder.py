@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dogo_fed.components import close_matches
-from dogo_fed.data.colours import Colours, value_range_of
-from dogo_fed.data.files.decode import MOST_MEGAPIXELS, Decoding
-from dogo_fed.data.files.image_files import check_image_size, dataset_from_files, side_to_store
+from dogo_fed.data.files.image_files import (
+    check_image_size,
+    dataset_from_files,
+    left_out_note,
+    side_to_store,
+)
 from dogo_fed.data.files.label_table import NO_LABEL, read_label_table
 from dogo_fed.data.files.listing import (
     Broken,
@@ -18,31 +21,29 @@ from dogo_fed.data.files.listing import (
     Listing,
     Splits,
     class_folders,
+    counted,
     images_below,
     images_in,
 )
+from dogo_fed.data.files.parts import TEST_NAMES, TRAIN_NAMES, not_used_note
+from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import DataError
 from dogo_fed.text import one_line, some_of
 
-TRAIN_FOLDERS = ("train", "training")
-TEST_FOLDERS = ("test", "testing", "val", "valid", "validation", "eval")
-"""The first one that is there is used. Upper and lower case do not matter."""
 FOLDERS, NONE = "folders", "none"
 _MOST_NAMES = 6
 
 
-def image_folder(  # noqa: PLR0913 - a user's options, by keyword
+@with_pixel_options
+def image_folder(
     root: str,
     image_size: int = 64,
     labels: str = FOLDERS,
     stored_size: int | None = None,
-    channels: int = 3,
-    value_range: list[float] | None = None,
-    ground: str = "white",
-    max_megapixels: float = MOST_MEGAPIXELS,
-    skip_broken: bool = False,
     cache_dir: str | None = None,
+    *,
+    pixels: PixelOptions,
 ) -> DataSet:
     """Returns the images of a folder.
 
@@ -58,14 +59,9 @@ def image_folder(  # noqa: PLR0913 - a user's options, by keyword
             relative to root, and its class.
         stored_size: side of the stored images, from which crops are taken. None stores what the
             images have, up to twice image_size.
-        channels: 3, or 1 to keep grey images grey.
-        value_range: what is black and white in images of more than 8 bits; None is the range of
-            their type.
-        ground: colour behind transparent pixels.
-        max_megapixels: larger images are refused.
-        skip_broken: whether images that can't be read are left out.
         cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root. If it can't be
             written to, nothing is kept, and every process decodes the images anew.
+        pixels: options of their own, see `PixelOptions`.
 
     Raises:
         ConfigError: an option is impossible.
@@ -73,14 +69,8 @@ def image_folder(  # noqa: PLR0913 - a user's options, by keyword
     """
     check_image_size("image_folder", image_size)
     splits = find_images(Path(root), labels)
-    how = Decoding(
-        side=side_to_store(stored_size, image_size, splits.train),
-        colours=Colours(channels=channels, value_range=value_range_of(value_range), ground=ground),
-        max_megapixels=max_megapixels,
-    )
-    return dataset_from_files(
-        "image_folder", splits, image_size, cache_dir, how=how, skip_broken=skip_broken
-    )
+    how = pixels.decoding(side_to_store(stored_size, image_size, splits.train))
+    return dataset_from_files("image_folder", splits, image_size, cache_dir, how=how)
 
 
 def find_images(root: Path, labels: str = FOLDERS) -> Splits:
@@ -110,9 +100,7 @@ def find_images(root: Path, labels: str = FOLDERS) -> Splits:
             [replace(one, label=to_label.get(one.path, NO_LABEL)) for one in files]
             for files in listings
         ]
-    left_out = train.left_out + test.left_out
-    if left_out:
-        notes.append(f"left out: {_counted(left_out)}")
+    notes += left_out_note(train.left_out + test.left_out)
     return Splits(
         root=root,
         train=listings[0],
@@ -168,8 +156,8 @@ def _find_parts(root: Path) -> tuple[Path, Path | None, list[str]]:
     if not root.is_dir():
         raise DataError(_no_folder(root))
     folders = class_folders(root)
-    train = _first(folders, TRAIN_FOLDERS)
-    test = _first(folders, TEST_FOLDERS)
+    train = _first(folders, TRAIN_NAMES)
+    test = _first(folders, TEST_NAMES)
     if train is None:
         if test is not None:
             raise DataError(
@@ -177,9 +165,11 @@ def _find_parts(root: Path) -> tuple[Path, Path | None, list[str]]:
                 "training images train, or set data.options.root to it"
             )
         return root, None, []
-    others = [name for name in folders if name not in (train, test)]
-    notes = [f"not used: {_some([f'{name}/' for name in others])} in {root}"] if others else []
-    return root / train, None if test is None else root / test, notes
+    others = [f"{name}/" for name in folders if name not in (train, test)]
+    beside = len(images_in(root, NO_LABEL).files)
+    if beside:
+        others.insert(0, f"{beside} image{'s' * (beside > 1)}")
+    return root / train, None if test is None else root / test, [*not_used_note(others, root)]
 
 
 def _first(folders: Iterable[str], wanted: Sequence[str]) -> str | None:
@@ -249,14 +239,9 @@ def _no_folder(root: Path) -> str:
 
 
 def _nothing_there(root: Path, folder: Path, part: _Part) -> str:
-    found = f"found there: {_counted(part.left_out)}" if part.left_out else "it is empty"
+    found = f"found there: {counted(part.left_out)}" if part.left_out else "it is empty"
     where = folder if folder == root else f"{folder}, the training part of {root},"
     return f"{where} has no images; {found}. Set data.options.root to a folder of images"
-
-
-def _counted(left_out: Counter[str]) -> str:
-    counted = [f"{reason} ({number})" for reason, number in sorted(left_out.items())]
-    return some_of(counted, 2 * _MOST_NAMES)
 
 
 def _some(names: Sequence[str]) -> str:

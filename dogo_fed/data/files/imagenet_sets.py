@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dogo_fed.data.files.decode import Decoding
 from dogo_fed.data.files.file_lists import Row, label_below, list_images, read_rows
 from dogo_fed.data.files.image_files import check_image_size, dataset_from_files, side_to_store
 from dogo_fed.data.files.image_folder import list_classes
 from dogo_fed.data.files.listing import Broken, Found, Listing, Splits, class_folders, images_in
+from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import DataError
 
@@ -33,11 +33,13 @@ DEFAULT_SUFFIX = ".JPEG"
 _WNID = re.compile(r"n[0-9]{8}")
 
 
+@with_pixel_options
 def tiny_imagenet(
     root: str = "data",
     image_size: int = 64,
-    skip_broken: bool = False,
     cache_dir: str | None = None,
+    *,
+    pixels: PixelOptions,
 ) -> DataSet:
     """Returns Tiny-ImageNet: 100,000 and 10,000 images of 64 x 64, 200 classes.
 
@@ -46,11 +48,11 @@ def tiny_imagenet(
     Args:
         root: folder that has `tiny-imagenet-200`, or that folder itself.
         image_size: side in pixels.
-        skip_broken: whether images that can't be read are left out.
         cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in the data set's folder.
+        pixels: options of their own, see `PixelOptions`.
 
     Raises:
-        ConfigError: image_size is below 1.
+        ConfigError: an option is impossible.
         DataError: files are missing, do not fit together or can't be decoded; names which.
     """
     check_image_size("tiny_imagenet", image_size)
@@ -68,23 +70,19 @@ def tiny_imagenet(
     annotations = folder / "val" / "val_annotations.txt"
     test = _annotated(folder / "val" / "images", annotations, _label_of(wnids))
     splits = _splits(folder, wnids, found, test)
-    return dataset_from_files(
-        "tiny_imagenet",
-        splits,
-        image_size,
-        cache_dir,
-        how=Decoding(side=image_size),
-        skip_broken=skip_broken,
-    )
+    how = pixels.decoding(image_size)
+    return dataset_from_files("tiny_imagenet", splits, image_size, cache_dir, how=how)
 
 
+@with_pixel_options
 def imagenet(
     root: str,
     image_size: int = 224,
     val_annotations: str | None = None,
     stored_size: int | None = None,
-    skip_broken: bool = False,
     cache_dir: str | None = None,
+    *,
+    pixels: PixelOptions,
 ) -> DataSet:
     """Returns ImageNet, or a part of its classes, from its folders; the test images are val/'s.
 
@@ -96,11 +94,11 @@ def imagenet(
             list of numbers is no such file: it counts the classes in another order.
         stored_size: side of the stored images, from which crops are taken. None stores what the
             images have, up to twice image_size.
-        skip_broken: whether images that can't be read are left out.
         cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root.
+        pixels: options of their own, see `PixelOptions`.
 
     Raises:
-        ConfigError: image_size is below 1.
+        ConfigError: an option is impossible.
         DataError: files are missing, do not fit together or can't be decoded; names which.
     """
     check_image_size("imagenet", image_size)
@@ -120,10 +118,8 @@ def imagenet(
         annotations = _find_annotations(folder, val_annotations)
         test = _annotated(folder / "val", annotations, _label_of(wnids))
     splits = _splits(folder, wnids, found, test, broken)
-    how = Decoding(side=side_to_store(stored_size, image_size, splits.train))
-    return dataset_from_files(
-        "imagenet", splits, image_size, cache_dir, how=how, skip_broken=skip_broken
-    )
+    how = pixels.decoding(side_to_store(stored_size, image_size, splits.train))
+    return dataset_from_files("imagenet", splits, image_size, cache_dir, how=how)
 
 
 def _splits(

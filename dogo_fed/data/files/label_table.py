@@ -10,7 +10,10 @@ from dogo_fed.data.files.listing import Listing
 from dogo_fed.errors import DataError
 
 NO_LABEL = -1
-HEADINGS = ("image", "images", "file", "filename", "file_name", "path", "name", "id")
+HEADINGS = (
+    "image", "images", "image_id", "imageid", "image_name", "img", "file", "filename", "file_name",
+    "path", "name", "id", "id_code",
+)  # fmt: skip
 """First words, in any case, of a line that names the columns."""
 
 
@@ -38,7 +41,7 @@ def read_label_table(root: Path, table: str, files: Listing) -> tuple[list[str],
     rows = [row for row in read_rows(path, _cells) if row.class_name]
     if rows and rows[0].image.lower() in HEADINGS:
         rows = rows[1:]
-    classes = sorted({row.class_name for row in rows}, key=_order)
+    classes = sorted({row.class_name for row in rows}, key=class_order)
     to_class = {name: label for label, name in enumerate(classes)}
     there = {one.path.relative_to(root): one.path for one in files}
     found: dict[Path, int] = {}
@@ -62,6 +65,7 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
 
 
-def _order(name: str) -> tuple[bool, int, str]:
+def class_order(name: str) -> tuple[bool, int, str]:
+    """Returns what names of classes are sorted by: numbers come first, by their values."""
     is_number = name.isascii() and name.isdigit()
     return not is_number, int(name) if is_number else 0, name

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from PIL import Image
 
 from dogo_fed.data.files import dicom
-from dogo_fed.text import one_line
+from dogo_fed.text import one_line, some_of
 
 NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 """Formats that Pillow knows by name but can't read by itself, or that hold no pixels."""
@@ -32,6 +32,11 @@ NEEDS = {
     ".arrow": "read by data=hf_dataset",
 }
 """What reads files that Pillow alone does not."""
+_MOST_OPENED = 16
+"""Files of one ending that are opened one after the other to see whether they begin like DICOM."""
+_NUMBER = "a number"
+"""Stands for the ending of every file whose name is a number with dots."""
+_MOST_REASONS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ def suffixes() -> frozenset[str]:
 def class_folders(folder: Path) -> list[str]:
     """Returns the names of the folders in a folder in alphabetical order, hidden ones left out."""
     with os.scandir(folder) as entries:
-        return sorted(one.name for one in entries if one.is_dir() and not _is_hidden(one.name))
+        return sorted(one.name for one in entries if one.is_dir() and not is_hidden(one.name))
 
 
 def images_in(folder: Path, label: int) -> Found:
@@ -127,6 +132,17 @@ def images_in(folder: Path, label: int) -> Found:
 def images_below(folder: Path, label: int) -> Found:
     """Returns the images in a folder and in its folders, all of one class; links are followed."""
     return _look(folder, label, inside=True)
+
+
+def counted(left_out: Counter[str]) -> str:
+    """Returns the reasons why something was left out, with their numbers."""
+    reasons = [f"{reason} ({number})" for reason, number in sorted(left_out.items())]
+    return some_of(reasons, _MOST_REASONS)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is left out, since no person put it there."""
+    return name.startswith(".") or name in NO_CLASSES
 
 
 def image_at(path: Path, label: int) -> ImageFile:
@@ -140,7 +156,7 @@ def image_at(path: Path, label: int) -> ImageFile:
 
 def _look(folder: Path, label: int, *, inside: bool) -> Found:
     found = Found()
-    for entry in _walk(folder, inside, found.left_out, {_identity(folder)}):
+    for entry in _walk(folder, inside, _Sorting(found.left_out), {_identity(folder)}):
         try:
             found.files.append(_image_file(Path(entry.path), label, entry.stat()))
         except OSError as error:
@@ -150,15 +166,50 @@ def _look(folder: Path, label: int, *, inside: bool) -> Found:
     return found
 
 
+@dataclass(slots=True)
+class _Sorting:
+    """What is an image and what is not, of the files below one folder.
+
+    Attributes:
+        left_out: counts what is passed over, by reason.
+        unlike: ending to how many files that have it were opened in vain, one after the other.
+    """
+
+    left_out: Counter[str]
+    unlike: Counter[str] = field(default_factory=Counter)
+
+    def is_image(self, entry: os.DirEntry[str]) -> bool:
+        """Whether a file looks like an image; counts it if not."""
+        ending = os.path.splitext(entry.name)[1].lower()
+        if ending in suffixes():
+            return True
+        reason = _ending(entry.name)
+        if ending not in NEEDS and self._begins_like_dicom(entry, ending):
+            if dicom.has_pydicom():
+                return True
+            reason = f"DICOM, {NEEDS[dicom.SUFFIX]}"
+        self.left_out[f"no image: {reason}"] += 1
+        return False
+
+    def _begins_like_dicom(self, entry: os.DirEntry[str], ending: str) -> bool:
+        """Looks into a file, but not into each of many that have the same ending in vain."""
+        kind = _NUMBER if ending[1:].isdigit() else ending
+        if (ending and self.unlike[kind] >= _MOST_OPENED) or not entry.is_file():
+            return False
+        is_dicom = dicom.is_dicom(Path(entry.path))
+        self.unlike[kind] = 0 if is_dicom else self.unlike[kind] + 1
+        return is_dicom
+
+
 def _walk(
-    folder: Path, inside: bool, left_out: Counter[str], above: set[tuple[int, int]]
+    folder: Path, inside: bool, sorting: _Sorting, above: set[tuple[int, int]]
 ) -> Iterator[os.DirEntry[str]]:
-    """Yields the entries that look like images; counts those that do not.
+    """Yields the entries that look like images.
 
     Args:
         folder: where to look.
         inside: whether to look into its folders too.
-        left_out: counts what is passed over, by reason.
+        sorting: tells them from the others, which it counts.
         above: the folders on the way here; a link back to one of them is not followed.
     """
     with os.scandir(folder) as entries:
@@ -166,31 +217,18 @@ def _walk(
     for entry in there:
         if entry.name == CACHE_FOLDER:
             continue
-        if _is_hidden(entry.name):
-            left_out["hidden"] += 1
+        if is_hidden(entry.name):
+            sorting.left_out["hidden"] += 1
         elif entry.is_dir():
             if not inside:
                 continue
             identity = _identity(Path(entry.path))
             if identity in above:
-                left_out["links to a folder above"] += 1
+                sorting.left_out["links to a folder above"] += 1
             else:
-                yield from _walk(Path(entry.path), inside, left_out, above | {identity})
-        elif _is_image(entry):
+                yield from _walk(Path(entry.path), inside, sorting, above | {identity})
+        elif sorting.is_image(entry):
             yield entry
-        else:
-            left_out[f"no image: {_ending(entry.name)}"] += 1
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    ending = os.path.splitext(entry.name)[1].lower()
-    if ending:
-        return ending in suffixes()
-    return dicom.has_pydicom() and dicom.is_dicom(Path(entry.path))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in NO_CLASSES
 
 
 def _ending(name: str) -> str:

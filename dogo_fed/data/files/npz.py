@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from dogo_fed.data.colours import Colours
-from dogo_fed.data.files.decode import Decoding
-from dogo_fed.data.files.image_files import LARGER
+from dogo_fed.data.colours import TYPE_RANGES, eight_bits
+from dogo_fed.data.files.image_files import LARGER, check_image_size
+from dogo_fed.data.files.parts import TEST_NAMES, not_used_note
+from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.files.records import ImageRecord, dataset_from_records
-from dogo_fed.data.map_style import UInt8Array
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import DataError
+from dogo_fed.text import one_line
 
-TESTS = ("test", "val")
+TRAIN = "train"
+_IMAGES, _LABELS = "_images", "_labels"
+_Array: TypeAlias = npt.NDArray[Any]
 
 
-def npz(path: str, image_size: int | None = None, channels: int = 3) -> DataSet:
+@with_pixel_options
+def npz(path: str, image_size: int | None = None, *, pixels: PixelOptions) -> DataSet:
     """Returns the images of `train_images` and `test_images` (or `val_images`).
 
     Images are N x H x W or N x H x W x 3, uint8 or uint16. Labels are `train_labels` and so on: N, or
@@ -31,56 +36,95 @@ def npz(path: str, image_size: int | None = None, channels: int = 3) -> DataSet:
     Args:
         path: the file.
         image_size: side of the views in pixels; None is that of the images.
-        channels: 3, or 1 to keep grey images grey.
+        pixels: options of their own, see `PixelOptions`.
 
     Raises:
         ConfigError: an option is impossible.
         DataError: the file can't be read, or has no such arrays.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} can't be read as .npz: {error}") from error
-    if "train_images" not in arrays:
+    arrays = _read(path)
+    there = [name.removesuffix(_IMAGES) for name in arrays if name.endswith(_IMAGES)]
+    if TRAIN not in there:
         raise DataError(
-            f"{path} has no array train_images; it has {', '.join(sorted(arrays)) or 'none'}"
+            f"{path} has no array train_images; it has {', '.join(sorted(arrays)) or 'none'}. Set "
+            "data.options.path to a file that has one"
         )
+    test = next((name for name in TEST_NAMES if name in there), None)
+    parts = [TRAIN] if test is None else [TRAIN, test]
+    for part in parts:
+        _check_images(path, part, arrays[part + _IMAGES])
     notes: list[str] = []
-    parts = ["train", *[part for part in TESTS if f"{part}_images" in arrays][:1]]
-    labels = {part: _labels(path, arrays, part, notes) for part in parts}
-    side = min(arrays["train_images"].shape[1:3])
-    size = image_size or side
-    test = parts[1] if len(parts) > 1 else None
+    labels = {part: _labels(arrays, part, notes) for part in parts}
+    notes += not_used_note([f"{one}{_IMAGES}" for one in there if one not in parts], path)
+    side = min(arrays[TRAIN + _IMAGES].shape[1:3])
+    size = side if image_size is None else image_size
+    check_image_size("npz", size)
+    how = pixels.decoding(min(max(side, size), LARGER * size))
+    limits = how.colours.value_range
     return dataset_from_records(
         Path(path).stem,
-        _records(path, arrays, "train", labels["train"]),
-        _records(path, arrays, test, labels[test]) if test else [],
+        _records(path, arrays, TRAIN, labels[TRAIN], limits),
+        _records(path, arrays, test, labels[test], limits) if test is not None else [],
         size,
-        how=Decoding(side=min(max(side, size), LARGER * size), colours=Colours(channels=channels)),
+        how=how,
         notes=notes,
     )
 
 
-def _records(
-    path: str, arrays: dict[str, UInt8Array], part: str, labels: list[int]
-) -> Iterator[ImageRecord]:
-    images = arrays[f"{part}_images"]
+def _read(path: str) -> dict[str, _Array]:
+    """Returns the arrays of a file by name.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise ValueError("it is one array, as in an .npy file")
+            with loaded as file:
+                return {name: file[name] for name in file.files}
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds on a broken file
+        reason = one_line(str(error) or type(error).__name__, 200)
+        raise DataError(
+            f"{path} can't be read as .npz: {reason}. Set data.options.path to a file of arrays"
+        ) from error
+
+
+def _check_images(path: str, part: str, images: _Array) -> None:
+    """Raises DataError if an array is none of images."""
     is_image = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
     if not is_image or images.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"{path}: {part}_images must be uint8 or uint16, N x H x W or N x H x W x 3, not "
             f"{images.dtype} of shape {images.shape}"
         )
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        grey = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-        yield ImageRecord(f"{path}, {part} {index}", Image.fromarray(grey), label)
 
 
-def _labels(path: str, arrays: dict[str, UInt8Array], part: str, notes: list[str]) -> list[int]:
+def _records(
+    path: str,
+    arrays: Mapping[str, _Array],
+    part: str,
+    labels: list[int],
+    value_range: tuple[float, float] | None,
+) -> Iterator[ImageRecord]:
+    for index, (image, label) in enumerate(zip(arrays[part + _IMAGES], labels, strict=True)):
+        yield ImageRecord(f"{path}, {part} {index}", _image(image, value_range), label)
+
+
+def _image(image: _Array, value_range: tuple[float, float] | None) -> Image.Image:
+    """Returns one image; colours in 16 bits become 8 bits, since Pillow can't hold them."""
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if image.ndim == 3 and image.dtype == np.uint16:
+        image = eight_bits(image, *(value_range or TYPE_RANGES["I;16"]))
+    return Image.fromarray(image)
+
+
+def _labels(arrays: Mapping[str, _Array], part: str, notes: list[str]) -> list[int]:
     """Returns the labels of a part; -1 for each image if there are none that can be used."""
-    number = len(arrays[f"{part}_images"])
-    found = arrays.get(f"{part}_labels")
+    number = len(arrays[part + _IMAGES])
+    found = arrays.get(part + _LABELS)
     if found is None:
         return [-1] * number
     if found.size != number or not np.issubdtype(found.dtype, np.integer):

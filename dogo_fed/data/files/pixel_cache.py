@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,21 +27,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dogo_fed.data.files.decode import Decoding, decode, without_pillows_limit
+from dogo_fed.atomic import atomic_path, write_atomic
+from dogo_fed.data.files.decode import Decoded, Decoding, decode, without_pillows_limit
 from dogo_fed.data.files.listing import CACHE_FOLDER, Broken, ImageFile, Listing, Splits
 from dogo_fed.data.map_style import UInt8Array, fingerprint, pixel_statistics
 from dogo_fed.errors import DataError
 
 _log = logging.getLogger(__name__)
 
-CACHE_VERSION = 3
-"""Raised whenever the meaning of the cached files changes."""
+CACHE_VERSION = 4
+"""Raised whenever the meaning of the cached files, or what is decoded from a file, changes."""
 MANIFEST = "manifest.json"
 PARTS = ("train", "test")
 _DECODED_AT_ONCE = 2048
 """Images between two writes to the cache."""
 MOST_BYTES_WITHOUT_CACHE = 4 * 2**30
 """More pixels than these are not decoded into the memory of each process."""
+
+_UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError)
+"""What reading an entry may raise that a power cut has left, or another version."""
 
 _Keys: TypeAlias = npt.NDArray[np.void]
 _KEY_BYTES = 16
@@ -54,6 +58,7 @@ class Manifest:
     Attributes:
         mean, std, fingerprint, test_fingerprint: see `DataSet`.
         broken_train, broken_test: row to the reason why the image can't be read.
+        several_train, several_test: rows of the images that have more than one frame.
     """
 
     mean: tuple[float, ...]
@@ -62,6 +67,21 @@ class Manifest:
     test_fingerprint: str
     broken_train: Mapping[int, str]
     broken_test: Mapping[int, str]
+    several_train: Sequence[int]
+    several_test: Sequence[int]
+
+    @property
+    def num_several(self) -> int:
+        """How many images have more than one frame."""
+        return len(self.several_train) + len(self.several_test)
+
+
+@dataclass(slots=True)
+class _Told:
+    """What decoding tells of the files of a part beside their pixels; see `Manifest`."""
+
+    broken: dict[int, str] = field(default_factory=dict)
+    several: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +108,17 @@ def cached_pixels(splits: Splits, how: Decoding, cache_dir: str | None) -> Cache
     """
     cache = Path(cache_dir) if cache_dir is not None else splits.root / CACHE_FOLDER
     entry = cache / _entry_name(splits, how)
-    if not _is_complete(entry) or _has_healed(entry, splits, how):
+    found = _opened(entry)
+    if found is None or _has_healed(found.manifest, splits, how):
         _fill(entry, splits, how)
-    if _is_complete(entry):
-        train_NCHW, test_NCHW = (_mapped(entry / f"{part}.npy") for part in PARTS)
-        return CachedPixels(train_NCHW, test_NCHW, _read_manifest(entry))
+        found = _opened(entry)
+    if found is not None:
+        return found
     _check_memory(entry, len(splits.train) + len(splits.test), how)
-    train_NCHW, broken_train = _decode_all(splits.train, how)
-    test_NCHW, broken_test = _decode_all(splits.test, how)
+    train_NCHW, told_train = _decode_all(splits.train, how)
+    test_NCHW, told_test = _decode_all(splits.test, how)
     return CachedPixels(
-        train_NCHW, test_NCHW, _describe(train_NCHW, test_NCHW, broken_train, broken_test)
+        train_NCHW, test_NCHW, _describe(train_NCHW, test_NCHW, told_train, told_test)
     )
 
 
@@ -115,11 +136,16 @@ def broken_files(files: Listing, broken: Mapping[int, str]) -> list[Broken]:
 
 def _entry_name(splits: Splits, how: Decoding) -> str:
     """Returns a name for the decoded pixels of exactly these files."""
-    head = f"{CACHE_VERSION} {how.key} {how.max_megapixels} {len(splits.train)}"
+    head = f"{_way(how)} {how.max_megapixels} {len(splits.train)}"
     hasher = hashlib.blake2b(head.encode(), digest_size=12)
     for one in splits.train + splits.test:
         hasher.update(_file_key(splits.root, one))
     return hasher.hexdigest()
+
+
+def _way(how: Decoding) -> str:
+    """Returns what entries have in common that may take over pixels of each other."""
+    return f"{CACHE_VERSION} {how.key}"
 
 
 def _file_key(root: Path, one: ImageFile) -> bytes:
@@ -136,21 +162,33 @@ def _keys(root: Path, files: Listing) -> _Keys:
     return np.frombuffer(joined, dtype=f"V{_KEY_BYTES}")
 
 
-def _is_complete(entry: Path) -> bool:
-    """Tells whether a cache entry is there; it appears whole or not at all."""
-    return (entry / MANIFEST).is_file()
+def _opened(entry: Path) -> CachedPixels | None:
+    """Returns what a cache entry has; None if it is not there, or can't be read.
+
+    An entry appears whole or not at all. One that can't be read all the same is made anew.
+    """
+    try:
+        manifest = _read_manifest(entry)
+        train_NCHW, test_NCHW = (_mapped(entry / f"{part}.npy") for part in PARTS)
+    except FileNotFoundError:
+        return None
+    except _UNREADABLE as error:
+        _log.warning("the image cache %s can't be read (%r)", entry, error)
+        return None
+    return CachedPixels(train_NCHW, test_NCHW, manifest)
 
 
-def _has_healed(entry: Path, splits: Splits, how: Decoding) -> bool:
+def _has_healed(manifest: Manifest, splits: Splits, how: Decoding) -> bool:
     """Tells whether an image can be read now that could not be when the entry was made.
 
     The file may be as it was then: it was not readable for this user, or the disk was away.
     """
-    manifest = _read_manifest(entry)
     there = ((splits.train, manifest.broken_train), (splits.test, manifest.broken_test))
     broken = [files[row] for files, rows in there for row in rows]
-    reasons = [one for _, one in _decode_chunks(broken, how, [None] * len(broken))]
-    return sum(map(len, reasons)) < len(broken)
+    told = _Told()
+    for _ in _decode_chunks(broken, how, [None] * len(broken), told):
+        pass
+    return len(told.broken) < len(broken)
 
 
 def _fill(entry: Path, splits: Splits, how: Decoding) -> None:
@@ -176,94 +214,110 @@ def _fill(entry: Path, splits: Splits, how: Decoding) -> None:
         _write_entry(unfinished, splits, how)
         for path in (*unfinished.iterdir(), unfinished):
             _share_like(splits.root, path)
-        if entry.exists():  # an image has healed; who maps the old pixels keeps them
+        if entry.exists():  # healed, or not readable; who maps the old pixels keeps them
             entry.rename(unfinished / "earlier")
         unfinished.rename(entry)
         shutil.rmtree(entry / "earlier", ignore_errors=True)
     except OSError as error:
-        if not _is_complete(entry):  # otherwise another process was faster, which is as good
+        if _opened(entry) is None:  # otherwise another process was faster, which is as good
             _log.warning("no image cache in %s (%s)", entry.parent, error)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_entry(folder: Path, splits: Splits, how: Decoding) -> None:
-    """Writes pixels, keys and manifest of an entry."""
+    """Writes pixels, keys and manifest of an entry, each onto the disk before the next.
+
+    So an entry that has its name after a power cut has its content too.
+    """
     earlier = _EarlierPixels(folder.parent, how)
-    broken: list[dict[int, str]] = []
+    told: list[_Told] = []
     for part, files in zip(PARTS, (splits.train, splits.test), strict=True):
         keys = _keys(splits.root, files)
-        broken.append(_write_pixels(folder / f"{part}.npy", files, keys, how, earlier))
-        np.save(folder / f"{part}.keys.npy", keys, allow_pickle=False)
-    (folder / "how").write_text(how.key)
+        with atomic_path(folder / f"{part}.npy") as path:
+            told.append(_write_pixels(path, files, keys, how, earlier))
+        with atomic_path(folder / f"{part}.keys.npy") as path:
+            np.save(path, keys, allow_pickle=False)
+    write_atomic(folder / "how", _way(how))
     train_NCHW, test_NCHW = (_mapped(folder / f"{part}.npy") for part in PARTS)
-    manifest = _describe(train_NCHW, test_NCHW, *broken)
-    (folder / MANIFEST).write_text(json.dumps(dataclasses.asdict(manifest), indent=2))
+    manifest = _describe(train_NCHW, test_NCHW, *told)
+    write_atomic(folder / MANIFEST, json.dumps(dataclasses.asdict(manifest), indent=2))
 
 
 class _EarlierPixels:
     """The pixels that other entries of a cache have, by the key of their file."""
 
     def __init__(self, cache: Path, how: Decoding) -> None:
-        self._rows: dict[bytes, tuple[UInt8Array, int]] = {}
+        self._rows: dict[bytes, tuple[UInt8Array, int, bool]] = {}
         for entry in sorted(cache.iterdir()):
             try:
                 self._take(entry, how)
-            except (OSError, ValueError):  # being deleted, or of another version
+            except _UNREADABLE:  # being deleted, for example
                 continue
 
-    def get(self, key: bytes) -> UInt8Array | None:
-        """Returns the image with this key, C x H x W; None if no entry has it."""
+    def get(self, key: bytes) -> Decoded | None:
+        """Returns the image with this key; None if no entry has it."""
         found = self._rows.get(key)
-        return None if found is None else found[0][found[1]]
+        if found is None:
+            return None
+        pixels, row, has_more_frames = found
+        return Decoded(pixels[row], has_more_frames)
 
     def _take(self, entry: Path, how: Decoding) -> None:
-        if not _is_complete(entry) or (entry / "how").read_text() != how.key:
+        if (entry / "how").read_text() != _way(how):
             return
         manifest = _read_manifest(entry)
-        for part, broken in zip(PARTS, (manifest.broken_train, manifest.broken_test), strict=True):
+        told = (
+            (manifest.broken_train, set(manifest.several_train)),
+            (manifest.broken_test, set(manifest.several_test)),
+        )
+        for part, (broken, several) in zip(PARTS, told, strict=True):
             keys = np.load(entry / f"{part}.keys.npy", allow_pickle=False)
             pixels = np.load(entry / f"{part}.npy", mmap_mode="r", allow_pickle=False)
             for row, key in enumerate(keys):
                 if row not in broken:
-                    self._rows[key.tobytes()] = (pixels, row)
+                    self._rows[key.tobytes()] = (pixels, row, row in several)
 
 
 def _write_pixels(
     path: Path, files: Listing, keys: _Keys, how: Decoding, earlier: _EarlierPixels
-) -> dict[int, str]:
-    """Writes an .npy file, image by image; returns the reasons of those that can't be decoded."""
+) -> _Told:
+    """Writes an .npy file, image by image; returns what decoding has told beside the pixels."""
     shape = (len(files), how.colours.channels, how.side, how.side)
-    broken: dict[int, str] = {}
+    told = _Told()
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(
             stream, {"descr": "|u1", "fortran_order": False, "shape": shape}
         )
         known = [earlier.get(key.tobytes()) for key in keys]
-        for chunk_NCHW, reasons in _decode_chunks(files, how, known):
+        for chunk_NCHW in _decode_chunks(files, how, known, told):
             stream.write(chunk_NCHW.data)
-            broken.update(reasons)
-    return broken
+    return told
 
 
-def _decode_all(files: Listing, how: Decoding) -> tuple[torch.Tensor, dict[int, str]]:
-    """Returns the pixels of files in memory, and the reasons of those that can't be decoded."""
-    chunks, broken = [np.empty((0, how.colours.channels, how.side, how.side), np.uint8)], {}
-    for chunk_NCHW, reasons in _decode_chunks(files, how, [None] * len(files)):
-        chunks.append(chunk_NCHW)
-        broken.update(reasons)
-    return torch.from_numpy(np.concatenate(chunks)), broken
+def _decode_all(files: Listing, how: Decoding) -> tuple[torch.Tensor, _Told]:
+    """Returns the pixels of files in memory, and what decoding has told beside them."""
+    told = _Told()
+    none_yet = np.empty((0, how.colours.channels, how.side, how.side), np.uint8)
+    chunks: list[UInt8Array] = [none_yet, *_decode_chunks(files, how, [None] * len(files), told)]
+    return torch.from_numpy(np.concatenate(chunks)), told
 
 
 def _decode_chunks(
-    files: Listing, how: Decoding, known: Sequence[UInt8Array | None]
-) -> Iterator[tuple[UInt8Array, dict[int, str]]]:
+    files: Listing, how: Decoding, known: Sequence[Decoded | None], told: _Told
+) -> Iterator[UInt8Array]:
     """Yields the images of files in order, uint8, up to _DECODED_AT_ONCE x C x H x W.
 
-    Rows that can't be decoded are black, and named with the reason.
+    Rows that can't be decoded are black.
+
+    Args:
+        files: the images.
+        how: how they are decoded.
+        known: those that were decoded before; None stands for the others.
+        told: takes what is to say about the rows.
     """
 
-    def pixels(row: int) -> UInt8Array | str:
+    def decoded(row: int) -> Decoded | str:
         one = known[row]
         if one is not None:
             return one
@@ -276,13 +330,14 @@ def _decode_chunks(
         for start in range(0, len(files), _DECODED_AT_ONCE):
             rows = range(start, min(start + _DECODED_AT_ONCE, len(files)))
             chunk_NCHW = np.zeros((len(rows), how.colours.channels, how.side, how.side), np.uint8)
-            reasons = {}
-            for row, made in zip(rows, pool.map(pixels, rows), strict=True):
+            for row, made in zip(rows, pool.map(decoded, rows), strict=True):
                 if isinstance(made, str):
-                    reasons[row] = made
-                else:
-                    chunk_NCHW[row - start] = made
-            yield chunk_NCHW, reasons
+                    told.broken[row] = made
+                    continue
+                chunk_NCHW[row - start] = made.pixels
+                if made.has_more_frames:
+                    told.several.append(row)
+            yield chunk_NCHW
 
 
 def _num_threads() -> int:
@@ -292,20 +347,27 @@ def _num_threads() -> int:
 def _describe(
     train_NCHW: torch.Tensor,
     test_NCHW: torch.Tensor,
-    broken_train: Mapping[int, str],
-    broken_test: Mapping[int, str],
+    told_train: _Told,
+    told_test: _Told,
 ) -> Manifest:
     """Returns the description of the pixels of the images that can be read."""
-    if broken_train:
-        train_NCHW = train_NCHW[kept_rows(len(train_NCHW), broken_train)]
-    if broken_test:
-        test_NCHW = test_NCHW[kept_rows(len(test_NCHW), broken_test)]
+    if told_train.broken:
+        train_NCHW = train_NCHW[kept_rows(len(train_NCHW), told_train.broken)]
+    if told_test.broken:
+        test_NCHW = test_NCHW[kept_rows(len(test_NCHW), told_test.broken)]
     channels = train_NCHW.shape[1]
     mean, std = (0.0,) * channels, (1.0,) * channels
     if len(train_NCHW):
         mean, std = pixel_statistics(train_NCHW)
     return Manifest(
-        mean, std, fingerprint(train_NCHW), fingerprint(test_NCHW), broken_train, broken_test
+        mean=mean,
+        std=std,
+        fingerprint=fingerprint(train_NCHW),
+        test_fingerprint=fingerprint(test_NCHW),
+        broken_train=told_train.broken,
+        broken_test=told_test.broken,
+        several_train=told_train.several,
+        several_test=told_test.several,
     )
 
 
@@ -318,6 +380,8 @@ def _read_manifest(entry: Path) -> Manifest:
         test_fingerprint=plain["test_fingerprint"],
         broken_train={int(row): reason for row, reason in plain["broken_train"].items()},
         broken_test={int(row): reason for row, reason in plain["broken_test"].items()},
+        several_train=plain["several_train"],
+        several_test=plain["several_test"],
     )
 
 

@@ -5,16 +5,17 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from dogo_fed.data.files.decode import Decoding, decode, fitted, without_pillows_limit
-from dogo_fed.data.files.image_files import MOST_NAMED, broken_note
+from dogo_fed.data.files.decode import Decoded, Decoding, decode, fitted, without_pillows_limit
+from dogo_fed.data.files.image_files import MOST_NAMED, broken_note, frames_note, left_out_note
 from dogo_fed.data.files.listing import Broken
 from dogo_fed.data.map_style import UInt8Array, fingerprint, pixel_statistics
 from dogo_fed.data.source import DataSet, TensorImages
@@ -31,13 +32,27 @@ class ImageRecord:
 
     Attributes:
         name: what messages call it.
-        content: a file's bytes, or an image.
+        content: a file's bytes, where the file is, or an image; None if there is none, which
+            counts as broken.
         label: -1 if it has no class.
     """
 
     name: str
-    content: bytes | Image.Image
+    content: bytes | Path | Image.Image | None
     label: int
+
+
+@dataclass(slots=True)
+class _Told:
+    """What reading the images of both parts tells beside their pixels.
+
+    Attributes:
+        broken: those that can't be read.
+        num_several: how many of the others have more than one frame.
+    """
+
+    broken: list[Broken] = field(default_factory=list)
+    num_several: int = 0
 
 
 def dataset_from_records(
@@ -48,8 +63,8 @@ def dataset_from_records(
     *,
     how: Decoding,
     class_names: Sequence[str] = (),
-    skip_broken: bool = False,
     notes: Sequence[str] = (),
+    left_out: Counter[str] | None = None,
 ) -> DataSet:
     """Returns images as a data set; each is decoded once, into memory.
 
@@ -58,24 +73,26 @@ def dataset_from_records(
         train: the images, in the order of the sample ids.
         test: the same; may be empty.
         image_size: side of the views, in pixels.
-        how: how they become pixels, and at which side they are stored.
+        how: how they become pixels, at which side they are stored, and whether images that can't be
+            read are left out.
         class_names: in the order of the labels; empty if they have no names.
-        skip_broken: whether images that can't be read are left out.
         notes: what a user should know about how they were found.
+        left_out: what was passed over, by reason; may be counted while the images are read.
 
     Raises:
         DataError: there is none, some can't be read, or they are too many for memory.
     """
-    broken: list[Broken] = []
-    train_NCHW, train_N = _decoded(name, train, how, broken)
-    test_NCHW, test_N = _decoded(name, test, how, broken)
-    if broken and not skip_broken:
+    told = _Told()
+    train_NCHW, train_N = _decoded(name, train, how, told)
+    test_NCHW, test_N = _decoded(name, test, how, told)
+    passed_over = left_out_note(left_out or Counter())
+    if told.broken and not how.skip_broken:
         raise DataError(
-            f"{name}: {len(broken)} images can't be read: {some_of(broken, MOST_NAMED)}. Leave them "
-            "out with data.options.skip_broken=true"
+            f"{name}: {len(told.broken)} images can't be read: {some_of(told.broken, MOST_NAMED)}. "
+            "Leave them out with data.options.skip_broken=true"
         )
     if len(train_NCHW) == 0:
-        raise DataError(f"{name}: there are no training images")
+        raise DataError("; ".join([f"{name}: there are no training images", *passed_over]))
     mean, std = pixel_statistics(train_NCHW)
     largest = int(torch.cat([train_N, test_N]).max())
     return DataSet(
@@ -89,18 +106,23 @@ def dataset_from_records(
         fingerprint=fingerprint(train_NCHW),
         test_fingerprint=fingerprint(test_NCHW),
         class_names=tuple(class_names),
-        notes=(*notes, *broken_note(broken)),
+        notes=(
+            *notes,
+            *passed_over,
+            *frames_note(told.num_several),
+            *broken_note(told.broken),
+        ),
     )
 
 
 def _decoded(
-    name: str, records: Iterable[ImageRecord], how: Decoding, broken: list[Broken]
+    name: str, records: Iterable[ImageRecord], how: Decoding, told: _Told
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns pixels (uint8, N x C x side x side) and labels (int64, N) of those that can be read."""
     images = [np.empty((0, how.colours.channels, how.side, how.side), np.uint8)]
     labels: list[int] = []
     per_image = how.colours.channels * how.side * how.side
-    for pixels, label in _readable(records, how, broken):
+    for pixels, label in _readable(records, how, told):
         images.append(pixels[None])
         labels.append(label)
         if len(labels) * per_image > MOST_BYTES:
@@ -113,17 +135,28 @@ def _decoded(
 
 
 def _readable(
-    records: Iterable[ImageRecord], how: Decoding, broken: list[Broken]
+    records: Iterable[ImageRecord], how: Decoding, told: _Told
 ) -> Iterator[tuple[UInt8Array, int]]:
     """Yields pixels and label of the images that can be read; notes the others."""
     with without_pillows_limit():
         for record in records:
             try:
-                if isinstance(record.content, bytes):
-                    pixels = decode(io.BytesIO(record.content), how)
-                else:
-                    pixels = fitted(record.content, how)
+                image = _image(record.content, how)
             except (DataError, OSError, ValueError) as error:
-                broken.append(Broken(Path(record.name), str(error)))
+                told.broken.append(Broken(Path(record.name), str(error)))
                 continue
-            yield pixels, record.label
+            told.num_several += image.has_more_frames
+            yield image.pixels, record.label
+
+
+def _image(content: bytes | Path | Image.Image | None, how: Decoding) -> Decoded:
+    """Returns the image of a record.
+
+    Raises:
+        DataError: there is none, or it can't be decoded; Pillow's errors if it is broken.
+    """
+    if content is None:
+        raise DataError("there is no image")
+    if isinstance(content, Image.Image):
+        return Decoded(fitted(content, how), has_more_frames=False)
+    return decode(io.BytesIO(content) if isinstance(content, bytes) else content, how)

@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from dogo_fed.data.colours import Colours
-from dogo_fed.data.files.decode import Decoding
-from dogo_fed.data.files.listing import suffixes
+from dogo_fed.data.files.listing import is_hidden, suffixes
+from dogo_fed.data.files.parts import TEST_NAMES, not_used_note
+from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.files.records import ImageRecord, dataset_from_records
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError, DataError
 
-TEST_WORDS = ("test", "val", "valid", "validation")
 _LABELS = ("cls", "label", "class")
 _JSON_LABELS = ("label", "cls", "class")
+_NO_LETTERS = re.compile(r"[\W\d_]+")
 
 
+@with_pixel_options
 def webdataset(
-    root: str,
-    image_size: int = 64,
-    channels: int = 3,
-    stored_size: int | None = None,
-    skip_broken: bool = False,
+    root: str, image_size: int = 64, stored_size: int | None = None, *, pixels: PixelOptions
 ) -> DataSet:
     """Returns the images of a folder of .tar shards, in the order of the shards' names.
 
-    Shards whose name has test, val, valid or validation in it are test images, all others training
-    images. A sample is an image file and, beside it under the same name, `.cls` with a number or
-    `.json` with a number under "label". Nothing else of a sample is decoded: the library's own decoder
-    would run pickles.
+    Shards that have the word test in their names, or else val, valid or validation, are test images.
+    Words end at everything that is no letter. A sample is an image file and, beside it under the same
+    name, `.cls` with a number or `.json` with a number under "label". Nothing else of a sample is
+    decoded: the library's own decoder would run pickles.
+
+    A sample's name ends at its first dot. So `cat.0.jpg` and `cat.1.jpg` are one sample with two
+    images, and both are taken. Beside `1.jpg`, the image `1.mask.png` is not.
 
     Args:
         root: the folder, or one shard.
         image_size: side of the views in pixels.
-        channels: 3, or 1 to keep grey images grey.
         stored_size: side of the stored images; None is that of the views.
-        skip_broken: whether images that can't be read are left out.
+        pixels: options of their own, see `PixelOptions`.
 
     Raises:
         ConfigError: the library is missing, or an option is impossible.
@@ -48,59 +49,95 @@ def webdataset(
     shards = [place] if place.is_file() else sorted(place.glob("*.tar"))
     if not shards:
         raise DataError(f"there are no .tar shards in {root}; set data.options.root")
-    tests = [one for one in shards if any(word in one.stem.lower() for word in TEST_WORDS)]
-    trains = [one for one in shards if one not in tests]
+    trains, tests, others = _parts(shards)
     if not trains:
         raise DataError(f"all {len(shards)} shards in {root} are test shards by their names")
+    left_out: Counter[str] = Counter()
     return dataset_from_records(
         place.stem,
-        _records(trains),
-        _records(tests),
+        _records(trains, left_out),
+        _records(tests, left_out),
         image_size,
-        how=Decoding(side=max(stored_size or 0, image_size), colours=Colours(channels=channels)),
-        skip_broken=skip_broken,
+        how=pixels.decoding(max(stored_size or 0, image_size)),
+        notes=not_used_note([one.name for one in others], root),
+        left_out=left_out,
     )
 
 
-def _records(shards: list[Path]) -> Iterator[ImageRecord]:
+def _parts(shards: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
+    """Returns the shards to train with, those to test with, and those of a second test part."""
+    words = {one: set(_NO_LETTERS.split(one.stem.lower())) for one in shards}
+    there = {word for one in shards for word in words[one]}
+    chosen = next((name for name in TEST_NAMES if name in there), None)
+    trains = [one for one in shards if words[one].isdisjoint(TEST_NAMES)]
+    tests = [one for one in shards if chosen in words[one]]
+    return trains, tests, [one for one in shards if one not in trains and one not in tests]
+
+
+def _records(shards: list[Path], left_out: Counter[str]) -> Iterator[ImageRecord]:
+    """Yields the images of shards; counts what is no part of a sample with an image."""
     try:
         from webdataset import tariterators
     except ImportError as error:
         raise ConfigError(
             "data=webdataset needs the library: pip install 'dogo-fed[webdataset]'"
         ) from error
+
+    def key_and_ending(name: str) -> tuple[str | None, str | None]:
+        if any(map(is_hidden, PurePosixPath(name).parts)):
+            left_out["hidden"] += 1
+            return None, None
+        key, ending = tariterators.base_plus_ext(name)
+        if key is None:
+            left_out["files without an ending"] += 1
+        return key, ending
+
     for shard in shards:
         try:
             with shard.open("rb") as stream:
                 opened = [{"url": str(shard), "stream": stream}]
                 files = tariterators.tar_file_expander(opened)
-                for sample in tariterators.group_by_keys(files):
-                    yield from _record(shard, sample)
+                for sample in tariterators.group_by_keys(files, keys=key_and_ending):
+                    yield from _images(shard, sample, left_out)
         except (OSError, ValueError, EOFError, tarfile.TarError) as error:
             raise DataError(f"the shard {shard} can't be read: {error}") from error
 
 
-def _record(shard: Path, sample: Mapping[str, object]) -> Iterator[ImageRecord]:
-    """Yields the image of a sample; nothing if it has none."""
-    name = f"{shard}, {sample.get('__key__')}"
-    for ending, content in sample.items():
-        if f".{ending.lower().rpartition('.')[2]}" in suffixes() and isinstance(content, bytes):
-            yield ImageRecord(name, content, _label(name, sample))
-            return
+def _images(
+    shard: Path, sample: Mapping[str, object], left_out: Counter[str]
+) -> Iterator[ImageRecord]:
+    """Yields the image of a sample, or all if none has the sample's own name."""
+    found = {
+        ending: content
+        for ending, content in sample.items()
+        if isinstance(content, bytes) and f".{ending.rpartition('.')[2]}" in suffixes()
+    }
+    own = [ending for ending in found if "." not in ending][:1]
+    if not found:
+        left_out["samples without an image"] += 1
+    if own and len(found) > 1:
+        left_out["images beside the one of their sample"] += len(found) - 1
+    for ending in own or found:
+        stem = ending.rpartition(".")[0]
+        name = f"{shard}, {sample.get('__key__')}" + (f".{stem}" if stem else "")
+        yield ImageRecord(name, found[ending], _label(name, sample, stem))
 
 
-def _label(name: str, sample: Mapping[str, object]) -> int:
-    """Returns the class of a sample; -1 if it has none."""
+def _label(name: str, sample: Mapping[str, object], stem: str) -> int:
+    """Returns the class of an image, or of its whole sample; -1 if it has none."""
     try:
-        for ending in _LABELS:
-            content = sample.get(ending)
+        for before in (f"{stem}.", "") if stem else ("",):
+            for ending in _LABELS:
+                content = sample.get(before + ending)
+                if isinstance(content, bytes):
+                    return int(content.decode().strip())
+            content = sample.get(f"{before}json")
             if isinstance(content, bytes):
-                return int(content.decode().strip())
-        content = sample.get("json")
-        if isinstance(content, bytes):
-            described = json.loads(content)
-            values = described if isinstance(described, dict) else {}
-            return next((int(values[key]) for key in _JSON_LABELS if key in values), -1)
+                described = json.loads(content)
+                values = described if isinstance(described, dict) else {}
+                label = next((int(values[key]) for key in _JSON_LABELS if key in values), None)
+                if label is not None:
+                    return label
     except (ValueError, TypeError) as error:
         raise DataError(f"{name}: the class is no whole number ({error})") from error
     return -1

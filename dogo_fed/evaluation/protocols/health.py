@@ -11,6 +11,7 @@ from dogo_fed.contracts import Score
 from dogo_fed.data.adapt import adapted
 from dogo_fed.data.augment import build_augmentation
 from dogo_fed.evaluation.features import evaluation_mode
+from dogo_fed.evaluation.pulse import beat
 from dogo_fed.evaluation.representation import alignment, feature_std, rankme, uniformity
 from dogo_fed.evaluation.subject import Subject
 
@@ -61,4 +62,5 @@ def _views(subject: Subject, augmentation: str) -> tuple[torch.Tensor, torch.Ten
                 views = make_views(source.images(ids_B).to(encoder.device))
                 a_BF, b_BF = (encoder.backbone(view_BCHW).flatten(1) for view_BCHW in views)
             parts.append((a_BF.float().cpu(), b_BF.float().cpu()))
+            beat()
     return torch.cat([a_BF for a_BF, _ in parts]), torch.cat([b_BF for _, b_BF in parts])

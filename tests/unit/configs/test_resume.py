@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.compose import compose_run
+from configs.overrides import path_of
 from configs.resume import resumable_settings, resumed
 from dogo_fed.config import Host, RunConfig, Transport
 from dogo_fed.config_text import load_run_config
@@ -94,6 +95,13 @@ def test_only_the_settings_that_are_named_change(tmp_path: Path, override, named
     assert set(changed(load_run_config(run.path), after)) == {*named, "resume"}
 
 
+def test_the_views_that_followed_from_the_images_stay(tmp_path: Path) -> None:
+    photographs = ["data=image_folder", "data.options.root=/photos", f"run_dir={tmp_path}/run"]
+    path = str(create(compose_run(photographs)).path)
+    for after in (gone_on(path), gone_on(path, "eval.knn_k=7"), gone_on(path, *photographs[:2])):
+        assert {peer.augmentation.name for peer in after.peers.values()} == {"simclr"}
+
+
 def test_how_one_start_goes_on_is_not_kept(folder: str) -> None:
     config = gone_on(folder, "afresh=true")
     assert config.afresh and config.resume == folder
@@ -123,7 +131,7 @@ def test_how_one_start_goes_on_is_not_kept(folder: str) -> None:
     ],
 )
 def test_what_decides_a_trained_number_may_not(folder: str, override: str) -> None:
-    key = override.lstrip("+").partition("=")[0].rpartition("@")[2]
+    key = path_of(override)
     with pytest.raises(ConfigError, match=rf"^{key}.* can't be changed when a run goes on; only "):
         gone_on(folder, override)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.compose import compose_run
-from configs.shorthand import in_full, with_data_at
+from configs.shorthand import in_full, in_full_for_hydra, with_data_at
 from dogo_fed.errors import ConfigError
 
 
@@ -30,6 +30,8 @@ def the_error(*arguments):
         "/data/it's",
         "/data/ünï 写真",
         "/d/#1",
+        "/d/a\\b (1)",
+        "/d/(1)\\",
     ],
 )
 @pytest.mark.parametrize("key", ["data", "root", "data.root", "data.options.root"])
@@ -65,15 +67,101 @@ def test_other_options_of_the_folder_can_be_named_too():
     assert run("data=imagenet", "data.root=/x").data.options["root"] == "/x"
 
 
-def test_photographs_have_their_augmentation_and_digits_theirs():
-    def names(*arguments):
-        return {peer.augmentation.name for peer in run(*arguments).peers.values()}
+def views(*arguments):
+    return {peer.augmentation.name for peer in run(*arguments).peers.values()}
 
-    assert names("data=/x") == {"simclr"}
-    assert names() == names("data=digits_m") == {"digits"}
-    assert names("data=/x", "peers=pair") == {"digits"}  # as the preset says
-    assert names("peers=[tiny_resnet,small_cnn]") == {"digits"}
-    assert names("data=/x", "peers=[tiny_resnet,small_cnn]") == {"simclr"}
+
+def test_photographs_have_their_augmentation_and_digits_theirs():
+    assert views("data=/x") == {"simclr"}
+    assert views() == views("data=digits_m") == views("data=digits") == {"digits"}
+    assert views("data=/x", "peers=pair") == {"digits"}  # as the preset says
+    assert views("peers=[tiny_resnet,small_cnn]") == {"digits"}
+    assert views("data=/x", "peers=[tiny_resnet,small_cnn]") == {"simclr"}
+    assert views("data=synthetic") == {"digits"}
+    assert views("data=synthetic", "peers=[tiny_resnet]") == {"simclr"}
+
+
+@pytest.mark.parametrize(
+    "photographs",
+    [
+        ["data=/x"],
+        ["root=/x"],
+        ["data.root=/x"],
+        ["data.options.root=/x"],
+        ["data=image_folder", "data.options.root=/x"],
+        ["data=/x.npz"],
+        ["data=npz", "data.options.path=/x.npz"],
+        ["data=webdataset", "data.options.root=/x"],
+        ["data=hf_dataset", "data.options.path=/x"],
+        ["data=cifar10"],
+        ["data=cifar10_imbalanced"],
+        ["data=own", "data.name=mine:load"],
+    ],
+)
+def test_however_photographs_are_named_their_views_are_the_same(photographs):
+    assert views(*photographs, "peers.wide.distill_weight=1") == {"simclr"}
+
+
+@pytest.mark.parametrize(
+    "peers",
+    [
+        ["peers.wide.backbone=resnet18"],
+        ["peers=[resnet18,mobilenet_v2]"],
+        ["~peers.wide"],
+        ["+peers.wide.augmentation.options.crop_overflow=clamp"],
+    ],
+)
+def test_whatever_else_is_said_of_peers_photographs_have_their_views(peers):
+    assert views("root=/x", *peers) == views(*peers, "data=/x") == {"simclr"}
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["peers.wide.augmentation=digits"],
+        ["augmentation@peers.wide.augmentation=digits"],
+        ["peers.wide.augmentation.name=digits"],
+        ["peers.wide.augmentation={name: digits}"],
+        ["peers.wide={augmentation: {name: digits}}"],
+        ["peers={wide: {augmentation: {name: digits}}}"],
+        ["peer@peers.wide=wide_simclr"],
+    ],
+)
+def test_an_augmentation_that_is_named_stays_and_that_of_the_others_does_not(named):
+    peers = compose_run(in_full(["data=/x", *named])).peers
+    assert (peers["wide"].augmentation.name, peers["resnet"].augmentation.name) == (
+        "digits",
+        "simclr",
+    )
+
+
+def test_options_of_the_views_are_kept():
+    peers = run("data=/x", "+peers.wide.augmentation.options.min_scale=0.2").peers
+    assert (peers["wide"].augmentation.name, peers["wide"].augmentation.options) == (
+        "simclr",
+        {"min_scale": 0.2},
+    )
+
+
+def test_private_photographs_have_their_augmentation_too():
+    peers = run("peers.wide.data=/photos").peers
+    assert {name: peer.augmentation.name for name, peer in peers.items()} == {
+        "resnet": "digits",
+        "wide": "simclr",
+    }
+
+
+def test_what_hydra_prints_has_the_views_in_it():
+    photographs = ["data=/x", "peers.wide.distill_weight=1"]
+    printed = in_full_for_hydra([*photographs, "--cfg", "job"])
+    assert printed[: len(photographs) + 3] == [*in_full(photographs), "--cfg", "job"]
+    assert sorted(printed[len(photographs) + 3 :]) == [
+        "augmentation@peers.resnet.augmentation=simclr",
+        "augmentation@peers.wide.augmentation=simclr",
+    ]
+    assert in_full_for_hydra(photographs) == in_full(photographs)
+    for nothing in (["--cfg", "job"], ["-m", "data=/x,/y", "--cfg", "job"]):
+        assert in_full_for_hydra(nothing) == in_full(nothing)
 
 
 @pytest.mark.parametrize("typed", ["resnet18,mobilenet_v2", "[resnet18, mobilenet_v2]"])
@@ -122,8 +210,15 @@ def test_a_part_of_a_peer_is_named_as_if_it_were_a_setting(group, name):
     [
         (["epochs=3"], "there is no setting 'epochs'; type rounds=3"),
         (["--epochs=3"], "there is no flag --epochs; settings are written rounds=3"),
-        (["--epochs", "3"], "there is no flag --epochs; settings are written rounds=<value>"),
+        (["--epochs", "3"], "there is no flag --epochs; settings are written rounds=3"),
         (["--batch-size=3"], "settings are written batch_size=3"),
+        (["--data", "/a/b"], "settings are written data=/a/b"),
+        (["--lr", "0.1"], "settings are written peers.<name>.optimizer.options.lr=0.1, with the"),
+        (["--lr=0.1"], "settings are written peers.<name>.optimizer.options.lr=0.1, with the"),
+        (["-lr", "0.1"], "there is no flag -lr; settings are written peers.<name>.optimizer"),
+        (["--seed", "-1"], "settings are written seed=-1"),
+        (["--symmetric", "seed=3"], "settings are written symmetric=<value>"),
+        (["--symmetric", "--cfg", "job"], "settings are written symmetric=<value>"),
         (["lr=0.1"], "type peers.<name>.optimizer.options.lr=0.1"),
         (["eval.knn=20"], "there is no setting eval.knn; did you mean eval.knn_k=20"),
         (["sed=4"], "there is no setting sed; did you mean seed=4?"),
@@ -151,6 +246,23 @@ def test_what_is_meant_for_hydra_is_left_alone():
         ["seed=3", "~peers.wide", "+peer@peers.x=cnn_simclr", "peers.wide.distill_weight=0.5"],
     ):
         assert in_full(arguments) == arguments
+
+
+def test_a_command_may_have_keys_and_words_of_its_own():
+    arguments = ["peers=[pair,trio]", "out=/a", "epochs=3", "data=[digits,/x]"]
+    own = in_full(arguments, is_own=lambda key: key in ("peers", "out", "epochs"))
+    assert own == arguments
+    with pytest.raises(ConfigError, match="settings are written out=/x"):
+        in_full(["--output", "/x"], words={"run_dir": "out"})
+
+
+@pytest.mark.parametrize("typed", ["data=./x", "data=x.npz/..", "root=x", "peers.ada.data=../x"])
+def test_a_command_that_works_elsewhere_takes_absolute_places_only(typed):
+    key = typed.partition("=")[0]
+    with pytest.raises(ConfigError, match=r"=.*x.* must be an absolute path") as refusal:
+        in_full([typed], is_elsewhere=True)
+    assert str(refusal.value).startswith("data=" if key == "root" else f"{key}=")
+    assert in_full(["data=/x"], is_elsewhere=True) == in_full(["data=/x"])
 
 
 def test_commands_with_settings_of_their_own_know_places_too():

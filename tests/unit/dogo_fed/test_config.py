@@ -491,6 +491,13 @@ def test_variants_are_named_as_the_settings_are():
     assert dataclasses.replace(config, exchange=ExchangeConfig(enabled=False)).variants == {}
 
 
+def test_a_baseline_is_named_where_dogos_variants_are():
+    config = compose_run(["exchange.enabled=false", "host=local"])
+    baseline = ComponentConfig(name="fedavg", options={"heads": False})
+    found = dataclasses.replace(config, baseline=baseline).variants
+    assert found == {"baseline": "fedavg", "baseline.options.heads": False}
+
+
 def test_the_weight_of_the_published_code_by_default():
     peer = from_mapping(MINIMAL).peers["one"]
     assert peer.distill_weight == 100 / 256

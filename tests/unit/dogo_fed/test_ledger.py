@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
 
 from configs.compose import compose_run
-from dogo_fed.ledger import EVERY_STEPS, Ledger, Part, part
+from dogo_fed.ledger import EVERY_STEPS, Ledger, Part, is_sampled, part
 from dogo_fed.reporting.summary import _footnotes
 from dogo_fed.storage.trace_file import TRACE, merge_traces, write_trace
 from tests.support.tiny_run import TINY, run_here
 
-SAMPLED = EVERY_STEPS // 2
+SAMPLED, NEXT_SAMPLED = itertools.islice(filter(is_sampled, itertools.count()), 2)
 
 
 class Clock:
@@ -47,9 +48,22 @@ def test_a_part_does_not_count_what_is_inside_of_it():
         "backward": 2500.0,
     }  # fmt: skip
     assert sum(found.values()) == 10_000.0, "every moment is in one part"
-    with ledger.step(SAMPLED + EVERY_STEPS):
+    with ledger.step(NEXT_SAMPLED):
         clock.work(Part.FORWARD, 4.0)
     assert ledger.num_steps == 2 and ledger.mean_ms()["forward"] == 3000.0
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4, 5, 7, 8, 10, 16, 20])
+def test_the_sample_is_in_step_with_nothing(every):
+    """An exchange at every k-th step is in it as often as any other step, and so is what lies between."""
+    for first in (0, 1):
+        steps = range(first, 2000 * every, every)
+        share = sum(map(is_sampled, steps)) / len(steps)
+        assert share == pytest.approx(1 / EVERY_STEPS, abs=0.03)
+
+
+def test_a_short_run_is_sampled_but_not_while_it_warms_up():
+    assert 2 < SAMPLED < EVERY_STEPS and NEXT_SAMPLED < 3 * EVERY_STEPS
 
 
 def test_other_steps_are_not_recorded():

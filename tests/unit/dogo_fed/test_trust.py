@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,10 @@ PLACES = [
     ("data.name", ELSEWHERE),
     ("data.options", {"base": ELSEWHERE}),
     ("data.options", {"several": [{"name": ELSEWHERE}]}),
+    ("baseline", {"name": ELSEWHERE}),
     ("peers.PEER.backbone.name", ELSEWHERE),
+    ("peers.PEER.backbone.options", {"block": ELSEWHERE}),
+    ("peers.PEER.data", {"name": ELSEWHERE}),
     ("peers.PEER.objective.name", ELSEWHERE),
     ("peers.PEER.augmentation.name", ELSEWHERE),
     ("peers.PEER.optimizer.name", ELSEWHERE),
@@ -70,6 +75,21 @@ def test_code_in_somebody_elses_settings_is_told_with_its_place(
     said = str(caught.value)
     assert str(folder / "config.yaml") in said and f"={ELSEWHERE}" in said
     assert setting.split(".")[-1] in said and "\n" not in said
+
+
+@pytest.mark.parametrize("name", ["torchvision:torch.hub.load", "timm:create_model"])
+@pytest.mark.parametrize(("setting", "value"), PLACES)
+def test_a_model_of_a_library_is_a_backbone_and_nothing_else(
+    setting: str, value: object, name: str, tmp_path: Path
+) -> None:
+    """Anywhere else such a name is the path of whatever these packages have imported."""
+    changed = json.loads(json.dumps(value).replace(ELSEWHERE, name))
+    folder = somebody_elses(tmp_path / "run", with_setting(setting, changed))
+    if setting == "peers.PEER.backbone.name":
+        load_run_config(folder)  # which builds no model that the library does not list
+        return
+    with pytest.raises(ConfigError, match=f"={name}, which would run code"):
+        load_run_config(folder)
 
 
 def test_every_component_of_a_peer_is_looked_at() -> None:
@@ -125,16 +145,31 @@ def test_a_folder_can_not_say_that_it_is_trusted(tmp_path: Path) -> None:
         load_run_config(folder)
 
 
-def test_a_cluster_counts_for_a_run_that_goes_on_and_not_for_an_evaluation(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("ray.address", "10.0.0.1:6379"),
+        ("coordinator.public_address", "elsewhere.example:443"),
+        ("coordinator.address", "0.0.0.0"),
+    ],
+)
+def test_where_others_are_met_counts_for_a_run_that_goes_on_and_not_for_an_evaluation(
+    setting: str, value: str, tmp_path: Path
 ) -> None:
-    config = with_setting("ray.address", "10.0.0.1:6379")
+    config = with_setting(setting, value)
     folder = somebody_elses(tmp_path / "run", config)
     assert load_run_config(folder, trust=True) == config  # trusts nothing, there is no code
-    with pytest.raises(ConfigError, match=r"ray\.address=10\.0\.0\.1:6379"):
+    with pytest.raises(ConfigError, match=re.escape(f"{setting}={value}")):
         load_run_config(folder, to_go_on=True)
     load_run_config(folder, trust=True, to_go_on=True)
     assert load_run_config(folder, to_go_on=True) == config
+
+
+@pytest.mark.parametrize("setting", ["coordinator.public_address", "coordinator.address"])
+def test_ones_own_run_goes_on_where_it_listened(setting: str, tmp_path: Path) -> None:
+    config = with_setting(setting, "10.0.0.1:443")
+    folder = create(dataclasses.replace(config, run_dir=str(tmp_path / "mine"))).path
+    assert load_run_config(folder, to_go_on=True).coordinator == config.coordinator
 
 
 def test_resume_asks_and_takes_the_word(tmp_path: Path) -> None:

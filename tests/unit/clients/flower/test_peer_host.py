@@ -16,10 +16,19 @@ from hypothesis import strategies as st
 
 from clients.flower import peer_host
 from clients.flower.peer_host import PeerHost, SiteSettings
+from clients.peer import run as peer_run
 from configs.compose import compose_run
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping, to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
+from dogo_fed.errors import (
+    CoordinatorLost,
+    DataError,
+    HelperLost,
+    Refused,
+    StorageFull,
+    TrainingError,
+)
 from dogo_fed.scope import DecidedBy, paths_of
 from dogo_fed.storage.checkpoint import Progress
 from dogo_fed.storage.peer_folder import PeerFolder
@@ -598,6 +607,88 @@ def test_a_site_refuses_a_peer_that_the_run_does_not_have(site, seen):
     reply = Line(PeerHost("site", site), wanted, peer=ADA).begin()
     assert reply.state == pb.ENDED and outcome(reply) is Outcome.UNFIT
     assert seen == []
+
+
+# ---- what a site tells of an error ----
+
+
+ANCHORS = ("data=synthetic", "data.options.size=48", "data.options.test_size=16", "batch_size=16")
+TOLD = "(the reason is in the site's log)"
+
+
+@pytest.fixture
+def fail_with(monkeypatch):
+    """Lets a peer end by this error before its first step."""
+
+    def fail_with(error):
+        def fail(*arguments):
+            raise error
+
+        monkeypatch.setattr(peer_run, "_open", fail)
+
+    return fail_with
+
+
+def test_what_is_told_of_a_start_that_failed_does_not_depend_on_the_site_s_images(tmp_path):
+    wanted = compose_run(
+        [*ANCHORS, "host=flower", "exchange=flower", "peers=pair", "anchor_share=0.5"]
+    )
+    told = []
+    for side in (8, 12):
+        private = ("+data@peers.wide.data=synthetic", f"peers.wide.data.options.image_size={side}")
+        own, root = compose_run([*ANCHORS, "peers=pair", *private]), tmp_path / str(side)
+        site = SiteSettings(config=own, root_certificates=None, run_root=root)
+        line = Line(PeerHost("site", site), wanted, peer=BOB)
+        line.begin()
+        told.append(line.ended())
+        log = (root / RUN_ID / "peers" / "wide" / "peer.log").read_text()
+        assert f"the private images of peer 'wide' are 3 x {side} x {side}" in log
+    assert told[0] == told[1]
+    assert outcome(told[0]) is Outcome.UNFIT and told[0].message == f"ConfigError {TOLD}"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DataError("labels was 9ab and is 40f: anna, bob"), f"DataError {TOLD}"),
+        (StorageFull("no room for the encoder in anna"), f"StorageFull {TOLD}"),
+        (HelperLost("its part failed: anna.png"), f"HelperLost {TOLD}"),
+        (FileNotFoundError("anna.png"), f"an unexpected error {TOLD}"),
+        (Refused("seed is 7 and not anna"), "seed is 7 and not anna"),
+        (CoordinatorLost("anna has gone"), "anna has gone"),
+        (TrainingError("the loss of anna is nan"), "the loss of anna is nan"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_site_keeps_the_text_of_an_error_that_may_be_about_its_images(
+    error, message, site, config, fail_with, caplog
+):
+    fail_with(error)
+    line = Line(PeerHost("site", site), config)
+    line.begin()
+    assert line.ended().message == message
+    assert "anna" in caplog.text, "whoever looks after the site sees it all"
+
+
+def test_a_site_says_nothing_of_an_ending_that_nobody_has_looked_at(site, config, monkeypatch):
+    ending = Ending(Outcome.FAILED, "all 40 images are of anna")
+    monkeypatch.setattr(peer_host, "run_assignment", lambda assignment, around: ending)
+    line = Line(PeerHost("site", site), config)
+    line.begin()
+    assert line.ended().message == "the reason is in the site's log"
+
+
+def test_where_all_belongs_to_one_user_the_text_is_told(config, fail_with, tmp_path):
+    fail_with(DataError("anna.png is broken"))
+    line = Line(PeerHost("a process of my own"), config)
+    line.say(assignment=line.assignment(run_dir=str(tmp_path)))
+    assert line.ended().message == "anna.png is broken"
+
+
+def test_a_site_keeps_what_is_wrong_with_settings_that_it_can_not_run(site, config, caplog):
+    reply = Line(PeerHost("site", site), config).say(assignment="garbage")
+    assert (outcome(reply), reply.message) == (Outcome.UNFIT, f"ConfigError {TOLD}")
+    assert "peer=resnet is not started: " in caplog.text
 
 
 # ---- anything at all ----

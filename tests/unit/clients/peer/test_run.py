@@ -20,6 +20,7 @@ from dogo_fed.errors import (
     CoordinatorLost,
     EvaluationError,
     ExchangeTimeout,
+    HelperLost,
     MalformedDistribution,
     SchemaMismatch,
     StaleTicket,
@@ -64,18 +65,25 @@ def test_an_error_that_nobody_expected_is_in_the_peers_log_whole(
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome"),
-    [(ConfigError("no such head"), Outcome.UNFIT), (CoordinatorLost("gone"), Outcome.CUT_OFF)],
+    ("error", "outcome", "outside"),
+    [
+        (
+            ConfigError("no such head"),
+            Outcome.UNFIT,
+            "ConfigError (the reason is in the site's log)",
+        ),
+        (CoordinatorLost("gone"), Outcome.CUT_OFF, "gone"),
+    ],
 )
-def test_an_error_of_ours_is_an_ending_with_its_sentence(
-    error, outcome, assignment, tmp_path, monkeypatch
+def test_an_error_of_ours_is_an_ending_with_its_sentence_and_one_for_outside(
+    error, outcome, outside, assignment, tmp_path, monkeypatch
 ) -> None:
     def fail(*arguments):
         raise error
 
     monkeypatch.setattr(run, "_open", fail)
     ending = run_assignment(assignment)
-    assert (ending.outcome, ending.message) == (outcome, str(error))
+    assert (ending.outcome, ending.message, ending.outside) == (outcome, str(error), outside)
     assert "Traceback" not in log_of(tmp_path)
 
 
@@ -131,6 +139,7 @@ def test_a_peer_that_outlives_its_launcher_keeps_out_of_the_next_start(
         (SchemaMismatch("other images"), Outcome.FAILED, True),
         (MalformedDistribution("row 3 adds up to 2"), Outcome.FAILED, True),
         (TrainingError("the loss is NaN"), Outcome.FAILED, False),
+        (HelperLost("part 1 of its passes died"), Outcome.FAILED, False),
         (EvaluationError("features that are not finite"), Outcome.FAILED, False),
     ],
 )

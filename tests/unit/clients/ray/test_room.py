@@ -6,7 +6,7 @@ import pytest
 
 from clients.ray import room
 from dogo_fed.config import RayConfig
-from dogo_fed.errors import PlacementError
+from dogo_fed.errors import StartError
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_told_with_what_would(
     nodes: list[float], num_peers: int, asked: float | None, advice: str, cluster: list[float]
 ) -> None:
     cluster.extend(nodes)
-    with pytest.raises(PlacementError, match="GPU") as told:
+    with pytest.raises(StartError, match="GPU") as told:
         shared(num_peers, asked)
     assert advice in str(told.value)
 
@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_told_with_what_would(
 def test_the_advice_always_fits(cluster: list[float]) -> None:
     cluster.extend([1.0, 2.0])
     for num_peers in range(4, 60):
-        with pytest.raises(PlacementError) as told:
+        with pytest.raises(StartError) as told:
             shared(num_peers)
         advised = float(str(told.value).split("ray.gpus_per_peer=")[1].split(",")[0])
         assert advised > 0 and shared(num_peers, advised) == advised

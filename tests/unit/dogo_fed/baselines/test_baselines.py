@@ -36,14 +36,12 @@ PEERS = ("a_resnet", "b_wide", "c_resnet", "d_wide")
 def config_of(name, *settings, **options):
     """Returns the settings of a run with a baseline."""
     config = compose_run([*SITES, *settings])
+    peers = config.peers
     if name == "fedx":
         objective = ComponentConfig(name="fedx", options={"hidden_dim": 16, "output_dim": 8})
-        peers = {
-            peer: dataclasses.replace(one, objective=objective)
-            for peer, one in config.peers.items()
-        }
-        config = dataclasses.replace(config, peers=peers)
-    return dataclasses.replace(config, baseline=ComponentConfig(name=name, options=options))
+        peers = {peer: dataclasses.replace(one, objective=objective) for peer, one in peers.items()}
+    baseline = ComponentConfig(name=name, options=options)
+    return dataclasses.replace(config, peers=peers, baseline=baseline)
 
 
 def made(name, *settings, **options):
@@ -105,6 +103,13 @@ def test_an_unknown_baseline_or_option_is_told():
         made("fccl", every_steps=0)
 
 
+@pytest.mark.parametrize("name", ["fccl", "flesd"])
+@pytest.mark.parametrize("setting", ["anchor_share=0", "anchors_at=exchanges"])
+def test_a_method_about_anchors_wants_them_in_every_pass(name, setting):
+    with pytest.raises(ConfigError, match=f"{name} teaches about the anchors of every pass"):
+        made(name, setting)
+
+
 def test_it_stops_between_rounds_only(tmp_path, monkeypatch):
     asked = []
     run = prepare(config_of("flesd", f"run_dir={tmp_path}/run"))
@@ -157,11 +162,44 @@ def test_fedavg_leaves_heads_alone_if_told():
         assert all(map(torch.equal, heads[one.id].values(), weights(one, "projector").values()))
 
 
-def test_fedavg_counts_what_travels(tmp_path):
-    summary = run_here(config_of("fedavg", f"run_dir={tmp_path}/run"))
-    _, peers, fedavg = made("fedavg")
-    numbers = sum(sum(one.numel() for one in fedavg._averaged(peer).values()) for peer in peers)
+@pytest.mark.parametrize("name", ["fedavg", pytest.param("fedx", marks=pytest.mark.slow)])
+def test_what_travels_is_counted(name, tmp_path):
+    summary = run_here(config_of(name, f"run_dir={tmp_path}/run"))
+    _, peers, _ = made(name)
+    parts = ("backbone", "projector", *(["predictor"] if name == "fedx" else []))
+    numbers = sum(
+        one.numel()
+        for peer in peers
+        for part in parts
+        for one in peer.objective.get_submodule(part).state_dict().values()
+        if one.is_floating_point()
+    )
     assert summary["exchange"]["bytes_up_per_step"] == pytest.approx(4 * numbers * 2 / (4 * 8))
+
+
+def test_the_first_round_starts_from_one_network():
+    _, peers, fedavg = made("fedavg")
+    mine, first = weights(peers[0]), weights(peers[2])
+    assert not all(map(torch.equal, mine.values(), first.values()))
+    fedavg.begin_step(0)
+    assert all(map(torch.equal, mine.values(), weights(peers[0]).values()))
+    assert all(map(torch.equal, mine.values(), weights(peers[2]).values()))
+
+
+def test_a_queue_and_an_average_stay_at_their_peer():
+    _, peers, fedavg = made(
+        "fedavg",
+        *(f"objective@peers.{name}.objective=moco_v2" for name in PEERS),
+        *(f"peers.{name}.objective.options.queue_size=32" for name in PEERS),
+        *(f"peers.{name}.teacher=ema" for name in PEERS),
+    )
+    objectives = peers[0].objective, peers[2].objective
+    queues = [one.queue_KD.clone() for one in objectives]
+    averages = [next(one.average.parameters()).clone() for one in objectives]
+    fedavg.average()
+    for one, queue_KD, averaged in zip(objectives, queues, averages, strict=True):
+        assert torch.equal(one.queue_KD, queue_KD)
+        assert torch.equal(next(one.average.parameters()), averaged)
 
 
 def test_fedavg_ends_with_one_network(tmp_path):
@@ -200,6 +238,11 @@ def test_fedx_begins_every_round_with_the_common_network():
         for kept, now in zip(mine.common[0].parameters(), mine.backbone.parameters(), strict=True):
             assert torch.equal(kept, now)
     assert torch.equal(next(one.common.parameters()), next(other.common.parameters()))
+
+
+def test_fedx_is_no_objective_without_the_baseline():
+    with pytest.raises(ConfigError, match=r"`dogo-fed compare methods=\[fedx\]` trains it"):
+        dataclasses.replace(config_of("fedx"), baseline=None)
 
 
 # ---- FLESD ----

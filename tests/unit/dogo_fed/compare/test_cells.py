@@ -10,6 +10,7 @@ import pytest
 
 from dogo_fed.compare.experiment import BASELINES, Method
 from dogo_fed.compare.standing import Standing, finished_summary, standing_of
+from dogo_fed.config import Gate, Teacher
 from dogo_fed.errors import ConfigError
 from tests.support.comparison_cells import PEER, made_cells, made_experiment, write_summary
 
@@ -80,6 +81,16 @@ def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
     assert dataclasses.replace(supervised, peers=restored) == solo
 
 
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_baseline_has_nothing_of_dogos_teaching(method: Method) -> None:
+    peers = {name: {**PEER, "gate": "agreement", "teacher": "ema"} for name in ("big", "small")}
+    cells = made_cells(made_experiment(methods=[method]), OUT, peers=peers)
+    for cell in cells:
+        assert cell.config.baseline is not None and cell.config.baseline.name == method.value
+        for peer in cell.config.peers.values():
+            assert (peer.gate, peer.teacher) == (Gate.NONE, Teacher.LIVE)
+
+
 def test_offline_brings_its_teachers_and_dogo_does_not() -> None:
     def methods(*wanted: Method) -> set[str]:
         cells = made_cells(made_experiment(methods=list(wanted), seeds=[0]), OUT)
@@ -125,6 +136,14 @@ def test_standing_from_nothing_to_finished(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "summary.json", cell.folder / "summary.json")
     assert standing_of(cell, {}) is Standing.FINISHED
     assert standing_of(cell, {"linear": {}}) is Standing.TRAINED
+
+
+def test_a_cell_that_was_killed_before_it_began_is_new(tmp_path: Path) -> None:
+    (cell, *_) = made_cells(made_experiment(), tmp_path)
+    cell.folder.mkdir(parents=True)
+    for name in ("run.lock", ".config.0123abcd-7-7-0123abcd.partial.yaml"):
+        (cell.folder / name).touch()
+    assert standing_of(cell, {}) is Standing.NEW
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"peers": {}}'])

@@ -12,25 +12,36 @@ import torch
 
 from dogo_fed.compare.comparison import CellReport, Comparison, compare
 from dogo_fed.compare.experiment import Cell, Method
-from dogo_fed.compare.origin import case_of, check_images
+from dogo_fed.compare.origin import check_images, images_of
 from dogo_fed.compare.report import to_json, to_markdown
 from dogo_fed.compare.standing import finished_cells
+from dogo_fed.contracts import PeerId
 from dogo_fed.data.synthetic import synthetic
-from dogo_fed.errors import ConfigError
+from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.provenance import DataFacts, Provenance
-from tests.support.comparison_cells import made_cells, made_experiment, write_summary
+from dogo_fed.storage.peer_folder import PeerFolder
+from tests.support.comparison_cells import PEER, made_cells, made_experiment, write_summary
 
 HERE = Provenance.of(synthetic(size=32, test_size=8), torch.device("cpu"), "5c0ffee" + 25 * "0")
 OTHER_IMAGES = DataFacts.of(synthetic(size=32, test_size=8, seed=1))
+DATA = {"name": "synthetic", "options": {"size": 32, "test_size": 8}}
+SMALL: dict[str, Any] = {"data": DATA, "batch_size": 16, "steps": 2}
+ITS_OWN = {"name": "synthetic", "options": {"size": 24, "test_size": 8, "seed": 5}}
 
 
 def starts(*each: Provenance) -> list[Mapping[str, Any]]:
     return [{"step": 5 * number, **one.to_plain()} for number, one in enumerate(each)]
 
 
+def cells_of(out: Path, **others: Any) -> list[Cell]:
+    experiment = made_experiment(methods=[Method.SOLO, Method.DOGO], seeds=[0, 1])
+    return made_cells(experiment, out, **others)
+
+
 @pytest.fixture
 def cells(tmp_path: Path) -> list[Cell]:
-    return made_cells(made_experiment(methods=[Method.SOLO, Method.DOGO], seeds=[0, 1]), tmp_path)
+    return cells_of(tmp_path)
 
 
 def finish(cell: Cell, *each: Provenance) -> None:
@@ -63,14 +74,48 @@ def test_cells_with_other_images_are_refused_with_both_values(cells: list[Cell])
     assert HERE.data.fingerprint in text and OTHER_IMAGES.fingerprint in text
 
 
-def test_cells_are_not_trained_on_other_images_than_those_that_are_finished(
-    cells: list[Cell],
-) -> None:
+def test_cells_are_not_trained_on_other_images_than_those_that_are_finished(tmp_path: Path) -> None:
+    cells = cells_of(tmp_path, **SMALL)
     finish(cells[0], HERE)
     finished = finished_cells(cells)
-    check_images(finished, {case_of(cells[1]): HERE.data})
+    check_images(finished, images_of(cells[1], load_run(cells[1].config)))
+    other = load_run(cells[1].config, synthetic(size=32, test_size=8, seed=1))
     with pytest.raises(ConfigError, match="of what is there now are not the same"):
-        check_images(finished, {case_of(cells[1]): OTHER_IMAGES})
+        check_images(finished, images_of(cells[1], other))
+
+
+def test_of_a_data_set_that_is_cut_the_whole_is_compared(tmp_path: Path) -> None:
+    """Another seed cuts it otherwise."""
+    parts = {"kind": "iid", "anchors": 0.5, "least_images": 4}
+    for cell in cells_of(tmp_path, partition=parts, **SMALL):
+        assert list(images_of(cell, load_run(cell.config)).values()) == [HERE.data]
+
+
+def keep_note(cell: Cell, images: DataFacts) -> None:
+    """What a run leaves of the private images of a peer; its provenance has the shared ones only."""
+    PeerFolder(cell.folder, PeerId("big")).check_private_images(images, begins=True)
+
+
+def test_cells_with_other_private_images_are_refused(tmp_path: Path) -> None:
+    cells = cells_of(tmp_path, peers={"big": {**PEER, "data": ITS_OWN}, "small": PEER}, **SMALL)
+    run = load_run(cells[0].config)
+    (own,) = [facts for facts in images_of(cells[0], run).values() if facts != HERE.data]
+    assert own == DataFacts.of(run.private["big"].own)
+    for cell in cells:
+        finish(cell, HERE)
+        keep_note(cell, own)
+    check_images(finished_cells(cells), images_of(cells[0], run))
+    keep_note(cells[-1], OTHER_IMAGES)
+    with pytest.raises(ConfigError) as caught:
+        check_images(finished_cells(cells))
+    text = str(caught.value)
+    assert f"{cells[0].id}, peer big" in text and f"{cells[-1].id}, peer big" in text
+    assert own.fingerprint in text and OTHER_IMAGES.fingerprint in text
+    with pytest.raises(ConfigError, match="peer big and of what is there now are not the same"):
+        check_images(finished_cells(cells[-1:]), images_of(cells[0], run))
+    (cells[-1].folder / "peers" / "big" / "private_images.json").write_text("")
+    with pytest.raises(CheckpointError, match=r"private_images\.json can't be read"):
+        check_images(finished_cells(cells))
 
 
 def test_other_code_and_libraries_are_said_with_the_cells_that_they_are_about(

@@ -119,6 +119,23 @@ def test_one_seed_has_neither_deviation_nor_interval(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_all_peers_together_are_held_against_solo_and_against_central(tmp_path: Path) -> None:
+    experiment = made_experiment(methods=[Method.SOLO, Method.DOGO, Method.CENTRAL])
+    cells = made_cells(experiment, tmp_path, partition={"kind": "iid"})
+    gains = {"solo": (0.0, 0.0), "dogo": (0.02, -0.002), "central": (0.036, 0.0)}
+    for cell in cells:
+        jitter = 0.0002 * (cell.seed - 1) if cell.column == DOGO else 0.0
+        big, small = (0.7 + gain + jitter for gain in gains[cell.column.name])
+        write_summary(cell, {"big": (big, None), "small": (small, None)})
+    made = compare(experiment, cells, [])
+    found = made.over_peers(made.rows, DOGO)
+    assert found is not None
+    assert (found.not_below, found.safe, found.peers, found.worst) == (1, 2, 2, "small")
+    assert found.way_to_central == pytest.approx(0.5)
+    assert "That is 50% of the way from solo to central." in to_markdown(made)
+    assert "dogo \u2212 central" in to_markdown(made)
+
+
 def test_nothing_finished_is_said(tmp_path: Path) -> None:
     experiment = made_experiment()
     made = compare(experiment, made_cells(experiment, tmp_path), [])

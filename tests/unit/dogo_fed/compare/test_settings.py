@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from configs.compose import compose_run
 from dogo_fed.compare.settings import differing, is_of_teaching
+from dogo_fed.config import AnchorsAt
+
+RUN = compose_run([])
 
 
 @pytest.mark.parametrize(
@@ -20,7 +26,7 @@ from dogo_fed.compare.settings import differing, is_of_teaching
     ],
 )
 def test_settings_of_the_teaching(path: str) -> None:
-    assert is_of_teaching(path)
+    assert is_of_teaching(path, RUN)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +45,15 @@ def test_settings_of_the_teaching(path: str) -> None:
     ],
 )
 def test_settings_that_a_peer_alone_has_too(path: str) -> None:
-    assert not is_of_teaching(path)
+    assert not is_of_teaching(path, RUN)
+
+
+@pytest.mark.parametrize("path", ["exchange.every_steps", "exchange.dense_steps"])
+def test_which_steps_exchange_matters_to_a_peer_alone_where_anchors_come_with_them(
+    path: str,
+) -> None:
+    run = dataclasses.replace(RUN, anchors_at=AnchorsAt.EXCHANGES)
+    assert is_of_teaching(path, RUN) and not is_of_teaching(path, run)
 
 
 def test_what_is_null_is_as_not_set() -> None:

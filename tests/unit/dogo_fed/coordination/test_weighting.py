@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -69,6 +70,43 @@ def test_the_mutual_kl_is_the_weighted_mean_of_the_divergences(weighting):
             q = torch.tensor(teacher.p_NN[i], dtype=torch.float64)
             expected += weights[k][i] * float((q * (q.log() - mine[i])).sum()) / len(mine)
     assert value.item() == pytest.approx(expected, rel=1e-4)
+
+
+def stacked(given, weights, weighting):
+    """Returns matrix and negative entropy as computed from the stack of all matrices."""
+    q_KNN = np.stack([one.p_NN for one in given]).astype(np.float64)
+    entropy_KN = (q_KNN * np.log(np.where(q_KNN > 0, q_KNN, 1.0))).sum(axis=2)
+    score_KN = entropy_KN
+    if weighting is Weighting.AGREEING:
+        log_mean_NN = np.log(np.maximum(q_KNN.mean(axis=0), np.finfo(np.float64).tiny))
+        score_KN = (q_KNN * log_mean_NN).sum(axis=2) - entropy_KN
+    log_w_KN = np.log(np.asarray(weights, dtype=np.float64))[:, None] + score_KN
+    w_KN = np.exp(log_w_KN - log_w_KN.max(axis=0))
+    w_KN /= w_KN.sum(axis=0)
+    p_NN = (w_KN[:, :, None] * q_KNN).sum(axis=0).astype(np.float32)
+    return p_NN, float((w_KN * entropy_KN).sum(axis=0).mean())
+
+
+@WEIGHTED
+@pytest.mark.parametrize(("number", "size"), [(2, 6), (3, 40), (11, 33)])
+def test_one_teacher_after_the_other_gives_the_same_bits_as_all_at_once(weighting, number, size):
+    given = [distribution(seed, size) for seed in range(number)]
+    weights = [1.0 + seed / 3 for seed in range(number)]
+    found = weighted_by_row(given, weights, weighting)
+    p_NN, entropy = stacked(given, weights, weighting)
+    assert found.p_NN.tobytes() == p_NN.tobytes() and found.negative_entropy == entropy
+
+
+@WEIGHTED
+def test_more_teachers_need_no_more_matrices_at_a_time(weighting):
+    size, peaks = 128, {}
+    for number in (2, 12):
+        given = [distribution(seed, size) for seed in range(number)]
+        tracemalloc.start()
+        weighted_by_row(given, [1.0] * number, weighting)
+        peaks[number] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[12] < peaks[2] + 8 * size**2, "a matrix of float64"
 
 
 def sharpened(one, power):

@@ -192,6 +192,38 @@ def test_what_came_with_python_is_no_component_and_is_not_called(name, home, mon
             components.resolve(kind, name, {})
 
 
+@pytest.mark.parametrize(
+    ("name", "package", "elsewhere"),
+    [
+        ("torchvision:torch.hub.load", "torchvision", "torch"),
+        ("torchvision.datasets.folder:Image.open", "torchvision", "PIL.Image"),
+        ("timm.optim:AdamW", "timm", "torch.optim.adamw"),
+        ("their_nets:torch.hub.load", "their_nets", "torch"),
+    ],
+)
+def test_a_name_does_not_lead_from_one_package_into_another(
+    name, package, elsewhere, monkeypatch, tmp_path
+):
+    (tmp_path / "their_nets.py").write_text("import torch\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for kind in ("data set", "backbone"):
+        with pytest.raises(ConfigError, match=f"leads out of the package {package} to {elsewhere}"):
+            components.resolve(kind, name, {})
+
+
+def test_what_a_package_defines_and_what_ones_own_code_imports_by_name_is_found(
+    monkeypatch, tmp_path
+):
+    (tmp_path / "borrowed_nets.py").write_text("from torchvision.models import resnet18\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for name in ("borrowed_nets:resnet18", "torchvision:models.resnet18"):
+        found = components.resolve("backbone", name, {})
+        assert found is torchvision.models.resnet18
+    assert components.resolve("data set", "torchvision:datasets.FakeData", {}) is (
+        torchvision.datasets.FakeData
+    )
+
+
 def test_a_module_of_ones_own_may_be_called_like_one_of_pythons(monkeypatch, tmp_path):
     (tmp_path / "antigravity.py").write_text("def load():\n    return 3\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])

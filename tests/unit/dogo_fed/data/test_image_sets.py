@@ -352,6 +352,29 @@ def test_a_domain_that_is_not_there_lists_those_that_are(sketches):
     assert "clipart_train.txt" in message and "sketch_train.txt" in message
 
 
+# ---- what all of them take ----
+
+
+def test_sets_of_files_take_the_options_of_pixels(tiny, sketches, imagenet):
+    add_val(imagenet, flat=False)
+    for name, options in (
+        ("tiny_imagenet", {"root": str(tiny)}),
+        ("imagenet", {"root": str(imagenet)}),
+        ("domainnet", {"root": str(sketches), "domain": "sketch"}),
+    ):
+        given = {**options, "image_size": SIZE}
+        data = build_dataset(name, {**given, "channels": 1, "ground": "black"})
+        assert data.train.images(torch.tensor([0])).shape == (1, 1, SIZE, SIZE)
+        with pytest.raises(DataError, match=r"data\.options\.max_megapixels=1e-05"):
+            build_dataset(name, {**given, "max_megapixels": 1e-5})
+
+
+def test_a_broken_image_can_be_left_out(imagenet):
+    add_val(imagenet, flat=False)
+    (imagenet / f"train/{DOG}/{DOG}_0.JPEG").write_bytes(b"no")
+    assert brightness(load_imagenet(imagenet, skip_broken=True).train) == [0, 1, 11, 20, 21]
+
+
 # ---- imbalanced ----
 
 
@@ -418,6 +441,16 @@ def test_imbalanced_refuses_impossible_numbers(options):
 def test_imbalanced_refuses_more_images_than_there_are():
     message = the_error(lambda: imbalanced(largest=21))
     assert "21 images of label 0 are asked for, but synthetic has 20" in message
+
+
+def test_imbalanced_passes_on_what_its_base_has_noted(tmp_path):
+    for place, number in (("cat", 3), ("dog", 2)):
+        for index in range(number):
+            draw(tmp_path / place / f"{index}.png", index)
+    (tmp_path / "cat" / "notes.txt").write_text("x")
+    options = {"root": str(tmp_path), "image_size": SIZE}
+    data = imbalanced(base="image_folder", base_options=options, largest=3, smallest=2)
+    assert data.notes[-1] == "left out: no image: .txt (1)"
 
 
 def test_imbalanced_checks_the_options_of_its_base():

@@ -9,7 +9,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 
 from dogo_fed import seeding
-from dogo_fed.data.jitter import ColourJitter
+from dogo_fed.data.jitter import _ADJUSTMENTS, ColourJitter
 
 THEIRS = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
 
@@ -33,6 +33,26 @@ def test_every_image_gets_torchvisions_adjustments_in_its_own_order():
     assert len(orders) > 12  # of 24
     # A pixel whose colour is nearly grey has no stable hue, so a few differ between libraries.
     assert ((views - by_torchvision).abs() > 1e-3).float().mean() < 0.002
+
+
+@pytest.mark.parametrize(
+    "jitter", [ColourJitter(0.8, 0.8, 0.8, 0.2, p=0.8), ColourJitter(0.4, 0.0, 0.0, 0.1, p=1.0)]
+)
+def test_the_numbers_are_those_of_one_selection_after_the_other_to_the_bit(jitter):
+    images = torch.rand(32, 3, 8, 8)
+    with seeding.stream(7, "jitter"):
+        views = jitter(images)
+    with seeding.stream(7, "jitter"):
+        chosen = torch.rand(32) < jitter.p
+        factors = [torch.empty(32).uniform_(*ends) for ends in jitter.ranges]
+        order = torch.rand(32, 4).argsort(dim=1)
+    expected = images.clone()
+    for turn in range(4):
+        for which, adjust in enumerate(_ADJUSTMENTS):
+            rows = (chosen & (order[:, turn] == which)).nonzero()[:, 0]
+            if len(rows) > 0 and jitter.ranges[which] not in ((0.0, 0.0), (1.0, 1.0)):
+                expected[rows] = adjust(expected[rows], factors[which][rows])
+    assert torch.equal(views, expected)
 
 
 def test_a_stronger_jitter_has_the_range_that_is_documented():

@@ -19,7 +19,7 @@ from dogo_fed.contracts import (
     TeacherSignal,
     Ticket,
 )
-from dogo_fed.engine import session as session_module
+from dogo_fed.engine import round_end
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
 from dogo_fed.engine.measure import Measured
 from dogo_fed.engine.open import open_session
@@ -126,20 +126,22 @@ def test_an_evaluation_that_nobody_took_is_not_made_again(run, tmp_path, monkeyp
     session.save(is_cut_off=True)
     line.is_down = False
     measured: list[int] = []
-    monkeypatch.setattr(session_module, "measure", lambda *arguments, **others: measured.append(1))
+    monkeypatch.setattr(round_end, "measure", lambda *arguments, **others: measured.append(1))
     again = opened(run, tmp_path / "run", line, ReportSink(line), 2)
     again.start()
     assert [report.round for report in line.rounds] == [0, 1] and measured == []
 
 
 def test_an_evaluation_that_was_not_begun_is_made_by_the_next_process(run, tmp_path):
-    """The coordinator went when the last step of a round was reported."""
+    """The coordinator went before the last step of a round was reported."""
     clock = SimpleNamespace(now_s=0.0)
     line = Line()
-    session = opened(run, tmp_path / "run", line, ReportSink(line, lambda: clock.now_s), None)
+    sink = ReportSink(line, lambda: clock.now_s)
+    session = opened(run, tmp_path / "run", line, sink, None)
     session.start()
-    one_step(session)
     line.is_down, clock.now_s = True, 10.0
+    one_step(session)
+    sink.flush()  # which waits for the thread that delivers the step
     with pytest.raises(CoordinatorLost):
         one_step(session)
     session.save(is_cut_off=True)
@@ -161,7 +163,7 @@ def test_a_peer_that_is_ended_in_a_long_evaluation_loses_nothing(run, tmp_path, 
         if name == "ended":
             session._progress.evaluation_s = 3600.0  # as the one before
             with monkeypatch.context() as patch:
-                patch.setattr(session_module, "measure", ended_by_the_user)
+                patch.setattr(round_end, "measure", ended_by_the_user)
                 with pytest.raises(KeyboardInterrupt):
                     one_step(session)
             session = opened(run, tmp_path / name, line, ReportSink(line), 2)
@@ -243,7 +245,7 @@ def test_weights_that_are_not_finite_are_never_saved(run, tmp_path):
 def test_a_long_evaluation_says_once_a_second_that_it_goes_on(run, tmp_path, monkeypatch):
     clock = SimpleNamespace(now_s=0.0)
     monkeypatch.setattr(
-        session_module,
+        round_end,
         "time",
         SimpleNamespace(monotonic=lambda: clock.now_s, perf_counter=lambda: clock.now_s),
     )
@@ -254,7 +256,7 @@ def test_a_long_evaluation_says_once_a_second_that_it_goes_on(run, tmp_path, mon
             beat()
         return Measured(knn_top1=0.5, linear_top1=0.5)
 
-    monkeypatch.setattr(session_module, "measure", slow)
+    monkeypatch.setattr(round_end, "measure", slow)
     sink = KeepingSink()
     opened(run, tmp_path / "run", Line(), sink, None).start()
     assert sink.signs_of_life == 10

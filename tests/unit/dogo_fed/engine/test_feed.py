@@ -9,11 +9,13 @@ import torch
 
 from configs.compose import compose_run
 from dogo_fed.data.source import TensorImages
+from dogo_fed.engine import feed as feed_module
 from dogo_fed.engine.feed import Feed, resident
 from dogo_fed.engine.loaded_run import load_run
 from tests.support.tiny_run import TINY
 
 CPU = torch.device("cpu")
+SET_BYTES = 96 * 3 * 16 * 16
 PRIVATE = ("partition=dirichlet", "partition.alpha=1", "partition.least_images=8")
 
 
@@ -43,8 +45,25 @@ def test_a_set_on_the_device_gives_the_same_passes(settings):
 
 
 def test_a_set_that_does_not_fit_stays_where_it_is():
-    assert resident(passes_of(), CPU, 96 * 3 * 16 * 16 - 1) is None
-    assert resident(passes_of(), CPU, 96 * 3 * 16 * 16) is not None
+    assert resident(passes_of(), CPU, SET_BYTES - 1) is None
+    assert resident(passes_of(), CPU, SET_BYTES) is not None
+
+
+def test_a_set_that_is_there_needs_no_room_for_the_next_peer():
+    run = load_run(compose_run(TINY))
+    first = resident(run.passes["wide"], CPU, SET_BYTES)
+    second = resident(run.passes["resnet"], CPU, 0)
+    assert second is not None and second.data.shared.train is first.data.shared.train
+
+
+def test_a_set_goes_there_in_parts_and_is_there_once(monkeypatch):
+    passes = passes_of()
+    all_of_them = torch.arange(96)
+    expected = passes.data.shared.train.images(all_of_them)
+    monkeypatch.setattr(feed_module, "_CHUNK_IMAGES", 10)
+    monkeypatch.setattr(torch, "cat", lambda *given: pytest.fail("that needs twice the room"))
+    there = resident(passes, CPU, SET_BYTES)
+    assert torch.equal(there.data.shared.train.images(all_of_them), expected)
 
 
 def test_the_next_pass_is_gathered_meanwhile_and_is_the_same(monkeypatch):
@@ -80,6 +99,29 @@ def test_what_fails_in_the_thread_is_raised_at_its_step(monkeypatch):
     feed.close()
 
 
-def test_on_a_cpu_nothing_is_gathered_ahead():
-    feed = Feed.of(passes_of(), CPU, with_labels=False)
-    assert feed._worker is None and feed._passes.data.shared.train is not None
+def test_on_a_cpu_only_a_large_set_is_gathered_ahead(monkeypatch):
+    """It may be on disk; of a small one nothing would be gained."""
+    for least_bytes, is_ahead in ((SET_BYTES + 1, False), (SET_BYTES, True)):
+        monkeypatch.setattr(feed_module, "LARGE_BYTES", least_bytes)
+        feed = Feed.of(passes_of(), CPU, with_labels=False)
+        assert (feed._worker is not None) == is_ahead
+        feed.close()
+
+
+def test_who_asks_again_gets_the_same_images():
+    feed = Feed(passes_of(), CPU, with_labels=True, ahead=True)
+    given = feed.take(0)
+    gathered = feed._next
+    assert feed.take(0) is given and feed._next is gathered
+    assert feed.take(1) is not given
+    feed.close()
+
+
+def test_it_is_known_whether_images_are_there():
+    feed = Feed(passes_of(), CPU, with_labels=False, ahead=True)
+    assert not feed.is_ready(0)
+    feed.take(0)
+    feed._next[1].result()
+    assert feed.is_ready(1) and not feed.is_ready(2)
+    feed.close()
+    assert not Feed(passes_of(), CPU, with_labels=False, ahead=False).is_ready(0)

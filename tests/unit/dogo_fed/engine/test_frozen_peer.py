@@ -151,8 +151,12 @@ def test_a_frozen_peer_that_moves_is_an_error(tmp_path: Path) -> None:
 
 def test_impossible_teachers_are_refused_before_anything_starts(runs, tmp_path: Path) -> None:
     solo = runs["root"] / "solo"
-    with pytest.raises(ConfigError, match=r"frozen_from=.*has no checkpoint of a peer"):
+    missing = "frozen_from=.*nothing: there is no such weights file or run folder"
+    with pytest.raises(ConfigError, match=missing):
         prepare(frozen(tmp_path / "run", tmp_path / "nothing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"frozen_from=.*has no checkpoint of a peer"):
+        prepare(frozen(tmp_path / "run", tmp_path / "empty"))
     with pytest.raises(ConfigError, match=r"peer 'simsiam': frozen_from=.*another model"):
         prepare(frozen(tmp_path / "run", solo, "peers.simsiam.objective.options.hidden_dim=64"))
     with pytest.raises(ConfigError, match="no peer would learn"):

@@ -15,8 +15,9 @@ from torch import nn
 
 from configs.compose import compose_run
 from dogo_fed.engine import open as opening
+from dogo_fed.engine.helpers import Helpers
 from dogo_fed.engine.step import absorb, propose, show
-from dogo_fed.errors import ConfigError, TrainingError
+from dogo_fed.errors import ConfigError, HelperLost
 from dogo_fed.objectives.catalog import OBJECTIVES
 from tests.support.distributions import distribution
 from tests.support.networks import NoBatchStatistics, wide_peer
@@ -133,9 +134,7 @@ def test_a_helper_that_is_killed_ends_the_peer_with_one_line():
         proposal = propose(peer, images, 0)
         os.kill(peer.helpers._processes[0].pid, signal.SIGKILL)
         started_s = time.monotonic()
-        with pytest.raises(
-            TrainingError, match=r"peers\.wide\.data_parallel.*has failed"
-        ) as caught:
+        with pytest.raises(HelperLost, match=r"peers\.wide\.data_parallel.*has failed") as caught:
             absorb(peer, proposal, signal_of(show(peer, proposal)))
         assert time.monotonic() - started_s < 60
         assert "ended: wide part 1" in str(caught.value) and "\n" not in str(caught.value)
@@ -160,8 +159,15 @@ class FailsElsewhere(NoBatchStatistics):
 @pytest.mark.slow
 def test_what_went_wrong_in_a_helper_is_told():
     run, peer = peer_of(TWO_PARTS, backbone=FailsElsewhere())
-    with pytest.raises(TrainingError, match="ValueError: not the process that made me"):
+    with pytest.raises(HelperLost, match="ValueError: not the process that made me"):
         trained(run, peer)
+
+
+def test_what_fails_between_processes_is_no_fault_of_the_numbers():
+    helpers = Helpers.__new__(Helpers)
+    helpers._peer, helpers._processes, helpers._pipes = "wide", [], []
+    with pytest.raises(HelperLost, match="RuntimeError: connection reset"), helpers._failures():
+        raise RuntimeError("connection reset")
 
 
 # ---- what can't be, without a process ----

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,10 @@ def opened(run: LoadedRun, folder: Path, link: FakeLink | None = None, **where) 
     return open_session(run, folder, ADA, link or FakeLink(), KeepingSink(), **where)
 
 
+def gone_on(run: LoadedRun, folder: Path) -> LoadedRun:
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, resume=str(folder)))
+
+
 @pytest.fixture
 def folder(run: LoadedRun, tmp_path: Path) -> Path:
     """A run folder with checkpoints of the steps 0, 1, 2."""
@@ -98,9 +103,28 @@ def steps_set_aside(folder: Path) -> list[int]:
 def test_a_peer_goes_on_where_the_run_does_and_sets_aside_what_it_will_write_again(
     run, folder, where, next_step, left
 ):
-    assert opened(run, folder, **where).next_step == next_step
+    assert opened(gone_on(run, folder), folder, **where).next_step == next_step
     assert steps(folder) == left
     assert sorted(steps(folder) + steps_set_aside(folder)) == [0, 1, 2], "nothing is unlinked"
+
+
+@pytest.mark.parametrize("what", ["checkpoints", "encoder"])
+def test_a_new_run_does_not_write_over_an_earlier_one_of_its_name(run, folder, what):
+    """A site has a folder of its own for a run, into which whoever starts the run does not look."""
+    peer_folder = PeerFolder(folder, ADA)
+    if what == "encoder":
+        shutil.rmtree(peer_folder.checkpoints.folder)
+        peer_folder.encoder_path.touch()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    link = FakeLink()
+    with pytest.raises(
+        Refused, match=rf"'{ADA}' has .*{what}.*'{folder.name}'.*resume=.*afresh"
+    ) as no:
+        opened(run, folder, link)
+    assert str(folder.parent) not in str(no.value), "it is told to the coordinator"
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert link.calls == []
+    assert opened(gone_on(run, folder), folder).next_step == 0
 
 
 def test_what_was_set_aside_is_removed_when_the_peer_has_got_as_far_again(run, folder):
@@ -202,7 +226,7 @@ def test_a_run_without_exchange_has_no_exchange_but_still_joins(tmp_path):
     session = opened(load_run(config), tmp_path / "run", link)
     session.begin_step()
     session.end_step()
-    assert link.calls == ["join"] and not session.exchanges
+    assert link.calls == ["join"] and session.can_stop_here
 
 
 def test_a_process_knows_what_its_settings_say(run):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
 
 from configs.compose import compose_run
-from dogo_fed.engine import feed, loaded_run
+from dogo_fed.engine import feed, loaded_run, session
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.session import PeerSession
 from dogo_fed.engine.trial import do_with_itself
@@ -24,8 +25,9 @@ TIMES = ("compute_s", "wait_s", "exchange_s", "seconds")
 
 
 def told(folder):
-    """Returns all records but for times, in order."""
-    return [{key: one[key] for key in one if key not in TIMES} for one in records(folder)]
+    """Returns all records but for times, those of each peer in order."""
+    timeless = [{key: one[key] for key in one if key not in TIMES} for one in records(folder)]
+    return sorted(timeless, key=lambda one: str(one.get("peer")))
 
 
 def equal_but_for_times(tmp_path, *settings):
@@ -43,8 +45,8 @@ def run_plainly(tmp_path, *settings):
 
 @pytest.fixture
 def late(monkeypatch):
-    """Peers that read losses and check updates as on a GPU."""
-
+    """Peers that read losses and check updates as on a GPU, however long their steps take."""
+    monkeypatch.setattr(session, "READ_WITHIN_S", math.inf)
     replace = dataclasses.replace
 
     def on_a_gpu(one, **changes):
@@ -108,27 +110,44 @@ def test_a_step_on_trial_that_went_wrong_is_told_at_once(reads_late):
 # ---- views are drawn while a step waits ----
 
 
-def test_views_that_were_drawn_ahead_are_the_same(tmp_path, monkeypatch):
-    for settings in ((), PRIVATE, ("exchange.lookahead=1",)):
-        folder = tmp_path / str(len(settings))
-        run_plainly(folder, *settings)
-        with monkeypatch.context() as patch:
-            ahead = []
-            begin, draw = PeerSession.begin_step, Peer.draw_ahead
+def drawing_ahead(patch):
+    """Lets sessions prepare their next step, and returns the list of those whose views were drawn."""
+    ahead = []
+    begin, draw = PeerSession.begin_step, Peer.draw_ahead
 
-            def begin_and_prepare(self, begin=begin):
-                begin(self)
-                self.prepare_next()
+    def begin_and_prepare(self):
+        begin(self)
+        self.prepare_next()
 
-            def noting(self, images_NCHW, step, ahead=ahead, draw=draw):
-                ahead.append(step)
-                draw(self, images_NCHW, step)
+    def noting(self, images_NCHW, step):
+        ahead.append(step)
+        draw(self, images_NCHW, step)
 
-            patch.setattr(PeerSession, "begin_step", begin_and_prepare)
-            patch.setattr(Peer, "draw_ahead", noting)
-            run_here(compose_run([*SETTINGS, *settings, f"run_dir={folder}/other"]))
-        equal_but_for_times(folder)
-        assert ahead and 4 not in ahead, "at the end of a round a peer evaluates, and may stop"
+    patch.setattr(PeerSession, "begin_step", begin_and_prepare)
+    patch.setattr(Peer, "draw_ahead", noting)
+    return ahead
+
+
+@pytest.mark.parametrize("settings", [(), PRIVATE, ("exchange.lookahead=1",)])
+def test_views_that_were_drawn_ahead_are_the_same(settings, tmp_path, monkeypatch):
+    run_plainly(tmp_path, *settings)
+    ahead = drawing_ahead(monkeypatch)
+    run_here(compose_run([*SETTINGS, *settings, f"run_dir={tmp_path}/other"]))
+    equal_but_for_times(tmp_path)
+    assert ahead and 4 not in ahead, "at the end of a round a peer evaluates, and may stop"
+
+
+@pytest.mark.parametrize("are_there", [False, True])
+def test_a_step_that_waits_for_nobody_draws_views_of_images_that_are_there(
+    are_there, tmp_path, monkeypatch
+):
+    alone = "exchange.enabled=false"
+    run_plainly(tmp_path, alone)
+    ahead = drawing_ahead(monkeypatch)
+    monkeypatch.setattr(feed.Feed, "is_ready", lambda self, step: are_there)
+    run_here(compose_run([*SETTINGS, alone, f"run_dir={tmp_path}/other"]))
+    equal_but_for_times(tmp_path)
+    assert (ahead != []) == are_there
 
 
 def test_views_of_another_step_are_not_taken():

@@ -190,3 +190,16 @@ def test_the_whole_data_set_is_what_a_partition_is_evaluated_on():
 def test_settings_that_make_no_pass_are_refused(settings, why):
     with pytest.raises(ConfigError, match=why):
         loaded(*settings)
+
+
+def test_a_teacher_from_a_weights_file_gets_no_share_of_a_partition(tmp_path):
+    weights = tmp_path / "teacher.pth"
+    weights.touch()
+    without = cut_run()
+    teacher = dataclasses.replace(without.config.peers["wide"], frozen_from=str(weights))
+    config = dataclasses.replace(
+        without.config, peers={**without.config.peers, "a_teacher": teacher}
+    )
+    run = load_run(config, numbered())
+    assert run.cut.to_csv() == without.cut.to_csv()
+    assert run.data_of("a_teacher").own is run.data.shared

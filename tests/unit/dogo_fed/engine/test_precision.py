@@ -17,6 +17,7 @@ from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError, TrainingError
 from dogo_fed.evaluation import state_digest
+from dogo_fed.run import prepare as prepare_module
 from dogo_fed.run.prepare import notes_of, prepare
 from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
@@ -114,11 +115,28 @@ def test_recordings_that_would_be_wrong_are_refused(settings, words):
         compose_run([*TINY, *settings])
 
 
-def test_recordings_are_for_a_gpu():
-    with pytest.raises(
-        ConfigError, match="cuda_graphs=true is for a GPU, and peer 'wide' computes"
-    ):
-        peer_of("compile=true", "cuda_graphs=true")
+RECORDED = ("compile=true", "cuda_graphs=true")
+
+
+@pytest.mark.parametrize("host", ["local", "ray"])
+def test_recordings_are_for_a_gpu(host):
+    words = "cuda_graphs=true is for a GPU, and the peers here compute on cpu"
+    config = compose_run([*TINY, *RECORDED, "device=cpu", f"host={host}"])
+    with pytest.raises(ConfigError, match=words):
+        prepare(config)
+    with pytest.raises(ConfigError, match=words):
+        load_run(config).build_peer("wide")
+
+
+def test_a_run_with_recordings_can_be_prepared_where_there_is_a_gpu(monkeypatch):
+    """The peers that are built before it begins are on a CPU, and of no use but to be tried."""
+    told = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **given: told.append(given))
+    monkeypatch.setattr(prepare_module, "resolve_device", lambda name: torch.device("cuda"))
+    run = prepare(compose_run([*TINY, *RECORDED]))
+    assert run.config.cuda_graphs
+    assert told == [{"mode": None}] * len(run.peer_ids), "there, nothing is recorded"
+    assert not run.build_peer("wide", CPU).uses_cuda_graphs
 
 
 def test_a_gpu_gets_recordings_that_know_where_a_step_begins(monkeypatch):
@@ -210,6 +228,35 @@ def test_the_clearly_fastest_is_taken_and_the_reason_is_told(monkeypatch, second
     (note,) = [one for one in notes_of(run) if one.startswith("precision=auto takes")]
     assert f"takes {expected[0].value}, {expected[1].value}" in note
     assert all(f"{1000 * one:.0f} ms" in note for one in seconds)
+
+
+def test_arithmetic_that_runs_out_of_memory_is_not_taken(monkeypatch):
+    """In fp32 a step may need twice the memory of one in bf16."""
+    plain = fastest.do_with_itself
+
+    def too_large_in_fp32(peer, images, step):
+        if peer.half is None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        plain(peer, images, step)
+
+    monkeypatch.setattr(fastest, "do_with_itself", too_large_in_fp32)
+    run = prepare(compose_run([*TINY, "precision=auto"]))
+    assert run.config.precision is Precision.BF16
+    (note,) = [one for one in run.notes if one.startswith("precision=auto takes bf16")]
+    assert note.count("runs out of memory") == 2 and "fp32, contiguous runs out" in note
+
+
+def test_it_is_measured_with_the_kernels_and_threads_of_a_run(monkeypatch):
+    told = []
+    monkeypatch.setattr(fastest, "fix_numerics", lambda threads: told.append(threads))
+
+    def noting(run, *candidate):
+        told.append(candidate)
+        return 1.0
+
+    monkeypatch.setattr(fastest, "_seconds_of", noting)
+    prepare(compose_run([*TINY, "precision=auto", "threads_per_peer=3"]))
+    assert told == [3, *fastest.CANDIDATES]
 
 
 def test_what_is_tried_leaves_nothing():

@@ -12,6 +12,8 @@ import torchvision
 from torch import nn
 
 from dogo_fed.errors import CheckpointError
+from dogo_fed.models.library import torchvision_model
+from dogo_fed.models.mobile import mobilenet_v2
 from dogo_fed.models.resnet import resnet18, resnet50
 from dogo_fed.models.weights import load_weights, read_weights
 
@@ -168,6 +170,47 @@ def test_another_network_and_another_stem_are_refused(plain):
         load_weights(resnet18(image_size=32), plain.state_dict(), "x")
     with pytest.raises(CheckpointError, match="unexpected: a, b"):
         load_weights(resnet18(image_size=32), {"a": torch.ones(1), "b": torch.ones(1)}, "x")
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_file_for_large_images_is_answered_with_what_to_set(is_ours, plain):
+    small = {"image_size": 32}
+    backbone = resnet18(**small) if is_ours else torchvision_model("resnet18", **small)
+    with pytest.raises(CheckpointError, match="only the first convolution differs") as caught:
+        load_weights(backbone, plain.state_dict(), "x")
+    message = str(caught.value)
+    assert "set data.options.image_size to at least 100" in message
+    assert "torchvision:<model> with its option imagenet_stem=true" in message
+    load_weights(resnet18(image_size=100), plain.state_dict(), "x")
+    theirs = torchvision_model("resnet18", **small, imagenet_stem=True)
+    load_weights(theirs, plain.state_dict(), "x")
+
+
+def test_what_differs_in_more_than_the_first_convolution_is_another_backbone(plain):
+    wrong = {**plain.state_dict(), "layer9.weight": torch.zeros(1)}
+    for backbone, tensors in (
+        (resnet18(image_size=32), wrong),
+        (resnet18(image_size=32, in_channels=1), plain.state_dict()),
+        (resnet18(image_size=128, in_channels=1), plain.state_dict()),
+    ):
+        with pytest.raises(CheckpointError, match="name the backbone, and its options"):
+            load_weights(backbone, tensors, "x")
+
+
+def test_one_notice_says_that_a_network_for_small_images_has_other_strides():
+    tensors = torchvision.models.mobilenet_v2().state_dict()
+
+    def notices(**options):
+        said = load_weights(mobilenet_v2(**options), tensors, "m.pth")
+        return [one for one in said if "does not halve" in one]
+
+    (notice,) = notices(image_size=32)
+    assert notice.startswith(
+        "m.pth: for images below 100 px the backbone does not halve at features.0.0"
+    )
+    assert "imagenet_stem=true" in notice
+    assert notices(image_size=100) == notices(image_size=32, imagenet_stem=True) == []
+    assert load_weights(resnet18(image_size=32), resnet18(image_size=32).state_dict(), "x") == []
 
 
 def test_a_class_in_a_pickle_is_named_with_the_safe_way_out(plain, tmp_path):

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from configs.compose import compose_run
 from dogo_fed.data.roles import StepImages
@@ -13,6 +14,7 @@ from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError
+from dogo_fed.objectives.base import Objective
 from dogo_fed.objectives.gate import agreeing
 from tests.support.distributions import distribution
 from tests.support.tiny_run import TINY
@@ -56,6 +58,53 @@ def test_nothing_works_against_the_own_gradient_and_what_agrees_passes(gradients
     assert ((found * o_ND).sum(dim=1) >= -1e-12).all()
     agrees = (g_ND * o_ND).sum(dim=1) >= 0
     assert torch.equal(found[agrees], g_ND[agrees])
+
+
+def test_where_the_own_gradient_has_overflowed_nothing_passes(gradients):
+    g_ND, o_ND = gradients
+    o_ND[3], o_ND[4, 1] = float("inf"), float("nan")
+    found = passed(g_ND, o_ND)
+    assert not found[3:5].any() and torch.equal(found[5], g_ND[5])
+
+
+class Noted(torch.autograd.Function):
+    """The identity; notes whether its backward pass is under autocast."""
+
+    @staticmethod
+    def forward(ctx, z_ND, notes):
+        ctx.notes = notes
+        return z_ND.clone()
+
+    @staticmethod
+    def backward(ctx, gradient_ND):
+        ctx.notes.append(torch.is_autocast_enabled("cpu"))
+        return gradient_ND, None
+
+
+class Faint(Objective):
+    """An objective in half precision whose own gradient, 1e-8, is too small for float16."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten())
+        self.projector = nn.Linear(12, 3)
+        self.notes = []
+
+    def embed(self, view_a_NCHW, view_b_NCHW):
+        views = {"projector_a": view_a_NCHW, "projector_b": view_b_NCHW}
+        return {name: self.projector(self.backbone(one)).half() for name, one in views.items()}
+
+    def loss(self, seen, labels_N=None):
+        a_ND = Noted.apply(seen["projector_a"].float(), self.notes)
+        return 1e-8 * (a_ND.sum() + seen["projector_b"].float().sum())
+
+
+def test_a_small_own_gradient_is_not_lost_in_half_precision():
+    objective = Faint()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = objective(*torch.rand(2, 5, 3, 2, 2), gated=True)
+    assert objective.notes == [False]
+    (-output.learn_with.a_ND.float().sum()).backward()  # the opposite of what the own loss wants
+    assert objective.projector.weight.grad.abs().max() < 1e-2
 
 
 @EVERY
@@ -105,6 +154,20 @@ def test_the_gradient_of_the_mutual_kl_does_not_raise_the_own_loss(settings):
         products = torch.cat([(g * o).sum(dim=1) for g, o in zip(of_kl, own, strict=True)])
         smallest[gate] = products.min().item()
     assert smallest["none"] < -1e-6 < smallest["agreement"]
+
+
+@pytest.mark.parametrize("setting", ["chunk_size=4", "data_parallel=2"])
+def test_a_gate_needs_passes_in_one_piece(setting):
+    with pytest.raises(ConfigError, match="which a pass in parts does not give"):
+        compose_run([*TINY, "peers.wide.gate=agreement", f"peers.wide.{setting}"])
+
+
+def test_a_gate_that_would_be_open_is_an_error():
+    peer = dataclasses.replace(toy_peer("simclr"), is_gated=True)
+    weight = next(peer.objective.parameters())
+    peer.objective.loss = lambda seen, labels_N=None: weight.sum()
+    with pytest.raises(ValueError, match="does not depend on projector_a and projector_b"):
+        propose(peer, StepImages(toy_images()), 0)
 
 
 def test_a_gate_needs_the_own_loss_about_the_same_images():

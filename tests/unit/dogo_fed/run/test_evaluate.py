@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+import shlex
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dogo_fed.errors import CheckpointError, ConfigError, DataError
 from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options
 from dogo_fed.evaluation.subject import Inputs
 from dogo_fed.models.weights import load_weights, read_weights
+from dogo_fed.provenance import Provenance
 from dogo_fed.reporting.score_sheet import ScoreSheet, means
 from dogo_fed.reporting.scores import CSV_COLUMNS, scores_table, write_sheet
 from dogo_fed.run import evaluate as evaluate_module
@@ -31,11 +33,14 @@ from dogo_fed.run.evaluate import (
     check_split,
     evaluate_run,
     evaluate_subjects,
+    open_backbone,
     open_file,
     open_run,
     with_targets,
 )
+from dogo_fed.run.export import Format, export_encoder
 from dogo_fed.run.train import train
+from dogo_fed.storage.provenance_file import Start, write_starts
 from server.commands.evaluation_request import as_lists, compose_evaluation
 
 CNN = ComponentConfig(name="small_cnn", options={"width": 4})
@@ -197,6 +202,70 @@ def test_a_run_of_an_earlier_version_is_evaluated_without_that_check(finished, t
     assert len(open_run(old, config)) == 2
 
 
+@pytest.fixture
+def copy(finished: tuple[Path, RunConfig], tmp_path: Path) -> Path:
+    """The folder of the finished run, to be changed."""
+    without = shutil.ignore_patterns("evaluation")
+    return Path(shutil.copytree(finished[0], tmp_path / "copy", ignore=without))
+
+
+def test_size_and_normalisation_are_the_encoders_own(finished, copy) -> None:
+    """Those of the newest start are of other images, if the run has begun again and was stopped."""
+    other = synthetic(size=120, test_size=60, image_size=24, seed=1)
+    write_starts(copy, [Start(0, Provenance.of(other, torch.device("cpu"), "0" * 32))])
+    _, config = finished
+    (mine, _) = open_run(copy, config, on=synthetic(size=40, test_size=20, seed=7))
+    assert mine.encoder.inputs == Inputs.of(synthetic(size=120, test_size=60)) != Inputs.of(other)
+    _, trained_on = open_backbone(copy, config, "wide")
+    assert trained_on.mean == mine.encoder.inputs.mean
+
+
+def test_an_encoder_is_not_evaluated_on_the_images_of_a_later_start(finished, copy) -> None:
+    other = synthetic(size=120, test_size=60, seed=1)
+    write_starts(copy, [Start(0, Provenance.of(other, torch.device("cpu"), "0" * 32))])
+    _, config = finished
+    data = DataConfig(name="synthetic", options={**config.data.options, "seed": 1})
+    with pytest.raises(DataError, match=r"not those of peer resnet in run copy: .*data=<name>"):
+        open_run(copy, dataclasses.replace(config, data=data))
+
+
+RESUMED = '{"type":"event","kind":"resumed","message":"the run goes on at step 2"}\n'
+STEP = '{"type":"step","peer":"wide","step":2}\n'
+
+
+def change_summary(folder: Path, **peers: object) -> None:
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "peers": peers}))
+
+
+@pytest.mark.parametrize("what", ["stopped", "other weights", "killed"])
+def test_an_encoder_of_an_earlier_end_is_refused(what: str, finished, copy) -> None:
+    _, config = finished
+    if what == "killed":
+        with (copy / "metrics.jsonl").open("a") as metrics:
+            metrics.write(RESUMED + STEP)
+    else:
+        change_summary(copy, **({} if what == "stopped" else {"wide": {"state_digest": "0" * 64}}))
+    for use in (
+        lambda: evaluate_run(copy, config, "knn", {"k": 10}, peers=["wide"]),
+        lambda: open_backbone(copy, config, "wide"),
+    ):
+        with pytest.raises(CheckpointError, match=rf"'wide' .*earlier end.*resume={copy}"):
+            use()
+    assert not (copy / "evaluation").exists()
+
+
+def test_an_encoder_outlives_a_start_that_has_done_nothing_and_a_summary_that_is_gone(
+    finished, copy
+) -> None:
+    _, config = finished
+    with (copy / "metrics.jsonl").open("a") as metrics:
+        metrics.write(RESUMED)
+    assert len(open_run(copy, config)) == 2
+    (copy / "summary.json").unlink()  # as at a site
+    assert len(open_run(copy, config)) == 2
+
+
 def test_other_code_is_said_when_a_run_is_evaluated(finished, monkeypatch, caplog) -> None:
     folder, config = finished
     monkeypatch.setattr(evaluate_module, "source_digest", lambda: "0" * 32)
@@ -223,6 +292,26 @@ def test_an_exported_encoder_brings_the_size_and_normalisation_that_it_needs(
     save_file(tensors, strange, metadata={"dogo_fed": '{"data": {"image_size": "huge"}}'})
     assert open_file(dataclasses.replace(file, path=strange), on).encoder.inputs == Inputs.of(on)
     assert "does not say what it was trained on" in caplog.text
+
+
+def test_an_export_and_its_card_bring_what_an_evaluation_needs(finished, tmp_path) -> None:
+    folder, config = finished
+    trained_on = Inputs.of(synthetic(size=120, test_size=60))
+    backbone = config.peers["wide"].backbone
+    out = tmp_path / "wide.safetensors"
+    path, card = export_encoder(folder, config, "wide", Format.SAFETENSORS, out)
+    on = synthetic(size=40, test_size=20, image_size=24, seed=7)
+    assert open_file(WeightsFile(path=path, backbone=backbone), on).encoder.inputs == trained_on
+    code = "\n".join(line for line in card.read_text().splitlines() if line.startswith("    "))
+    program, command, *arguments = shlex.split(code.replace("\\\n", ""))
+    assert (program, command, arguments[0]) == ("dogo-fed", "evaluate", f"checkpoint={out.name}")
+    named = {"data=<data>": "data=synthetic", "out=<folder>": f"out={tmp_path}"}
+    request = compose_evaluation([named.get(one, one) for one in arguments])
+    assert request.backbone is not None and request.mean is not None and request.std is not None
+    assert request.backbone.name == backbone.name
+    assert dict(request.backbone.options) == dict(backbone.options)
+    assert request.image_size == trained_on.image_size
+    assert (tuple(request.mean), tuple(request.std)) == (trained_on.mean, trained_on.std)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt", "wrapped", "parallel"])

@@ -28,9 +28,10 @@ from dogo_fed.errors import (
     DataError,
     DogoError,
     ExchangeError,
-    PlacementError,
+    StartError,
     StorageFull,
 )
+from dogo_fed.exit_status import EXIT_UNUSABLE, status_of
 from dogo_fed.reporting.sinks.totals import RunTotals
 from dogo_fed.run import train as train_module
 from dogo_fed.run.local import run_local
@@ -71,7 +72,10 @@ def fails_with(error: DogoError):
     return host
 
 
-@pytest.mark.parametrize("error", [PlacementError("no Ray here"), ConfigError("port is taken")])
+@pytest.mark.parametrize(
+    "error",
+    [StartError("no Ray here"), ConfigError("port is taken"), DataError("images are missing")],
+)
 def test_a_start_that_fails_leaves_settings_and_summary_as_they_were(folder, error) -> None:
     before = contents(folder, "summary.json", "config.yaml")
     with pytest.raises(type(error), match=str(error)):
@@ -87,10 +91,45 @@ def test_a_run_that_could_start_and_failed_has_a_summary_of_that(folder) -> None
     assert "steps: 9" in (folder / "config.yaml").read_text()
 
 
+def test_private_images_that_have_changed_leave_settings_and_summary_as_they_were(
+    tmp_path, monkeypatch
+) -> None:
+    """Only the peer's own folder knows them, so they are compared when the peer is opened."""
+    options = "peers.wide.data.options"
+    private = [
+        "+data@peers.wide.data=synthetic", f"{options}.size=40", f"{options}.test_size=16",
+        f"{options}.seed=1",
+    ]  # fmt: skip
+    folder = tmp_path / "run"
+    run_here(compose_run([*TINY, "peers=pair", *private, f"run_dir={folder}"]))
+    before = contents(folder, "summary.json", "config.yaml", "provenance.json")
+    original = synthetic_module.synthetic
+
+    def swapped(**options):
+        return original(**{**options, "seed": 2 * options.get("seed", 0)})
+
+    monkeypatch.setattr(synthetic_module, "synthetic", swapped)
+    with pytest.raises(DataError, match="the images are not those of peer wide") as caught:
+        run_here(gone_on(folder, "steps=9"))
+    assert status_of(caught.value) == EXIT_UNUSABLE
+    assert contents(folder, "summary.json", "config.yaml", "provenance.json") == before
+
+
+def test_a_run_that_fails_on_its_way_has_a_summary_of_that_whatever_the_error(folder) -> None:
+    def host(run, folder, sink, stop_requested):
+        sink.emit(StepReport(PeerId("wide"), 2, 3, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1, 1))
+        raise DataError("image 7 is torn")
+
+    with pytest.raises(DataError):
+        conduct(prepare(gone_on(folder, "steps=9")), host)
+    assert read_summary(folder)["steps"] == 9
+    assert "steps: 9" in (folder / "config.yaml").read_text()
+
+
 def test_a_new_run_that_can_not_start_still_leaves_a_folder_that_says_so(tmp_path) -> None:
     config = compose_run([*TINY, "peers=pair", f"run_dir={tmp_path}/new"])
-    with pytest.raises(PlacementError):
-        conduct(prepare(config), fails_with(PlacementError("no room")))
+    with pytest.raises(StartError):
+        conduct(prepare(config), fails_with(StartError("no room")))
     assert {"config.yaml", "summary.json"} <= {path.name for path in (tmp_path / "new").iterdir()}
 
 
@@ -163,8 +202,8 @@ def test_other_code_is_an_event_and_stays_in_folder_and_summary(folder, monkeypa
 def test_a_start_that_fails_leaves_the_provenance_as_it_was(folder, monkeypatch) -> None:
     before = contents(folder, "provenance.json")
     monkeypatch.setattr(agreement, "source_digest", lambda: "0" * 32)
-    with pytest.raises(PlacementError):
-        conduct(prepare(gone_on(folder, "steps=4")), fails_with(PlacementError("no room")))
+    with pytest.raises(StartError):
+        conduct(prepare(gone_on(folder, "steps=4")), fails_with(StartError("no room")))
     assert contents(folder, "provenance.json") == before
 
 

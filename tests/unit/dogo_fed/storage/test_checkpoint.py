@@ -199,12 +199,26 @@ def test_a_broken_file_is_named_and_the_older_one_is_taken(store, how, caplog):
     assert "step-000000002.pt" in caplog.text
 
 
+def test_a_broken_file_is_not_in_the_way_of_the_one_that_is_written_again(store, tmp_path):
+    """Who comes to a step that has a checkpoint does not save: see `PeerSession.save`."""
+    peer = toy_peer("simclr")
+    save(store, peer, 1)
+    spoil(save(store, peer, 2), "torn")
+    assert load_latest(store, peer).step == 1
+    assert store.steps() == [1]
+    assert (tmp_path / "checkpoints" / "ahead" / "step-000000002.pt").is_file()
+    save(store, peer, 2)
+    assert load_latest(store, peer).step == 2
+    assert not list((tmp_path / "checkpoints" / "ahead").iterdir())
+
+
 def test_where_all_are_broken_it_is_an_error_and_not_a_fresh_start(store):
     peer = toy_peer("simclr")
     for step in (1, 2):
         spoil(save(store, peer, step), "torn")
     with pytest.raises(CheckpointError):
         load_latest(store, peer)
+    assert store.steps() == [1, 2]
 
 
 def test_a_missing_step_is_an_error(store):

@@ -125,6 +125,11 @@ def test_missing_checkpoints_are_an_error_that_says_whose_where_and_what_to_type
     assert "ada has 10, 20" in message and message.endswith(WAYS_OUT)
 
 
+def test_what_the_others_have_is_listed_one_after_the_other():
+    with pytest.raises(CheckpointError, match=r"\(ada has 10; cat has 10, 20\)"):
+        found({ADA: [10], BOB: [], CAT: [10, 20]})
+
+
 def test_where_no_peer_has_what_it_trained_it_is_an_error_too():
     with pytest.raises(CheckpointError, match=r"peer ada has no checkpoint.* and peer bob has no"):
         found({ADA: [], BOB: []})

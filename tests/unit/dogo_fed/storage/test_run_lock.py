@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dogo_fed.atomic import atomic_path
 from dogo_fed.errors import ConfigError
-from dogo_fed.storage.run_lock import LOCK_NAME, run_lock
+from dogo_fed.storage.run_lock import LOCK_NAME, is_unused, read_lock, run_lock
 
 HOLD = """
 import sys
@@ -67,6 +69,36 @@ def test_an_owner_that_has_ended_unnoticed_by_its_parent_is_gone(owner, tmp_path
     assert psutil.Process(owner.pid).status() == psutil.STATUS_ZOMBIE
     with run_lock(tmp_path):
         refused(tmp_path, "writes there")
+
+
+def test_such_an_owner_is_gone_however_filelock_writes_the_machines_name(
+    owner, tmp_path, monkeypatch
+) -> None:
+    """In a container it adds the namespace of the process ids; here it escapes the blank."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "two words")
+    (tmp_path / "elsewhere").mkdir()
+    with run_lock(tmp_path / "elsewhere"):
+        written = read_lock(tmp_path / "elsewhere").split("\n")[1]
+    assert written != socket.gethostname()
+    path = tmp_path / LOCK_NAME
+    process, _, *rest = path.read_text().split("\n")
+    path.write_text("\n".join([process, written, *rest]))
+    os.kill(owner.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)
+    with run_lock(tmp_path):
+        refused(tmp_path, "writes there")
+
+
+def test_what_a_start_leaves_that_was_killed_at_once_is_no_run(tmp_path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    assert is_unused(folder)
+    with atomic_path(folder / "config.yaml") as partial:
+        (folder / partial.name).write_text("half")
+        (folder / LOCK_NAME).touch()
+        (folder / f"{LOCK_NAME}.break.7.{'0' * 32}").touch()
+        assert is_unused(folder)
+    assert not is_unused(folder), "now config.yaml is whole"
 
 
 def test_another_process_of_the_same_id_is_not_the_owner(owner, tmp_path) -> None:

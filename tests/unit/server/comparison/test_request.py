@@ -118,6 +118,70 @@ def test_variants_are_dogo_with_other_settings() -> None:
     assert late.config.seed == 3 and late.config.rounds == dogo.config.rounds
 
 
+def test_settings_of_runs_may_be_short_as_for_train() -> None:
+    request = request_comparison(
+        [
+            "methods=[solo,dogo]",
+            "seeds=[0]",
+            "data=/my photos (1)",
+            "peers.wide.backbone=resnet34",
+            "peers.wide.data=/private",
+        ]
+    )
+    assert list(request.experiment.data) == ["image_folder"]
+    for cell in request.cells:
+        assert cell.config.data.options["root"] == "/my photos (1)"
+        wide = cell.config.peers["wide"]
+        assert wide.backbone.name == "resnet34"
+        assert wide.data is not None and wide.data.options["root"] == "/private"
+
+
+@pytest.mark.parametrize("data", ["data=[/photos]", "root=/photos", "data=/photos"])
+def test_one_folder_of_images_is_a_data_set(data: str) -> None:
+    (cell, *_) = request_comparison(["methods=[solo]", "seeds=0", data]).cells
+    assert cell.config.data.options["root"] == "/photos"
+    assert {peer.augmentation.name for peer in cell.config.peers.values()} == {"simclr"}
+
+
+def test_peers_that_were_chosen_keep_the_views_of_their_preset() -> None:
+    def views(*arguments: str) -> set[str]:
+        (cell, *_) = request_comparison(["methods=[solo]", "seeds=0", *arguments]).cells
+        return {peer.augmentation.name for peer in cell.config.peers.values()}
+
+    assert views("data=/photos", "peers=[pair]") == {"digits"}
+    assert views() == {"digits"} and views("experiment=cifar10_cpu") == {"simclr"}
+    assert views("data=/photos", "peers=[resnet18]") == {"simclr"}
+    assert views("peers=[resnet18]") == {"digits"}
+
+
+def test_backbones_alone_are_one_set_of_peers() -> None:
+    both = ["methods=[solo,dogo]", "seeds=[0]", "data=/photos"]
+    one = request_comparison([*both, "peers=[resnet50,resnet18]"])
+    assert [cell.peers for cell in one.cells] == ["resnet50-resnet18"] * 2
+    assert set(one.cells[0].config.peers) == {"resnet50", "resnet18"}
+    several = request_comparison([*both, "peers=[pair,[resnet18,resnet18]]"])
+    assert list(several.experiment.peers) == ["pair", "resnet18-resnet18"]
+    assert set(several.cells[-1].config.peers) == {"resnet18", "resnet18_2"}
+
+
+def test_a_teacher_from_outside_may_be_named_in_short(tmp_path: Path) -> None:
+    teacher = tmp_path / "resnet50.pth"
+    teacher.touch()
+    request = request_comparison(
+        [
+            "methods=[solo,dogo]",
+            "seeds=[0]",
+            "data=/photos",
+            "peers=[resnet50,resnet18,resnet34]",
+            "exchange.rows=features",
+            f"peers.resnet50.frozen_from={teacher}",
+        ]
+    )
+    solo, dogo = request.cells
+    assert set(solo.config.peers) == {"resnet18", "resnet34"}
+    assert dogo.config.peers["resnet50"].frozen_from == str(teacher)
+
+
 def test_a_cluster_runs_cells_as_tasks() -> None:
     assert request_comparison(["ray.address=auto", "seeds=0"]).runner is Runner.RAY
     assert request_comparison(["ray.address=auto", "runner=processes"]).runner is Runner.PROCESSES
@@ -142,6 +206,15 @@ def test_a_cluster_runs_cells_as_tasks() -> None:
         (["peers=nobody"], ["nobody"]),
         (["protocols=[tarot]"], ["tarot", "protocol"]),
         (["protocols=[knn]", "protocols.knn.q=3"], ["knn", "'q'"]),
+        (["peers=[pair,resnet18]"], ["resnet18"]),
+        (["peers=[resnet18,own]"], ["'own' is no backbone"]),
+        (["data=[]"], ["data", "empty"]),
+        (["data=[digits,/photos]"], ["'/photos' can't be a folder's name"]),
+        (["--epochs", "3"], ["there is no flag --epochs", "rounds=3"]),
+        (["--seed=3"], ["seeds=3"]),
+        (["--output", "x"], ["out=x"]),
+        (["-m"], ["`dogo-fed compare` has no option -m"]),
+        (["lr=0.1"], ["peers.<name>.optimizer.options.lr=0.1"]),
         (["seed=3"], ["seed", "seeds=[...]"]),
         (
             ["variants={big:'batch_size=128'}"],

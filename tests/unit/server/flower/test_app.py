@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shlex
 import signal
+from contextlib import nullcontext
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -14,12 +15,13 @@ from configs.compose import compose_run
 from dogo_fed.assignment import Assignment
 from dogo_fed.config import Host, Transport
 from dogo_fed.contracts import Outcome
-from dogo_fed.errors import ConfigError, ExchangeError
-from dogo_fed.exit_status import EXIT_STOPPED
+from dogo_fed.errors import ConfigError, ExchangeError, Stopped
+from dogo_fed.exit_status import EXIT_STOPPED, status_of
 from dogo_fed.reporting.summary import was_stopped
 from dogo_fed.storage.run_folder import create
 from dogo_fed.wire import dogo_pb2 as pb
 from server.commands.flower import report
+from server.flower import app as server_app
 from server.flower.app import configuration, run
 from server.flower.superlink import COMPLETED, RunStatus
 from tests.support.fake_flower import AtOnce, FakeGrid, answered, request_of
@@ -80,7 +82,7 @@ def test_flowers_own_keys_of_the_run_are_not_settings():
 
 @pytest.mark.parametrize(
     "path",
-    ["/data/my runs/a,b", "/data/a=b", "/data/(1)/{x}/it's", "/1"],
+    ["/data/my runs/a,b", "/data/a=b", "/data/(1)/{x}/it's", "/1", "/a\\b (1)", "/ends\\"],
 )
 def test_any_absolute_path_can_be_the_run_folder(path):
     assert configured(run_dir=path).run_dir == path
@@ -106,6 +108,25 @@ def test_overrides_are_split_as_a_shell_does_it():
 
 def test_overrides_come_after_the_plain_keys():
     assert configured(seed=3, hydra_overrides="seed=4").seed == 4
+
+
+def test_short_forms_are_those_of_every_command():
+    config = configured(peers="[resnet18,mobilenet_v2]", data="/photos (1)/a,b")
+    assert sorted(config.peers) == ["mobilenet_v2", "resnet18"]
+    assert (config.data.name, config.data.options["root"]) == ("image_folder", "/photos (1)/a,b")
+    assert {peer.augmentation.name for peer in config.peers.values()} == {"simclr"}
+    overrides = "peers.wide.backbone=resnet34 peers.wide.data=/private"
+    wide = configured(hydra_overrides=overrides).peers["wide"]
+    assert wide.backbone.name == "resnet34"
+    assert wide.data is not None and wide.data.options["root"] == "/private"
+    with pytest.raises(ConfigError, match="type rounds=3"):
+        configured(hydra_overrides="epochs=3")
+
+
+@pytest.mark.parametrize("overrides", ["data=./photos", "root=photos", "peers.wide.data=../photos"])
+def test_a_relative_folder_of_images_is_refused(overrides):
+    with pytest.raises(ConfigError, match="must be an absolute path"):
+        configured(hydra_overrides=overrides)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +171,17 @@ def test_a_stop_before_the_nodes_are_there_ends_the_run_as_stopped(tmp_path):
     assert event["message"] == "stopped by the user before every peer had a Flower node"
     assert was_stopped(summary) and summary["peers"] == {}
     assert report(RunStatus(COMPLETED), "", folder) == EXIT_STOPPED
+
+
+@pytest.mark.usefixtures("flower_identity")
+def test_a_stop_before_a_run_goes_on_is_told_as_one(tmp_path, monkeypatch):
+    folder = create(compose_run([*TINY, "peers=pair", f"run_dir={tmp_path}/run"])).path
+    before = sorted(folder.iterdir())
+    monkeypatch.setattr(server_app, "_stop_before_exit", lambda: nullcontext(lambda: True))
+    with pytest.raises(Stopped, match=r"stopped by the user .*; the run is as it was") as caught:
+        run(FakeGrid({}, AtOnce()), {**DEFAULTS, "hydra-overrides": f"resume={folder}"})
+    assert status_of(caught.value) == EXIT_STOPPED
+    assert sorted(folder.iterdir()) == before
 
 
 # ---- going on with a run ----

@@ -45,6 +45,10 @@ class Talk:
         self.line.assign(assignment(number))
 
     def next(self):
+        """The next message, as the fleet asks for it: an overdue one is given up before."""
+        why = self.line.overdue(self.now_s)
+        if why is not None:
+            self.miss(why)
         return self.line.next_message(self.until_step, self.stop, self.now_s)
 
     def after(self, seconds):
@@ -90,6 +94,15 @@ def test_nothing_is_said_while_a_message_is_under_way(talk):
     talk.line.bring_join(pb.JoinReply())
     assert talk.after(PATIENCE.answer_s - 0.1) is None
     assert talk.after(0.2) is not None
+
+
+def test_who_asks_for_the_next_message_must_have_given_up_the_one_before(talk):
+    """So whoever drives the line tells people of it, in one place."""
+    assert talk.next() is not None
+    talk.now_s += 10 * PATIENCE.answer_s
+    assert talk.line.next_message(9, True, talk.now_s) is None
+    assert talk.line.overdue(talk.now_s) == "no answer within 60 s"
+    assert talk.next() is not None
 
 
 @pytest.mark.parametrize("how", ["time", "error"])

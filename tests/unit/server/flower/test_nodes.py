@@ -8,39 +8,21 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from dogo_fed.contracts import PeerId
-from dogo_fed.errors import DogoError, PlacementError
-from dogo_fed.wire import dogo_pb2 as pb
+from dogo_fed.errors import DogoError, StartError
 from server.flower import nodes as flower_nodes
-from server.flower.nodes import Node, ask_checkpoints, find_nodes, first_line
-from tests.support.fake_flower import AtOnce, FakeGrid
+from server.flower.nodes import find_nodes
+from tests.support.fake_flower import AtOnce, FakeGrid, SleptTime
 
 ADA, BOB, CAT = PeerId("ada"), PeerId("bob"), PeerId("cat")
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.usefixtures("flower_identity")]
 
 
-class Time:
-    """Passes only when somebody sleeps; things can be made to happen then."""
-
-    def __init__(self):
-        self.now_s = 500.0
-        self.later = []
-
-    def monotonic(self):
-        return self.now_s
-
-    def sleep(self, seconds):
-        self.now_s += seconds
-        for due in [one for one in self.later if one[0] <= self.now_s]:
-            self.later.remove(due)
-            due[1]()
-
-
 class Federation:
     """Nodes that say hello at once."""
 
     def __init__(self, monkeypatch):
-        self.time = Time()
+        self.time = SleptTime()
         monkeypatch.setattr(flower_nodes, "time", self.time)
         self.grid = FakeGrid({}, AtOnce())
         self.hellos = {}
@@ -63,14 +45,13 @@ class Federation:
         return Message(RecordDict({"about": ConfigRecord(about)}), reply_to=message)
 
     def after(self, seconds, action, *arguments, **options):
-        due_s = self.time.now_s + seconds
-        self.time.later.append((due_s, functools.partial(action, *arguments, **options)))
+        self.time.after(seconds, functools.partial(action, *arguments, **options))
 
     def find(self, *peers, within_s=30.0, stop_requested=lambda: False):
         found = find_nodes(self.grid, peers, within_s, stop_requested)
         return {peer: node.node_id for peer, node in found.items()}
 
-    def fail(self, *peers, error=PlacementError, **options):
+    def fail(self, *peers, error=StartError, **options):
         with pytest.raises(error) as caught:
             self.find(*peers, **options)
         return str(caught.value)
@@ -209,6 +190,7 @@ def test_a_hello_that_is_never_answered_is_said_again_once_a_minute(federation):
     federation.grid.nodes[7] = lambda message: None
     federation.fail(ADA, within_s=200.0)
     assert 3 <= len(federation.grid.pushed) <= 5
+    assert all(one.metadata.ttl == 300 for one in federation.grid.pushed), "Flower's is 12 hours"
 
 
 def test_a_late_answer_to_the_first_hello_counts(federation):
@@ -270,81 +252,3 @@ def test_a_stop_ends_the_search(federation):
 
     assert find_nodes(federation.grid, (ADA,), 30.0, stop_requested) is None
     assert len(asked) == 4
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        (None, "no reason given"),
-        ("\n  \n", "no reason given"),
-        ("one", "one"),
-        ("Traceback\n  File x\nValueError: the cause\n\n", "ValueError: the cause"),
-        ("x" * 1000, "x" * 300),
-    ],
-)
-def test_of_an_error_the_telling_line_is_shown(text, shown):
-    assert first_line(text) == shown
-
-
-# ---- what sites keep of a run that goes on ----
-
-
-def answers(steps: str, **fields):
-    """A node whose site has these checkpoints."""
-
-    def reply(message):
-        assert message.metadata.message_type == "query.checkpoints"
-        asked = pb.HostRequest.FromString(message.content.config_records["dogo"]["request"])
-        assert asked.asks_checkpoints and asked.run_id == "first" and not asked.assignment
-        told = pb.HostReply(state=pb.UNKNOWN, checkpoints=steps, **fields)
-        body = ConfigRecord({"reply": told.SerializeToString()})
-        return Message(RecordDict({"dogo": body}), reply_to=message)
-
-    return reply
-
-
-def asked(federation, within_s=30.0, **replies):
-    nodes = {}
-    for node_id, (peer, reply) in enumerate(replies.items(), start=7):
-        federation.grid.nodes[node_id] = reply
-        nodes[PeerId(peer)] = Node(node_id, peer, True, -1, 0)
-    return ask_checkpoints(federation.grid, nodes, "first", within_s)
-
-
-def test_each_site_tells_which_checkpoints_it_has(federation):
-    found = asked(federation, ada=answers("10 20"), bob=answers(""), cat=answers("20 30 10"))
-    assert found == {ADA: (10, 20), BOB: (), CAT: (10, 20, 30)}
-
-
-def test_a_site_that_is_away_is_asked_again(federation):
-    federation.after(5, lambda: federation.grid.nodes.__setitem__(7, answers("10")))
-    assert asked(federation, ada=answers("", message="no process answers")) == {ADA: (10,)}
-
-
-def test_a_stop_while_sites_are_asked_says_so_and_does_not_wait(federation):
-    federation.grid.nodes[7] = lambda message: None
-    began_s = federation.time.now_s
-    with pytest.raises(PlacementError, match="stopped by the user before every site had told"):
-        ask_checkpoints(
-            federation.grid, {ADA: Node(7, ADA, True, -1, 0)}, "first", 30.0, lambda: True
-        )
-    assert federation.time.now_s - began_s < 1.0
-
-
-@pytest.mark.parametrize(
-    ("reply", "why"),
-    [
-        (
-            answers("", message="no process answers at unix:/there"),
-            "no process answers at unix:/there",
-        ),
-        (answers("10 twenty"), "twenty"),
-        (lambda message: None, "no answer"),
-    ],
-)
-def test_who_does_not_tell_is_named_and_the_run_does_not_begin_again(federation, reply, why):
-    with pytest.raises(PlacementError) as caught:
-        asked(federation, ada=answers("10"), bob=reply)
-    message = str(caught.value)
-    assert "within 30 s" in message and "bob (" in message and why in message
-    assert "ada" not in message and "dogo-fed peer" in message

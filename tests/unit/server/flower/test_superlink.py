@@ -13,7 +13,7 @@ from typing import IO, cast
 
 import pytest
 
-from dogo_fed.errors import PlacementError
+from dogo_fed.errors import StartError
 from server.flower import superlink as superlink_module
 from server.flower.superlink import (
     COMPLETED,
@@ -88,12 +88,12 @@ class TestOwnSuperLink:
         program.chmod(0o755)
 
     def test_one_that_is_not_there_is_named(self, programs: Path, processes: ProcessTree) -> None:
-        with pytest.raises(PlacementError, match="flower-superlink is not on PATH"):
+        with pytest.raises(StartError, match="flower-superlink is not on PATH"):
             self.start(programs, processes)
 
     def test_one_that_ends_at_once_says_why(self, programs: Path, processes: ProcessTree) -> None:
         self.install(programs, "flower-superlink", "#!/bin/sh\necho no room\nexit 3\n")
-        with pytest.raises(PlacementError, match="exited with 3 while it started") as error:
+        with pytest.raises(StartError, match="exited with 3 while it started") as error:
             self.start(programs, processes)
         assert "no room" in str(error.value)
 
@@ -102,7 +102,7 @@ class TestOwnSuperLink:
     ) -> None:
         monkeypatch.setattr(superlink_module, "_ANSWER_WITHIN_S", 0.3)
         self.install(programs, "flower-superlink", "#!/bin/sh\nexec sleep 300\n")
-        with pytest.raises(PlacementError, match=r"no answer within 0\.3 s"):
+        with pytest.raises(StartError, match=r"no answer within 0\.3 s"):
             self.start(programs, processes)
 
     def test_what_is_asked_is_asked_there(self, programs: Path, processes: ProcessTree) -> None:
@@ -146,7 +146,7 @@ class TestOwnSuperLink:
         self.install(programs, "flower-superlink", HEALTHY)
         self.install(programs, "flwr", f"#!/bin/sh\ncat {programs / 'said'}\n")
         superlink = self.start(programs, processes)
-        with pytest.raises(PlacementError, match=f"Flower refused the app: {words}") as error:
+        with pytest.raises(StartError, match=f"Flower refused the app: {words}") as error:
             superlink.submit(Path("/app"), Path("/run.toml"), "")
         assert len(str(error.value).splitlines()) == 1
 

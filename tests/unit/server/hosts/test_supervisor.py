@@ -15,7 +15,7 @@ from configs.compose import compose_run
 from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId, StepReport
 from dogo_fed.coordination import standstill
-from dogo_fed.errors import ExchangeError, PlacementError
+from dogo_fed.errors import ExchangeError, StartError
 from dogo_fed.run.prepare import prepare
 from dogo_fed.storage.run_folder import create
 from dogo_fed.wire.format import WireFormat
@@ -243,7 +243,7 @@ def test_without_restarts_the_first_death_is_the_last(scene):
 
 
 def test_who_can_not_be_started_again_is_listed_with_the_reason(scene):
-    launcher = Launcher(resnet=[["died"], PlacementError("no GPU is free")], wide=[[FINISHED]])
+    launcher = Launcher(resnet=[["died"], StartError("no GPU is free")], wide=[[FINISHED]])
     assert scene.fail(launcher) == "peer resnet can't be started again: no GPU is free"
 
 
@@ -364,8 +364,8 @@ def test_who_dies_while_the_run_stops_is_not_started_again_and_is_no_failure(sce
 
 
 def test_no_room_for_the_second_peer_ends_the_first(scene):
-    launcher = Launcher(resnet=[[None]], wide=[PlacementError("2 GPUs asked for, 1 there")])
-    with pytest.raises(PlacementError, match="2 GPUs asked for"):
+    launcher = Launcher(resnet=[[None]], wide=[StartError("2 GPUs asked for, 1 there")])
+    with pytest.raises(StartError, match="2 GPUs asked for"):
         scene.supervise(launcher)
     assert_gone(launcher)
 

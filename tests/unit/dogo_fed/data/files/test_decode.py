@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from dogo_fed.data.colours import Colours
 from dogo_fed.data.files.decode import Decoding, decode, size_of, without_pillows_limit
@@ -17,7 +18,7 @@ HOW = Decoding(side=4)
 
 def decoded(image, path, how=HOW, **save):
     image.save(path, **save)
-    return decode(path, how)
+    return decode(path, how).pixels
 
 
 def ramp(top, dtype):
@@ -35,13 +36,22 @@ def test_sixteen_bits_are_scaled_by_their_range(tmp_path, ending):
         assert np.abs(channel - expected).max() <= 1
 
 
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_a_pgm_file_says_itself_what_is_white(tmp_path, top):
+    values, expected = ramp(top, np.dtype(">u2"))
+    path = tmp_path / "a.pgm"
+    path.write_bytes(f"P5\n4 4\n{top}\n".encode() + values.tobytes())
+    for channel in decode(path, HOW).pixels:
+        assert np.abs(channel - expected).max() <= 1
+
+
 def test_a_stated_range_is_used_and_what_lies_outside_is_cut(tmp_path):
     values, expected = ramp(4095, np.uint16)
     how = Decoding(side=4, colours=Colours(channels=1, value_range=(0.0, 4095.0)))
     (grey,) = decoded(Image.fromarray(values), tmp_path / "a.png", how)
     assert np.abs(grey - expected).max() <= 1
     narrow = Decoding(side=4, colours=Colours(channels=1, value_range=(1000.0, 2000.0)))
-    (grey,) = decode(tmp_path / "a.png", narrow)
+    (grey,) = decode(tmp_path / "a.png", narrow).pixels
     assert grey.min() == 0 and grey.max() == 255
 
 
@@ -132,6 +142,34 @@ def test_a_truncated_file_is_no_image(tmp_path):
         decode(path, HOW)
 
 
+@pytest.mark.parametrize("ending", ["gif", "tif", "webp", "png"])
+def test_of_several_frames_the_first_is_taken_and_the_others_are_known_of(tmp_path, ending):
+    first, second = (Image.new("RGB", (4, 4), (value, 0, 0)) for value in (255, 0))
+    path = tmp_path / f"a.{ending}"
+    first.save(path, save_all=True, append_images=[second], lossless=True)
+    shown = decode(path, HOW)
+    assert shown.has_more_frames and (shown.pixels[0] >= 250).all()
+    first.save(path)
+    assert not decode(path, HOW).has_more_frames
+
+
+def test_a_preview_in_a_photo_is_no_further_frame(tmp_path):
+    photo, preview = Image.new("RGB", (8, 8), (9, 9, 9)), Image.new("RGB", (4, 4), (9, 9, 9))
+    photo.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert opened.format == "MPO"
+    assert not decode(tmp_path / "a.jpg", HOW).has_more_frames
+
+
+def test_what_is_broken_after_the_first_frame_does_not_matter(tmp_path, monkeypatch):
+    def broken(opened):
+        raise SyntaxError("no frame")
+
+    monkeypatch.setattr(GifImageFile, "is_animated", property(broken))
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "a.gif")
+    assert not decode(tmp_path / "a.gif", HOW).has_more_frames
+
+
 def test_a_huge_image_is_refused_with_the_setting_that_takes_it(tmp_path):
     path = tmp_path / "scan.png"
     Image.new("1", (20000, 10000)).save(path)
@@ -139,7 +177,7 @@ def test_a_huge_image_is_refused_with_the_setting_that_takes_it(tmp_path):
         warnings.simplefilter("error")
         with pytest.raises(DataError, match=r"200 megapixels, .*max_megapixels=179; set it to 201"):
             decode(path, HOW)
-        assert decode(path, Decoding(side=4, max_megapixels=201)).shape == (3, 4, 4)
+        assert decode(path, Decoding(side=4, max_megapixels=201)).pixels.shape == (3, 4, 4)
 
 
 def test_pillows_own_limit_is_put_back():

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.errors import ConfigError, DataError
@@ -92,6 +94,63 @@ def test_npz_that_is_something_else(tmp_path, content, says):
         load_npz(write_npz(tmp_path / "a.npz", train_labels=None, **content))
 
 
+def test_npz_in_colour_and_in_16_bits(tmp_path):
+    deep = np.zeros((2, 8, 8, 3), np.uint16)
+    deep[..., 0], deep[..., 1] = 65535, 32768
+    path = write_npz(tmp_path / "a.npz", train_images=deep, train_labels=[0, 1])
+    assert all_images(load_npz(path).train).amax((0, 2, 3)).tolist() == [255, 128, 0]
+    shown = all_images(load_npz(path, value_range=[0, 32768]).train)
+    assert shown.amax((0, 2, 3)).tolist() == [255, 255, 0]
+
+
+def test_npz_in_12_bits_takes_the_range_that_is_stated(tmp_path):
+    dark = np.full((2, 8, 8), 4095, np.uint16)
+    path = write_npz(tmp_path / "a.npz", train_images=dark, train_labels=[0, 1])
+    assert levels(load_npz(path).train) == [16, 16]
+    assert levels(load_npz(path, value_range=[0, 4095]).train) == [255, 255]
+
+
+def test_npz_parts_that_are_not_used_are_named(tmp_path):
+    path = write_npz(tmp_path / "a.npz")
+    assert f"not used: val_images in {path}" in load_npz(path).notes
+    assert load_npz(write_npz(tmp_path / "b.npz", val_images=None)).notes == ()
+
+
+def damaged(path: Path) -> bytes:
+    """Returns a compressed .npz whose first array can't be unpacked."""
+    np.savez_compressed(path, train_images=np.arange(4096, dtype=np.uint8).reshape(4, 32, 32))
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        name = archive.infolist()[0].filename
+    start = 30 + len(name)
+    content[start + 20 : start + 60] = b"\xff" * 40
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut short", "damaged", "npy", "missing"])
+def test_npz_that_is_broken_names_the_setting(tmp_path, kind):
+    path = tmp_path / "a.npz"
+    if kind == "npy":
+        np.save(tmp_path / "a.npy", np.zeros((2, 8, 8), np.uint8))
+        (tmp_path / "a.npy").rename(path)
+    elif kind == "damaged":
+        path.write_bytes(damaged(tmp_path / "whole.npz"))
+    elif kind != "missing":
+        whole = write_npz(tmp_path / "whole.npz").read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] if kind == "cut short" else b"")
+    with pytest.raises(DataError, match=r"a\.npz can't be read as \.npz: .+data\.options\.path"):
+        load_npz(path)
+
+
+def test_npz_without_training_images_names_the_setting(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(DataError, match=r"it has images\. Set data\.options\.path"):
+        load_npz(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", train_images=np.arange(3, dtype=np.uint8))
+    with pytest.raises(DataError, match=r"must be uint8 or uint16, .* of shape \(3,\)"):
+        load_npz(tmp_path / "b.npz")
+
+
 def test_npz_runs_no_pickle(tmp_path):
     class Boom:
         def __reduce__(self):
@@ -152,6 +211,53 @@ def test_shards_run_no_pickle(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_several_images_of_one_sample_are_all_taken(tmp_path):
+    names = [f"cat.{number}.png" for number in range(3)]
+    files = [(name, png(number)) for number, name in enumerate(names)]
+    write_shard(tmp_path / "a.tar", [*files, ("cat.1.cls", b"1"), ("cat.cls", b"0")])
+    data = load_shards(tmp_path)
+    assert (levels(data.train), data.train.labels.tolist()) == ([0, 1, 2], [0, 1, 0])
+    assert data.notes == ()
+
+
+def test_what_is_left_out_of_shards_is_counted(tmp_path):
+    write_shard(
+        tmp_path / "a.tar",
+        [
+            ("1.png", png(1)), ("1.mask.png", png(9)), ("1.depth.png", png(9)),
+            ("2.txt", b"no image"), ("README", b"x"), ("x/._3.png", b"x"), ("x/3.PNG", png(3)),
+        ],
+    )  # fmt: skip
+    data = load_shards(tmp_path)
+    assert levels(data.train) == [1, 3]
+    assert data.notes == (
+        "left out: files without an ending (1), hidden (1), images beside the one of their sample "
+        "(2), samples without an image (1)",
+    )
+    write_shard(tmp_path / "a.tar", [("2.txt", b"x")])
+    with pytest.raises(DataError, match=r"no training images; left out: samples without an image"):
+        load_shards(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["retrieval-train", "interval_0", "latest", "contest.1", "a1"])
+def test_a_shard_is_a_test_shard_by_a_whole_word(tmp_path, name):
+    write_shard(tmp_path / f"{name}.tar", [("1.png", png(1))])
+    for place, word in enumerate(("my-Test", "test2017", "000_test.b")):
+        write_shard(tmp_path / f"{word}.tar", [("1.png", png(10 + place))])
+    data = load_shards(tmp_path)
+    assert levels(data.train) == [1] and sorted(levels(data.test)) == [10, 11, 12]
+
+
+def test_of_several_test_parts_in_shards_the_first_is_used(tmp_path):
+    for value, word in enumerate(("train", "val", "test")):
+        write_shard(tmp_path / f"{word}-0.tar", [("1.png", png(value))])
+    data = load_shards(tmp_path)
+    assert (levels(data.train), levels(data.test)) == ([0], [2])
+    assert data.notes == (f"not used: val-0.tar in {tmp_path}",)
+    (tmp_path / "test-0.tar").unlink()
+    assert levels(load_shards(tmp_path).test) == [1]
+
+
 @pytest.mark.parametrize(
     ("samples", "says"),
     [
@@ -173,6 +279,16 @@ def test_broken_images_of_shards_can_be_left_out(tmp_path):
     write_shard(tmp_path / "a.tar", [("1.png", b"x"), ("2.png", png(2))])
     data = load_shards(tmp_path, skip_broken=True)
     assert levels(data.train) == [2] and "left out, broken: 1 (" in data.notes[0]
+
+
+def test_shards_take_the_options_of_pixels(tmp_path):
+    dark = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(dark, "png")
+    write_shard(tmp_path / "a.tar", [("1.png", dark.getvalue())])
+    data = load_shards(tmp_path, channels=1, value_range=[0, 4095])
+    assert levels(data.train) == [255] and all_images(data.train).shape == (1, 1, 8, 8)
+    with pytest.raises(DataError, match=r"more than data\.options\.max_megapixels=1e-05"):
+        load_shards(tmp_path, max_megapixels=1e-5)
 
 
 def test_no_shards_and_no_library(tmp_path, monkeypatch):
@@ -228,6 +344,13 @@ def test_saved_data_sets_with_and_without_labels(saved):
     assert (levels(data.train), data.train.labels.tolist(), len(data.test)) == ([7, 6], [-1, -1], 0)
 
 
+def test_saved_data_sets_take_the_options_of_pixels(saved):
+    data = load_hf(saved / "both", channels=1, ground="black")
+    assert all_images(data.train).shape == (3, 1, 8, 8)
+    with pytest.raises(DataError, match=r"more than data\.options\.max_megapixels=1e-05"):
+        load_hf(saved / "both", max_megapixels=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
@@ -242,16 +365,107 @@ def test_saved_data_sets_that_can_not_be_used(saved, name, options, says):
         load_hf(saved / name, **options)
 
 
+def save_columns(folder: Path, photos, **columns) -> Path:
+    """Saves images of these greys, and columns that are given as their type and their values."""
+    datasets = pytest.importorskip("datasets")
+    kinds = {"photo": datasets.Image()}
+    content = {"photo": [None if value is None else grey(value) for value in photos]}
+    for name, (kind, values) in columns.items():
+        kinds[name], content[name] = datasets.Value(kind), values
+    made = datasets.Dataset.from_dict(content, features=datasets.Features(kinds))
+    made.save_to_disk(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["label", "Labels", "class", "target"])
+def test_a_column_of_whole_numbers_that_is_called_label_is_taken(tmp_path, name):
+    folder = save_columns(tmp_path / "a", [1, 2, 3], **{name: ("int64", [1, 0, None])})
+    data = load_hf(folder)
+    assert data.train.labels.tolist() == [1, 0, -1] and data.notes == ()
+
+
+def test_a_column_of_whole_numbers_with_another_name_is_taken_if_it_is_named(tmp_path):
+    folder = save_columns(tmp_path / "a", [1, 2], age=("int32", [1, 0]))
+    assert load_hf(folder).train.labels.tolist() == [-1, -1]
+    assert load_hf(folder, label_column="age").train.labels.tolist() == [1, 0]
+
+
+def test_texts_are_classes_if_their_column_is_named(tmp_path):
+    texts = ("string", ["dog", "cat", None, ""])
+    folder = save_columns(tmp_path / "a", [1, 2, 3, 4], label=texts)
+    data = load_hf(folder)
+    assert set(data.train.labels.tolist()) == {-1}
+    assert data.notes == (
+        "the column label is not used; data.options.label_column=label takes its texts as classes",
+    )
+    data = load_hf(folder, label_column="label")
+    assert data.train.labels.tolist() == [1, 0, -1, -1]
+    assert (data.class_names, data.notes) == (("cat", "dog"), ())
+
+
+def test_a_column_of_no_classes_is_refused_or_not_used(tmp_path):
+    folder = save_columns(tmp_path / "a", [1, 2], label=("float32", [0.5, 1.0]))
+    (note,) = load_hf(folder).notes
+    assert "the column label is not used, since its values are neither whole numbers nor" in note
+    with pytest.raises(DataError, match=r"'label' has neither whole numbers nor texts .*float32"):
+        load_hf(folder, label_column="label")
+
+
+def test_saved_parts_that_are_not_used_are_named(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"photo": datasets.Image()})
+    parts = {
+        name: datasets.Dataset.from_dict({"photo": [grey(value)]}, features=features)
+        for value, name in enumerate(("train", "validation", "test", "extra"))
+    }
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "a"))
+    data = load_hf(tmp_path / "a")
+    assert levels(data.test) == [2]
+    assert data.notes == (f"not used: validation, extra in {tmp_path / 'a'}",)
+
+
+def test_an_empty_cell_is_a_broken_image(tmp_path):
+    folder = save_columns(tmp_path / "a", [1, None, 3])
+    with pytest.raises(
+        DataError, match=r"1 images can't be read: train, photo 1: there is no imag"
+    ):
+        load_hf(folder)
+    data = load_hf(folder, skip_broken=True)
+    assert levels(data.train) == [1, 3] and "left out, broken: 1 (" in data.notes[0]
+
+
+def test_a_file_that_is_gone_is_a_broken_image(tmp_path, monkeypatch):
+    """What is saved now has the bytes; older versions of the library saved where the files are."""
+    datasets = pytest.importorskip("datasets")
+
+    class Split(list):
+        features = datasets.Features({"photo": datasets.Image()})
+
+        def cast_column(self, name, kind):
+            return self
+
+    draw(tmp_path / "there.png", 7)
+    rows = [
+        {"photo": {"bytes": None, "path": str(tmp_path / name)}}
+        for name in ("gone.png", "there.png")
+    ]
+    monkeypatch.setattr(datasets, "load_from_disk", lambda path: {"train": Split(rows)})
+    with pytest.raises(DataError, match=r"photo 0 \(.*gone\.png\): No such file"):
+        load_hf(tmp_path)
+    assert levels(load_hf(tmp_path, skip_broken=True).train) == [7]
+
+
 # ---- DICOM ----
 
 
-def write_dicom(path: Path, pixels, **header) -> None:
+def write_dicom(path: Path, pixels, syntax=None, content=None, **header) -> None:
+    """Writes pixels, or a content that stands for them in a transfer syntax."""
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = syntax or ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
     made = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
@@ -259,6 +473,8 @@ def write_dicom(path: Path, pixels, **header) -> None:
     pixels = np.asarray(pixels)
     made.Rows, made.Columns = pixels.shape[:2]
     made.SamplesPerPixel = 1
+    if pixels.ndim == 3:
+        made.SamplesPerPixel, made.PlanarConfiguration = 3, 0
     made.PhotometricInterpretation = "MONOCHROME2"
     made.BitsAllocated = 16
     made.BitsStored = 12
@@ -266,7 +482,8 @@ def write_dicom(path: Path, pixels, **header) -> None:
     made.PixelRepresentation = 0
     for name, value in header.items():
         setattr(made, name, value)
-    made.PixelData = pixels.astype("<i2" if made.PixelRepresentation else "<u2").tobytes()
+    kind = f"<{'i' if made.PixelRepresentation else 'u'}{made.BitsAllocated // 8}"
+    made.PixelData = content or pixels.astype(kind).tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     pydicom.dcmwrite(path, made, enforce_file_format=True)
 
@@ -309,6 +526,165 @@ def test_dicom_in_units_of_its_modality(tmp_path):
 def test_dicom_whose_low_values_are_bright_is_turned_over(tmp_path):
     shown = dicom_levels(tmp_path, RAMP, PhotometricInterpretation="MONOCHROME1")
     assert (shown[0] - torch.linspace(255, 0, 8)).abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", ["WindowCenter", "WindowWidth", "RescaleSlope"])
+def test_dicom_that_names_a_value_and_leaves_it_empty(tmp_path, name):
+    given = {"WindowCenter": 9, "WindowWidth": 9, "RescaleSlope": 1, "RescaleIntercept": 0}
+    if name == "RescaleSlope":
+        given["WindowCenter"] = None
+    shown = dicom_levels(tmp_path, RAMP, **{**given, name: None})
+    assert (shown[0] - torch.linspace(0, 255, 8)).abs().max() <= 1
+
+
+EIGHT_BITS = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+RED = (200, 30, 60)
+
+
+def dicom_colours(tmp_path, pixels, options=None, **given):
+    """Returns the first row as it is shown: W x 3."""
+    write_dicom(tmp_path / "a.dcm", pixels, **given)
+    data = load_folder(tmp_path, **(options or {}))
+    return all_images(data.train)[0, :, 0].T.tolist()
+
+
+def one_colour(colour, side=8):
+    return np.full((side, side, 3), colour, np.uint8)
+
+
+def test_dicom_in_rgb(tmp_path):
+    shown = dicom_colours(tmp_path, one_colour(RED), PhotometricInterpretation="RGB", **EIGHT_BITS)
+    assert shown == [list(RED)] * 8
+
+
+@pytest.mark.parametrize("kind", ["YBR_FULL", "YBR_FULL_422"])
+def test_dicom_in_ybr_is_converted_once(tmp_path, kind):
+    processing = pytest.importorskip("pydicom.pixels.processing")
+    ybr = processing.convert_color_space(one_colour(RED), "RGB", "YBR_FULL")
+    y, b, r = ybr[0, 0].tolist()
+    content = bytes([y, y, b, r] * 32) if kind == "YBR_FULL_422" else None
+    shown = dicom_colours(
+        tmp_path, ybr, content=content, PhotometricInterpretation=kind, **EIGHT_BITS
+    )
+    assert np.abs(np.array(shown) - RED).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["YBR_RCT", "YBR_ICT"])
+def test_dicom_in_jpeg_2000(tmp_path, kind):
+    encaps = pytest.importorskip("pydicom.encaps")
+    if not features.check_codec("jpg_2000"):
+        pytest.skip("this Pillow has no JPEG 2000")
+    stream = io.BytesIO()
+    pixels = one_colour(RED, 64)
+    Image.fromarray(pixels).save(
+        stream, "JPEG2000", no_jp2=True, mct=1, irreversible=kind == "YBR_ICT"
+    )
+    shown = dicom_colours(
+        tmp_path,
+        pixels,
+        syntax=f"1.2.840.10008.1.2.4.9{'0' if kind == 'YBR_RCT' else '1'}",
+        content=encaps.encapsulate([stream.getvalue()]),
+        PhotometricInterpretation=kind,
+        **EIGHT_BITS,
+    )
+    assert np.abs(np.array(shown) - RED).max() <= 2
+
+
+def test_dicom_colours_of_more_bits_are_scaled_by_their_range(tmp_path):
+    pixels = np.zeros((8, 8, 3), np.uint16)
+    pixels[..., 0], pixels[..., 1] = 4095, 2048
+    shown = dicom_colours(tmp_path, pixels, PhotometricInterpretation="RGB")
+    assert shown == [[255, 128, 0]] * 8
+    stated = dicom_colours(
+        tmp_path, pixels, {"value_range": [0, 2048]}, PhotometricInterpretation="RGB"
+    )
+    assert stated == [[255, 255, 0]] * 8
+
+
+def test_dicom_with_a_palette_shows_its_colours(tmp_path):
+    pytest.importorskip("pydicom")
+    table = {
+        "Red": [65535, 0, 0, 32768],
+        "Green": [0, 65535, 0, 32768],
+        "Blue": [0, 0, 65535, 32768],
+    }
+    header = {}
+    for name, values in table.items():
+        header[f"{name}PaletteColorLookupTableDescriptor"] = [4, 0, 16]
+        header[f"{name}PaletteColorLookupTableData"] = np.array(values, "<u2").tobytes()
+    numbers = np.repeat(np.arange(4), 2)[None].repeat(8, 0)
+    shown = dicom_colours(
+        tmp_path, numbers, PhotometricInterpretation="PALETTE COLOR", **EIGHT_BITS, **header
+    )
+    assert shown[::2] == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128]]
+
+
+def test_dicom_of_a_kind_of_colours_that_is_not_read_is_broken(tmp_path):
+    write_dicom(tmp_path / "a.dcm", one_colour(RED), PhotometricInterpretation="HSV", **EIGHT_BITS)
+    with pytest.raises(DataError, match=r"a\.dcm: DICOM: .*colours of the kind HSV can't be read"):
+        load_folder(tmp_path)
+
+
+def test_dicom_of_several_frames_shows_the_first_and_says_so(tmp_path):
+    frames = np.stack([RAMP, RAMP[:, ::-1], RAMP]).astype("<u2").tobytes()
+    write_dicom(tmp_path / "a.dcm", RAMP, content=frames, NumberOfFrames=3)
+    write_dicom(tmp_path / "b.dcm", RAMP)
+    data = load_folder(tmp_path)
+    assert torch.equal(*all_images(data.train))
+    assert data.notes == ("1 images have more than one frame; the first is taken",)
+
+
+def test_dicom_files_are_found_by_how_they_begin(tmp_path):
+    for number, name in enumerate(("1.2.840.113619.2.5", "1.2.840.113619.2.6", "IM1.IMA", "x.v2")):
+        write_dicom(tmp_path / name, np.full((8, 8), 1000 * number))
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM" + b"x" * 20)
+    (tmp_path / "notes.txt").write_text("x" * 200)
+    data = load_folder(tmp_path)
+    assert levels(data.train) == [0, 62, 125, 187]
+    assert data.notes == ("left out: no image: .txt (1), no image: DICOMDIR (1)",)
+
+
+def test_dicom_files_are_found_without_pydicom_too_and_the_extra_is_named(tmp_path, monkeypatch):
+    from dogo_fed.data.files import dicom, listing
+
+    listing.suffixes()  # kept as they are with the extra
+    draw(tmp_path / "x.png", 7)
+    for name in ("1.2.840.5", "1.2.840.6", "IM0001"):
+        (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM" + b"x" * 20)
+    monkeypatch.setattr(dicom, "has_pydicom", lambda: False)
+    data = load_folder(tmp_path)
+    assert data.notes == ("left out: no image: DICOM, needs pip install 'dogo-fed[dicom]' (3)",)
+
+
+def test_not_every_file_of_one_ending_is_opened_in_search_of_dicom(tmp_path, monkeypatch):
+    from dogo_fed.data.files import dicom
+
+    opened = []
+    monkeypatch.setattr(dicom, "is_dicom", lambda path: opened.append(path.suffix))
+    draw(tmp_path / "x.png", 7)
+    for number in range(40):
+        (tmp_path / f"{number}.json").write_text("x")
+        (tmp_path / f"raw.{number}").write_text("x")
+        (tmp_path / f"{number}.tar").write_text("x")
+    assert len(load_folder(tmp_path).train) == 1
+    assert opened.count(".json") == 16 and len(opened) == 32
+
+
+def test_dicom_files_among_others_of_their_ending_are_all_found(tmp_path):
+    for number in range(40):
+        if number % 8:
+            (tmp_path / f"{number:02d}.img1").write_text("x")
+        else:
+            write_dicom(tmp_path / f"{number:02d}.img1", RAMP)
+    assert len(load_folder(tmp_path).train) == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such files")
+def test_a_pipe_is_not_read(tmp_path):
+    draw(tmp_path / "x.png", 7)
+    os.mkfifo(tmp_path / "pipe.1")
+    os.mkfifo(tmp_path / "pipe")
+    assert len(load_folder(tmp_path).train) == 1
 
 
 def test_dicom_files_without_an_ending_beside_pictures(tmp_path):

@@ -59,6 +59,16 @@ def test_of_several_test_folders_the_first_is_used_and_the_others_are_named(tmp_
     assert f"not used: more/, val/ in {tmp_path}" in said(data)
 
 
+def test_images_beside_train_are_not_used_and_counted(tmp_path):
+    write_folder(tmp_path)
+    draw(tmp_path / "a.png", 0)
+    (tmp_path / "labels.csv").write_text("x")
+    assert load_folder(tmp_path).notes == (f"not used: 1 image in {tmp_path}",)
+    draw(tmp_path / "b.png", 0)
+    draw(tmp_path / "more/c.png", 0)
+    assert load_folder(tmp_path).notes == (f"not used: 2 images, more/ in {tmp_path}",)
+
+
 def test_images_below_class_folders_are_of_the_class(tmp_path):
     for number, camera in enumerate(("camera1", "camera2", "camera1/old")):
         draw(tmp_path / f"train/cat/{camera}/{number}.png", 10 + number)
@@ -136,6 +146,13 @@ def test_a_table_gives_some_images_a_class(tmp_path, table):
     of_level = dict(zip(levels(data.train), data.train.labels.tolist(), strict=True))
     assert of_level == {0: 1, 1: -1, 2: 0}
     assert data.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("word", ["image_id", "id_code", "img", "ImageId", "image_name"])
+def test_a_line_of_headings_is_skipped(tmp_path, word):
+    draw(tmp_path / "1.png", 1)
+    (tmp_path / "t.csv").write_text(f"{word},class\n1.png,cat\n")
+    assert load_folder(tmp_path, labels="t.csv").class_names == ("cat",)
 
 
 def test_classes_that_are_numbers_are_in_their_order(tmp_path):

@@ -166,6 +166,52 @@ def test_a_faster_process_does_not_disturb(tmp_path, monkeypatch, caplog):
     assert len(entries(tmp_path)) == 1
 
 
+def test_an_entry_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut would leave the right fingerprint over blocks of zeros."""
+    write_folder(tmp_path)
+    flushed, named = set(), []
+    flush, rename = os.fsync, Path.rename
+
+    def fsync(descriptor):
+        flush(descriptor)
+        flushed.add(os.fstat(descriptor).st_ino)
+
+    def checked(path, target):
+        named.append(path.name)
+        assert {one.stat().st_ino for one in (path, *path.iterdir())} <= flushed
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", checked)
+    load_folder(tmp_path)
+    (entry,) = entries(tmp_path)
+    assert len(named) == 1 and not [path for path in entry.iterdir() if "partial" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("manifest.json", b""),
+        ("manifest.json", bytes(200)),
+        ("manifest.json", b"[]"),
+        ("train.npy", b""),
+        ("test.npy", b"torn"),
+    ],
+)
+def test_an_entry_that_can_not_be_read_is_made_anew(tmp_path, caplog, name, content):
+    images = write_folder(tmp_path)
+    load_folder(tmp_path)
+    (entry,) = entries(tmp_path)
+    (entry / name).write_bytes(content)
+    for _ in range(2):
+        data = load_folder(tmp_path)
+        assert torch.equal(all_images(data.train), images[:4])
+        assert torch.equal(all_images(data.test), images[4:])
+    assert len(entries(tmp_path)) == 1
+    assert [one.levelname for one in caplog.records] == ["WARNING"]
+    assert f"the image cache {entry} can't be read" in caplog.text
+
+
 def test_broken_images_cost_nothing_that_was_decoded(tmp_path, decoded):
     write_folder(tmp_path)
     broken = tmp_path / "train" / "dog" / "1.png"
@@ -193,6 +239,25 @@ def test_an_image_that_can_be_read_again_is_read_again(tmp_path):
     data = load_folder(tmp_path)
     assert len(data.train) == 4 and not any("broken" in note for note in data.notes)
     assert len(entries(tmp_path)) == 1
+
+
+def test_which_images_have_more_frames_is_kept_and_taken_over(tmp_path, decoded):
+    first, second = (Image.new("RGB", (8, 8), (value, value, value)) for value in (10, 200))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    note = "1 images have more than one frame; the first is taken"
+    for name in ("b.png", "b.png", "c.png"):
+        if not (tmp_path / name).exists():
+            draw(tmp_path / name, 7)
+        assert load_folder(tmp_path).notes == (note,)
+    assert sorted(path.name for path in decoded) == ["a.gif", "b.png", "c.png"]
+
+
+def test_pixels_that_another_version_has_decoded_are_not_taken_over(tmp_path, monkeypatch, decoded):
+    write_folder(tmp_path)
+    load_folder(tmp_path)
+    monkeypatch.setattr(pixel_cache, "CACHE_VERSION", pixel_cache.CACHE_VERSION + 1)
+    load_folder(tmp_path)
+    assert len(decoded) == 12
 
 
 def test_an_empty_test_part_is_kept_too(tmp_path, decoded):

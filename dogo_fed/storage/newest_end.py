@@ -1,0 +1,60 @@
+"""Whether an exported encoder is of its run's newest end.
+
+A run that begins again, or goes on, keeps the encoders of its earlier end until it comes to another.
+The digest of a peer's state, which its encoder and summary.json both have, tells them apart. A start
+that was killed has written no summary; metrics.jsonl has its steps.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from dogo_fed.errors import CheckpointError
+
+_RESUMED, _STEP = b'"kind":"resumed"', b'"type":"step"'
+"""What a line of metrics.jsonl has in it; within a text it would be escaped."""
+
+
+def check_newest_end(folder: Path, peer: str, state_digest: object) -> None:
+    """Checks that an encoder is what its peer had when its run came to its end for the last time.
+
+    A folder without a summary tells nothing: a site has none.
+
+    Args:
+        folder: the run folder.
+        peer: whose encoder.
+        state_digest: of the peer's state, as the encoder has it.
+
+    Raises:
+        CheckpointError: the run has begun again, or gone on, since.
+    """
+    try:
+        summary: Any = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        told = summary["peers"].get(peer, {}).get("state_digest")
+        num_resumed = sum(event["kind"] == "resumed" for event in summary["events"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return
+    if told != state_digest or _has_gone_on(folder / "metrics.jsonl", num_resumed):
+        raise CheckpointError(
+            f"the encoder of peer {peer!r} in {folder} is of an earlier end of the run, which has begun "
+            f"again or gone on since. Let it come to its end by resume={shlex.quote(str(folder))}, or "
+            "evaluate the encoder as a file (checkpoint=...)"
+        )
+
+
+def _has_gone_on(metrics: Path, num_resumed: int) -> bool:
+    """Whether a step was done after the run had been resumed more often than this."""
+    left = num_resumed
+    try:
+        with metrics.open("rb") as lines:
+            for line in lines:
+                if _RESUMED in line:
+                    left -= 1
+                elif left < 0 and _STEP in line:
+                    return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,146 @@
+"""The product's sessions in a benchmark's hands, and the contestants beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import data_path, epoch, flower_steps, step
+from benchmarks.images import MEAN, STD
+from benchmarks.sessions import Sessions
+from benchmarks.settings import peers_named, steps_alone
+from benchmarks.stamps import Stamps
+from benchmarks.turns import Took
+from configs.compose import compose_run
+from dogo_fed.evaluation import state_digest
+from tests.support.tiny_run import TINY, run_here
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pair() -> step.Task:
+    return step.Task(peers_named("tiny"), 8, CPU, num_images=16)
+
+
+@pytest.fixture
+def made(pair: step.Task) -> Iterator[dict[str, object]]:
+    found = step.entered(pair, ["published", "dogo", "bare", "dogo alone"])
+    yield found
+    for one in found.values():
+        if isinstance(one, step.Dogo):
+            one.sessions.close()
+
+
+@pytest.mark.parametrize("over_grpc", [False, True])
+def test_sessions_train_what_a_run_trains(over_grpc: bool, tmp_path: Path) -> None:
+    config = dataclasses.replace(compose_run([*TINY]), run_dir=str(tmp_path / "run"))
+    summary = run_here(config)
+    sessions = Sessions(
+        steps_alone(config.peers, config.data, batch_size=config.batch_size), over_grpc=over_grpc
+    )
+    try:
+        for _ in range(3):
+            sessions.step()
+        for one in sessions.sessions:
+            wanted = summary["peers"][one.peer.id]["state_digest"]
+            assert state_digest(one.peer.objective) == wanted
+        assert len(sessions.reports) == 3 * len(config.peers)
+    finally:
+        sessions.close()
+
+
+def test_only_this_projects_steps_are_asked_to_be_repeatable(made: dict[str, object]) -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    seen = {}
+    for name, one in made.items():
+        with step.kernels_for(one):
+            is_any_kernel = torch.backends.cudnn.benchmark
+            seen[name] = (torch.are_deterministic_algorithms_enabled(), is_any_kernel)
+    ours, others = (True, False), (False, True)
+    assert seen == {"published": others, "dogo": ours, "bare": others, "dogo alone": ours}
+    assert torch.are_deterministic_algorithms_enabled() == before
+
+
+def test_the_pair_teaches_each_other_and_a_single_peer_is_not_taught(
+    made: dict[str, object],
+) -> None:
+    teachers = {}
+    for name in ("dogo", "dogo alone"):
+        sessions = made[name].sessions
+        sessions.step()
+        teachers[name] = [one.num_teachers for one in sessions.reports]
+    assert teachers == {"dogo": [1, 1], "dogo alone": [0]}
+
+
+def test_contestants_are_measured_on_both_clocks(pair: step.Task) -> None:
+    only = ["published", "dogo", "dogo fast", "bare", "bare fast"]
+    found = step.measure(pair, 1, 1, only)
+    assert sorted(found["seconds"]) == sorted(only)
+    assert set(found["seconds"]["dogo"]) == {"cpu", "wall"}
+    assert set(found["ratios"]) == {
+        "published / dogo",
+        "published / dogo fast",
+        "dogo / bare",
+        "dogo fast / bare fast",
+    }
+
+
+def test_an_epoch_is_counted_from_its_steps() -> None:
+    rounds = [epoch.Round(Took(0.5, 1.0), 0.02), epoch.Round(Took(0.25, 2.0), 0.04)]
+    row = epoch.row("pair, fp32", rounds, steps_per_epoch=200)
+    assert row["epoch_wall_s"] == {"median": 300.0, "min": 200.0, "max": 400.0}
+    assert row["epoch_cpu_s"]["min"] == 50.0
+    assert row["exchange_percent"]["max"] == 4.0
+
+
+def test_an_epoch_without_a_gpu_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["epoch"])
+    epoch.main()
+    assert "there is none here" in capsys.readouterr().out
+
+
+def test_images_of_a_folder_are_those_of_its_files(tmp_path: Path) -> None:
+    shown = data_path.in_folder(tmp_path, 6, 28, CPU)
+    ids = torch.tensor([4, 1])
+    assert shown.batch(ids).shape == (2, 3, 32, 32)
+    assert torch.equal(shown.batch(ids), shown.tensors(ids))
+    first, second = data_path.ours(shown, CPU)(ids)
+    assert first.shape == second.shape == (2, 3, 28, 28)
+
+
+def test_a_library_that_is_missing_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(shown, device):
+        raise ImportError("No module named 'absent'")
+
+    monkeypatch.setattr(data_path, "CONTESTANTS", {"dogo": data_path.ours, "absent": absent})
+    shown = data_path.in_memory(4, 16, CPU)
+    found = data_path.measure(shown, 2, 1, CPU)
+    assert list(found) == ["dogo"]
+    assert "absent is left out" in capsys.readouterr().out
+    (row,) = data_path.rows_of("memory", shown, {"dogo": [Took(0.5, 0.25)]})
+    assert row["images_per_cpu_s"]["median"] == 2.0
+    assert row["images_per_wall_s"]["median"] == 4.0
+    assert len(MEAN) == len(STD) == 3
+
+
+def test_a_step_under_flower_is_timed_on_both_clocks() -> None:
+    stamps = Stamps(
+        wall_s=[0.01 * step for step in range(12)],
+        processor_s=[0.004 * step for step in range(12)],
+    )
+    timing = flower_steps.timing(stamps, steps_per_round=6)
+    assert timing.steps == 5
+    assert timing.mean_ms == pytest.approx(10.0)
+    assert timing.cpu_ms == pytest.approx(4.0)
+    row = flower_steps.row(flower_steps.Cell("ray", 256, 6), [timing])
+    assert row["mode"] == "ray" and row["mean_ms"]["median"] == pytest.approx(10.0)
