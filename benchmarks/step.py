@@ -259,15 +259,18 @@ def entered(task: Task, only: Sequence[str] = ()) -> dict[str, Callable[[], None
 def kernels_for(step: Callable[[], None]) -> Iterator[None]:
     """Lets a contestant use the kernels that it may use."""
     cudnn, is_ours = torch.backends.cudnn, isinstance(step, Dogo)
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.allow_tf32
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark
     try:
         torch.use_deterministic_algorithms(is_ours)
         cudnn.benchmark = not is_ours
-        cudnn.allow_tf32 = not isinstance(step, Dogo | Bare)
+        if torch.cuda.is_available():
+            cudnn.allow_tf32 = not isinstance(step, Dogo | Bare)
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
-        cudnn.benchmark, cudnn.allow_tf32 = before[1:]
+        cudnn.benchmark = before[1]
+        if torch.cuda.is_available():
+            cudnn.allow_tf32 = False  # as `fix_numerics` has it
 
 
 def turn(step: Callable[[], None], steps: int, device: torch.device) -> Took:

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -45,7 +46,8 @@ class Workers:
     ) -> None:
         for process in self._processes:
             assert process.stdin is not None and process.stdout is not None
-            process.stdin.close()
+            with suppress(OSError):  # it has ended, and left unread what it was told
+                process.stdin.close()
             if kind is not None:
                 process.kill()  # it may wait for peers that will not come
             process.wait(_ENDS_WITHIN_S)
@@ -67,8 +69,9 @@ class Workers:
         chosen = self._processes[: len(given)]
         for process, arguments in zip(chosen, given, strict=True):
             assert process.stdin is not None
-            process.stdin.write(json.dumps({"name": name, "given": arguments}) + "\n")
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # its answer will be missing
+                process.stdin.write(json.dumps({"name": name, "given": arguments}) + "\n")
+                process.stdin.flush()
         answers = []
         for process in chosen:
             assert process.stdout is not None

@@ -83,7 +83,7 @@ def build_peer(
             params=_parameter_groups(objective, settings.optimizer),
         )
         if settings.frozen_from is not None:
-            _freeze(objective, peer_id, settings.frozen_from, rows, device)
+            _freeze(objective, peer_id, settings.frozen_from, rows)
         augmentation = build_augmentation(
             settings.augmentation.name,
             settings.augmentation.options,
@@ -221,9 +221,7 @@ def _initialise(backbone: nn.Module, setting: str, path: str) -> None:
         logger.info("%s", notice)
 
 
-def _freeze(
-    objective: Objective, peer_id: PeerId, run_dir: str, rows: Rows | None, device: torch.device
-) -> None:
+def _freeze(objective: Objective, peer_id: PeerId, run_dir: str, rows: Rows | None) -> None:
     """Gives a frozen peer the weights that the peer of its name has in another run, or of a file.
 
     Raises:
@@ -242,7 +240,7 @@ def _freeze(
         return
     folder = PeerFolder(Path(run_dir), peer_id)
     try:
-        step = folder.checkpoints.load_weights(objective, device)
+        step = folder.checkpoints.load_weights(objective)
     except CheckpointError as error:
         raise ConfigError(f"frozen_from={run_dir}: {error}") from error
     if step is None:

@@ -18,7 +18,7 @@ import torch
 
 from dogo_fed.data.roles import StepImages
 from dogo_fed.data.source import DataSet, ImageSource, TensorImages
-from dogo_fed.engine.numerics import to_device
+from dogo_fed.data.to_device import to_device
 from dogo_fed.engine.passes import Passes
 
 SHARE_OF_MEMORY = 0.25

@@ -36,8 +36,7 @@ from torch import nn
 
 from dogo_fed.components import error_in_words
 from dogo_fed.contracts import PeerId
-from dogo_fed.engine.helper_process import DONE, GradientOrder, PassOrder, help_peer
-from dogo_fed.engine.helper_process import PassSettings as PassSettings  # who starts them needs it
+from dogo_fed.engine.helper_process import DONE, GradientOrder, PassOrder, PassSettings, help_peer
 from dogo_fed.engine.helper_tensors import (
     FIRST,
     WITHIN_S,

@@ -39,13 +39,6 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Returns the tensor on the device; on the way to a GPU nobody waits for what that still does."""
-    if device.type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)  # from other memory a copy waits
-
-
 def compile_backbone(backbone: nn.Module, *, uses_cuda_graphs: bool) -> None:
     """Lets the module's passes be compiled, each for its first shapes; its weights stay as they are."""
     backbone.compile(mode="reduce-overhead" if uses_cuda_graphs else None)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dogo_fed.atomic import remove_partials
 from dogo_fed.contracts import PeerId
-from dogo_fed.engine.helpers import Helpers, PassSettings, with_synchronised_statistics
+from dogo_fed.engine.helper_process import PassSettings
+from dogo_fed.engine.helpers import Helpers, with_synchronised_statistics
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.session import PeerSession
@@ -131,7 +132,7 @@ def _restore(
 ) -> Progress:
     """Loads the checkpoint into the peer and returns the peer's progress."""
     store = folder.checkpoints
-    parts = (peer.objective, peer.optimizer, peer.device, peer.scaler)
+    parts = (peer.objective, peer.optimizer, peer.scaler)
     remove_partials(store.folder)  # on the machine where this peer's last process was killed
     if takes_newest:
         return store.load_latest(*parts) or Progress()

@@ -19,9 +19,9 @@ from dogo_fed import seeding
 from dogo_fed.contracts import PeerId, SimilarityDistribution
 from dogo_fed.data.augment import Augmentation
 from dogo_fed.data.roles import StepImages
+from dogo_fed.data.to_device import to_device
 from dogo_fed.engine.helpers import Helpers
 from dogo_fed.engine.learning_rate import LearningRate
-from dogo_fed.engine.numerics import to_device
 from dogo_fed.engine.step_losses import numbers_of
 from dogo_fed.errors import TrainingError
 from dogo_fed.ledger import Part, part

@@ -20,7 +20,7 @@ import torch
 
 from dogo_fed.contracts import FloatMatrix, SimilarityDistribution, TeacherSignal
 from dogo_fed.data.roles import StepImages
-from dogo_fed.engine.numerics import to_device
+from dogo_fed.data.to_device import to_device
 from dogo_fed.engine.peer import Peer, Views, Weights
 from dogo_fed.engine.step_losses import StepLosses
 from dogo_fed.objectives.base import ObjectiveOutput, ViewPair

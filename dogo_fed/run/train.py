@@ -19,7 +19,7 @@ from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Event, Record
 from dogo_fed.data.datasets import as_dataset
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.errors import COULD_NOT_START, ConfigError
+from dogo_fed.errors import COULD_NOT_START, ConfigError, StorageFull
 from dogo_fed.plain import to_plain
 from dogo_fed.private_files import private_files
 from dogo_fed.provenance import check_same_images
@@ -184,7 +184,7 @@ def _carry_through(
             with _reporting(run, folder, totals, starts) as sink:
                 reports_before = totals.num_reports
                 host(run, folder, sink, stop_requested)
-        except COULD_NOT_START:
+        except (*COULD_NOT_START, StorageFull, OSError):  # a disk that is full may be found so late
             could_start = totals.num_reports > reports_before  # else it has failed on its way
             raise
         finally:

@@ -140,7 +140,6 @@ class CheckpointStore:
         step: int,
         objective: nn.Module,
         optimizer: torch.optim.Optimizer,
-        device: torch.device,
         scaler: torch.amp.GradScaler | None = None,
     ) -> Progress:
         """Loads the checkpoint of `step` into the parts of a peer; returns the progress.
@@ -148,9 +147,9 @@ class CheckpointStore:
         Raises:
             CheckpointError: there is none, it can't be read, or it is of another model.
         """
-        return self._load(step, objective, optimizer, device, scaler)
+        return self._load(step, objective, optimizer, scaler)
 
-    def load_weights(self, objective: nn.Module, device: torch.device) -> int | None:
+    def load_weights(self, objective: nn.Module) -> int | None:
         """Loads the weights of the newest checkpoint into `objective`.
 
         Returns:
@@ -160,14 +159,13 @@ class CheckpointStore:
             CheckpointError: the newest one can't be read, or is of another model.
         """
         steps = self.steps()
-        return self._load(steps[-1], objective, None, device).step if steps else None
+        return self._load(steps[-1], objective, None).step if steps else None
 
     def _load(
         self,
         step: int,
         objective: nn.Module,
         optimizer: torch.optim.Optimizer | None,
-        device: torch.device,
         scaler: torch.amp.GradScaler | None = None,
     ) -> Progress:
         path = self._path(step)
@@ -204,7 +202,6 @@ class CheckpointStore:
         self,
         objective: nn.Module,
         optimizer: torch.optim.Optimizer,
-        device: torch.device,
         scaler: torch.amp.GradScaler | None = None,
     ) -> Progress | None:
         """Loads the newest checkpoint that can be read; None if there is none at all.
@@ -217,7 +214,7 @@ class CheckpointStore:
         last_error: CheckpointError | None = None
         for step in reversed(self.steps()):
             try:
-                progress = self.load(step, objective, optimizer, device, scaler)
+                progress = self.load(step, objective, optimizer, scaler)
             except CheckpointError as error:
                 logger.warning("%s", error)
                 last_error = error

@@ -10,7 +10,7 @@ from dogo_fed import seeding
 from dogo_fed.contracts import Score
 from dogo_fed.data.adapt import adapted
 from dogo_fed.data.augment import build_augmentation
-from dogo_fed.evaluation.features import evaluation_mode
+from dogo_fed.evaluation.features import evaluation_mode, mark_pass
 from dogo_fed.evaluation.pulse import beat
 from dogo_fed.evaluation.representation import alignment, feature_std, rankme, uniformity
 from dogo_fed.evaluation.subject import Subject
@@ -59,6 +59,7 @@ def _views(subject: Subject, augmentation: str) -> tuple[torch.Tensor, torch.Ten
         for index, ids_B in enumerate(torch.split(torch.arange(len(source)), _VIEWS_BATCH)):
             names = ("evaluation", subject.dataset.name, _NAME, index)
             with seeding.stream(subject.seed, *names, device=encoder.device):
+                mark_pass(encoder.backbone)
                 views = make_views(source.images(ids_B).to(encoder.device))
                 a_BF, b_BF = (encoder.backbone(view_BCHW).flatten(1) for view_BCHW in views)
             parts.append((a_BF.float().cpu(), b_BF.float().cpu()))

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from benchmarks import data_path, epoch, flower_steps, step
-from benchmarks.images import MEAN, STD
 from benchmarks.sessions import Sessions
 from benchmarks.settings import peers_named, steps_alone
 from benchmarks.stamps import Stamps
@@ -130,7 +129,6 @@ def test_a_library_that_is_missing_is_left_out(
     (row,) = data_path.rows_of("memory", shown, {"dogo": [Took(0.5, 0.25)]})
     assert row["images_per_cpu_s"]["median"] == 2.0
     assert row["images_per_wall_s"]["median"] == 4.0
-    assert len(MEAN) == len(STD) == 3
 
 
 def test_a_step_under_flower_is_timed_on_both_clocks() -> None:

@@ -45,7 +45,7 @@ def test_peers_on_trial_wait_for_nobody_and_note_nothing(tmp_path: Path) -> None
 @pytest.mark.usefixtures("nobody_waits")
 def test_the_trial_of_a_run_under_flower_waits_for_nobody(tmp_path: Path) -> None:
     overrides = settings(Cell("ray", 16, 2), 2, tmp_path)
-    config = compose_run([*overrides, "host=processes", "eval.knn_k=2"])
+    config = compose_run([*overrides, "host=processes"])
     for peer in config.peers.values():
         assert peer.augmentation.options["run_dir"] == config.run_dir
         assert peer.augmentation.options["num_peers"] == 2

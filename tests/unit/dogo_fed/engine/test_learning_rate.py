@@ -92,7 +92,7 @@ def test_a_run_that_goes_on_has_the_rates_of_one_that_never_stopped(tmp_path):
         step(first, number, seed=number)
     store = CheckpointStore(tmp_path, keep=2)
     store.save(first.objective, first.optimizer, Progress(step=5))
-    store.load(5, second.objective, second.optimizer, second.device)
+    store.load(5, second.objective, second.optimizer)
     for number in range(5, 10):
         step(second, number, seed=number)
     assert torch.equal(weights(whole), weights(second))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dogo_fed.engine.numerics import fix_numerics, to_device
+from dogo_fed.data.to_device import to_device
+from dogo_fed.engine.numerics import fix_numerics
 
 
 @pytest.fixture

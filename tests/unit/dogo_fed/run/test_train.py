@@ -8,6 +8,7 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from dogo_fed.errors import (
     StorageFull,
 )
 from dogo_fed.exit_status import EXIT_UNUSABLE, status_of
+from dogo_fed.reporting.sinks.metrics import MetricsLog
 from dogo_fed.reporting.sinks.totals import RunTotals
 from dogo_fed.run import train as train_module
 from dogo_fed.run.local import run_local
@@ -39,7 +41,7 @@ from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
 from dogo_fed.storage.checkpoint import CheckpointStore
 from dogo_fed.storage.provenance_file import read_starts
-from dogo_fed.storage.run_folder import reopen
+from dogo_fed.storage.run_folder import RunFolder, reopen
 from tests.support.command_line import REPOSITORY, run_python
 from tests.support.run_watch import records
 from tests.support.tiny_run import TINY, run_here
@@ -82,6 +84,75 @@ def test_a_start_that_fails_leaves_settings_and_summary_as_they_were(folder, err
         conduct(prepare(gone_on(folder, "ray.address=nowhere:1", "steps=9")), fails_with(error))
     assert contents(folder, "summary.json", "config.yaml") == before
     assert run_here(gone_on(folder, "host=local"))["peers"], "and it goes on as if nothing was"
+
+
+@pytest.mark.parametrize("setting", ["afresh=true", "steps=9"])
+def test_a_start_that_fails_leaves_every_record(folder, setting) -> None:
+    """Without its steps nobody could tell that a peer whose checkpoints are missing has trained."""
+    before = records(folder)
+    with pytest.raises(StartError):
+        conduct(prepare(gone_on(folder, setting)), fails_with(StartError("no Ray here")))
+    after = records(folder)
+    assert after[: len(before)] == before
+    assert [one["kind"] for one in after[len(before) :]][0] == "resumed"
+    assert {one["type"] for one in after[len(before) :]} == {"event"}
+    assert not (folder / "metrics.jsonl.before").exists()
+
+
+def test_a_start_that_is_killed_before_a_peer_reports_leaves_every_record(
+    folder, monkeypatch
+) -> None:
+    before = records(folder)
+    with monkeypatch.context() as killed:
+        killed.setattr(RunFolder, "put_records_back", lambda self: None)
+        with pytest.raises(StartError):
+            conduct(prepare(gone_on(folder, "afresh=true")), fails_with(StartError("killed")))
+    cut_back = records(folder)
+    assert not [one for one in cut_back if one["type"] != "event"]
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"type":"event","ki')
+    run_here(gone_on(folder, "host=local", "steps=4"))
+    events = [one for one in before + cut_back if one["type"] == "event"]
+    assert [one for one in records(folder) if one in events] == [
+        *(one for one in before if one["type"] == "event"),
+        *(one for one in cut_back if one not in before),
+    ]
+    steps = [(one["peer"], one["step"]) for one in records(folder) if one["type"] == "step"]
+    assert sorted(steps) == [(name, step) for name in ("resnet", "wide") for step in range(4)]
+
+
+def test_a_peer_that_reports_makes_the_earlier_records_past(folder) -> None:
+    def host(run, folder, sink, stop_requested):
+        sink.emit(StepReport(PeerId("wide"), 1, 0, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1, 1))
+        raise DataError("image 7 is torn")
+
+    with pytest.raises(DataError):
+        conduct(prepare(gone_on(folder, "afresh=true")), host)
+    steps = [(one["peer"], one["step"]) for one in records(folder) if one["type"] == "step"]
+    assert steps == [("wide", 0)]
+
+
+def test_a_start_that_fails_leaves_the_cut_of_the_data_as_it_was(folder) -> None:
+    (folder / "partition.csv").write_text("index,peer\n")
+    run = prepare(gone_on(folder, "afresh=true"))
+    run = dataclasses.replace(run, cut=SimpleNamespace(to_csv=lambda: "another\n"))
+    with pytest.raises(StartError):
+        conduct(run, fails_with(StartError("no Ray here")))
+    assert (folder / "partition.csv").read_text() == "index,peer\n"
+
+
+def test_a_disk_that_is_full_at_once_leaves_settings_and_summary_as_they_were(
+    folder, monkeypatch
+) -> None:
+    before = contents(folder, "summary.json", "config.yaml")
+
+    def refuse(self, steps):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(MetricsLog, "truncate_after", refuse)
+    with pytest.raises(StorageFull):
+        run_here(gone_on(folder, "steps=9"))
+    assert contents(folder, "summary.json", "config.yaml") == before
 
 
 def test_a_run_that_could_start_and_failed_has_a_summary_of_that(folder) -> None:

@@ -29,7 +29,6 @@ from tests.support.toy_peers import (
     toy_peer,
 )
 
-CPU = torch.device("cpu")
 ALL_SAVED = [0, 2, 4, 6, 8, 9, 10]
 
 
@@ -49,11 +48,11 @@ def save(store, peer, step, **progress):
 
 
 def load(store, peer, step):
-    return store.load(step, peer.objective, peer.optimizer, CPU)
+    return store.load(step, peer.objective, peer.optimizer)
 
 
 def load_latest(store, peer):
-    return store.load_latest(peer.objective, peer.optimizer, CPU)
+    return store.load_latest(peer.objective, peer.optimizer)
 
 
 def files(tmp_path):
@@ -83,7 +82,7 @@ def test_without_the_optimizers_state_the_bits_would_differ(store):
     train(peer, range(3))
     save(store, peer, 3)
     fresh = toy_peer("simclr")
-    store.load(3, fresh.objective, toy_peer("simclr").optimizer, CPU)
+    store.load(3, fresh.objective, toy_peer("simclr").optimizer)
     train(peer, [3])
     train(fresh, [3])
     assert not same_bits(state_of(peer), state_of(fresh))
