@@ -94,7 +94,7 @@ def test_a_start_that_fails_leaves_every_record(folder, setting) -> None:
         conduct(prepare(gone_on(folder, setting)), fails_with(StartError("no Ray here")))
     after = records(folder)
     assert after[: len(before)] == before
-    assert [one["kind"] for one in after[len(before) :]][0] == "resumed"
+    assert after[len(before)]["kind"] == "resumed"
     assert {one["type"] for one in after[len(before) :]} == {"event"}
     assert not (folder / "metrics.jsonl.before").exists()
 
@@ -147,6 +147,7 @@ def test_a_disk_that_is_full_at_once_leaves_settings_and_summary_as_they_were(
     before = contents(folder, "summary.json", "config.yaml")
 
     def refuse(self, steps):
+        self.close()
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(MetricsLog, "truncate_after", refuse)

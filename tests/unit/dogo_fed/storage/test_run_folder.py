@@ -7,8 +7,9 @@ import re
 import pytest
 
 from configs.compose import compose_run
-from dogo_fed.errors import CheckpointError
+from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.storage.run_folder import create, reopen
+from dogo_fed.storage.run_lock import LOCK_NAME, run_lock
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,26 @@ def test_the_way_out_of_missing_checkpoints_is_a_command_that_takes_the_run(
     typed = f"begin the run again at step 0 by: dogo-fed {command} resume={folder} afresh=true"
     with pytest.raises(CheckpointError, match=re.escape(typed)):
         reopen(folder, config, 9, lambda step: step)
+
+
+def test_what_a_start_leaves_that_is_killed_before_it_has_begun_is_no_run(tmp_path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with run_lock(folder):
+        left = (folder / LOCK_NAME).read_bytes()
+    (folder / LOCK_NAME).write_bytes(left)
+    (folder / ".config.00000000-1-1-00000000.partial.yaml").write_text("steps: ")
+    config = compose_run(["data=synthetic", f"run_dir={folder}"])
+    assert create(config).path == folder
+    with pytest.raises(ConfigError, match="exists already"):
+        create(config)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "config.yaml", ".hidden"])
+def test_a_folder_with_anything_else_in_it_is_not_taken(name, tmp_path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        create(compose_run(["data=synthetic", f"run_dir={folder}"]))
+    assert (folder / name).read_text() == "mine"
