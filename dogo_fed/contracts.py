@@ -281,6 +281,8 @@ class Score:
         low, high: 95 % interval of this one measurement over the test images; NaN if it has none.
         group: the kind of condition, e.g. "symmetric"; each group is one panel of the picture.
         level: the number that orders the conditions of a group, e.g. 0.4; NaN without an order.
+        level_name: what this number is, e.g. "severity"; stands below the picture.
+        level_is_share: whether it is a share from 0 to 1, which a picture shows in percent.
     """
 
     protocol: str
@@ -292,3 +294,5 @@ class Score:
     high: float = float("nan")
     group: str = ""
     level: float = float("nan")
+    level_name: str = "level"
+    level_is_share: bool = False

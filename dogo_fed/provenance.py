@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,12 @@ from typing import Any
 
 import torch
 
-from dogo_fed.data.source import DataSet
+from dogo_fed.data.source import DataSet, check_image_facts
 from dogo_fed.errors import CheckpointError, DataError
 from dogo_fed.text import one_line
 
 _LIBRARIES = ("torch", "torchvision", "kornia", "numpy", "pillow", "scikit-learn")
 """Those that the numbers of a run go through."""
-
-_LARGEST_IMAGE, _MOST_CHANNELS = 65536, 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +93,7 @@ class DataFacts:
             num_classes=int(plain["num_classes"]),
             class_names=tuple(str(one) for one in plain["class_names"]),
         )
-        if not 1 <= facts.image_size <= _LARGEST_IMAGE:
-            raise ValueError(f"an image size of {facts.image_size}")
-        if not 1 <= len(facts.mean) == len(facts.std) <= _MOST_CHANNELS:
-            raise ValueError(f"{len(facts.mean)} means and {len(facts.std)} deviations")
-        if not all(math.isfinite(one) for one in facts.mean + facts.std) or min(facts.std) <= 0:
-            raise ValueError(f"means {facts.mean} and deviations {facts.std}")
+        check_image_facts(facts.image_size, facts.mean, facts.std)
         return facts
 
     def differences(self, now: DataFacts) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -10,8 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from dogo_fed.text import one_line
+
 _PR_SET_PDEATHSIG = 1
 _KILL_WAIT_S = 10.0
+_MOST_READ = 256 * 1024
+_LONGEST_LINE = 500
 
 
 def start_process(
@@ -57,13 +62,16 @@ class ChildProcess:
         return self._process.poll()
 
     def said(self) -> str:
-        """Returns its output so far; empty if the file can't be read or `kill` has closed it."""
+        """Returns the end of its output so far, which may be far longer.
+
+        It is empty if the file can't be read or `kill` has closed it.
+        """
         try:
             if isinstance(self._output, Path):
-                content = self._output.read_bytes()
+                with self._output.open("rb") as file:
+                    content = _end_of(file)
             else:
-                self._output.seek(0)
-                content = self._output.read()
+                content = _end_of(self._output)
         except (OSError, ValueError):
             return ""
         return content.decode(errors="replace").strip()
@@ -71,7 +79,7 @@ class ChildProcess:
     def last_line(self) -> str:
         """Returns the last line of its output that is not empty, or an empty text."""
         lines = (line.strip() for line in reversed(self.said().splitlines()))
-        return next((line for line in lines if line), "")
+        return one_line(next((line for line in lines if line), ""), _LONGEST_LINE)
 
     def terminate(self) -> None:
         """Asks it to end."""
@@ -85,6 +93,13 @@ class ChildProcess:
         self._process.wait(timeout=_KILL_WAIT_S)
         if not isinstance(self._output, Path):
             self._output.close()
+
+
+def _end_of(file: IO[bytes]) -> bytes:
+    """Returns the end of a file. Moves no position in it: the process may share it, and still write."""
+    number = file.fileno()
+    start = max(0, os.fstat(number).st_size - _MOST_READ)
+    return os.pread(number, _MOST_READ, start)
 
 
 def how_it_ended(status: int) -> str:

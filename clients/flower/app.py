@@ -23,7 +23,7 @@ from clients.flower.envelope import (
     request_in,
 )
 from clients.flower.site.address import ADDRESS_KEY
-from clients.flower.timing import CLOSE_WITHIN_S
+from clients.flower.timing import CLOSE_WITHIN_S, TELL_WITHIN_S
 from clients.ray.authentication import give_own_token, starts_own_ray
 from dogo_fed.errors import DogoError, outside
 from dogo_fed.wire import dogo_pb2 as pb
@@ -109,7 +109,8 @@ def _ask_site(body: bytes, context: Context) -> pb.HostReply:
     from clients.flower.site.carrier import SiteCarrier
 
     request = pb.HostRequest.FromString(body)
-    within_s = request.hold_s + _SITE_MARGIN_S + (CLOSE_WITHIN_S if request.close else 0.0)
+    within_s = request.hold_s + _SITE_MARGIN_S
+    within_s += CLOSE_WITHIN_S * request.close + TELL_WITHIN_S * request.asks_checkpoints
     try:
         carrier = SiteCarrier.from_node_config(context.node_config)
         return pb.HostReply.FromString(carrier.forward(body, within_s))

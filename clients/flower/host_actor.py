@@ -31,7 +31,7 @@ class HostActor:
         self._lease_s = lease_s
         self._asked_at_s = time.monotonic()
         self._host: PeerHost | None = None
-        self._why_not: str | None = None
+        self._trouble: str | None = None
         for work in (self._get_ready, self._watch):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
 
@@ -42,8 +42,8 @@ class HostActor:
             RuntimeError: the peer's code can't be loaded here.
         """
         self._asked_at_s = time.monotonic()
-        if self._why_not is not None:
-            raise RuntimeError(f"a peer can't live here: {self._why_not}")
+        if self._trouble is not None:
+            raise RuntimeError(f"a peer can't live here: {self._trouble}")
         return b"" if self._host is None else self._host.handle(body)
 
     def _get_ready(self) -> None:
@@ -55,7 +55,7 @@ class HostActor:
 
             self._host = PeerHost(where)
         except Exception as error:  # in a thread, no caller would see it
-            self._why_not = f"{type(error).__name__}: {error}"
+            self._trouble = f"{type(error).__name__}: {error}"
 
     def _watch(self) -> None:
         """Ends the process when its lease has run out."""

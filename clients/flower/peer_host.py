@@ -19,8 +19,9 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from clients.flower.kept_checkpoints import KeptCheckpoints
 from clients.flower.message_link import MessageLink
-from clients.flower.timing import CLOSE_WITHIN_S
+from clients.flower.timing import CLOSE_WITHIN_S, TELL_WITHIN_S
 from clients.peer.link import CoordinatorLink
 from clients.peer.run import PeerEnvironment, run_assignment
 from dogo_fed.assignment import Assignment
@@ -79,6 +80,7 @@ class PeerHost:
         self._site = site
         self._lock = threading.Lock()  # messages come in several threads; one may start a peer
         self._job: _Job | None = None
+        self._checkpoints = KeptCheckpoints()
 
     def handle(self, body: bytes) -> bytes:
         """Returns an encoded `HostReply` to an encoded `HostRequest`. Any thread may call it."""
@@ -113,13 +115,26 @@ class PeerHost:
                 self._job.wait(_END_WAIT_S)
 
     def _told_checkpoints(self, request: pb.HostRequest) -> bytes:
-        """Returns the steps of the checkpoints that a site's peer has of a run and can read."""
-        run_id = request.run_id.partition("@")[0]
-        site = self._site
+        """Returns the steps of the checkpoints that a site's peer has of a run and can read.
+
+        The run goes on by another start, so what an earlier one has left here is ended first: it may
+        still wait for a coordinator that is gone, and saves itself at its end.
+        """
+        until_s = time.monotonic() + TELL_WITHIN_S
+        run_id, site = _run_of(request.run_id), self._site
         if site is None or not _RUN_ID.fullmatch(run_id) or request.peer not in site.config.peers:
             return self._said(pb.UNKNOWN, "this process keeps no checkpoints of such a peer")
+        with self._lock:
+            job = self._job
+        if job is not None and (_run_of(job.key[0]), job.key[1]) == (run_id, request.peer):
+            job.cut("the run goes on by another start")
+            job.wait(until_s - time.monotonic())
+            if job.is_alive():  # the request will come again
+                return self._said(pb.AWAY, "the peer of the start before has not ended yet")
         store = PeerFolder(site.run_root / run_id, PeerId(request.peer)).checkpoints
-        readable = [step for step in store.steps() if store.problem_with(step) is None]
+        readable = self._checkpoints.readable(store, until_s)
+        if readable is None:
+            return self._said(pb.AWAY, "its checkpoints are still being looked at")
         return pb.HostReply(
             state=pb.UNKNOWN, where=self._where, checkpoints=" ".join(map(str, readable))
         ).SerializeToString()
@@ -151,8 +166,8 @@ class PeerHost:
             Refused: the assignment is for another peer, or for nothing that is here.
         """
         assignment = Assignment.from_json(assignment_json)
-        run_id = key[0].partition("@")[0]
-        if (assignment.run_id, assignment.peer, assignment.number) != (run_id, *key[1:]):
+        named = (_run_of(key[0]), *key[1:])
+        if (assignment.run_id, assignment.peer, assignment.number) != named:
             raise Refused("the assignment is not for the peer that the request names")
         around = PeerEnvironment()
         if self._site is not None:
@@ -327,6 +342,11 @@ class _Job:
 
     def _may_go_on(self) -> bool:
         return self._next_step < self._until_step or self._is_stop_asked or self._cut is not None
+
+
+def _run_of(run_key: str) -> str:
+    """Returns the run's name; what follows it in a message tells the coordinator's starts apart."""
+    return run_key.partition("@")[0]
 
 
 def _sendable(text: str) -> str:

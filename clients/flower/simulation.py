@@ -15,7 +15,7 @@ from clients.flower.host_actor import HostActor
 from clients.flower.timing import CLOSE_WITHIN_S
 from clients.ray.actors import NAMESPACE
 from clients.ray.failures import cause_of
-from clients.ray.room import gpus_per_peer, room
+from clients.ray.room import gpus_of_peers, room
 from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Outcome
@@ -98,9 +98,8 @@ def _make(name: str, assignment: Assignment, lease_s: float) -> Any:
 
 
 def _share(assignment: Assignment) -> float:
-    """Returns the number of GPUs that the peer asks for; see `gpus_per_peer`."""
-    config = from_mapping(assignment.config)
-    return gpus_per_peer(config.ray, len(config.peers))
+    """Returns the number of GPUs that the peer asks for; see `gpus_of_peers`."""
+    return gpus_of_peers(from_mapping(assignment.config))[assignment.peer]
 
 
 def _unfit(why: str) -> pb.HostReply:

@@ -21,7 +21,6 @@ from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.open import open_session
 from dogo_fed.engine.session import PeerSession
 from dogo_fed.errors import (
-    ConfigError,
     CoordinatorLost,
     DogoError,
     EvaluationError,
@@ -53,7 +52,8 @@ class PeerEnvironment:
         await_turn: called with the next step; returns when the peer may do it. The second argument
             asks the coordinator whether it wants an early end.
         stop_requested: whether the host wants an early end; the coordinator may want one too.
-        root_certificates: PEM, to check the coordinator's certificate.
+        root_certificates: PEM, to check the coordinator's certificate. With it, a peer does not
+            speak in the clear.
     """
 
     open_link: Callable[[PeerId, RunConfig], CoordinatorLink] | None = None
@@ -139,10 +139,23 @@ def _open(
 def _grpc_link(
     peer_id: PeerId, config: RunConfig, assignment: Assignment, root_certificates: bytes | None
 ) -> GrpcLink:
+    """Returns a link to the coordinator.
+
+    Raises:
+        Refused: one side wants TLS, and the other does not.
+    """
+    # Refused, and not a wrong setting: both sides have to be told, for either can mend it.
     if assignment.is_tls and root_certificates is None:
-        raise ConfigError(
+        raise Refused(
             f"the coordinator at {assignment.address} shows a certificate, but this site has "
             "nothing to check it by; start `dogo-fed peer` with root_certificates=<PEM file>"
+        )
+    if root_certificates is not None and not assignment.is_tls:
+        raise Refused(
+            f"this site was started with root_certificates=, but the coordinator at "
+            f"{assignment.address} shows no certificate, so nothing would be encrypted; start the "
+            "run with coordinator.certificate= and coordinator.private_key=, or `dogo-fed peer` "
+            "without root_certificates="
         )
     connection = Connection(
         address=assignment.address,
@@ -150,7 +163,7 @@ def _grpc_link(
         wire=WireFormat.of(config),
         answer_within_s=config.exchange.answer_within_s,
         reconnect_s=config.exchange.reconnect_s,
-        root_certificates=root_certificates if assignment.is_tls else None,
+        root_certificates=root_certificates,
     )
     return GrpcLink(peer_id, assignment.run_id, connection)
 

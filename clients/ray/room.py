@@ -3,18 +3,60 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 
-from dogo_fed.config import RayConfig
+from dogo_fed.config import RayConfig, RunConfig
 from dogo_fed.errors import StartError
 
 _ROUNDING = 1e-9
 
 
+def gpus_of_peers(config: RunConfig) -> dict[str, float]:
+    """Returns the number of GPUs for each peer of a run.
+
+    `ray.gpus_per_peer` is for all peers alike. Where it is null, and the cluster has GPUs, each peer
+    gets as many as it splits its passes among (`data_parallel`).
+
+    Raises:
+        StartError: the cluster does not have these GPUs for all peers.
+    """
+    parts = {name: peer.data_parallel for name, peer in config.peers.items()}
+    gpus_by_node = [float(node["Resources"].get("GPU", 0.0)) for node in live_nodes()]
+    is_own_matter = config.ray.gpus_per_peer is None and max(gpus_by_node, default=0.0) > 0
+    if not is_own_matter or set(parts.values()) == {1}:
+        return dict.fromkeys(parts, gpus_per_peer(config.ray, len(parts)))
+    _check_room(parts, gpus_by_node)
+    return {name: float(number) for name, number in parts.items()}
+
+
+def _check_room(parts: Mapping[str, int], gpus_by_node: list[float]) -> None:
+    """Checks what can be told without Ray, which knows what is taken and packs the peers.
+
+    Raises:
+        StartError: the peers can't have these GPUs, however they are packed.
+    """
+    available, largest = sum(gpus_by_node), max(gpus_by_node)
+    for name, number in parts.items():
+        if number > largest:
+            raise StartError(
+                f"peers.{name}.data_parallel={number} needs {number} GPUs on one node, but no node "
+                f"of the cluster has more than {largest:g}; lower it"
+            )
+    if sum(parts.values()) > available:
+        told = ", ".join(f"{name} {number}" for name, number in parts.items())
+        raise StartError(
+            f"the peers need {sum(parts.values())} GPUs ({told}; peers.<name>.data_parallel), but "
+            f"the cluster has {available:g}; lower data_parallel, or run fewer peers"
+        )
+
+
 def gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
-    """Returns the number of GPUs for each peer; a fraction means a share of one GPU.
+    """Returns the number of GPUs for each peer, where all have as many.
+
+    A fraction means a share of one GPU.
 
     Raises:
         StartError: the cluster does not have these GPUs for all peers.

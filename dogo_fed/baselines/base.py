@@ -9,10 +9,11 @@ has the numbers of one that was never interrupted, and such a run stops and is s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 
-from dogo_fed.config import AnchorsAt
+from dogo_fed.config import AnchorsAt, ComponentConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
@@ -63,7 +64,13 @@ def check_anchors(run: LoadedRun, name: str) -> None:
 
 
 class Baseline:
-    """One method. By itself it lets each peer learn alone."""
+    """One method. By itself it lets each peer learn alone.
+
+    Attributes:
+        has_own_loss: whether the peers learn by a loss of the method in place of their own objective.
+    """
+
+    has_own_loss: ClassVar[bool] = False
 
     def __init__(self, run: LoadedRun, peers: Sequence[Peer]) -> None:
         """Takes the peers as they were built; they get the weights of a checkpoint later.
@@ -77,6 +84,15 @@ class Baseline:
         """
         self.run = run
         self.peers = tuple(peers)
+
+    @classmethod
+    def objective_for(cls, settings: ComponentConfig) -> ComponentConfig:
+        """Returns the objective of a peer that learns by this method.
+
+        Args:
+            settings: the peer's objective without it.
+        """
+        return settings
 
     def begins_round(self, step: int) -> bool:
         """Whether this step is the first of a round."""

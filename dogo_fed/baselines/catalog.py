@@ -30,12 +30,28 @@ def make_baseline(run: LoadedRun, peers: Sequence[Peer]) -> Baseline:
     """
     settings = run.config.baseline
     assert settings is not None, "asked only where there is one"
-    if settings.name not in BASELINES:
-        raise ConfigError(
-            f"there is no baseline {settings.name!r}; there are {', '.join(sorted(BASELINES))}"
-        )
+    _check_name(settings.name)
     made = components.build(
         "baseline", settings.name, BASELINES, settings.options, run=run, peers=tuple(peers)
     )
     assert isinstance(made, Baseline)
     return made
+
+
+def baseline_class(name: str) -> type[Baseline]:
+    """Returns the class of the method with this name; its module is imported only now.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    _check_name(name)
+    found = components.resolve("baseline", name, BASELINES)
+    assert isinstance(found, type) and issubclass(found, Baseline)
+    return found
+
+
+def _check_name(name: str) -> None:
+    if name not in BASELINES:
+        raise ConfigError(
+            f"there is no baseline {name!r}; there are {', '.join(sorted(BASELINES))}"
+        )

@@ -29,6 +29,7 @@ from torch import nn
 
 from dogo_fed.baselines.base import cosines_to_others
 from dogo_fed.baselines.fedavg import FedAvg
+from dogo_fed.config import ComponentConfig
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import ConfigError
@@ -112,6 +113,7 @@ class FedX(FedAvg):
     """FedAvg of peers with the objective "fedx"."""
 
     kept_apart: ClassVar[tuple[str, ...]] = (*FedAvg.kept_apart, "common.")
+    has_own_loss: ClassVar[bool] = True
 
     def __init__(self, run: LoadedRun, peers: Sequence[Peer]) -> None:
         """Checks the objectives.
@@ -127,6 +129,13 @@ class FedX(FedAvg):
                     f"{run.config.peers[peer.id].objective.name}; `dogo-fed compare methods=[fedx]` "
                     "sets both"
                 )
+
+    @classmethod
+    def objective_for(cls, settings: ComponentConfig) -> ComponentConfig:
+        """Returns the objective "fedx", with heads of the sizes that the peer's SimCLR has."""
+        heads = settings.options if settings.name == "simclr" else {}
+        kept = {key: heads[key] for key in ("hidden_dim", "output_dim") if key in heads}
+        return ComponentConfig(name="fedx", options=kept)
 
     def begin_step(self, step: int) -> None:
         """Averages, and keeps the common network for the round."""

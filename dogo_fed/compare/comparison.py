@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import cast
 
 from dogo_fed.compare.experiment import (
-    BASELINES,
+    BASELINE_METHODS,
     DOGO,
     OFFLINE,
     SOLO,
@@ -61,7 +61,7 @@ NO_LABELS = Unit("no labels, so not judged", 1.0, 3, is_judged=False)
 
 PRIVATE, CENTRAL = Column(Method.PRIVATE), Column(Method.CENTRAL)
 
-_HELD_AGAINST = (PRIVATE, SOLO, OFFLINE, *map(Column, BASELINES), CENTRAL)
+_HELD_AGAINST = (PRIVATE, SOLO, OFFLINE, *map(Column, BASELINE_METHODS), CENTRAL)
 
 LEAST_LOSS = 0.003
 """A loss that does not count as one: 0.3 percentage points."""
@@ -188,7 +188,7 @@ class Comparison:
             wanted: tuple[Column, ...] = _HELD_AGAINST
         elif column in self.variants:
             wanted = (SOLO, DOGO)
-        elif column.method in BASELINES:
+        elif column.method.is_baseline:
             wanted = (SOLO,)
         else:
             wanted = ()
@@ -282,8 +282,7 @@ def _rows(
                 one = found.setdefault(key, _Gathered())
                 one.scores.setdefault(cell.column, {})[cell.seed] = score
                 one.backbone = peer["backbone"]
-                has_own_loss = cell.column.method in (Method.SUPERVISED, Method.FEDX)
-                if not has_own_loss or not one.objective:
+                if not cell.column.method.has_own_loss or not one.objective:
                     one.objective = peer["objective"]
     order = {metric: place for place, metric in enumerate(dict.fromkeys(key[2] for key in found))}
     for key in sorted(found, key=lambda key: (key[0], key[1], order[key[2]], key[3])):

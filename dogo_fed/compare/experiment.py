@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from dogo_fed.baselines.catalog import BASELINES, baseline_class
 from dogo_fed.compare.settings import differing, flat, is_of_teaching, teaching_settings
 from dogo_fed.config import (
     AnchorsAt,
@@ -25,7 +26,7 @@ from dogo_fed.config import (
     RunConfig,
     Teacher,
 )
-from dogo_fed.engine.plan import USUAL_STEPS_PER_ROUND
+from dogo_fed.engine.fit import USUAL_STEPS_PER_ROUND
 from dogo_fed.errors import ConfigError
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -54,9 +55,21 @@ class Method(enum.Enum):
     CENTRAL = "central"
     SUPERVISED = "supervised"
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it stands in place of the exchange; it is called like its baseline."""
+        return self.value in BASELINES
 
-BASELINES = (Method.FEDAVG, Method.FEDX, Method.FLESD, Method.FCCL)
-"""Methods in place of the exchange, each called like its baseline."""
+    @property
+    def has_own_loss(self) -> bool:
+        """Whether its peers learn by a loss of the method in place of their own objective."""
+        if self.is_baseline:
+            return baseline_class(self.value).has_own_loss
+        return self is Method.SUPERVISED
+
+
+BASELINE_METHODS = tuple(one for one in Method if one.is_baseline)
+"""In the order of the columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +160,11 @@ class Experiment:
                 raise ConfigError(f"a comparison needs at least one of {what}, but it is empty")
             if len(set(values)) != len(values):
                 raise ConfigError(f"{what} names something twice: {_listed(values)}")
-        strangers = sorted(set(self.baselines) - {one.value for one in BASELINES})
+        strangers = sorted(set(self.baselines) - set(BASELINES))
         if strangers:
             raise ConfigError(
                 f"baselines.{strangers[0]}: there is no such baseline; there are "
-                f"{_listed(BASELINES)}"
+                f"{_listed(BASELINE_METHODS)}"
             )
         for label in (*self.peers, *self.data):
             if not _LABEL.fullmatch(label):
@@ -265,7 +278,7 @@ def _cells_of(
         return [cell(_loss_on_all(dataclasses.replace(alone, anchor_share=0.0)))]
     if method is Method.CENTRAL:
         return [cell(_in_one_place(_exchanging(_without_teachers(config), False)))]
-    if method in BASELINES:
+    if method.is_baseline:
         return [cell(_by_baseline(_without_teachers(config), method, options))]
     if method is Method.SUPERVISED:
         labels = ComponentConfig(name="supervised")
@@ -284,16 +297,13 @@ def _cells_of(
 def _by_baseline(config: RunConfig, method: Method, options: Mapping[str, Any]) -> RunConfig:
     """Returns the settings with a baseline in place of the exchange, and without DoGo's teaching."""
     baseline = ComponentConfig(name=method.value, options=dict(options))
+    objective_for = baseline_class(method.value).objective_for
     peers = {
-        name: dataclasses.replace(peer, gate=Gate.NONE, teacher=Teacher.LIVE)
+        name: dataclasses.replace(
+            peer, objective=objective_for(peer.objective), gate=Gate.NONE, teacher=Teacher.LIVE
+        )
         for name, peer in config.peers.items()
     }
-    if method is Method.FEDX:  # has a loss of its own, over the same heads
-        for name, peer in peers.items():
-            heads = peer.objective.options if peer.objective.name == "simclr" else {}
-            kept = {key: heads[key] for key in ("hidden_dim", "output_dim") if key in heads}
-            objective = ComponentConfig(name="fedx", options=kept)
-            peers[name] = dataclasses.replace(peer, objective=objective)
     alone = _exchanging(config, False)
     return dataclasses.replace(alone, baseline=baseline, peers=peers, host=Host.LOCAL)
 
@@ -334,7 +344,7 @@ def _variant_cell(
     """Returns the cell of DoGo under a variant's settings.
 
     Raises:
-        ConfigError: the variant changes more than the teaching, so that solo would be no baseline for it.
+        ConfigError: the variant changes more than the teaching, so that solo is no reference for it.
     """
     _check(config, [Method.DOGO])
     changed = differing(flat(shared), flat(config))
@@ -342,7 +352,7 @@ def _variant_cell(
     if others:
         raise ConfigError(
             f"variant {name!r} changes {', '.join(others)}, which a peer alone has too, so the solo cells "
-            f"are no baseline for it. A variant may set {teaching_settings()}; for anything else run a "
+            f"are no reference for it. A variant may set {teaching_settings()}; for anything else run a "
             "second comparison with its own out="
         )
     return _cell(Column(Method.DOGO, name), peers, data, out, _exchanging(config, True))

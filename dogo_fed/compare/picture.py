@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dogo_fed.compare.comparison import Comparison, Row
-from dogo_fed.compare.experiment import BASELINES, DOGO, OFFLINE, SOLO, Column, Method
+from dogo_fed.compare.experiment import BASELINE_METHODS, DOGO, OFFLINE, SOLO, Column, Method
 from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, write_heading
 from dogo_fed.compare.report import points, verdict
 from dogo_fed.reporting.pictures.canvas import (
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ORDER = (
-    Column(Method.SUPERVISED), Column(Method.PRIVATE), *map(Column, BASELINES), OFFLINE, SOLO, DOGO,
-    Column(Method.CENTRAL),
+    Column(Method.SUPERVISED), Column(Method.PRIVATE), *map(Column, BASELINE_METHODS), OFFLINE, SOLO,
+    DOGO, Column(Method.CENTRAL),
 )  # fmt: skip
 """From left to right: solo beside dogo, for that is the pair that matters."""
 

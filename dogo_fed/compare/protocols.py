@@ -10,7 +10,8 @@ from typing import Any
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import CheckpointError
 from dogo_fed.evaluation.protocols import complete_options, protocol_title
-from dogo_fed.run.evaluate import FOLDER, with_targets
+from dogo_fed.evaluation.protocols.ood import with_targets
+from dogo_fed.run.evaluate import FOLDER
 
 METRIC = "top1"
 """The one metric of a protocol that is compared: a share, of which more is better."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from dogo_fed.config.checks import require, require_positive
 from dogo_fed.config.scopes import AGREED, SCORES
 
+USUAL_KNN_TEMPERATURE = 0.07
+"""Divisor of the cosines (Wu et al. 2018)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalConfig:
@@ -27,7 +30,7 @@ class EvalConfig:
 
     knn_every_rounds: int = field(default=1, metadata=SCORES)
     knn_k: int | None = field(default=None, metadata=SCORES)
-    knn_temperature: float = field(default=0.07, metadata=SCORES)
+    knn_temperature: float = field(default=USUAL_KNN_TEMPERATURE, metadata=SCORES)
     health: bool | None = field(default=None, metadata=SCORES)
     test_share: float = field(default=0.1, metadata=AGREED)
     linear: bool = field(default=True, metadata=SCORES)

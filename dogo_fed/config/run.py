@@ -84,7 +84,7 @@ class RunConfig:
         anchors: manifest of the shared images, for a coordinator that has none of them.
         partition: cuts `data` into anchors and private images.
         batch_size: images of a pass. Null: 256, or fewer where few images are shared; see
-            `engine.plan.fitted`.
+            `engine.fit.fitted`.
         anchor_share: share of a pass that are anchors; the others are private. Null: a half if a peer
             is known to have private images, else 1. 0 is for peers that train alone on what they
             have.

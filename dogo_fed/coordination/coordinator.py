@@ -174,9 +174,9 @@ class Coordinator:
         """The step after the last one that has closed; a returning peer goes on with it."""
         return self._next_step
 
-    def standing(self, peer: PeerId) -> Membership:
-        """Returns a peer's standing."""
-        return self._roster[peer].standing
+    def membership(self, peer: PeerId) -> Membership:
+        """Returns what a peer is to this coordinator."""
+        return self._roster[peer].membership
 
     def has_joined(self, peer: PeerId) -> bool:
         """Whether any process of this peer has joined the run."""
@@ -214,7 +214,7 @@ class Coordinator:
             )
         if member.incarnation == incarnation:
             return member.next_step
-        is_return = bool(member.incarnation) or member.standing is Membership.LOST
+        is_return = bool(member.incarnation) or member.membership is Membership.LOST
         if not member.incarnation:
             # Not later than the join deadline, so that late joiners can't prolong the others' wait.
             member.first_joined_at_s = min(now_s, self._join_deadline_at_s)
@@ -238,7 +238,7 @@ class Coordinator:
         """
         member = self._roster.check_incarnation(peer, incarnation)
         self._check(peer, ticket)
-        if member.standing is Membership.DONE:
+        if member.membership is Membership.DONE:
             rendezvous = self._closed.get(ticket.step)
             if rendezvous is None or peer not in rendezvous.contributors:
                 raise StaleTicket(f"peer {peer!r} has left the run; it can't offer any more")
@@ -263,9 +263,9 @@ class Coordinator:
         if ticket.step < self._next_open_step:
             self._offer_late(peer, member, ticket, distribution, now_s)
             return
-        if member.standing is Membership.LOST:
+        if member.membership is Membership.LOST:
             self._event("peer_rejoined", f"is heard of again at step {ticket.step}", peer, now_s)
-        member.standing = Membership.PRESENT
+        member.membership = Membership.PRESENT
         if self._open is None:
             self._open = Rendezvous(ticket.step, now_s)
         self._open.add(peer, distribution, now_s)
@@ -296,7 +296,7 @@ class Coordinator:
     def tick(self, now_s: float) -> None:
         """Marks peers that have missed a deadline as lost; the step may then close without them."""
         if now_s >= self._join_deadline_at_s:
-            for peer in self._roster.with_standing(Membership.EXPECTED):
+            for peer in self._roster.with_membership(Membership.EXPECTED):
                 self.lose(
                     peer,
                     f"has not joined within {self._settings.join_deadline_s:g} s",
@@ -314,7 +314,7 @@ class Coordinator:
     def next_deadline_s(self) -> float | None:
         """Returns the time, on the caller's clock, when `tick` has work next; None if never."""
         deadlines = []
-        if self._roster.with_standing(Membership.EXPECTED):
+        if self._roster.with_membership(Membership.EXPECTED):
             deadlines.append(self._join_deadline_at_s)
         deadlines += [deadline_at_s for _, deadline_at_s in self._overdue()]
         return min(deadlines, default=None)
@@ -378,9 +378,9 @@ class Coordinator:
     def lose(self, peer: PeerId, reason: str, now_s: float) -> None:
         """Marks a peer as lost, so that no step waits for it; one that has left stays done."""
         member = self._roster[peer]
-        if member.standing in (Membership.LOST, Membership.DONE):
+        if member.membership in (Membership.LOST, Membership.DONE):
             return
-        member.standing = Membership.LOST
+        member.membership = Membership.LOST
         self._event("peer_lost", reason, peer, now_s)
         self._close_if_complete(now_s)
 
@@ -392,7 +392,7 @@ class Coordinator:
             StaleTicket: an older process of the peer calls.
         """
         member = self._roster.check_incarnation(peer, incarnation)
-        member.standing = Membership.DONE
+        member.membership = Membership.DONE
         self._close_if_complete(now_s)
 
     def stop(self, reason: str, now_s: float) -> None:
@@ -449,7 +449,7 @@ class Coordinator:
         missing = []
         for peer in self._roster.awaited(rendezvous.step):
             member = self._roster[peer]
-            if member.standing is Membership.PRESENT and peer not in rendezvous.contributors:
+            if member.membership is Membership.PRESENT and peer not in rendezvous.contributors:
                 since_s = max(
                     rendezvous.opened_at_s,
                     member.first_joined_at_s,
@@ -502,7 +502,7 @@ class Coordinator:
         if rendezvous is not None and peer in rendezvous.contributors:
             rendezvous.add(peer, distribution, now_s)
             return
-        was_lost = member.standing is Membership.LOST
+        was_lost = member.membership is Membership.LOST
         self._readmit(member)
         if was_lost:
             self._event(
@@ -520,7 +520,7 @@ class Coordinator:
                 self._open = None
 
     def _readmit(self, member: Member) -> None:
-        member.standing = Membership.PRESENT
+        member.membership = Membership.PRESENT
         member.next_step = self._next_step
 
     def _close_if_complete(self, now_s: float) -> None:

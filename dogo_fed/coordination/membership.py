@@ -1,4 +1,4 @@
-"""The members of a run, and the standing of each.
+"""The members of a run, and the membership of each.
 
 EXPECTED --join--> PRESENT --leave--> DONE
     |                | ^
@@ -30,7 +30,7 @@ class Member:
         alive_at_s: when it last said that it is; its deadline counts from here.
     """
 
-    standing: Membership
+    membership: Membership
     incarnation: str
     next_step: int
     first_joined_at_s: float = 0.0
@@ -51,7 +51,7 @@ class Roster:
         """Returns the state of each peer, for `restore`; times count from the start."""
         return {
             peer: MemberState(
-                standing=member.standing,
+                membership=member.membership,
                 incarnation=member.incarnation,
                 next_step=member.next_step,
                 first_joined_s=member.first_joined_at_s - started_at_s,
@@ -63,7 +63,7 @@ class Roster:
         """Replaces the members by those of a snapshot."""
         for peer, state in members.items():
             self._members[peer] = Member(
-                state.standing,
+                state.membership,
                 state.incarnation,
                 state.next_step,
                 state.first_joined_s + started_at_s,
@@ -83,16 +83,16 @@ class Roster:
             )
         return member
 
-    def with_standing(self, *standings: Membership) -> list[PeerId]:
-        """Returns the peers with one of these standings, in name order."""
-        return [peer for peer, member in self._members.items() if member.standing in standings]
+    def with_membership(self, *among: Membership) -> list[PeerId]:
+        """Returns the peers whose membership is one of these, in name order."""
+        return [peer for peer, member in self._members.items() if member.membership in among]
 
     def awaited(self, step: int) -> list[PeerId]:
         """Returns the peers that `step` waits for: expected or present, and not past it."""
         return [
             peer
             for peer, member in self._members.items()
-            if member.standing in (Membership.EXPECTED, Membership.PRESENT)
+            if member.membership in (Membership.EXPECTED, Membership.PRESENT)
             and member.next_step <= step
         ]
 

@@ -13,7 +13,7 @@ from dogo_fed.contracts import PeerId, SimilarityDistribution
 
 
 class Membership(enum.Enum):
-    """A peer's standing with the coordinator.
+    """What a peer is to the coordinator.
 
     EXPECTED: it has not joined yet.
     PRESENT: it has joined; steps wait for it.
@@ -31,7 +31,7 @@ class Membership(enum.Enum):
 class MemberState:
     """The state of one peer; see `membership.Member`."""
 
-    standing: Membership
+    membership: Membership
     incarnation: str
     next_step: int
     first_joined_s: float

@@ -23,3 +23,6 @@ DATASETS = {
     "imbalanced": "dogo_fed.data.imbalanced:imbalanced",
     "synthetic": "dogo_fed.data.synthetic:synthetic",
 }
+
+KIN = {"digits_m": "dogo_fed.data.digits_m:KIN"}
+"""What data sets say of another one that is made of the same pictures; see `data.kin`."""

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits, load_sample_images
 
+from dogo_fed.data.kin import Kin
 from dogo_fed.data.map_style import UInt8Array, dataset_from_arrays
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError
@@ -35,6 +36,8 @@ TEST_DIGITS_EVERY = 5
 """One digit in this many, in every class, is for testing."""
 TRAIN_COLUMNS = slice(0, 448)
 TEST_COLUMNS = slice(448, 640)
+KIN = Kin(name="digits", pictures="digits", option="seed", default=0)
+"""The same digits without photographs."""
 
 
 def digits_m(train_size: int = 8000, test_size: int = 2000, seed: int = 0) -> DataSet:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,12 @@ import torch
 
 from dogo_fed.atomic import write_json_atomic
 from dogo_fed.data.private import image_digests
-from dogo_fed.data.source import DataSet
+from dogo_fed.data.source import NO_LABEL, DataSet, check_image_facts
 from dogo_fed.errors import DataError
 from dogo_fed.text import one_line
 
 _FORMAT = 1
 _MOST_IMAGES = 2**31
-_LARGEST_IMAGE = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +94,7 @@ class Manifest:
         nothing = torch.empty(0, dtype=torch.int64)
         return DataSet(
             name=self.name,
-            train=_NoImages(torch.full((self.num_images,), -1), self.name),
+            train=_NoImages(torch.full((self.num_images,), NO_LABEL), self.name),
             test=_NoImages(nothing, self.name),
             num_classes=0,
             image_size=self.image_size,
@@ -143,13 +141,7 @@ class Manifest:
         )
         if not 2 <= found.num_images <= _MOST_IMAGES or len(found.digests) != found.num_images:
             raise ValueError(f"{found.num_images} images and {len(found.digests)} digests")
-        if not 1 <= found.image_size <= _LARGEST_IMAGE:
-            raise ValueError(f"an image size of {found.image_size}")
-        numbers = found.mean + found.std
-        if not 1 <= len(found.mean) == len(found.std) or not all(map(math.isfinite, numbers)):
-            raise ValueError("mean and deviation need a number for each channel")
-        if min(found.std) <= 0:
-            raise ValueError("a deviation is not above 0")
+        check_image_facts(found.image_size, found.mean, found.std)
         return found
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from dogo_fed.data.colours import Colours, in_colours
-from dogo_fed.data.source import DataSet, TensorImages
+from dogo_fed.data.source import NO_LABEL, DataSet, TensorImages
 from dogo_fed.errors import DataError
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
@@ -159,14 +159,16 @@ def _as_pixels(what: str, images: Pixels) -> torch.Tensor:
 def _as_labels(what: str, labels: npt.ArrayLike | torch.Tensor | None, number: int) -> torch.Tensor:
     """Returns labels as an int64 tensor of shape N, or raises DataError."""
     if labels is None:
-        return torch.full((number,), -1)
+        return torch.full((number,), NO_LABEL)
     tensor = torch.as_tensor(labels)
     if tensor.shape != (number,) or tensor.is_floating_point():
         raise DataError(
             f"{what} must be {number} integers, not {tensor.dtype} of shape {tuple(tensor.shape)}"
         )
-    if number and int(tensor.min()) < -1:
-        raise DataError(f"{what} must be classes from 0, or -1 for none, not {int(tensor.min())}")
+    if number and int(tensor.min()) < NO_LABEL:
+        raise DataError(
+            f"{what} must be classes from 0, or {NO_LABEL} for none, not {int(tensor.min())}"
+        )
     return tensor.to(torch.int64)
 
 
@@ -202,7 +204,7 @@ def _read_item(what: str, source: MapStyle, index: int) -> tuple[torch.Tensor, i
         )
     image, label = item
     if label is None:
-        label = -1
+        label = NO_LABEL
     if isinstance(label, torch.Tensor | np.ndarray) and math.prod(label.shape) == 1:
         label = label.item()
     if isinstance(label, bool) or not isinstance(label, int | np.integer):

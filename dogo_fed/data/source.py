@@ -5,13 +5,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from dogo_fed.data.to_device import to_device
+
+NO_LABEL = -1
+"""Label of an image that has no class, or none that is known."""
+_LARGEST_IMAGE, _MOST_CHANNELS = 65536, 4096
 
 
 class ImageSource(Protocol):
@@ -105,6 +110,30 @@ class Subset:
     def images(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the images with these ids, in this order: uint8, B x C x H x W."""
         return self._source.images(self._ids_N[ids])
+
+
+def check_image_facts(image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Checks what somebody says of images.
+
+    Args:
+        image_size: side in pixels.
+        mean: per channel, of pixel values scaled to 0..1.
+        std: the same of their deviation.
+
+    Raises:
+        ValueError: no images are like that.
+    """
+    if not 1 <= image_size <= _LARGEST_IMAGE:
+        raise ValueError(f"image_size must be from 1 to {_LARGEST_IMAGE}, not {image_size}")
+    if not 1 <= len(mean) == len(std) <= _MOST_CHANNELS:
+        raise ValueError(
+            "mean and std must have a number for each channel (1 to "
+            f"{_MOST_CHANNELS}), not {len(mean)} and {len(std)}"
+        )
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ValueError(
+            f"mean and std must be finite and std above 0, not {list(mean)} and {list(std)}"
+        )
 
 
 def fingerprint_of_part(fingerprint: str, ids_N: torch.Tensor) -> str:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-import torch
-
-from dogo_fed.contracts import PeerId, PeerResult
+from dogo_fed.contracts import PeerResult
 from dogo_fed.engine.session import PeerSession
-from dogo_fed.engine.step import Proposal
 from dogo_fed.errors import StaleTicket
-from dogo_fed.exchange.base import Traffic
 
 
 def run_peer(
@@ -87,58 +82,4 @@ def run_lockstep(
         for session in running:
             if not session.is_finished:
                 session.end_step()
-    return [session.finish() for session in sessions]
-
-
-class Together(Protocol):
-    """How the peers of one process train together without an exchange (`dogo_fed.baselines`)."""
-
-    def begin_step(self, step: int) -> None:
-        """Prepares the peers for a step that all of them are about to do."""
-        ...
-
-    def losses(
-        self, step: int, proposals: Mapping[PeerId, Proposal]
-    ) -> Mapping[PeerId, tuple[torch.Tensor, Traffic]]:
-        """Returns what each peer minimises at the step, and what a site would send and get for it."""
-        ...
-
-    def end(self) -> None:
-        """Prepares the peers for their last evaluation."""
-        ...
-
-
-def run_together(
-    sessions: Sequence[PeerSession], stop_requested: Callable[[int], bool], together: Together
-) -> list[PeerResult | None]:
-    """Drives several peers in one process, which train together without an exchange.
-
-    Args:
-        sessions: the peers, in name order, all at the same step.
-        stop_requested: asked before every step, with its number.
-        together: how they train together.
-
-    Returns:
-        The peers' results in the order of the sessions, None for each if the run was stopped early.
-    """
-    for session in sessions:
-        session.start()
-    while not sessions[0].is_finished:
-        step = sessions[0].next_step
-        if stop_requested(step):
-            for session in sessions:
-                session.stop()
-            break
-        together.begin_step(step)
-        for session in sessions:
-            session.begin_step()
-        proposals = {session.peer.id: session.proposal for session in sessions}
-        losses = together.losses(step, proposals)
-        for session in sessions:
-            session.take_other_loss(*losses[session.peer.id])
-            session.end_step()
-    else:
-        together.end()
-        for session in sessions:
-            session.save(again=True)
     return [session.finish() for session in sessions]

@@ -307,7 +307,7 @@ def _check(num_parts: int, settings: PassSettings) -> None:
     if settings.device_type == "cuda" and torch.cuda.device_count() < num_parts:
         raise ConfigError(
             f"{setting}={num_parts} needs {num_parts} GPUs, and this process sees "
-            f"{torch.cuda.device_count()}. On Ray, type ray.gpus_per_peer={num_parts}"
+            f"{torch.cuda.device_count()}. On Ray, leave ray.gpus_per_peer out"
         )
     if dist.is_initialized():
         raise ConfigError(

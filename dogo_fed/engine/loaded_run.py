@@ -24,11 +24,11 @@ from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_peer
+from dogo_fed.engine.fit import fitted, make_plan, make_schedule
 from dogo_fed.engine.learning_rate import LearningRate
 from dogo_fed.engine.numerics import compile_backbone, resolve_device
 from dogo_fed.engine.passes import Passes
 from dogo_fed.engine.peer import Peer
-from dogo_fed.engine.plan import fitted, make_plan, make_schedule
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.plan import Plan

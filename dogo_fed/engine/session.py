@@ -255,6 +255,8 @@ class PeerSession:
         self._open.popleft()
         opened.proposal = None  # its views and embeddings do not wait until the losses are read
         opened.compute_s += time.perf_counter() - started_s
+        if self._unread and self._progress.round != opened.ticket.round:
+            self._read_losses()  # they count for the round before
         self._count(opened.ticket, signal)
         if self._is_stopped or self._progress.step > step + 1:
             self.undo_steps()  # those that were begun ahead will not be done

@@ -10,13 +10,10 @@ from typing import NamedTuple
 
 import torch
 
-from dogo_fed.data.source import ImageSource
+from dogo_fed.data.source import NO_LABEL, ImageSource
 from dogo_fed.errors import ConfigError, DataError, EvaluationError
 from dogo_fed.evaluation.pulse import beat
 from dogo_fed.seeding import stream
-
-UNLABELLED = -1
-"""Label of an image whose class is not known."""
 
 
 class FrozenFeatures(NamedTuple):
@@ -44,15 +41,15 @@ class FrozenFeatures(NamedTuple):
                 f"{purpose}: features of shape {tuple(self.features_NF.shape)} do not go with "
                 f"labels of shape {tuple(self.labels_N.shape)}; N x F and N were expected"
             )
-        known_N = self.labels_N != UNLABELLED
+        known_N = self.labels_N != NO_LABEL
         if not known_N.any():
             raise DataError(
                 f"{purpose}: none of the {len(self.labels_N)} images has a label (all are "
-                f"{UNLABELLED}); evaluate on a data set with labels"
+                f"{NO_LABEL}); evaluate on a data set with labels"
             )
         if (self.labels_N[known_N] < 0).any():
             raise DataError(
-                f"{purpose}: labels must be classes from 0, or {UNLABELLED} for an unlabelled "
+                f"{purpose}: labels must be classes from 0, or {NO_LABEL} for an unlabelled "
                 f"image; found {int(self.labels_N.min())}"
             )
         return self.rows(known_N)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from dogo_fed.config.evaluation import USUAL_KNN_TEMPERATURE
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.evaluation.features import FrozenFeatures
 from dogo_fed.evaluation.pulse import beat
@@ -33,7 +34,7 @@ def knn_predictions(
     bank: FrozenFeatures,
     queries_NF: torch.Tensor,
     k: int,
-    temperature: float = 0.07,
+    temperature: float = USUAL_KNN_TEMPERATURE,
     queries_per_chunk: int = 256,
 ) -> torch.Tensor:
     """Returns the predicted class of every query: int64, shape N.

@@ -19,7 +19,7 @@ from dogo_fed.models.stem import LARGEST_SMALL_KERNEL, SMALL_IMAGE_BELOW, halvin
 from dogo_fed.models.tensor_names import Fit, best_fit
 from dogo_fed.text import some_of
 
-CLASSIFIERS = ("fc.", "classifier.", "head.", "heads.", "last_linear.")
+CLASSIFIER_PREFIXES = ("fc.", "classifier.", "head.", "heads.", "last_linear.")
 """How the names of the layer after the features begin in torchvision and timm."""
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _PARALLEL = "module."
@@ -192,7 +192,7 @@ def _notices_of_halvings(what: str, backbone: nn.Module) -> list[str]:
 
 
 def _is_classifier(name: str) -> bool:
-    return name.startswith(CLASSIFIERS)
+    return name.startswith(CLASSIFIER_PREFIXES)
 
 
 def _notices(

@@ -50,6 +50,8 @@ class ScoreMean:
     metric: str
     group: str
     level: float
+    level_name: str
+    level_is_share: bool
     num_draws: int
     mean: float
     std: float
@@ -78,6 +80,8 @@ def _mean(members: Sequence[Score]) -> ScoreMean:
         metric=first.metric,
         group=first.group,
         level=first.level,
+        level_name=first.level_name,
+        level_is_share=first.level_is_share,
         num_draws=len(members),
         mean=statistics.fmean(values),
         std=math.nan if is_one else statistics.stdev(values),

@@ -23,7 +23,10 @@ from dogo_fed.reporting.units import UNKNOWN, number, percent
 _MOST_ROWS = 24
 """A table with more conditions shows their groups."""
 
-CSV_COLUMNS = ("encoder", *(one.name for one in dataclasses.fields(Score)))
+_NOT_IN_CSV = ("level_name", "level_is_share")
+"""The same for all scores of a protocol that have a level; the JSON has them."""
+_OF_SCORE = [one.name for one in dataclasses.fields(Score) if one.name not in _NOT_IN_CSV]
+CSV_COLUMNS = ("encoder", *_OF_SCORE)
 
 
 def write_sheet(sheet: ScoreSheet, folder: Path, stem: str) -> list[Path]:
@@ -64,7 +67,7 @@ def to_csv(sheet: ScoreSheet) -> str:
     writer.writerow(CSV_COLUMNS)
     for name, scores in sheet.scores.items():
         for score in scores:
-            cells = dataclasses.astuple(score)
+            cells = [getattr(score, column) for column in _OF_SCORE]
             writer.writerow([name, *("" if _is_blank(cell) else cell for cell in cells)])
     return text.getvalue()
 

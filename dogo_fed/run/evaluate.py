@@ -1,4 +1,4 @@
-"""Evaluates the encoders of a finished run, or a weights file, by a protocol; writes three files.
+"""Evaluates the encoders of a finished run by a protocol; writes three files.
 
 Nothing else changes: no training stream is drawn from, thread counts and other global settings
 stay, and the encoders are checked to be the same afterwards.
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from dogo_fed import seeding
-from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
+from dogo_fed.config import ComponentConfig, RunConfig
 from dogo_fed.contracts import PeerId, Score
-from dogo_fed.data.datasets import build_dataset
-from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.held_out import dataset_with_test_part, with_test_part
 from dogo_fed.data.private import private_images
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_backbone
@@ -29,8 +27,9 @@ from dogo_fed.evaluation.protocols import (
     evaluate,
     protocol_title,
 )
+from dogo_fed.evaluation.protocols.ood import with_targets
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
-from dogo_fed.models.weights import load_weights, read_description, read_weights
+from dogo_fed.models.weights import read_description
 from dogo_fed.packages import source_digest
 from dogo_fed.private_files import private_files
 from dogo_fed.provenance import DataFacts, Provenance, check_same_images
@@ -40,7 +39,7 @@ from dogo_fed.storage.newest_end import check_newest_end
 from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.storage.provenance_file import read_starts
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FOLDER = "evaluation"
 """The subfolder of the run folder for the files."""
@@ -64,7 +63,8 @@ def evaluate_run(
         folder: folder of a finished run.
         config: the run's configuration, e.g. from `dogo_fed.config_text.load_run_config`.
         protocol: a key of `dogo_fed.evaluation.protocols.PROTOCOLS`, or an import path.
-        options: options of the protocol. Without targets, `ood` uses digits for digits_m.
+        options: options of the protocol; see `protocols.ood.with_targets` for those that follow from
+            the run's data set.
         dataset: the run's data set, if it is loaded already.
         peers: some of the run's peers; None takes all.
 
@@ -114,11 +114,7 @@ def open_run(
     """
     names = sorted(config.peers) if peers is None else list(dict.fromkeys(peers))
     for name in names:
-        if name not in config.peers:
-            raise ConfigError(
-                f"there is no peer {name!r} in {folder.name}; its peers are "
-                f"{', '.join(sorted(config.peers))}"
-            )
+        _check_peer(folder, config, name)
     home, trained_on = _data_of(folder, config, dataset, is_evaluated_on=on is None)
     device = resolve_device(config.device)
     private: Mapping[str, DataSet] = {}
@@ -128,10 +124,7 @@ def open_run(
         private = private_images(own, home, config.eval.test_share)
     subjects = []
     for name in names:
-        facts = _facts_of_peer(folder, name, trained_on)
-        inputs = Inputs(image_size=facts.image_size, mean=facts.mean, std=facts.std)
-        backbone = _backbone(config.peers[name].backbone, inputs, config.seed)
-        PeerFolder(folder, PeerId(name)).load_encoder(backbone)
+        backbone, inputs, facts = _opened(folder, config, name, trained_on)
         encoder = Encoder(
             name=name,
             backbone=backbone.to(device),
@@ -175,17 +168,40 @@ def open_backbone(folder: Path, config: RunConfig, name: str) -> tuple[torch.nn.
         CheckpointError: the encoder is missing, does not fit, or is of an earlier end of the run.
         DataError: the run does not say what it was trained on, and its images are not there.
     """
+    _check_peer(folder, config, name)
+    _, shared = _data_of(folder, config, None, is_evaluated_on=False)
+    backbone, _, trained_on = _opened(folder, config, name, shared)
+    return backbone.eval(), trained_on
+
+
+def _check_peer(folder: Path, config: RunConfig, name: str) -> None:
+    """Raises ConfigError if a run has no such peer."""
     if name not in config.peers:
         raise ConfigError(
             f"there is no peer {name!r} in {folder.name}; its peers are "
             f"{', '.join(sorted(config.peers))}"
         )
-    _, shared = _data_of(folder, config, None, is_evaluated_on=False)
-    trained_on = _facts_of_peer(folder, name, shared)
-    inputs = Inputs(image_size=trained_on.image_size, mean=trained_on.mean, std=trained_on.std)
-    backbone = _backbone(config.peers[name].backbone, inputs, config.seed)
+
+
+def _opened(
+    folder: Path, config: RunConfig, name: str, trained_on: DataFacts
+) -> tuple[torch.nn.Module, Inputs, DataFacts]:
+    """Returns a peer's exported encoder, on the CPU, what it expects, and what it was trained on.
+
+    Args:
+        folder: folder of a finished run.
+        config: the run's configuration.
+        name: the peer.
+        trained_on: the facts of the run's newest start, for encoders of versions that wrote none.
+
+    Raises:
+        CheckpointError: the encoder is missing, does not fit, or is of an earlier end of the run.
+    """
+    facts = _facts_of_peer(folder, name, trained_on)
+    inputs = Inputs(image_size=facts.image_size, mean=facts.mean, std=facts.std)
+    backbone = initial_backbone(config.peers[name].backbone, inputs, config.seed)
     PeerFolder(folder, PeerId(name)).load_encoder(backbone)
-    return backbone.eval(), trained_on
+    return backbone, inputs, facts
 
 
 def _facts_of_peer(folder: Path, name: str, shared: DataFacts) -> DataFacts:
@@ -245,8 +261,11 @@ def _data_of(
     starts = read_starts(folder)
     if starts and not is_evaluated_on:
         return dataset, starts[-1].provenance.data
-    home = with_test_part(
-        dataset or build_dataset(config.data.name, config.data.options), config.eval.test_share
+    share = config.eval.test_share
+    home = (
+        dataset_with_test_part(config.data, share)
+        if dataset is None
+        else with_test_part(dataset, share)
     )
     now = Provenance.of(home, resolve_device(config.device), source_digest())
     if not starts:
@@ -257,84 +276,10 @@ def _data_of(
     )
     changes = then.changes(now)
     if changes:
-        _log.warning("run %s was trained with something else: %s", folder.name, "; ".join(changes))
+        logger.warning(
+            "run %s was trained with something else: %s", folder.name, "; ".join(changes)
+        )
     return home, then.data
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsFile:
-    """An encoder of the user's own, in a file.
-
-    Attributes:
-        path: a .safetensors file, or a .pt file of tensors only.
-        backbone: the network that the weights belong to.
-        prefix: what stands in front of its names in the file; None looks for it.
-        image_size, mean, std: the size and normalisation that it expects; None takes what the file
-            says, if a run has exported it, and else the data set's.
-    """
-
-    path: Path
-    backbone: ComponentConfig
-    prefix: str | None = None
-    image_size: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-
-def open_file(
-    file: WeightsFile,
-    dataset: DataSet,
-    *,
-    seed: int = 0,
-    device: str = "auto",
-    batch_size: int = 500,
-) -> Subject:
-    """Returns the encoder in a file on a data set, ready for protocols.
-
-    Weights in the file that the backbone does not have (a classifier's) are logged as a warning.
-
-    Raises:
-        ConfigError: the backbone is unknown, or the input settings are impossible.
-        CheckpointError: the file can't be read, or does not fit the backbone.
-    """
-    known = _trained_on(file.path)
-    own = known or DataFacts.of(dataset)
-    inputs = Inputs(
-        image_size=file.image_size or own.image_size,
-        mean=file.mean or own.mean,
-        std=file.std or own.std,
-    )
-    if len(inputs.mean) != len(inputs.std) or not all(deviation > 0 for deviation in inputs.std):
-        raise ConfigError(
-            "mean and std need a number for each channel, and std above 0, not "
-            f"{list(inputs.mean)} and {list(inputs.std)}"
-        )
-    backbone = _backbone(file.backbone, inputs, seed)
-    for notice in load_weights(backbone, read_weights(file.path), str(file.path), file.prefix):
-        _log.warning("%s", notice)
-    target = resolve_device(device)
-    encoder = Encoder(
-        name=file.path.stem, backbone=backbone.to(target), inputs=inputs, device=target,
-        trained_on=None if known is None else known.fingerprint, batch_size=batch_size,
-    )  # fmt: skip
-    return Subject(encoder, dataset, seed)
-
-
-def _trained_on(path: Path) -> DataFacts | None:
-    """Returns the data set that an exported encoder was trained on; None if the file says nothing."""
-    described = read_description(path)
-    if not described:
-        return None
-    try:
-        return Provenance.from_plain(described).data
-    except CheckpointError as error:
-        _log.warning(
-            "%s does not say what it was trained on (%s); size and normalisation are those of the "
-            "data set, unless image_size=, mean= and std= give others",
-            path,
-            error,
-        )
-        return None
 
 
 def evaluate_subjects(
@@ -355,7 +300,7 @@ def evaluate_subjects(
     title = protocol_title(protocol)
     scores = {}
     for subject in subjects:
-        _log.info("%s of %s on %s", title, subject.encoder.name, subject.dataset.name)
+        logger.info("%s of %s on %s", title, subject.encoder.name, subject.dataset.name)
         scores[subject.encoder.name] = evaluate(subject, protocol, options)
     first = subjects[0]
     return ScoreSheet(
@@ -369,49 +314,7 @@ def evaluate_subjects(
     )
 
 
-def with_targets(
-    protocol: str, options: Mapping[str, object], data: DataConfig
-) -> dict[str, object]:
-    """Returns the options of a protocol; for digits_m, `ood` gets the target digits by default.
-
-    Raises:
-        ConfigError: see `check_split`.
-    """
-    given = options.get("targets") or ()
-    if protocol != "ood" or data.name != "digits_m":
-        return dict(options)
-    if not given:
-        return {**options, "targets": [{"name": "digits", "options": _seed_of(data.options)}]}
-    for target in given if isinstance(given, Sequence) else [given]:
-        if isinstance(target, str):
-            check_split(data, target, {})
-        elif isinstance(target, Mapping):
-            check_split(data, str(target.get("name")), target.get("options") or {})
-    return dict(options)
-
-
-def check_split(home: DataConfig, name: str, options: Mapping[str, object]) -> None:
-    """Checks that the test images of a data set are not training images of `home`.
-
-    Raises:
-        ConfigError: they are digits_m and digits with different seeds, so their splits differ.
-    """
-    if home.name != "digits_m" or name != "digits":
-        return
-    theirs, ours = _seed_of(home.options)["seed"], _seed_of(options)["seed"]
-    if theirs != ours:
-        raise ConfigError(
-            f"digits with seed {ours} would test digits that digits_m with seed {theirs} trained "
-            f"on; set the option seed of digits to {theirs}"
-        )
-
-
-def _seed_of(options: Mapping[str, object]) -> dict[str, object]:
-    """Returns only the seed of a data set's options."""
-    return {"seed": options.get("seed", 0)}
-
-
-def _backbone(settings: ComponentConfig, inputs: Inputs, seed: int) -> torch.nn.Module:
+def initial_backbone(settings: ComponentConfig, inputs: Inputs, seed: int) -> torch.nn.Module:
     """Returns the backbone with initial weights, which the caller replaces."""
     with seeding.stream(seed, "evaluation", "initialisation"):
         return build_backbone(settings, inputs.image_size, len(inputs.mean))

@@ -7,8 +7,9 @@ import uuid
 from collections.abc import Callable
 
 from dogo_fed.baselines.catalog import make_baseline
+from dogo_fed.baselines.drive import run_together
 from dogo_fed.coordination.coordinator import Coordinator
-from dogo_fed.engine.drive import run_lockstep, run_together
+from dogo_fed.engine.drive import run_lockstep
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.open import open_session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -121,6 +122,6 @@ class PeerFolder:
         if not self.encoder_path.is_file():
             raise CheckpointError(
                 f"peer {self.path.name!r} has no encoder in {self.path}: it is written when the "
-                "run ends; finish the run first (dogo-fed train resume=<run folder>)"
+                f"run ends; finish the run first by resume={shlex.quote(str(self.path.parents[1]))}"
             )
         load_weights(backbone, read_weights(self.encoder_path), f"{self.encoder_path}")

@@ -29,20 +29,20 @@ def main() -> None:
     run_command(_HELP, lambda arguments: _run(arguments[0], arguments[1:]))
 
 
-def _run(verb: str, arguments: Sequence[str]) -> str:
+def _run(action: str, arguments: Sequence[str]) -> str:
     """Returns what was done, a sentence.
 
     Raises:
-        ConfigError: the verb or a setting is unknown.
+        ConfigError: the action or a setting is unknown.
         DataError: the images are missing or broken, or are not those of the manifest.
     """
     words = {"make": ("licence", "out"), "check": ("manifest",)}
-    if verb not in words:
-        raise ConfigError(f"`dogo-fed anchors {verb}`: the verbs are make and check")
+    if action not in words:
+        raise ConfigError(f"`dogo-fed anchors {action}`: the actions are make and check")
     own = {key: value for key, _, value in (one.partition("=") for one in arguments)}
-    settings = [one for one in arguments if one.partition("=")[0] not in words[verb]]
+    settings = [one for one in arguments if one.partition("=")[0] not in words[action]]
     config = compose_run(in_full(settings))
-    if verb == "make":
+    if action == "make":
         path = Path(own.get("out", _OUT)).expanduser()
         made = Manifest.of(
             dataset_with_test_part(config.data, config.eval.test_share), own.get("licence", "")

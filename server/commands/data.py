@@ -20,7 +20,7 @@ from dogo_fed.data.adapt import resized
 from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.labels import num_labelled, why_no_accuracy
 from dogo_fed.data.source import DataSet
-from dogo_fed.engine.plan import usual_batch_size
+from dogo_fed.engine.fit import usual_batch_size
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.exit_status import tell

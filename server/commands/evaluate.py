@@ -14,25 +14,18 @@ from rich.text import Text
 from configs.shorthand import with_data_at
 from dogo_fed.config import DataConfig, EvalConfig, RunConfig
 from dogo_fed.config_text import load_run_config
-from dogo_fed.data.datasets import build_dataset
-from dogo_fed.data.held_out import with_test_part
+from dogo_fed.data.held_out import dataset_with_test_part
+from dogo_fed.data.kin import check_split
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.evaluation.protocols import protocol_title
+from dogo_fed.evaluation.protocols.ood import with_targets
 from dogo_fed.evaluation.subject import Subject
 from dogo_fed.exit_status import EXIT_STOPPED, tell
 from dogo_fed.reporting.scores import scores_table, write_sheet
-from dogo_fed.run.evaluate import (
-    FOLDER,
-    WeightsFile,
-    by_dataset,
-    check_split,
-    evaluate_subjects,
-    open_file,
-    open_run,
-    with_targets,
-)
+from dogo_fed.run.evaluate import FOLDER, by_dataset, evaluate_subjects, open_run
+from dogo_fed.run.weights_file import WeightsFile, open_file
 from dogo_fed.text import one_line
 from server.commands.evaluation_request import (
     EvaluationRequest,
@@ -136,7 +129,7 @@ def _from_file(request: EvaluationRequest) -> Subject:
 
 def _data_set(data: DataConfig) -> DataSet:
     """Returns a data set, with a test part as a run would have it."""
-    return with_test_part(build_dataset(data.name, data.options), EvalConfig().test_share)
+    return dataset_with_test_part(data, EvalConfig().test_share)
 
 
 def _numbers(values: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -29,7 +29,9 @@ from dogo_fed.process_setup import thread_environment
 from dogo_fed.reporting.summary import RunSummary, print_summary, was_stopped
 from dogo_fed.run.stop_signal import STOP_SIGNALS, stop_on_signal
 from dogo_fed.storage.run_folder import make_empty
+from dogo_fed.text import some_of
 from server.commands.going_on import how_to_go_on
+from server.flower.other_users import other_users
 from server.flower.run_config import write_run_config
 from server.flower.superlink import (
     COMPLETED,
@@ -61,6 +63,7 @@ _OWN_KEYS = ("host", "run_dir", "resume")
 _RAY_NOT_STARTED = "The current node timed out during startup"  # Ray's words on a busy machine
 _STOP_PATIENCE_S = 90.0
 _END_PATIENCE_S = 15.0
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +269,13 @@ def _carry_out(request: Request, app: Path) -> tuple[RunStatus, str]:
         _ended(processes),
     ):
         stop_requested = _announced(asked_to_stop)
+        if others := other_users():
+            say(
+                f"{some_of(others, _MOST_NAMED)} can run code as you while this run goes on, since "
+                "Flower's server asks no user of this machine for a key (docs/security.md); "
+                "`dogo-fed train` does",
+                0,
+            )
         environment = child_environment(request.config, os.environ, Path.cwd())
         superlink = OwnSuperLink(Path(home), environment, processes)
         status, log = _attempt(request, app, superlink, Path(home), stop_requested)

@@ -21,7 +21,7 @@ from configs.overrides import key_of
 from configs.shorthand import in_full, names_of
 from dogo_fed.compare.experiment import Cell, Expected, Experiment, Method, Runner, plan_cells
 from dogo_fed.config import Host, RunConfig
-from dogo_fed.engine.plan import USUAL_BATCH_SIZE
+from dogo_fed.engine.fit import USUAL_BATCH_SIZE
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.protocols import check_protocol
 from dogo_fed.packages import package_folder

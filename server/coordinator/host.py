@@ -30,7 +30,7 @@ from server.coordinator.service import (
     ServiceSettings,
     read_certificate,
 )
-from server.coordinator.state_file import HostState, read_state, write_state
+from server.coordinator.state_file import SavedCoordinator, read_state, write_state
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class CoordinatorHost:
         service: ServiceSettings,
         sink: Sink,
         serve: Serve = serve_grpc,
-        state: HostState | None = None,
+        state: SavedCoordinator | None = None,
     ) -> None:
         """Prepares a coordinator that cannot be reached yet.
 
@@ -216,8 +216,8 @@ class CoordinatorHost:
     def write(self, path: Path) -> None:
         """Writes the coordinator's present state; only the file's owner may read it."""
 
-        def look(calls: CoordinatorCalls) -> HostState:
-            return HostState(
+        def look(calls: CoordinatorCalls) -> SavedCoordinator:
+            return SavedCoordinator(
                 coordinator=calls.coordinator.snapshot(time.monotonic()),
                 reported=calls.reported,
                 secret=self.secret,

@@ -5,7 +5,6 @@ The file holds the run's secret, so only its owner may read it. Reading it execu
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -33,7 +32,7 @@ _ROW_SUM_TOLERANCE = max(one.row_sum_tolerance for one in ENCODINGS.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostState:
+class SavedCoordinator:
     """The state of a coordinator and of its owner, `CoordinatorHost`.
 
     Attributes:
@@ -49,7 +48,7 @@ class HostState:
     address: str
 
 
-def write_state(path: Path, state: HostState) -> None:
+def write_state(path: Path, state: SavedCoordinator) -> None:
     """Writes the state, in full or not at all; only the file's owner may read it."""
     matrices: dict[str, npt.NDArray[Any]] = {}
     known = state.coordinator
@@ -62,10 +61,7 @@ def write_state(path: Path, state: HostState) -> None:
         "elapsed_s": known.elapsed_s,
         "next_step": known.next_step,
         "is_stopping": known.is_stopping,
-        "members": {
-            peer: {**dataclasses.asdict(member), "standing": member.standing.value}
-            for peer, member in known.members.items()
-        },
+        "members": {peer: _plain_member(member) for peer, member in known.members.items()},
         "meetings": [_plain(meeting, matrices) for meeting in known.meetings],
     }
     content = save(matrices, metadata={_HEADER: json.dumps(header)})
@@ -75,7 +71,7 @@ def write_state(path: Path, state: HostState) -> None:
             file.write(content)
 
 
-def read_state(path: Path) -> HostState:
+def read_state(path: Path) -> SavedCoordinator:
     """Returns the state in a file.
 
     Raises:
@@ -90,7 +86,7 @@ def read_state(path: Path) -> HostState:
                 f"{path} has format version {header['format_version']}, this program reads "
                 f"{FORMAT_VERSION}"
             )
-        return HostState(
+        return SavedCoordinator(
             coordinator=CoordinatorState(
                 run_id=str(header["run_id"]),
                 elapsed_s=float(header["elapsed_s"]),
@@ -113,9 +109,18 @@ def read_state(path: Path) -> HostState:
         ) from error
 
 
+def _plain_member(member: MemberState) -> dict[str, object]:
+    return {
+        "standing": member.membership.value,
+        "incarnation": member.incarnation,
+        "next_step": member.next_step,
+        "first_joined_s": member.first_joined_s,
+    }
+
+
 def _member(plain: Mapping[str, Any]) -> MemberState:
     return MemberState(
-        standing=Membership(plain["standing"]),
+        membership=Membership(plain["standing"]),
         incarnation=str(plain["incarnation"]),
         next_step=int(plain["next_step"]),
         first_joined_s=float(plain["first_joined_s"]),

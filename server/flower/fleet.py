@@ -190,7 +190,7 @@ class FlowerFleet:
         for returned in self._grid_client.collect():
             conversation, reply = self._conversations[returned.peer], returned.reply
             if reply is None:
-                self._missed(returned.peer, returned.why_not, now_s)
+                self._missed(returned.peer, returned.trouble, now_s)
             elif conversation.receive(reply, now_s):
                 self._look_at(returned.peer, conversation, reply)
         self._send(now_s)
@@ -267,7 +267,7 @@ class FlowerFleet:
             peers = self._run.peer_ids
 
             def look(coordinator: Coordinator) -> CoordinatorView:
-                lost = [p for p in peers if coordinator.standing(p) is Membership.LOST]
+                lost = [p for p in peers if coordinator.membership(p) is Membership.LOST]
                 return CoordinatorView(
                     now_s,
                     coordinator.next_step,
@@ -314,7 +314,7 @@ def _check_reachable(settings: CoordinatorConfig) -> None:
 
 
 def _has_left(coordinator: Coordinator, peer: PeerId) -> bool:
-    standing = coordinator.standing(peer)
-    return standing is Membership.DONE or (
-        standing is Membership.LOST and coordinator.stop_requested
+    membership = coordinator.membership(peer)
+    return membership is Membership.DONE or (
+        membership is Membership.LOST and coordinator.stop_requested
     )

@@ -29,12 +29,12 @@ class Returned:
 
     Attributes:
         reply: None if there is none.
-        why_not: the reason, if there is no reply.
+        trouble: the reason, if there is no reply.
     """
 
     peer: PeerId
     reply: pb.HostReply | None
-    why_not: str = ""
+    trouble: str = ""
 
 
 class GridClient:

@@ -52,8 +52,7 @@ def _run_processes(
 ) -> None:
     from server.hosts.processes import ProcessLauncher
 
-    launcher = ProcessLauncher(run.config.threads_per_peer)
-    _supervise(run, folder, sink, launcher, stop_requested)
+    _supervise(run, folder, sink, ProcessLauncher(run.config), stop_requested)
 
 
 def _run_ray(
@@ -64,7 +63,7 @@ def _run_ray(
 
     config = run.config
     with ray_cluster(config.ray, len(run.peer_ids)):
-        launcher = RayLauncher(config.ray, run.peer_ids, folder.run_id, config.threads_per_peer)
+        launcher = RayLauncher(config, run.peer_ids, folder.run_id)
         try:
             _supervise(run, folder, sink, launcher, stop_requested)
         finally:

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -23,9 +23,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from clients.ray.actors import NAMESPACE, PeerActor
 from clients.ray.authentication import own_token, read_environment
 from clients.ray.failures import cause_of
-from clients.ray.room import gpus_per_peer, live_nodes, room
+from clients.ray.room import gpus_of_peers, live_nodes, room
 from dogo_fed.assignment import Assignment
-from dogo_fed.config import RayConfig
+from dogo_fed.config import RayConfig, RunConfig
 from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.errors import StartError
 from dogo_fed.process_setup import thread_environment
@@ -143,19 +143,22 @@ class RayHandle:
 class RayLauncher:
     """Starts peers as actors, each in its own bundle of one placement group."""
 
-    def __init__(
-        self, settings: RayConfig, peers: tuple[PeerId, ...], run_id: str, threads_per_peer: int
-    ) -> None:
+    def __init__(self, config: RunConfig, peers: tuple[PeerId, ...], run_id: str) -> None:
         """Reserves room for all peers.
+
+        Args:
+            config: the run's settings.
+            peers: its peers; the first bundle is for the first of them.
+            run_id: the run's name.
 
         Raises:
             StartError: the cluster has no room; the message says what is missing.
         """
-        self._settings = settings
+        self._settings = config.ray
         self._peers = peers
         self._run_id = run_id
-        self._threads_per_peer = threads_per_peer
-        self._gpus = gpus_per_peer(settings, len(peers))
+        self._threads_per_peer = config.threads_per_peer
+        self._gpus = gpus_of_peers(config)
         self._group = self._reserve()
 
     def listen_address(self) -> str:
@@ -170,7 +173,7 @@ class RayLauncher:
                 name=f"{self._run_id}/{peer}/{number}",
                 namespace=NAMESPACE,
                 num_cpus=self._settings.cpus_per_peer,
-                num_gpus=self._gpus,
+                num_gpus=self._gpus[peer],
                 max_restarts=0,  # the supervisor decides about a new start, with another assignment
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     placement_group=self._group,
@@ -191,22 +194,26 @@ class RayLauncher:
         remove_placement_group(self._group)
 
     def _reserve(self) -> PlacementGroup:
-        bundle = {"CPU": self._settings.cpus_per_peer, "GPU": self._gpus}
-        bundle = {name: amount for name, amount in bundle.items() if amount > 0}
-        if not bundle:
-            bundle = {"CPU": 0.001}
-        group = placement_group(
-            [dict(bundle) for _ in self._peers], strategy=self._settings.placement.value
-        )
+        bundles = bundles_of(self._settings.cpus_per_peer, [self._gpus[one] for one in self._peers])
+        group = placement_group(bundles, strategy=self._settings.placement.value)
         if not group.wait(timeout_seconds=self._settings.placement_timeout_s):
             remove_placement_group(group)
+            is_same = all(bundle == bundles[0] for bundle in bundles)
+            wanted = f"{bundles[0]} each" if is_same else ", ".join(map(str, bundles))
             raise StartError(
-                f"Ray has no room for {len(self._peers)} peers of {bundle} each, placement "
+                f"Ray has no room for {len(self._peers)} peers of {wanted}, placement "
                 f"{self._settings.placement.value} after {self._settings.placement_timeout_s:g} s; "
                 f"{room()}. Lower ray.cpus_per_peer or ray.gpus_per_peer, or choose another "
                 "ray.placement"
             )
         return group
+
+
+def bundles_of(cpus: float, gpus: Sequence[float]) -> list[dict[str, float]]:
+    """Returns what Ray is to reserve for each peer; Ray takes no bundle that is empty."""
+    bundles = [{"CPU": cpus, "GPU": number} for number in gpus]
+    wanted = [{name: amount for name, amount in one.items() if amount > 0} for one in bundles]
+    return [one or {"CPU": 0.001} for one in wanted]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import tempfile
 import time
@@ -23,17 +24,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make attack")
     parser.add_argument("--messages", type=int, default=100_000, help="mutated messages")
     num_messages = parser.parse_args().messages
-    began_s = time.monotonic()
+    began_s, has_ray = time.monotonic(), importlib.util.find_spec("ray") is not None
     with tempfile.TemporaryDirectory(prefix="dogo-attack-") as place:
         folder = Path(place)
         sys.stdout.write(_HEAD)
         for row in cells.strangers_and_insiders(folder / "insiders"):
             sys.stdout.write(line(row))
         sys.stdout.flush()
+        for row in cells.on_ray(folder / "ray") if has_ray else ():
+            sys.stdout.write(line(row))
+        sys.stdout.flush()
         sys.stdout.write(line(cells.idle(folder / "idle")))
         sys.stdout.flush()
         row, resident = cells.mutated(folder / "mutated", num_messages)
         sys.stdout.write(line(row))
+    if not has_ray:
+        sys.stdout.write("\nNo run with host=ray was attacked: Ray is not installed.\n")
     told = ", ".join(f"{size / MIB:.0f} MiB {when}" for when, size in resident.items())
     sys.stdout.write(
         f"\nMemory of the attacked process under mutated messages: {told}.\n"

@@ -21,6 +21,8 @@ from dogo_fed.contracts import PeerId, SimilarityDistribution, Ticket
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.secret import CREDENTIAL_KEY, PEER_KEY
 from tests.attack.scene import Target
+from tests.support import ray_intruder
+from tests.support.unfinished_calls import ended_calls
 
 METHODS = ("Join", "Exchange", "Report", "Leave")
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\n2026-11-28 12:00:00,000 INFO server all is well\u202e"
@@ -113,6 +115,31 @@ def noise(target: Target, num_lines: int = 300) -> str:
                 + chances.randbytes(500)
             )
     return f"{num_lines} connections"
+
+
+def unfinished_messages(target: Target, num_lines: int = 64) -> str:
+    """Begins 32 messages on each of many connections, as large as they may be; finishes none."""
+    host, _, port = target.address.rpartition(":")
+    refused, size = 0, target.run.wire_format.limit_bytes - 1000
+    with contextlib.ExitStack() as lines:
+        for _ in range(num_lines):
+            line = lines.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            refused += ended_calls(line, "/dogo.v1.Coordination/Exchange", 32, size)
+    return f"{refused} of {32 * num_lines} refused"
+
+
+def ray_s_ports(target: Target) -> str:
+    """Asks the ports of a run's own Ray for a job and for Ray's calls, without its token."""
+    ports, answers = ray_intruder.listening(target.pid), Counter[str]()
+    mark = target.folder.with_name("mark")
+    for token in (None, "0" * 64):
+        for statuses in ray_intruder.submit_jobs(ports, mark, token).values():
+            answers.update(str(status) for status in statuses)
+        for endings in ray_intruder.call(ports, token).values():
+            answers.update(endings)
+    assert ports, "nothing listens"
+    assert not mark.exists(), "a stranger has run code"
+    return counted(answers)
 
 
 # ---- insiders ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from tests.attack import attacks
 from tests.attack.attacks import Insider
-from tests.attack.scene import Honest, Target
+from tests.attack.scene import STARTED_WITHIN_S, Actors, Honest, Target
 
 _GOES_ON_STEPS = 20
 MIB = 1024 * 1024
@@ -20,7 +21,7 @@ class Outcome:
     """A row of the table.
 
     Attributes:
-        who: stranger, insider or anybody.
+        who: stranger or insider; and which run, if it is not of `host=processes`.
         attack: what was sent.
         answers: how the calls were answered.
         steps: that the honest peers did meanwhile.
@@ -43,6 +44,11 @@ class Outcome:
 CALLS: tuple[tuple[str, str, Callable[[Target], str]], ...] = (
     ("stranger", "2,000 calls without a credential, or a wrong one", attacks.calls_of_a_stranger),
     ("stranger", "300 connections with noise", attacks.noise),
+    (
+        "stranger",
+        "2,048 messages over 64 connections, none of them finished",
+        attacks.unfinished_messages,
+    ),
 )
 
 DEEDS: tuple[tuple[str, Callable[[Insider], str]], ...] = (
@@ -58,17 +64,42 @@ DEEDS: tuple[tuple[str, Callable[[Insider], str]], ...] = (
 
 def strangers_and_insiders(folder: Path) -> list[Outcome]:
     """Attacks one run with everything but mutated messages and idle connections; ends it well."""
-    rows = []
     with Target(folder) as target:
         with Honest(target) as honest:
             insider = Insider(target)
-            for who, attack, deed in CALLS:
-                rows.append(_row(target, honest, who, attack, lambda deed=deed: deed(target)))
-            for attack, act in DEEDS:
-                rows.append(_row(target, honest, "insider", attack, lambda act=act: act(insider)))
+            rows = _all_of(target, honest, insider)
             insider.close()
         target.end()
         assert_clean(target)
+    return rows
+
+
+def on_ray(folder: Path) -> list[Outcome]:
+    """Does the same to a run with `host=ray`, whose honest peers are its actors; and asks its Ray."""
+    with Target(folder, host="ray") as target:
+        insider = Insider(target)
+        honest = Actors(target)
+        honest.wait_for(1, STARTED_WITHIN_S)
+        attack = "a job and Ray's own calls at all ports of Ray, without token or a wrong one"
+        rows = [
+            _row(target, honest, "stranger", attack, lambda: attacks.ray_s_ports(target)),
+            *_all_of(target, honest, insider),
+        ]
+        insider.close()
+        target.end()
+        assert_clean(target)
+    return [dataclasses.replace(row, who=f"{row.who}, host=ray") for row in rows]
+
+
+def _all_of(target: Target, honest: Honest | Actors, insider: Insider) -> list[Outcome]:
+    rows = [
+        _row(target, honest, who, attack, lambda deed=deed: deed(target))
+        for who, attack, deed in CALLS
+    ]
+    rows += [
+        _row(target, honest, "insider", attack, lambda act=act: act(insider))
+        for attack, act in DEEDS
+    ]
     return rows
 
 
@@ -128,12 +159,14 @@ def assert_clean(target: Target) -> None:
     assert not any(line.startswith("2026-11-28 12:00:00,000") for line in text.splitlines())
 
 
-def _row(target: Target, honest: Honest, who: str, attack: str, act: Callable[[], str]) -> Outcome:
+def _row(
+    target: Target, honest: Honest | Actors, who: str, attack: str, act: Callable[[], str]
+) -> Outcome:
     honest.wait_for(_GOES_ON_STEPS)
     steps, size, lines = honest.steps, target.folder_bytes(), len(target.written().splitlines())
     honest.longest_s = 0.0
     answers = act()
-    longest_s, done = honest.longest_s, honest.steps - steps
+    done, longest_s = honest.steps - steps, honest.longest_s
     on_in_s = honest.wait_for(_GOES_ON_STEPS)
     assert target.is_alive()
     time.sleep(0.2)  # what is held back for the disk gets there

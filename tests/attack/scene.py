@@ -28,11 +28,17 @@ class Target:
     """The attacked run. Entering starts it; `end` lets it end and tells how."""
 
     def __init__(
-        self, folder: Path, *, descriptors: int | None = None, is_patient: bool = False
+        self,
+        folder: Path,
+        *,
+        descriptors: int | None = None,
+        is_patient: bool = False,
+        host: str = "processes",
     ) -> None:
         self.folder = folder
         self._descriptors = descriptors
-        self._arguments = ["patient"] if is_patient else []
+        self._host = host
+        self._arguments = [host, *(["patient"] if is_patient else [])]
         self._terminal = Path(f"{folder}.terminal")
 
     def __enter__(self) -> Target:
@@ -60,7 +66,7 @@ class Target:
         self.address: str = told["address"]
         self.run_id: str = told["run_id"]
         self.credentials: dict[str, str] = told["credentials"]
-        self.run = load_run(configuration(self.folder))
+        self.run = load_run(configuration(self.folder, self._host))
         return self
 
     def __exit__(
@@ -77,6 +83,11 @@ class Target:
     def peers(self) -> tuple[PeerId, ...]:
         """The honest peers, then the insider."""
         return self.run.peer_ids
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
 
     def link(self, peer: str) -> GrpcLink:
         """Returns a link of this peer with its own credential."""
@@ -202,3 +213,48 @@ class Honest:
 
 def _report(run: LoadedRun, peer: PeerId, step: int) -> StepReport:
     return StepReport(peer, run.plan.round_of(step), step, 2.0, 0.5, 1, 0.01, 0.01, 0.01, 9, 9)
+
+
+class Actors:
+    """The two honest peers of a run on Ray, which train in its actors.
+
+    What they report says how they go on, which is up to a second old.
+
+    Attributes:
+        longest_s: the longest time that a step of the first of them took.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.longest_s = 0.0
+        self._target = target
+        self._metrics = target.folder / "metrics.jsonl"
+        self._offset = 0
+        self._steps = 0
+
+    @property
+    def steps(self) -> int:
+        """How many steps the first of them has done."""
+        with self._metrics.open("rb") as file:
+            file.seek(self._offset)
+            *lines, _ = file.read().split(b"\n")
+        for line in lines:
+            self._offset += len(line) + 1
+            record = json.loads(line)
+            if record["type"] == "step" and record["peer"] == self._target.peers[0]:
+                self._steps += 1
+                took_s = record["compute_s"] + record["wait_s"] + record["exchange_s"]
+                self.longest_s = max(self.longest_s, took_s)
+        return self._steps
+
+    def wait_for(self, steps: int, within_s: float = 60.0) -> float:
+        """Waits until so many more steps are done; returns how long that took.
+
+        Raises:
+            AssertionError: they are not done within this time.
+        """
+        wanted, began_s = self.steps + steps, time.monotonic()
+        while self.steps < wanted:
+            assert self._target.is_alive(), self._target.written()[-2000:]
+            assert time.monotonic() - began_s < within_s, "the honest peers stand still"
+            time.sleep(0.05)
+        return time.monotonic() - began_s

@@ -31,6 +31,9 @@ from tests.support.run_watch import (
 TOTAL_STEPS = 150
 DEADLINE_S = 6.0
 FROZEN_S = 14.0
+FROZEN_LONG_S = 40.0
+"""Longer than a peer waits for the answer to a report (30 s), so that it has to ask again."""
+
 EVERY_STEPS = 10
 """Steps between two checkpoints: the most that may be lost where nobody could save himself."""
 
@@ -213,11 +216,20 @@ def _without_a_peer(bench: Bench, disturb: Callable[[int], None]) -> Ending:
 
 
 def freeze_the_launcher(bench: Bench) -> Ending:
-    """The launcher, and with it the coordinator, is stopped for longer than all deadlines."""
+    """The launcher, and with it the coordinator, is stopped for longer than a step's deadline."""
+    return _frozen(bench, FROZEN_S)
+
+
+def freeze_the_launcher_for_long(bench: Bench) -> Ending:
+    """It is stopped for longer than a report is waited for; peers without exchange only report."""
+    return _frozen(bench, FROZEN_LONG_S, *SOLO)
+
+
+def _frozen(bench: Bench, seconds: float, *settings: str) -> Ending:
     run_dir = bench.run_dir()
-    with bench.disturbed(run_dir) as (process, _):
+    with bench.disturbed(run_dir, *settings) as (process, _):
         os.kill(process.pid, signal.SIGSTOP)
-        time.sleep(FROZEN_S)
+        time.sleep(seconds)
         before = len(records(run_dir))
         os.kill(process.pid, signal.SIGCONT)
         began_s = time.monotonic()
@@ -227,7 +239,7 @@ def freeze_the_launcher(bench: Bench) -> Ending:
         _finished(process)
     assert events(run_dir, "peer_lost") == []
     _told_in_full(run_dir)
-    is_equal = digests(run_dir) == bench.wanted(())
+    is_equal = digests(run_dir) == bench.wanted(settings)
     return Ending(steps_lost=_missed(run_dir), back_s=back_s, is_equal=is_equal)
 
 
@@ -373,6 +385,7 @@ CELLS: dict[str, Cell] = {
         kill_a_peer,
         freeze_a_peer,
         freeze_the_launcher,
+        freeze_the_launcher_for_long,
         kill_the_launcher,
         kill_everything,
         torn_checkpoint,
@@ -391,6 +404,7 @@ ON_RAY = ("kill_a_peer", "kill_everything", "sigterm")
 
 MOST_LOST: dict[str, int] = {
     "freeze_the_launcher": 0,
+    "freeze_the_launcher_for_long": 0,
     "full_disk": 0,
     "kill_the_launcher": 1,
     "sigterm": 0,

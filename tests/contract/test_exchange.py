@@ -68,8 +68,8 @@ class World:
         self._clock.now_s += seconds
         self.ask(lambda coordinator: coordinator.tick(self._clock.now_s))
 
-    def standing(self, peer: PeerId) -> Membership:
-        return self.ask(lambda coordinator: coordinator.standing(peer))
+    def membership(self, peer: PeerId) -> Membership:
+        return self.ask(lambda coordinator: coordinator.membership(peer))
 
     def stop(self) -> None:
         self.ask(lambda coordinator: coordinator.stop("stopped", self._clock.now_s))
@@ -230,7 +230,7 @@ def make_world(request):
 
 
 def swapped(end: Exchange, given_ticket: Ticket, given: SimilarityDistribution) -> TeacherSignal:
-    """A refusal may come at either of the two verbs."""
+    """A refusal may come at either of the two calls."""
     end.publish(given_ticket, given)
     return end.collect(given_ticket)
 
@@ -436,7 +436,7 @@ def test_at_the_deadline_those_present_are_answered(make_world):
     world.pass_time(DEADLINE_S)
     signal = world.ends[ADA].collect(ticket(0))
     assert signal.teachers == (BOB,) and signal.waited_s == DEADLINE_S
-    assert world.standing(CAT) is Membership.LOST
+    assert world.membership(CAT) is Membership.LOST
     late = swapped(world.ends[CAT], ticket(0), distribution(seed_of(CAT, 0)))
     assert late.teachers == (ADA, BOB) and late.next_step == 1
     world.ends[BOB].collect(ticket(0))
@@ -482,7 +482,7 @@ def test_a_stop_reaches_all_peers_after_the_same_step(make_world):
 def test_close_leaves_the_run_and_nobody_waits_for_who_has_left(make_world):
     world = make_world(ADA, BOB, CAT)
     world.ends[CAT].close()
-    assert world.standing(CAT) is Membership.DONE
+    assert world.membership(CAT) is Membership.DONE
     assert world.swap(0, ADA, BOB)[ADA].teachers == (BOB,)
 
 
@@ -492,4 +492,4 @@ def test_closing_twice_is_closing_once(make_world):
     old.close()
     world.join(ADA)
     old.close()
-    assert world.standing(ADA) is Membership.PRESENT
+    assert world.membership(ADA) is Membership.PRESENT

@@ -86,7 +86,7 @@ def in_this_process(request: ComparisonRequest) -> Iterator[tuple[InThisProcess,
 
 
 def compare(*arguments: str, expect: int = 0) -> str:
-    """Returns what the verb says, run in this process."""
+    """Returns what the command says, run in this process."""
     said = io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,

@@ -560,7 +560,7 @@ def test_other_threads_ask_through_call_and_wake_those_who_wait(site):
 
 def test_an_error_inside_call_comes_back_to_the_caller(site):
     with pytest.raises(Refused, match="no peer 'mallory'"):
-        site.service.call(lambda calls: calls.coordinator.standing("mallory"))
+        site.service.call(lambda calls: calls.coordinator.membership("mallory"))
     assert site.client(ADA).join(AGREEMENT) == 0
 
 
@@ -625,7 +625,7 @@ def test_a_sink_that_fails_once_does_not_stop_the_clock():
         )
         clock.now_s = 10.0
         give_up_at_s = time.monotonic() + 4.0
-        while service.call(lambda calls: calls.coordinator.standing(BOB)) is not Membership.LOST:
+        while service.call(lambda calls: calls.coordinator.membership(BOB)) is not Membership.LOST:
             assert time.monotonic() < give_up_at_s
         for _ in range(2):  # whether or not the first step was closed, bob now waits for ada
             service.call(
@@ -634,7 +634,7 @@ def test_a_sink_that_fails_once_does_not_stop_the_clock():
                 )
             )
         clock.now_s = 20.0
-        while service.call(lambda calls: calls.coordinator.standing(ADA)) is not Membership.LOST:
+        while service.call(lambda calls: calls.coordinator.membership(ADA)) is not Membership.LOST:
             assert time.monotonic() < give_up_at_s, "nobody looks at the clock any more"
     finally:
         service.stop()

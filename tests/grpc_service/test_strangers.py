@@ -87,10 +87,10 @@ def test_without_the_secret_every_method_is_closed_and_nothing_changes(
         getattr(CoordinationStub(channel), method)(REQUESTS[method], timeout=5, metadata=metadata)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert "s3cret" not in caught.value.details() and CREDENTIAL not in caught.value.details()
-    standings = site.service.call(
-        lambda calls: [calls.coordinator.standing(peer) for peer in (ADA, BOB)]
+    memberships = site.service.call(
+        lambda calls: [calls.coordinator.membership(peer) for peer in (ADA, BOB)]
     )
-    assert standings == [Membership.EXPECTED, Membership.EXPECTED]
+    assert memberships == [Membership.EXPECTED, Membership.EXPECTED]
     assert site.sink.records == []
 
 
@@ -101,7 +101,7 @@ def test_a_stranger_can_not_push_out_a_peer_that_is_in(site, channel):
         with pytest.raises(grpc.RpcError):
             getattr(CoordinationStub(channel), method)(request, timeout=5)
     assert client.report([], [], None) is False
-    assert site.service.call(lambda calls: calls.coordinator.standing(ADA)) is Membership.PRESENT
+    assert site.service.call(lambda calls: calls.coordinator.membership(ADA)) is Membership.PRESENT
 
 
 def test_what_a_stranger_sends_is_not_even_parsed(channel):

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dogo_fed.data.files.label_table import NO_LABEL, class_order
+from dogo_fed.data.files.label_table import class_order
 from dogo_fed.data.files.parts import TEST_NAMES, not_used_note
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.files.records import ImageRecord, dataset_from_records
-from dogo_fed.data.source import DataSet
+from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.text import one_line
 

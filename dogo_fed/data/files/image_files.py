@@ -46,34 +46,34 @@ def dataset_from_files(
             cache and the pixels are too many for memory.
     """
     pixels = cached_pixels(splits, how, cache_dir)
-    manifest = pixels.manifest
+    facts = pixels.facts
     broken = [
         *splits.broken,
-        *broken_files(splits.train, manifest.broken_train),
-        *broken_files(splits.test, manifest.broken_test),
+        *broken_files(splits.train, facts.broken_train),
+        *broken_files(splits.test, facts.broken_test),
     ]
     if broken and not how.skip_broken:
         raise DataError(_broken_error(name, broken))
-    if len(manifest.broken_train) == len(splits.train):
+    if len(facts.broken_train) == len(splits.train):
         raise DataError(f"{name}: none of the training images in {splits.root} can be read")
     train: ImageSource = TensorImages(pixels.train_NCHW, _labels(splits.train))
     test: ImageSource = TensorImages(pixels.test_NCHW, _labels(splits.test))
-    if manifest.broken_train:
-        train = Subset(train, kept_rows(len(train), manifest.broken_train))
-    if manifest.broken_test:
-        test = Subset(test, kept_rows(len(test), manifest.broken_test))
+    if facts.broken_train:
+        train = Subset(train, kept_rows(len(train), facts.broken_train))
+    if facts.broken_test:
+        test = Subset(test, kept_rows(len(test), facts.broken_test))
     return DataSet(
         name=name,
         train=train,
         test=test,
         num_classes=splits.num_classes,
         image_size=image_size,
-        mean=manifest.mean,
-        std=manifest.std,
-        fingerprint=manifest.fingerprint,
-        test_fingerprint=manifest.test_fingerprint,
+        mean=facts.mean,
+        std=facts.std,
+        fingerprint=facts.fingerprint,
+        test_fingerprint=facts.test_fingerprint,
         class_names=splits.class_names,
-        notes=(*splits.notes, *frames_note(manifest.num_several), *broken_note(broken)),
+        notes=(*splits.notes, *frames_note(facts.num_several), *broken_note(broken)),
     )
 
 

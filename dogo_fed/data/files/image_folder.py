@@ -14,7 +14,7 @@ from dogo_fed.data.files.image_files import (
     left_out_note,
     side_to_store,
 )
-from dogo_fed.data.files.label_table import NO_LABEL, read_label_table
+from dogo_fed.data.files.label_table import read_label_table
 from dogo_fed.data.files.listing import (
     Broken,
     Found,
@@ -27,7 +27,7 @@ from dogo_fed.data.files.listing import (
 )
 from dogo_fed.data.files.parts import TEST_NAMES, TRAIN_NAMES, not_used_note
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
-from dogo_fed.data.source import DataSet
+from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import DataError
 from dogo_fed.text import one_line, some_of
 

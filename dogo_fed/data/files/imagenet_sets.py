@@ -16,7 +16,7 @@ from dogo_fed.data.files.image_files import check_image_size, dataset_from_files
 from dogo_fed.data.files.image_folder import list_classes
 from dogo_fed.data.files.listing import Broken, Found, Listing, Splits, class_folders, images_in
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
-from dogo_fed.data.source import DataSet
+from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import DataError
 
 TINY_FOLDER = "tiny-imagenet-200"
@@ -221,7 +221,7 @@ def _annotated(folder: Path, annotations: Path, to_label: Callable[[str], int]) 
     ]
     files = sorted(list_images(rows, folder, to_label), key=lambda one: one.path)
     annotated = {one.path.name for one in files}
-    for one in images_in(folder, -1).files:
+    for one in images_in(folder, NO_LABEL).files:
         if one.path.name not in annotated:
             raise DataError(f"the image {one.path} has no line in {annotations}")
     return files

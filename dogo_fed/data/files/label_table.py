@@ -9,7 +9,6 @@ from dogo_fed.data.files.file_lists import Row, read_rows
 from dogo_fed.data.files.listing import Listing
 from dogo_fed.errors import DataError
 
-NO_LABEL = -1
 HEADINGS = (
     "image", "images", "image_id", "imageid", "image_name", "img", "file", "filename", "file_name",
     "path", "name", "id", "id_code",

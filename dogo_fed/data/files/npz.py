@@ -15,7 +15,7 @@ from dogo_fed.data.files.image_files import LARGER, check_image_size
 from dogo_fed.data.files.parts import TEST_NAMES, not_used_note
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.files.records import ImageRecord, dataset_from_records
-from dogo_fed.data.source import DataSet
+from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import DataError
 from dogo_fed.text import one_line
 
@@ -126,10 +126,10 @@ def _labels(arrays: Mapping[str, _Array], part: str, notes: list[str]) -> list[i
     number = len(arrays[part + _IMAGES])
     found = arrays.get(part + _LABELS)
     if found is None:
-        return [-1] * number
+        return [NO_LABEL] * number
     if found.size != number or not np.issubdtype(found.dtype, np.integer):
         notes.append(
             f"{part}_labels of shape {found.shape} are not one class for each image, so they are not used"
         )
-        return [-1] * number
+        return [NO_LABEL] * number
     return [int(label) for label in found.reshape(-1)]

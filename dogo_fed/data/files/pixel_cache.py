@@ -33,11 +33,11 @@ from dogo_fed.data.files.listing import CACHE_FOLDER, Broken, ImageFile, Listing
 from dogo_fed.data.map_style import UInt8Array, fingerprint, pixel_statistics
 from dogo_fed.errors import DataError
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CACHE_VERSION = 4
 """Raised whenever the meaning of the cached files, or what is decoded from a file, changes."""
-MANIFEST = "manifest.json"
+FACTS_FILE = "manifest.json"
 PARTS = ("train", "test")
 _DECODED_AT_ONCE = 2048
 """Images between two writes to the cache."""
@@ -52,7 +52,7 @@ _KEY_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class PixelFacts:
     """What is computed from the pixels once and kept next to them; of the images that can be read.
 
     Attributes:
@@ -78,7 +78,7 @@ class Manifest:
 
 @dataclass(slots=True)
 class _Told:
-    """What decoding tells of the files of a part beside their pixels; see `Manifest`."""
+    """What decoding tells of the files of a part beside their pixels; see `PixelFacts`."""
 
     broken: dict[int, str] = field(default_factory=dict)
     several: list[int] = field(default_factory=list)
@@ -90,7 +90,7 @@ class CachedPixels:
 
     train_NCHW: torch.Tensor
     test_NCHW: torch.Tensor
-    manifest: Manifest
+    facts: PixelFacts
 
 
 def cached_pixels(splits: Splits, how: Decoding, cache_dir: str | None) -> CachedPixels:
@@ -109,7 +109,7 @@ def cached_pixels(splits: Splits, how: Decoding, cache_dir: str | None) -> Cache
     cache = Path(cache_dir) if cache_dir is not None else splits.root / CACHE_FOLDER
     entry = cache / _entry_name(splits, how)
     found = _opened(entry)
-    if found is None or _has_healed(found.manifest, splits, how):
+    if found is None or _has_healed(found.facts, splits, how):
         _fill(entry, splits, how)
         found = _opened(entry)
     if found is not None:
@@ -168,22 +168,22 @@ def _opened(entry: Path) -> CachedPixels | None:
     An entry appears whole or not at all. One that can't be read all the same is made anew.
     """
     try:
-        manifest = _read_manifest(entry)
+        facts = _read_facts(entry)
         train_NCHW, test_NCHW = (_mapped(entry / f"{part}.npy") for part in PARTS)
     except FileNotFoundError:
         return None
     except _UNREADABLE as error:
-        _log.warning("the image cache %s can't be read (%r)", entry, error)
+        logger.warning("the image cache %s can't be read (%r)", entry, error)
         return None
-    return CachedPixels(train_NCHW, test_NCHW, manifest)
+    return CachedPixels(train_NCHW, test_NCHW, facts)
 
 
-def _has_healed(manifest: Manifest, splits: Splits, how: Decoding) -> bool:
+def _has_healed(facts: PixelFacts, splits: Splits, how: Decoding) -> bool:
     """Tells whether an image can be read now that could not be when the entry was made.
 
     The file may be as it was then: it was not readable for this user, or the disk was away.
     """
-    there = ((splits.train, manifest.broken_train), (splits.test, manifest.broken_test))
+    there = ((splits.train, facts.broken_train), (splits.test, facts.broken_test))
     broken = [files[row] for files, rows in there for row in rows]
     told = _Told()
     for _ in _decode_chunks(broken, how, [None] * len(broken), told):
@@ -205,7 +205,7 @@ def _fill(entry: Path, splits: Splits, how: Decoding) -> None:
             _share_like(splits.root, entry.parent)
         unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=entry.parent))
     except OSError as error:
-        _log.warning(
+        logger.warning(
             "no image cache in %s (%s); images are decoded every time", entry.parent, error
         )
         return
@@ -220,13 +220,13 @@ def _fill(entry: Path, splits: Splits, how: Decoding) -> None:
         shutil.rmtree(entry / "earlier", ignore_errors=True)
     except OSError as error:
         if _opened(entry) is None:  # otherwise another process was faster, which is as good
-            _log.warning("no image cache in %s (%s)", entry.parent, error)
+            logger.warning("no image cache in %s (%s)", entry.parent, error)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_entry(folder: Path, splits: Splits, how: Decoding) -> None:
-    """Writes pixels, keys and manifest of an entry, each onto the disk before the next.
+    """Writes pixels, keys and facts of an entry, each onto the disk before the next.
 
     So an entry that has its name after a power cut has its content too.
     """
@@ -240,8 +240,8 @@ def _write_entry(folder: Path, splits: Splits, how: Decoding) -> None:
             np.save(path, keys, allow_pickle=False)
     write_atomic(folder / "how", _way(how))
     train_NCHW, test_NCHW = (_mapped(folder / f"{part}.npy") for part in PARTS)
-    manifest = _describe(train_NCHW, test_NCHW, *told)
-    write_atomic(folder / MANIFEST, json.dumps(dataclasses.asdict(manifest), indent=2))
+    facts = _describe(train_NCHW, test_NCHW, *told)
+    write_atomic(folder / FACTS_FILE, json.dumps(dataclasses.asdict(facts), indent=2))
 
 
 class _EarlierPixels:
@@ -266,10 +266,10 @@ class _EarlierPixels:
     def _take(self, entry: Path, how: Decoding) -> None:
         if (entry / "how").read_text() != _way(how):
             return
-        manifest = _read_manifest(entry)
+        facts = _read_facts(entry)
         told = (
-            (manifest.broken_train, set(manifest.several_train)),
-            (manifest.broken_test, set(manifest.several_test)),
+            (facts.broken_train, set(facts.several_train)),
+            (facts.broken_test, set(facts.several_test)),
         )
         for part, (broken, several) in zip(PARTS, told, strict=True):
             keys = np.load(entry / f"{part}.keys.npy", allow_pickle=False)
@@ -349,7 +349,7 @@ def _describe(
     test_NCHW: torch.Tensor,
     told_train: _Told,
     told_test: _Told,
-) -> Manifest:
+) -> PixelFacts:
     """Returns the description of the pixels of the images that can be read."""
     if told_train.broken:
         train_NCHW = train_NCHW[kept_rows(len(train_NCHW), told_train.broken)]
@@ -359,7 +359,7 @@ def _describe(
     mean, std = (0.0,) * channels, (1.0,) * channels
     if len(train_NCHW):
         mean, std = pixel_statistics(train_NCHW)
-    return Manifest(
+    return PixelFacts(
         mean=mean,
         std=std,
         fingerprint=fingerprint(train_NCHW),
@@ -371,9 +371,9 @@ def _describe(
     )
 
 
-def _read_manifest(entry: Path) -> Manifest:
-    plain = json.loads((entry / MANIFEST).read_text())
-    return Manifest(
+def _read_facts(entry: Path) -> PixelFacts:
+    plain = json.loads((entry / FACTS_FILE).read_text())
+    return PixelFacts(
         mean=tuple(plain["mean"]),
         std=tuple(plain["std"]),
         fingerprint=plain["fingerprint"],

@@ -13,7 +13,7 @@ from dogo_fed.data.files.listing import is_hidden, suffixes
 from dogo_fed.data.files.parts import TEST_NAMES, not_used_note
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.files.records import ImageRecord, dataset_from_records
-from dogo_fed.data.source import DataSet
+from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import ConfigError, DataError
 
 _LABELS = ("cls", "label", "class")
@@ -140,4 +140,4 @@ def _label(name: str, sample: Mapping[str, object], stem: str) -> int:
                     return label
     except (ValueError, TypeError) as error:
         raise DataError(f"{name}: the class is no whole number ({error})") from error
-    return -1
+    return NO_LABEL

@@ -70,7 +70,7 @@ def _score(
     features = subject.encoder.features(images).labelled("corrupted test images")
     test = subject.standardiser(features)
     result = accuracy(probe.predict(test.features_NF), test.labels_N)
-    return Score(_NAME, condition, 0, TOP1, *result, group, float(severity))
+    return Score(_NAME, condition, 0, TOP1, *result, group, float(severity), "severity")
 
 
 def _test_images(subject: Subject, number: int | None) -> ImageSource:

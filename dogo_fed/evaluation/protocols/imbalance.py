@@ -11,7 +11,7 @@ import torch
 from dogo_fed.contracts import Score
 from dogo_fed.data.imbalanced import class_counts
 from dogo_fed.errors import ConfigError
-from dogo_fed.evaluation.protocols.probing import check_draws, check_listed, probe_score
+from dogo_fed.evaluation.protocols.probing import Level, check_draws, check_listed, probe_score
 from dogo_fed.evaluation.subject import Subject
 from dogo_fed.evaluation.subsets import choose, class_sizes
 
@@ -70,7 +70,7 @@ def imbalance(
                         condition=f"{group}, gamma {gamma:g}",
                         draw=draw,
                         group=group,
-                        level=gamma,
+                        level=Level(gamma, "gamma"),
                     )
                 )
     return scores

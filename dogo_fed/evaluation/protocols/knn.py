@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dogo_fed.config.evaluation import USUAL_KNN_TEMPERATURE
 from dogo_fed.contracts import Score
 from dogo_fed.data.labels import num_labelled
 from dogo_fed.evaluation.knn import knn_predictions, usual_k
@@ -9,7 +10,9 @@ from dogo_fed.evaluation.protocols.probing import TOP1, accuracy
 from dogo_fed.evaluation.subject import Subject
 
 
-def knn(subject: Subject, *, k: int | None = None, temperature: float = 0.07) -> list[Score]:
+def knn(
+    subject: Subject, *, k: int | None = None, temperature: float = USUAL_KNN_TEMPERATURE
+) -> list[Score]:
     """Returns one score: all labelled training images vote on all labelled test images.
 
     Args:

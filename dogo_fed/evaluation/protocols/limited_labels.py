@@ -8,7 +8,13 @@ import torch
 
 from dogo_fed.contracts import Score
 from dogo_fed.errors import ConfigError
-from dogo_fed.evaluation.protocols.probing import check_draws, check_listed, probe_score, share
+from dogo_fed.evaluation.protocols.probing import (
+    Level,
+    check_draws,
+    check_listed,
+    probe_score,
+    share,
+)
 from dogo_fed.evaluation.subject import Subject
 from dogo_fed.evaluation.subsets import check_sizes, choose, class_sizes, fraction_sizes
 
@@ -57,7 +63,12 @@ def limited_labels(
             part = train.rows(ids_M)
             scores.append(
                 probe_score(
-                    subject, part, protocol=_NAME, condition=condition, draw=draw, level=len(ids_M)
+                    subject,
+                    part,
+                    protocol=_NAME,
+                    condition=condition,
+                    draw=draw,
+                    level=Level(len(ids_M), "labelled images"),
                 )
             )
     return scores

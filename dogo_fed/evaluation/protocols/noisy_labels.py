@@ -14,7 +14,13 @@ from dogo_fed.evaluation.label_noise import (
     next_class,
     symmetric,
 )
-from dogo_fed.evaluation.protocols.probing import check_draws, check_listed, probe_score, share
+from dogo_fed.evaluation.protocols.probing import (
+    Level,
+    check_draws,
+    check_listed,
+    probe_score,
+    share,
+)
 from dogo_fed.evaluation.subject import Subject
 
 _NAME = "noisy_labels"
@@ -49,7 +55,8 @@ def noisy_labels(
     check_listed("asymmetric_rates", asymmetric_rates)
     targets = _targets(mapping, subject)
     train, num_classes = subject.probe_train, subject.num_classes
-    scores = [probe_score(subject, train, protocol=_NAME, condition="no noise", level=0.0)]
+    none = _wrong(0.0)
+    scores = [probe_score(subject, train, protocol=_NAME, condition="no noise", level=none)]
     kinds = [("symmetric", rate) for rate in symmetric_rates]
     kinds += [("asymmetric", rate) for rate in asymmetric_rates]
     for kind, rate in kinds:
@@ -67,10 +74,14 @@ def noisy_labels(
                     condition=f"{kind} {share(rate)}",
                     draw=draw,
                     group=kind,
-                    level=rate,
+                    level=_wrong(rate),
                 )
             )
     return scores
+
+
+def _wrong(rate: float) -> Level:
+    return Level(rate, "share of wrong labels", is_share=True)
 
 
 def _is_cifar10(subject: Subject) -> bool:

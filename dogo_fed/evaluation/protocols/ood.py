@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dogo_fed.config import DataConfig
 from dogo_fed.contracts import Score
 from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.kin import check_split, split_alike
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.protocols.probing import probe_score
@@ -48,6 +50,35 @@ def ood(
         there = subject.on(dataset)
         scores.append(probe_score(there, there.probe_train, protocol=_NAME, condition=dataset.name))
     return scores
+
+
+def with_targets(
+    protocol: str, options: Mapping[str, object], home: DataConfig
+) -> dict[str, object]:
+    """Returns the options of a protocol for encoders that were trained on `home`.
+
+    This protocol gets a target if none is named and `home` has kin. Others keep their options.
+
+    Args:
+        protocol: by name.
+        options: as they were given.
+        home: what the encoders were trained on.
+
+    Raises:
+        ConfigError: the test images of a target are training images of `home`.
+    """
+    if protocol != _NAME:
+        return dict(options)
+    given = options.get("targets") or ()
+    if not given:
+        usual = split_alike(home)
+        return dict(options) if usual is None else {**options, "targets": [usual]}
+    for target in given if isinstance(given, Sequence) else [given]:
+        if isinstance(target, str):
+            check_split(home, target, {})
+        elif isinstance(target, Mapping):
+            check_split(home, str(target.get("name")), target.get("options") or {})
+    return dict(options)
 
 
 def _load(target: str | Mapping[str, object] | DataSet) -> DataSet:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -16,6 +18,17 @@ from dogo_fed.evaluation.softmax_probe import fit_probe
 from dogo_fed.evaluation.subject import Subject
 
 TOP1 = "top1"
+
+
+class Level(NamedTuple):
+    """What orders the conditions of a group; see `Score`."""
+
+    value: float
+    name: str
+    is_share: bool = False
+
+
+NO_ORDER = Level(math.nan, "level")
 
 
 def accuracy(predictions_N: torch.Tensor, labels_N: torch.Tensor) -> tuple[float, float, float]:
@@ -32,7 +45,7 @@ def probe_score(
     condition: str,
     draw: int = 0,
     group: str = "",
-    level: float = float("nan"),
+    level: Level = NO_ORDER,
 ) -> Score:
     """Returns the test accuracy of a probe trained on `train`, standardised features and labels.
 
@@ -42,7 +55,7 @@ def probe_score(
     probe = fit_probe(train, subject.num_classes, generator)
     test = subject.probe_test
     value, low, high = accuracy(probe.predict(test.features_NF), test.labels_N)
-    return Score(protocol, condition, draw, TOP1, value, low, high, group, level)
+    return Score(protocol, condition, draw, TOP1, value, low, high, group, *level)
 
 
 def check_draws(draws: int) -> None:

@@ -10,7 +10,7 @@ from dogo_fed.contracts import Event, Record, RoundReport
 from dogo_fed.reporting.live.progress import Phase, RunProgress
 from dogo_fed.reporting.units import human_seconds, number, percent
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class RoundLog:
@@ -31,7 +31,7 @@ class RoundLog:
         """
         if isinstance(record, Event):
             level = logging.WARNING if record.kind == "peer_lost" else logging.INFO
-            _logger.log(level, "%s step=%d: %s", self._title, record.step, record.message)
+            logger.log(level, "%s step=%d: %s", self._title, record.step, record.message)
         elif isinstance(record, RoundReport):
             self._take_round(record)
         else:
@@ -64,7 +64,7 @@ class RoundLog:
         reports = self._open.pop(round_number)
         self._closed.add(round_number)
         step = max(report.step for report in reports.values())
-        _logger.info(
+        logger.info(
             "%s round=%d step=%d/%d left=%s | %s",
             self._title,
             round_number,

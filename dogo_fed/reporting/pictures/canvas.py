@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Colours: TypeAlias = Mapping[str, str]
+PeerColours: TypeAlias = Mapping[str, str]
 
 INK = "#1f2933"
 MUTED = "#66727f"
@@ -38,12 +38,12 @@ def save_picture(
         make().savefig(partial, format="png", dpi=dots_per_inch, facecolor="white")
 
 
-def peer_colours(peers: Sequence[PeerSeries]) -> Colours:
+def peer_colours(peers: Sequence[PeerSeries]) -> PeerColours:
     """Returns a colour for every peer name."""
     return name_colours([peer.name for peer in peers])
 
 
-def name_colours(names: Sequence[str]) -> Colours:
+def name_colours(names: Sequence[str]) -> PeerColours:
     """Returns a colour for every name, in this order."""
     return {name: _PALETTE[i % len(_PALETTE)] for i, name in enumerate(names)}
 

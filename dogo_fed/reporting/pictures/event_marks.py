@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dogo_fed.contracts import Event
-from dogo_fed.reporting.pictures.canvas import INK, Colours
+from dogo_fed.reporting.pictures.canvas import INK, PeerColours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ _MARKED = {"peer_lost": "lost", "peer_rejoined": "back", "stopped": "stopped"}
 _MOST_MARKS = 12
 
 
-def mark_events(all_axes: Sequence[Axes], events: Sequence[Event], colours: Colours) -> None:
+def mark_events(all_axes: Sequence[Axes], events: Sequence[Event], colours: PeerColours) -> None:
     """Marks where peers were lost or came back, and shades the time between.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 from dogo_fed.reporting.pictures.canvas import (
     INK,
     MUTED,
-    Colours,
+    PeerColours,
     draw_smoothed,
     dress,
     label_ends,
@@ -45,7 +45,7 @@ def subtitle(peers: Sequence[PeerSeries]) -> str:
     )
 
 
-def draw_legend(figure: Figure, peers: Sequence[PeerSeries], colours: Colours) -> None:
+def draw_legend(figure: Figure, peers: Sequence[PeerSeries], colours: PeerColours) -> None:
     """Names the peers and their colours once, above all panels."""
     from matplotlib.lines import Line2D
 
@@ -66,7 +66,7 @@ def draw_legend(figure: Figure, peers: Sequence[PeerSeries], colours: Colours) -
 
 
 def draw_accuracy(
-    figure: Figure, cell: SubplotSpec, peers: Sequence[PeerSeries], colours: Colours
+    figure: Figure, cell: SubplotSpec, peers: Sequence[PeerSeries], colours: PeerColours
 ) -> list[Axes]:
     """Draws kNN top-1 in percent at every round; the untrained backbone as a dotted line.
 
@@ -119,7 +119,7 @@ def _scored(peer: PeerSeries, is_ranked: bool) -> tuple[FloatArray, float]:
 
 
 def draw_loss(
-    figure: Figure, cell: SubplotSpec, peers: Sequence[PeerSeries], colours: Colours
+    figure: Figure, cell: SubplotSpec, peers: Sequence[PeerSeries], colours: PeerColours
 ) -> list[Axes]:
     """Draws the loss of each peer's own objective, smoothed over the raw values.
 
@@ -149,7 +149,7 @@ def draw_loss(
 
 
 def draw_agreement(
-    figure: Figure, cell: SubplotSpec, peers: Sequence[PeerSeries], colours: Colours
+    figure: Figure, cell: SubplotSpec, peers: Sequence[PeerSeries], colours: PeerColours
 ) -> list[Axes]:
     """Draws the mean KL from the other peers to each peer; says so if there was no exchange."""
     axes = figure.add_subplot(cell)

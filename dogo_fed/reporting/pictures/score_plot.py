@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dogo_fed.reporting.pictures.canvas import (
     INK,
     MUTED,
-    Colours,
+    PeerColours,
     dress,
     name_colours,
     save_picture,
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LEVELS = {
-    "limited_labels": "labelled images",
-    "noisy_labels": "share of wrong labels, %",
-    "imbalance": "gamma",
-    "corruptions": "severity",
-}
-"""What orders the conditions of a protocol."""
 _PANEL_INCHES = (4.2, 3.1)
 _MOST_COLUMNS = 4
 _DOTS_PER_INCH = 120
@@ -71,7 +64,7 @@ def _figure(sheet: ScoreSheet) -> Figure:
     all_axes = list(grid.flat)
     for axes, (metric, group) in zip(all_axes, panels, strict=False):
         members = {name: _members(cells, metric, group) for name, cells in columns.items()}
-        _draw_panel(axes, sheet.protocol, metric, group, members, colours)
+        _draw_panel(axes, metric, group, members, colours)
     for axes in all_axes[len(panels) :]:
         axes.set_visible(False)
     if not panels:
@@ -79,7 +72,7 @@ def _figure(sheet: ScoreSheet) -> Figure:
     return figure
 
 
-def _name_encoders(figure: Figure, colours: Colours, top: float) -> None:
+def _name_encoders(figure: Figure, colours: PeerColours, top: float) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -113,19 +106,21 @@ def _members(cells: Sequence[ScoreMean], metric: str, group: str) -> list[ScoreM
 
 def _draw_panel(
     axes: Axes,
-    protocol: str,
     metric: str,
     group: str,
     members: Mapping[str, Sequence[ScoreMean]],
-    colours: Colours,
+    colours: PeerColours,
 ) -> None:
     """Draws one panel: lines over levels, or points over conditions."""
     factor = 100.0 if is_share(metric) else 1.0
     title = (group or metric).replace("_", " ")
-    has_levels = all(math.isfinite(cell.level) for cells in members.values() for cell in cells)
-    dress(axes, title, "%" if is_share(metric) else "", _LEVELS.get(protocol, "level"))
-    names = list(dict.fromkeys(c.condition for cells in members.values() for c in cells))
-    percents = 100.0 if protocol == "noisy_labels" else 1.0
+    all_cells = [cell for cells in members.values() for cell in cells]
+    has_levels = all(math.isfinite(cell.level) for cell in all_cells)
+    level_name, level_is_share = all_cells[0].level_name, all_cells[0].level_is_share
+    x_label = f"{level_name}, %" if level_is_share else level_name
+    dress(axes, title, "%" if is_share(metric) else "", x_label)
+    names = list(dict.fromkeys(cell.condition for cell in all_cells))
+    percents = 100.0 if level_is_share else 1.0
     for index, (name, cells) in enumerate(members.items()):
         aside = 0.0 if has_levels else 0.12 * (index - (len(members) - 1) / 2)
         places = [
@@ -139,7 +134,7 @@ def _draw_panel(
             markeredgecolor="white", linewidth=2.0, linestyle="-" if has_levels else "none", zorder=3,
         )  # fmt: skip
     if has_levels:
-        _scale_levels(axes, [percents * c.level for cells in members.values() for c in cells])
+        _scale_levels(axes, [percents * cell.level for cell in all_cells])
     else:
         axes.set_xticks(range(len(names)), names, rotation=20 if len(names) > 3 else 0)
         axes.set_xlim(-0.6, len(names) - 0.4)

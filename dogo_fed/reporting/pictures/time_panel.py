@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dogo_fed.reporting.pictures.canvas import INK, MUTED, Colours, dress, say_empty, tint
+from dogo_fed.reporting.pictures.canvas import INK, MUTED, PeerColours, dress, say_empty, tint
 from dogo_fed.reporting.pictures.series import PeerSeries
 from dogo_fed.reporting.units import human_bytes
 
@@ -19,7 +19,7 @@ _PARTS = {"compute": (1.0, ""), "waiting": (0.38, ""), "exchange": (0.12, "/////
 
 
 def draw_time(
-    figure: Figure, cell: SubplotSpec, peers: Sequence[PeerSeries], colours: Colours
+    figure: Figure, cell: SubplotSpec, peers: Sequence[PeerSeries], colours: PeerColours
 ) -> None:
     """Draws a bar per peer: the mean step split into compute, waiting and exchange; with bytes."""
     names = {peer.name: _short(peer.name) for peer in peers}

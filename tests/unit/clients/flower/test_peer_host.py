@@ -519,6 +519,56 @@ def test_a_site_tells_which_checkpoints_of_a_run_it_has_and_can_read(site, tmp_p
         )
 
 
+@pytest.fixture
+def saving(monkeypatch):
+    """Lets a peer wait for its turn, do as the test says, and save a checkpoint of step 150."""
+    at_the_end = []
+
+    def run_assignment(assignment, around):
+        store = PeerFolder(Path(assignment.run_dir), PeerId(assignment.peer)).checkpoints
+        model = torch.nn.Linear(2, 2)
+        try:
+            around.await_turn(150, lambda: False)
+        finally:
+            for act in at_the_end:
+                act()
+            store.save(model, torch.optim.SGD(model.parameters(), lr=1.0), Progress(step=150))
+        return Ending(Outcome.FINISHED)
+
+    monkeypatch.setattr(peer_host, "run_assignment", run_assignment)
+    return at_the_end
+
+
+@pytest.mark.usefixtures("saving")
+def test_a_site_ends_and_saves_the_peer_of_that_run_before_it_tells(site, config_over_grpc):
+    """Its coordinator is gone, and the peer still waits for it."""
+    line = Line(PeerHost("here", site), config_over_grpc)
+    line.begin()
+    line.waiting(150)
+    for other in ("another@2", f"{RUN_ID}-2@2"):
+        elsewhere = Line(line.host, config_over_grpc, run_id=other)
+        assert elsewhere.say(asks_checkpoints=True).checkpoints == ""
+    assert line.say().state == pb.WAITING
+    later = Line(line.host, config_over_grpc, run_id=f"{RUN_ID}@2")
+    assert later.say(asks_checkpoints=True).checkpoints == "150"
+    assert line.say().state == pb.ENDED
+
+
+def test_a_site_whose_peer_needs_longer_to_end_is_to_be_asked_again(
+    site, config_over_grpc, saving, monkeypatch
+):
+    monkeypatch.setattr(peer_host, "TELL_WITHIN_S", 0.1)
+    go_on = threading.Event()
+    saving.append(lambda: go_on.wait(30))
+    line = Line(PeerHost("here", site), config_over_grpc)
+    line.begin()
+    line.waiting(150)
+    reply = line.say(asks_checkpoints=True)
+    assert reply.state == pb.AWAY and "has not ended yet" in reply.message
+    go_on.set()
+    eventually(lambda: line.say(asks_checkpoints=True).checkpoints == "150", "the checkpoint")
+
+
 def test_a_site_keeps_what_is_its_own_and_takes_the_shared_numbers(site, seen, tmp_path):
     wanted = compose_run(
         [

@@ -8,8 +8,11 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
 from clients.flower import simulation
+from clients.ray import room
+from configs.compose import compose_run
 from dogo_fed.contracts import Outcome
 from dogo_fed.wire import dogo_pb2 as pb
+from tests.support.fake_flower import assignment_of
 
 TRACEBACK = """\x1b[36mray::HostActor.handle()\x1b[39m (pid=7, ip=127.0.0.1)
 \x1b[31mRuntimeError: a peer can't live here\x1b[0m
@@ -46,3 +49,13 @@ def test_an_actor_that_died_is_told_without_colours(asked) -> None:
     reply = asked(Died())
     assert reply.state == pb.UNKNOWN
     assert reply.message == "its actor 'first/ada/0' died: The actor died."
+
+
+def test_a_peer_that_splits_its_passes_asks_for_its_own_gpus(monkeypatch) -> None:
+    monkeypatch.setattr(room, "live_nodes", lambda: [{"Resources": {"GPU": 3.0}}])
+    config = compose_run(["data=synthetic", "peers=pair", "peers.wide.data_parallel=2"])
+    run = SimpleNamespace(config=config)
+    shares = {
+        peer: simulation._share(assignment_of(run, peer, "first")) for peer in ("resnet", "wide")
+    }
+    assert shares == {"resnet": 1.0, "wide": 2.0}

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from clients.peer import run
-from clients.peer.run import run_assignment
+from clients.peer.run import PeerEnvironment, run_assignment
 from configs.compose import compose_run
 from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import to_mapping
@@ -85,6 +85,23 @@ def test_an_error_of_ours_is_an_ending_with_its_sentence_and_one_for_outside(
     ending = run_assignment(assignment)
     assert (ending.outcome, ending.message, ending.outside) == (outcome, str(error), outside)
     assert "Traceback" not in log_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("is_tls", "certificates", "remedy"),
+    [
+        (False, b"PEM", "start the run with coordinator.certificate= and coordinator.private_key="),
+        (True, None, "start `dogo-fed peer` with root_certificates=<PEM file>"),
+    ],
+)
+def test_where_only_one_side_wants_tls_nothing_is_sent(
+    is_tls, certificates, remedy, assignment, monkeypatch
+) -> None:
+    monkeypatch.setattr(run, "GrpcLink", None)
+    around = PeerEnvironment(root_certificates=certificates)
+    ending = run_assignment(dataclasses.replace(assignment, is_tls=is_tls), around)
+    assert ending.outcome is Outcome.UNFIT and remedy in ending.message
+    assert ending.outside == ending.message, "the coordinator's side is told too"
 
 
 @pytest.mark.parametrize(

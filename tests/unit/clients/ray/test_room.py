@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clients.ray import room
+from configs.compose import compose_run
 from dogo_fed.config import RayConfig
 from dogo_fed.errors import StartError
 
@@ -70,3 +71,43 @@ def test_the_advice_always_fits(cluster: list[float]) -> None:
             shared(num_peers)
         advised = float(str(told.value).split("ray.gpus_per_peer=")[1].split(",")[0])
         assert advised > 0 and shared(num_peers, advised) == advised
+
+
+def of_peers(*settings: str) -> dict[str, float]:
+    return room.gpus_of_peers(compose_run(["data=synthetic", "peers=pair", *settings]))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "settings", "found"),
+    [
+        ([0.0], ["peers.wide.data_parallel=4"], {"resnet": 0.0, "wide": 0.0}),
+        ([2.0], [], {"resnet": 1.0, "wide": 1.0}),
+        ([5.0], ["peers.wide.data_parallel=4"], {"resnet": 1.0, "wide": 4.0}),
+        ([4.0, 1.0], ["peers.wide.data_parallel=4"], {"resnet": 1.0, "wide": 4.0}),
+        (
+            [8.0],
+            ["peers.wide.data_parallel=4", "ray.gpus_per_peer=2"],
+            {"resnet": 2.0, "wide": 2.0},
+        ),
+    ],
+)
+def test_a_peer_has_as_many_gpus_as_it_splits_its_passes_among(
+    nodes: list[float], settings: list[str], found: dict[str, float], cluster: list[float]
+) -> None:
+    cluster.extend(nodes)
+    assert of_peers(*settings) == found
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ([4.0], r"the peers need 5 GPUs \(resnet 1, wide 4; .*the cluster has 4; lower"),
+        ([3.0, 3.0], r"wide\.data_parallel=4 needs 4 GPUs on one node, but .* more than 3"),
+    ],
+)
+def test_split_passes_without_enough_gpus_are_told(
+    nodes: list[float], said: str, cluster: list[float]
+) -> None:
+    cluster.extend(nodes)
+    with pytest.raises(StartError, match=said):
+        of_peers("peers.wide.data_parallel=4")

@@ -10,7 +10,7 @@ import torch
 
 from configs.compose import compose_run
 from configs.resume import resumed
-from dogo_fed.baselines.catalog import make_baseline
+from dogo_fed.baselines.catalog import baseline_class, make_baseline
 from dogo_fed.config import ComponentConfig
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.loaded_run import load_run
@@ -95,6 +95,8 @@ def test_what_does_not_go_with_a_baseline_is_refused(settings, words):
 def test_an_unknown_baseline_or_option_is_told():
     with pytest.raises(ConfigError, match="there is no baseline 'fedprox'; there are fccl, fedavg"):
         made("fedprox")
+    with pytest.raises(ConfigError, match="there is no baseline 'fedprox'; there are fccl, fedavg"):
+        baseline_class("fedprox")
     with pytest.raises(ConfigError, match="momentun"):
         made("flesd", momentun=0.9)
     with pytest.raises(ConfigError, match="flesd: share must be between 0 and 1"):
@@ -221,6 +223,17 @@ def test_networks_that_are_all_unlike_can_not_be_averaged():
 
 
 # ---- FedX ----
+
+
+def test_fedx_has_the_heads_of_simclr_and_the_others_leave_objectives_as_they_are():
+    heads = {"hidden_dim": 16, "output_dim": 8}
+    simclr = ComponentConfig(name="simclr", options={**heads, "temperature": 0.2})
+    byol = ComponentConfig(name="byol", options=heads)
+    fedx = baseline_class("fedx")
+    assert fedx.objective_for(simclr) == ComponentConfig(name="fedx", options=heads)
+    assert fedx.objective_for(byol) == ComponentConfig(name="fedx", options={})
+    for name in ("fccl", "fedavg", "flesd"):
+        assert baseline_class(name).objective_for(simclr) is simclr
 
 
 def test_fedx_wants_its_own_objective():

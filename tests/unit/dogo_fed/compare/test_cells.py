@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dogo_fed.compare.experiment import BASELINES, Method
+from dogo_fed.baselines.catalog import BASELINES
+from dogo_fed.compare.experiment import BASELINE_METHODS, Method
 from dogo_fed.compare.standing import Standing, finished_summary, standing_of
 from dogo_fed.config import Gate, Teacher
 from dogo_fed.errors import ConfigError
@@ -61,7 +62,7 @@ def test_a_student_among_three_is_taught_by_the_two_others_as_they_were_alone() 
 
 def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
     methods = [one for one in Method if one not in (Method.PRIVATE, Method.CENTRAL)]
-    methods = [one for one in methods if one not in BASELINES]
+    methods = [one for one in methods if not one.is_baseline]
     cells = {
         cell.column.method: cell.config
         for cell in made_cells(made_experiment(methods=methods), OUT)
@@ -81,7 +82,7 @@ def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
     assert dataclasses.replace(supervised, peers=restored) == solo
 
 
-@pytest.mark.parametrize("method", BASELINES)
+@pytest.mark.parametrize("method", BASELINE_METHODS)
 def test_a_baseline_has_nothing_of_dogos_teaching(method: Method) -> None:
     peers = {name: {**PEER, "gate": "agreement", "teacher": "ema"} for name in ("big", "small")}
     cells = made_cells(made_experiment(methods=[method]), OUT, peers=peers)
@@ -241,22 +242,28 @@ def test_private_and_central_need_a_partition() -> None:
 
 
 def test_baselines_stand_in_place_of_the_exchange_and_differ_in_nothing_else() -> None:
-    methods = [Method.SOLO, *BASELINES]
+    methods = [Method.SOLO, *BASELINE_METHODS]
     options = {"fedavg": {"heads": False}}
     experiment = made_experiment(methods=methods, baselines=options, seeds=[0])
     cells = {cell.column.method: cell.config for cell in made_cells(experiment, OUT)}
     solo = cells[Method.SOLO]
-    for method in BASELINES:
+    for method in BASELINE_METHODS:
         config = cells[method]
         assert config.baseline is not None and not config.exchanges
         assert config.baseline.name == method.value
         assert dict(config.baseline.options) == options.get(method.value, {})
         peers = solo.peers
-        if method is Method.FEDX:
-            assert {one.objective.name for one in config.peers.values()} == {"fedx"}
+        if method.has_own_loss:
+            assert {one.objective.name for one in config.peers.values()} == {method.value}
             peers = config.peers
         alone = dataclasses.replace(config, baseline=None, run_dir=solo.run_dir, peers=peers)
         assert dataclasses.replace(alone, peers=solo.peers) == solo
+
+
+def test_every_baseline_is_a_method_and_its_own_class_says_what_it_changes() -> None:
+    assert sorted(one.value for one in BASELINE_METHODS) == sorted(BASELINES)
+    own_loss = {one for one in Method if one.has_own_loss}
+    assert own_loss == {Method.FEDX, Method.SUPERVISED}
 
 
 def test_options_of_a_baseline_that_is_none_are_refused() -> None:

@@ -111,6 +111,16 @@ def test_a_failed_cell_costs_a_pair_and_is_named(tmp_path: Path) -> None:
     assert "n=2" in page
 
 
+def test_a_row_is_called_by_the_peers_own_objective(tmp_path: Path) -> None:
+    experiment = made_experiment(methods=[Method.SOLO, Method.FEDX, Method.SUPERVISED])
+    cells = made_cells(experiment, tmp_path)
+    for cell in cells:
+        write_summary(cell, {"big": (0.7, 0.6), "small": (0.7, 0.6)})
+    rows = compare(experiment, cells, []).rows
+    assert {row.objective for row in rows} == {"simclr"}
+    assert len(rows[0].scores) == 3
+
+
 def test_one_seed_has_neither_deviation_nor_interval(tmp_path: Path) -> None:
     page = to_markdown(comparison_in(tmp_path, seeds=[0]))
     row = next(line for line in page.splitlines() if line.startswith("| big"))

@@ -105,11 +105,11 @@ def test_a_refused_peer_is_not_in_and_may_come_back_with_the_right_settings():
     meeting = Meeting()
     with pytest.raises(SchemaMismatch):
         meeting.coordinator.join(ADA, "ada-1", {**AGREEMENT, "config.seed": "7"}, 0.0)
-    assert meeting.coordinator.standing(ADA) is Membership.EXPECTED
+    assert meeting.coordinator.membership(ADA) is Membership.EXPECTED
     with pytest.raises(StaleTicket, match="has not joined"):
         meeting.offer(ADA, 0)
     assert meeting.join(ADA) == 0
-    assert meeting.coordinator.standing(ADA) is Membership.PRESENT
+    assert meeting.coordinator.membership(ADA) is Membership.PRESENT
 
 
 def test_a_stranger_is_refused_by_name():
@@ -246,7 +246,7 @@ def test_the_silent_peer_is_lost_exactly_at_the_deadline_and_the_others_are_answ
     coordinator.tick(15.0)
     signal = coordinator.answer(ADA, 0)
     assert signal.teachers == (BOB,) and signal.waited_s == 10.0
-    assert coordinator.standing(CAT) is Membership.LOST
+    assert coordinator.membership(CAT) is Membership.LOST
     assert meeting.told() == [("peer_lost", "cat", 0, 15.0)]
     assert meeting.events[0].message == "peer cat missed the deadline of 10 s at step 0"
 
@@ -366,7 +366,7 @@ def test_who_joins_late_has_the_full_deadline_for_its_first_step():
     meeting.join(CAT, 80.0)
     assert coordinator.next_deadline_s() == 90.0
     coordinator.tick(np.nextafter(90.0, 0.0))
-    assert coordinator.standing(CAT) is Membership.PRESENT
+    assert coordinator.membership(CAT) is Membership.PRESENT
     meeting.offer(CAT, 0, 89.0)
     assert coordinator.answer(ADA, 0).teachers == (BOB, CAT)
     # From its second step on, the deadline counts for it as for everybody.
@@ -382,7 +382,7 @@ def test_late_joiners_can_not_draw_a_wait_beyond_both_deadlines():
     meeting.offer(ADA, 0, 3.0)
     meeting.join(CAT, 12.0)
     coordinator.tick(13.0)
-    assert coordinator.standing(BOB) is Membership.LOST
+    assert coordinator.membership(BOB) is Membership.LOST
     assert coordinator.next_deadline_s() is None or coordinator.next_deadline_s() <= 15.0
     coordinator.tick(15.0)
     assert coordinator.answer(ADA, 0) is not None
@@ -404,7 +404,7 @@ def test_who_was_lost_is_not_waited_for_and_goes_on_when_heard_of_again(meeting)
     run_step(meeting, 1, (ADA, BOB), 11.0)
     assert coordinator.next_open_step == 2
     run_step(meeting, 2, (CAT,), 12.0)
-    assert coordinator.standing(CAT) is Membership.PRESENT
+    assert coordinator.membership(CAT) is Membership.PRESENT
     assert meeting.told()[1:] == [("peer_rejoined", "cat", 2, 12.0)]
     run_step(meeting, 2, (ADA, BOB), 13.0)
     assert coordinator.answer(ADA, 2).teachers == (BOB, CAT)
@@ -416,7 +416,7 @@ def test_who_joins_after_it_was_given_up_is_announced():
     meeting = Meeting().join_all(ADA, BOB)
     meeting.coordinator.tick(100.0)
     meeting.join(CAT, 130.0)
-    assert meeting.coordinator.standing(CAT) is Membership.PRESENT
+    assert meeting.coordinator.membership(CAT) is Membership.PRESENT
     assert [event.kind for event in meeting.events if event.peer == "cat"] == [
         "peer_lost",
         "peer_rejoined",
@@ -479,7 +479,7 @@ def test_a_new_process_supersedes_the_old_one(meeting):
     for call in old:
         with pytest.raises(StaleTicket, match="another process has joined as peer 'ada'"):
             call()
-    assert coordinator.standing(ADA) is Membership.PRESENT
+    assert coordinator.membership(ADA) is Membership.PRESENT
     meeting.offer(ADA, 1, 6.0, incarnation="ada-2")
     coordinator.check_sender(ADA, "ada-2")
 
@@ -536,7 +536,7 @@ def test_who_has_left_is_not_waited_for_and_is_not_lost(meeting):
     assert coordinator.answer(ADA, 0).teachers == (BOB,)
     coordinator.leave(CAT, "cat-1", 3.0)
     coordinator.lose(CAT, "process ended", 4.0)
-    assert coordinator.standing(CAT) is Membership.DONE
+    assert coordinator.membership(CAT) is Membership.DONE
     assert meeting.events == []
 
 
@@ -547,7 +547,7 @@ def test_who_has_left_does_not_come_back_by_a_delayed_message(meeting, step):
     meeting.coordinator.leave(CAT, "cat-1", 2.0)
     with pytest.raises(StaleTicket, match="'cat' has left"):
         meeting.offer(CAT, step, 3.0)
-    assert meeting.coordinator.standing(CAT) is Membership.DONE
+    assert meeting.coordinator.membership(CAT) is Membership.DONE
 
 
 def test_a_stop_ends_all_peers_of_the_step_that_closes_next(meeting):
@@ -803,7 +803,7 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
         next_step = self.meeting.join(peer, self.now_s, self.incarnation(peer))
         assert next_step == self.coordinator.next_step <= open_step
         assert every(self.every_steps)(next_step) == open_step
-        assert self.coordinator.standing(peer) is Membership.PRESENT
+        assert self.coordinator.membership(peer) is Membership.PRESENT
         self.heard.discard((peer, open_step))
         if self.offered_at_s.get(open_step, {}).pop(peer, None) is not None:
             self.superseded.add((peer, open_step))
@@ -818,7 +818,7 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
                 self.meeting.offer(peer, step, self.now_s, incarnation=self.incarnation(peer))
             return
         self.meeting.offer(peer, step, self.now_s, incarnation=self.incarnation(peer))
-        assert self.coordinator.standing(peer) is Membership.PRESENT or behind
+        assert self.coordinator.membership(peer) is Membership.PRESENT or behind
         self.heard.add((peer, step))
         if behind == 0:
             self.offered_at_s.setdefault(step, {}).setdefault(peer, self.now_s)
@@ -828,7 +828,7 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
     @rule(peer=st.sampled_from(ALL))
     def die(self, peer):
         self.coordinator.lose(peer, "died", self.now_s)
-        assert self.coordinator.standing(peer) in (Membership.LOST, Membership.DONE)
+        assert self.coordinator.membership(peer) in (Membership.LOST, Membership.DONE)
 
     @rule(peer=st.sampled_from(ALL))
     def leave(self, peer):
@@ -887,7 +887,7 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
         offered = self.offered_at_s.get(self.coordinator.next_open_step, {})
         if offered:
             assert any(
-                self.coordinator.standing(peer) in (Membership.EXPECTED, Membership.PRESENT)
+                self.coordinator.membership(peer) in (Membership.EXPECTED, Membership.PRESENT)
                 for peer in ALL
                 if peer not in offered
             )

@@ -17,13 +17,13 @@ def roster():
 
 
 def test_everybody_is_expected_at_first_and_listed_by_name(roster):
-    assert roster.with_standing(Membership.EXPECTED) == [ADA, BOB, CAT]
+    assert roster.with_membership(Membership.EXPECTED) == [ADA, BOB, CAT]
     assert roster.awaited(4) == [ADA, BOB, CAT]
     assert roster[BOB].next_step == 4
 
 
 @pytest.mark.parametrize(
-    ("standing", "is_awaited"),
+    ("membership", "is_awaited"),
     [
         (Membership.EXPECTED, True),
         (Membership.PRESENT, True),
@@ -31,11 +31,11 @@ def test_everybody_is_expected_at_first_and_listed_by_name(roster):
         (Membership.DONE, False),
     ],
 )
-def test_only_who_may_still_come_is_awaited(roster, standing, is_awaited):
-    roster[BOB].standing = standing
+def test_only_who_may_still_come_is_awaited(roster, membership, is_awaited):
+    roster[BOB].membership = membership
     assert (BOB in roster.awaited(4)) is is_awaited
-    assert roster.with_standing(standing) == (
-        [ADA, BOB, CAT] if standing is Membership.EXPECTED else [BOB]
+    assert roster.with_membership(membership) == (
+        [ADA, BOB, CAT] if membership is Membership.EXPECTED else [BOB]
     )
 
 

@@ -6,8 +6,6 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from dogo_fed.config_text import from_mapping
@@ -15,12 +13,10 @@ from dogo_fed.data.roles import StepImages
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.build import build_peer
 from dogo_fed.engine.numerics import resolve_device
-from dogo_fed.engine.plan import make_plan, make_schedule
 from dogo_fed.engine.step import absorb, propose
 from dogo_fed.errors import ConfigError
 from dogo_fed.objectives.mutual import Reduction
 from dogo_fed.objectives.simclr import SimCLR
-from dogo_fed.plan import Plan
 from tests.support.toy_peers import TOY_OBJECTIVES, WITH_TARGET, ToyBackbone, same_bits, state_of
 
 SIMCLR = ("simclr", {"hidden_dim": 8, "output_dim": 4})
@@ -260,7 +256,7 @@ def test_building_leaves_running_statistics_alone(dataset):
 
 
 # ---------------------------------------------------------------------------------------------------
-# Device, schedule and plan
+# Device
 
 
 def test_the_device_is_what_there_is(monkeypatch):
@@ -270,64 +266,3 @@ def test_the_device_is_what_there_is(monkeypatch):
         resolve_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda")
-
-
-def test_a_batch_larger_than_the_data_set_is_refused():
-    with pytest.raises(ConfigError, match=r"batch_size=33 .*synthetic.* 32 training images"):
-        make_schedule(run_config(batch_size=33), 32)
-    assert make_schedule(run_config(batch_size=32), 32).steps_per_epoch == 1
-
-
-def test_the_schedule_is_that_of_the_runs_seed():
-    first, second, other = (
-        make_schedule(run_config(batch_size=8, seed=seed), 32) for seed in (1, 1, 2)
-    )
-    assert first.digest(3) == second.digest(3) != other.digest(3)
-
-
-@pytest.mark.parametrize(
-    ("others", "total_steps", "steps_per_round"),
-    [
-        ({}, 40, 4),  # the data set's default of 10 rounds, an epoch each
-        ({"rounds": 3}, 12, 4),
-        ({"steps": 7}, 7, 4),
-        ({"steps": 7, "steps_per_round": 5}, 7, 5),
-        ({"rounds": 3, "steps_per_round": 5}, 15, 5),
-    ],
-)
-def test_the_plan_is_as_long_as_asked_for(others, total_steps, steps_per_round):
-    config = run_config(batch_size=8, **others)
-    assert make_plan(config, make_schedule(config, 32)) == Plan(total_steps, steps_per_round)
-
-
-@pytest.mark.parametrize("every_steps", [1, 2, 3, 7])
-def test_every_kth_step_from_the_first_on_exchanges(every_steps):
-    config = run_config(batch_size=8, exchange={"every_steps": every_steps})
-    plan = make_plan(config, make_schedule(config, 32))
-    exchanging = [step for step in range(30) if plan.exchanges_at(step)]
-    assert exchanging == list(range(0, 30, every_steps))
-    for step in range(20):
-        assert plan.next_exchange(step) == min(one for one in exchanging if one >= step)
-
-
-@settings(max_examples=100, derandomize=True)
-@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 50))
-def test_the_first_steps_exchange_as_well(total_steps, every_steps, dense_steps):
-    plan = Plan(total_steps, 10, every_steps, dense_steps)
-    exchanging = [step for step in range(100) if step < dense_steps or step % every_steps == 0]
-    assert [step for step in range(100) if plan.exchanges_at(step)] == exchanging
-    assert plan.num_exchanges == len([step for step in exchanging if step < total_steps])
-    for step in range(80):
-        assert plan.next_exchange(step) == min(one for one in exchanging if one >= step)
-
-
-@settings(max_examples=50, derandomize=True)
-@given(st.integers(1, 60), st.integers(1, 20))
-def test_rounds_cut_the_steps_without_gap_or_overlap(total_steps, steps_per_round):
-    plan = Plan(total_steps, steps_per_round)
-    rounds = [plan.round_of(step) for step in range(total_steps)]
-    assert rounds[0] == 1
-    assert rounds[-1] == plan.num_rounds
-    ends = [step for step in range(total_steps) if plan.ends_round(step)]
-    assert ends == [step for step in range(total_steps) if rounds[step] not in rounds[step + 1 :]]
-    assert all(rounds.count(number) == steps_per_round for number in range(1, plan.num_rounds))

@@ -14,6 +14,7 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
+from dogo_fed.config import DataConfig, EvalConfig
 from dogo_fed.contracts import Score
 from dogo_fed.data.imbalanced import class_counts
 from dogo_fed.data.source import DataSet, TensorImages
@@ -29,6 +30,7 @@ from dogo_fed.evaluation.label_noise import (
     symmetric,
 )
 from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options, evaluate
+from dogo_fed.evaluation.protocols.ood import with_targets
 from dogo_fed.evaluation.softmax_probe import ProbeRecipe, fit, fit_probe
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
 from dogo_fed.evaluation.subsets import (
@@ -51,6 +53,13 @@ SMALL = {
     "corruptions": {"names": ["fog", "contrast"], "severities": [1, 5]},
     "health": {},
 }
+LEVELS = {
+    "limited_labels": {("labelled images", False)},
+    "noisy_labels": {("share of wrong labels", True)},
+    "imbalance": {("gamma", False)},
+    "corruptions": {("severity", False)},
+}
+"""What orders the conditions of a protocol, and whether that is a share."""
 
 
 @pytest.fixture(autouse=True)
@@ -312,6 +321,8 @@ def test_every_protocol_is_deterministic_and_leaves_the_encoder_alone(protocol: 
     assert {score.protocol for score in scores} == {protocol}
     keys = [(score.condition, score.metric, score.draw) for score in scores]
     assert len(set(keys)) == len(keys)
+    ordered = {(one.level_name, one.level_is_share) for one in scores if math.isfinite(one.level)}
+    assert ordered == LEVELS.get(protocol, set())
     for score in scores:
         if score.metric == "top1" and math.isfinite(score.low):
             assert 0 <= score.low <= score.value <= score.high <= 1
@@ -473,6 +484,18 @@ def test_digits_test_no_digit_that_digits_m_trains_on() -> None:
     assert error < 1.5
 
 
+def test_ood_takes_the_kin_of_what_was_trained_on() -> None:
+    home = DataConfig(name="digits_m", options={"seed": 7})
+    targets = [{"name": "digits", "options": {"seed": 7}}]
+    assert with_targets("ood", {}, home) == {"targets": targets}
+    assert with_targets("ood", {"targets": targets}, home) == {"targets": targets}
+    assert with_targets("ood", {}, DataConfig(name="cifar10")) == {}
+    assert with_targets("linear", {"epochs": 3}, home) == {"epochs": 3}
+    for other in ("digits", {"name": "digits", "options": {"seed": 6}}):
+        with pytest.raises(ConfigError, match="would test digits that digits_m with seed 7"):
+            with_targets("ood", {"targets": [other]}, home)
+
+
 # ---- what can not be ----
 
 IMPOSSIBLE = {
@@ -529,6 +552,10 @@ def test_a_protocol_that_changes_the_encoder_is_caught(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "knn", meddling)
     with pytest.raises(EvaluationError, match=r"norm\.running_mean"):
         evaluate(subject(Pixels(), marked()), "knn", {})
+
+
+def test_the_protocol_knn_and_that_of_a_run_divide_by_the_same() -> None:
+    assert complete_options("knn", {})["temperature"] == EvalConfig().knn_temperature
 
 
 def test_a_protocol_of_ones_own_by_import_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,10 +79,10 @@ def test_nothing_travels(ends):
 
 def test_close_leaves_once(ends, meeting):
     ends[0].close()
-    assert meeting.coordinator.standing(ADA) is Membership.DONE
+    assert meeting.coordinator.membership(ADA) is Membership.DONE
     meeting.join(ADA, 2.0, "ada-2")
     ends[0].close()
-    assert meeting.coordinator.standing(ADA) is Membership.PRESENT
+    assert meeting.coordinator.membership(ADA) is Membership.PRESENT
 
 
 def test_an_end_of_a_superseded_process_is_stale(ends, meeting):

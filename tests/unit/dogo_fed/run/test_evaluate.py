@@ -1,4 +1,4 @@
-"""A run's encoders and weights files under protocols: what is read, what is written, what is refused."""
+"""A run's encoders under protocols: what is read, what is written, what is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from configs.compose import compose_run
 from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
@@ -23,23 +22,16 @@ from dogo_fed.data.synthetic import synthetic
 from dogo_fed.errors import CheckpointError, ConfigError, DataError
 from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options
 from dogo_fed.evaluation.subject import Inputs
-from dogo_fed.models.weights import load_weights, read_weights
+from dogo_fed.models.weights import read_weights
 from dogo_fed.provenance import Provenance
+from dogo_fed.reporting.pictures import score_plot
 from dogo_fed.reporting.score_sheet import ScoreSheet, means
 from dogo_fed.reporting.scores import CSV_COLUMNS, scores_table, write_sheet
 from dogo_fed.run import evaluate as evaluate_module
-from dogo_fed.run.evaluate import (
-    WeightsFile,
-    check_split,
-    evaluate_run,
-    evaluate_subjects,
-    open_backbone,
-    open_file,
-    open_run,
-    with_targets,
-)
+from dogo_fed.run.evaluate import evaluate_run, evaluate_subjects, open_backbone, open_run
 from dogo_fed.run.export import Format, export_encoder
 from dogo_fed.run.train import train
+from dogo_fed.run.weights_file import WeightsFile, open_file
 from dogo_fed.storage.provenance_file import Start, write_starts
 from server.commands.evaluation_request import as_lists, compose_evaluation
 
@@ -150,29 +142,6 @@ def test_a_failure_leaves_no_file(finished: tuple[Path, RunConfig], tmp_path: Pa
     with pytest.raises(ConfigError, match="labelled images of class 0"):
         evaluate_run(folder, config, "limited_labels", {"per_class": [1000]})
     assert not [p for p in folder.rglob("*") if "partial" in p.name]
-
-
-def test_digits_m_transfers_to_digits_of_the_same_split() -> None:
-    home = DataConfig(name="digits_m", options={"seed": 7})
-    assert with_targets("ood", {}, home) == {
-        "targets": [{"name": "digits", "options": {"seed": 7}}]
-    }
-    assert with_targets("linear", {"epochs": 3}, home) == {"epochs": 3}
-    with pytest.raises(ConfigError, match="digits with seed 0 would test digits"):
-        with_targets("ood", {"targets": ["digits"]}, home)
-    check_split(home, "fashion_mnist", {})
-    check_split(home, "digits", {"seed": 7})
-
-
-# ---- weights files ----
-
-
-def small_cnn() -> nn.Module:
-    from dogo_fed.models.small_cnn import SmallCNN
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        return SmallCNN(image_size=16, in_channels=3, width=4)
 
 
 def test_a_run_is_not_evaluated_on_other_images_than_its_own(finished) -> None:
@@ -314,84 +283,6 @@ def test_an_export_and_its_card_bring_what_an_evaluation_needs(finished, tmp_pat
     assert (tuple(request.mean), tuple(request.std)) == (trained_on.mean, trained_on.std)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pt", "wrapped", "parallel"])
-def test_a_weights_file_scores_as_the_encoder_in_memory(kind: str, tmp_path: Path) -> None:
-    state = small_cnn().state_dict()
-    classifier = {"fc.weight": torch.zeros(10, 3), "fc.bias": torch.zeros(10)}
-    path = tmp_path / ("mine.safetensors" if kind == "safetensors" else "mine.pt")
-    if kind == "safetensors":
-        save_file({**state, **classifier}, path)
-    elif kind == "parallel":
-        torch.save({f"module.{name}": tensor for name, tensor in state.items()}, path)
-    else:
-        content = {**state, **classifier}
-        torch.save({"state_dict": content, "epoch": 3} if kind == "wrapped" else content, path)
-    dataset = synthetic(size=80, test_size=40)
-    mine = open_file(WeightsFile(path=path, backbone=CNN), dataset)
-    for name, tensor in mine.encoder.backbone.state_dict().items():
-        assert torch.equal(tensor, state[name])
-    sheet = evaluate_subjects([mine], "knn", {"k": 5}, source=str(path))
-    assert list(sheet.scores) == ["mine"]
-
-
-def test_dropped_classifier_is_told() -> None:
-    net = small_cnn()
-    tensors = {**net.state_dict(), "fc.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}
-    (notice,) = load_weights(net, tensors, "file.pt")
-    assert "fc.weight, fc.bias" in notice
-
-
-def test_names_and_shapes_that_do_not_fit_are_named() -> None:
-    net = small_cnn()
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    tensors = dict(before)
-    gone, bent = list(tensors)[:2]
-    del tensors[gone]
-    tensors[bent] = torch.zeros(1, 2, 3, 4)
-    tensors["extra.weight"] = torch.zeros(1)
-    with pytest.raises(CheckpointError) as refusal:
-        load_weights(net, tensors, "file.pt")
-    message = str(refusal.value)
-    assert f"missing: {gone}" in message and "unexpected: extra.weight" in message
-    assert f"{bent} (1, 2, 3, 4) instead of" in message
-    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
-
-
-def test_files_that_are_no_weights(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (print, ("executed",))
-
-    torch.save(Evil(), tmp_path / "evil.pt")
-    torch.save({"a": 3}, tmp_path / "numbers.pt")
-    torch.save([torch.zeros(1)], tmp_path / "list.pt")
-    (tmp_path / "cut.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
-    (tmp_path / "text.pt").write_text("no weights")
-    for name, message in {
-        "evil.pt": "can't be read as weights",
-        "numbers.pt": "'?a'? is no tensor|a is no tensor",
-        "list.pt": "holds no state dict, but a list",
-        "cut.safetensors": "can't be read as weights",
-        "text.pt": "can't be read as weights",
-        "nowhere.pt": "there is no weights file",
-    }.items():
-        with pytest.raises(CheckpointError, match=message):
-            read_weights(tmp_path / name)
-
-
-def test_an_encoder_keeps_its_own_normalisation(tmp_path: Path) -> None:
-    save_file(small_cnn().state_dict(), tmp_path / "mine.safetensors")
-    file = WeightsFile(
-        path=tmp_path / "mine.safetensors", backbone=CNN, image_size=32,
-        mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3),
-    )  # fmt: skip
-    mine = open_file(file, synthetic(size=20, test_size=10))
-    assert mine.encoder.inputs.image_size == 32 and mine.encoder.inputs.mean == (0.4, 0.5, 0.6)
-    assert len(mine.test.labels_N) == 10
-    with pytest.raises(ConfigError, match="std above 0"):
-        open_file(dataclasses.replace(file, std=(0.1, 0.0, 0.1)), synthetic(size=20, test_size=10))
-
-
 # ---- sheets ----
 
 
@@ -429,6 +320,30 @@ def test_table_and_picture_of_any_size(num_conditions: int, rows: int, tmp_path:
     assert "25.0 % [20.0, 30.0]" in text and "-1.500" in text
     write_sheet(sheet(num_conditions), tmp_path / "new", "p")
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"p.json", "p.csv", "p.png"}
+
+
+def test_a_picture_says_what_orders_conditions_and_shows_shares_in_percent() -> None:
+    level = {"level_name": "dose", "level_is_share": True}
+    scores = [
+        Score("mine", f"dose {dose}", 0, "top1", 0.5, group="g", level=dose, **level)
+        for dose in (0.1, 0.4)
+    ]
+    made = dataclasses.replace(sheet(), protocol="mine", scores={"one": scores})
+    axes = score_plot._figure(made).axes[0]
+    assert axes.get_xlabel() == "dose, %"
+    assert axes.get_xticks().tolist() == pytest.approx([10, 40])
+
+
+def test_scores_of_earlier_versions_are_read() -> None:
+    """They do not say what their level is."""
+    level = {"level_name": "dose", "level_is_share": True}
+    now = Score("p", "c", 0, "top1", 0.5, 0.4, 0.6, "g", 0.1, **level)
+    then = {key: one for key, one in dataclasses.asdict(now).items() if key not in level}
+    read = Score(**then)
+    assert (read.level_name, read.level_is_share) == ("level", False)
+    assert dataclasses.replace(read, **level) == now
+    axes = score_plot._figure(dataclasses.replace(sheet(), scores={"one": [read]})).axes[0]
+    assert axes.get_xlabel() == "level"
 
 
 def test_a_number_that_is_not_finite_is_empty(tmp_path: Path) -> None:

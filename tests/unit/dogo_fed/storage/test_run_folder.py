@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+from torch import nn
 
 from configs.compose import compose_run
+from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError, ConfigError
+from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.storage.run_folder import create, reopen
 from dogo_fed.storage.run_lock import LOCK_NAME, run_lock
 
@@ -49,3 +52,10 @@ def test_a_folder_with_anything_else_in_it_is_not_taken(name, tmp_path) -> None:
     with pytest.raises(ConfigError, match="exists already"):
         create(compose_run(["data=synthetic", f"run_dir={folder}"]))
     assert (folder / name).read_text() == "mine"
+
+
+def test_the_way_to_an_encoder_is_the_run_s_own_end_whatever_its_host(tmp_path) -> None:
+    """`dogo-fed train` does not go on with a run of `dogo-fed flower`."""
+    typed = rf"finish the run first by resume='{tmp_path}/my run'$"
+    with pytest.raises(CheckpointError, match=typed):
+        PeerFolder(tmp_path / "my run", PeerId("wide")).load_encoder(nn.Linear(2, 2))

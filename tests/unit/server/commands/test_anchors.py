@@ -33,4 +33,4 @@ def test_a_copy_of_the_anchors_is_checked_by_their_manifest(
     assert "num_images is 18 in the manifest and 17 here" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         said("show")
-    assert ended.value.code == 2 and "the verbs are make and check" in capsys.readouterr().err
+    assert ended.value.code == 2 and "the actions are make and check" in capsys.readouterr().err

@@ -218,9 +218,9 @@ def test_a_cluster_runs_cells_as_tasks() -> None:
         (["seed=3"], ["seed", "seeds=[...]"]),
         (
             ["variants={big:'batch_size=128'}"],
-            ["'big'", "batch_size", "no baseline", "second comparison"],
+            ["'big'", "batch_size", "no reference", "second comparison"],
         ),
-        (["variants={fast:'peers.wide.optimizer.options.lr=1'}"], ["'fast'", "no baseline"]),
+        (["variants={fast:'peers.wide.optimizer.options.lr=1'}"], ["'fast'", "no reference"]),
         (["variants={on:'exchange.enabled=true'}"], ["exchange.enabled", "methods"]),
         (["variants={none:[]}"], ["'none'", "changes nothing"]),
         (["variants={typo:'exchange.every_step=2'}"], ["every_step"]),

@@ -194,7 +194,7 @@ def test_who_is_lost_and_that_the_run_stops_is_remembered(tmp_path: Path) -> Non
         first.request_stop("enough")
         first.write(path)
     with read_host(path) as second:
-        assert second.ask(lambda one: one.standing(BOB)) is Membership.LOST
+        assert second.ask(lambda one: one.membership(BOB)) is Membership.LOST
         links[ADA].publish(ticket(0), both_ways(0))
         assert links[ADA].collect(ticket(0)).stop
         for link in links.values():
@@ -226,6 +226,14 @@ def test_only_its_owner_may_read_it_and_it_is_read_as_it_was_written(path: Path)
     sent = both_ways(seed_of(BOB, 0))
     assert given.p_NN.tobytes() == sent.p_NN.tobytes()
     assert given.reverse.p_NN.tobytes() == sent.reverse.p_NN.tobytes()
+
+
+def test_a_member_is_called_in_the_file_as_earlier_versions_called_it(path: Path) -> None:
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    members = json.loads(header["__metadata__"]["dogo_fed"])["members"]
+    assert set(members) == {ADA, BOB} and members[ADA]["standing"] == "present"
+    assert set(members[ADA]) == {"standing", "incarnation", "next_step", "first_joined_s"}
 
 
 @pytest.mark.parametrize("keep", [0, 5, 200, -1])

@@ -1,4 +1,4 @@
-"""Makes the schedule and the plan of a run from its settings."""
+"""Fits the settings of a run to its images, and makes its schedule and its plan from them."""
 
 from __future__ import annotations
 

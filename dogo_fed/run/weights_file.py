@@ -1,0 +1,93 @@
+"""An encoder in a weights file, which need not be of a run, opened for protocols."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from dogo_fed.config import ComponentConfig
+from dogo_fed.data.source import DataSet, check_image_facts
+from dogo_fed.engine.numerics import resolve_device
+from dogo_fed.errors import CheckpointError, ConfigError
+from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
+from dogo_fed.models.weights import load_weights, read_description, read_weights
+from dogo_fed.provenance import DataFacts, Provenance
+from dogo_fed.run.evaluate import initial_backbone
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsFile:
+    """An encoder of the user's own, in a file.
+
+    Attributes:
+        path: a .safetensors file, or a .pt file of tensors only.
+        backbone: the network that the weights belong to.
+        prefix: what stands in front of its names in the file; None looks for it.
+        image_size, mean, std: the size and normalisation that it expects; None takes what the file
+            says, if a run has exported it, and else the data set's.
+    """
+
+    path: Path
+    backbone: ComponentConfig
+    prefix: str | None = None
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def open_file(
+    file: WeightsFile,
+    dataset: DataSet,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int = 500,
+) -> Subject:
+    """Returns the encoder in a file on a data set, ready for protocols.
+
+    Weights in the file that the backbone does not have (a classifier's) are logged as a warning.
+
+    Raises:
+        ConfigError: the backbone is unknown, or the input settings are impossible.
+        CheckpointError: the file can't be read, or does not fit the backbone.
+    """
+    known = _trained_on(file.path)
+    own = known or DataFacts.of(dataset)
+    inputs = Inputs(
+        image_size=file.image_size or own.image_size,
+        mean=file.mean or own.mean,
+        std=file.std or own.std,
+    )
+    try:
+        check_image_facts(inputs.image_size, inputs.mean, inputs.std)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    backbone = initial_backbone(file.backbone, inputs, seed)
+    for notice in load_weights(backbone, read_weights(file.path), str(file.path), file.prefix):
+        logger.warning("%s", notice)
+    target = resolve_device(device)
+    encoder = Encoder(
+        name=file.path.stem, backbone=backbone.to(target), inputs=inputs, device=target,
+        trained_on=None if known is None else known.fingerprint, batch_size=batch_size,
+    )  # fmt: skip
+    return Subject(encoder, dataset, seed)
+
+
+def _trained_on(path: Path) -> DataFacts | None:
+    """Returns the data set that an exported encoder was trained on; None if the file says nothing."""
+    described = read_description(path)
+    if not described:
+        return None
+    try:
+        return Provenance.from_plain(described).data
+    except CheckpointError as error:
+        logger.warning(
+            "%s does not say what it was trained on (%s); size and normalisation are those of the "
+            "data set, unless image_size=, mean= and std= give others",
+            path,
+            error,
+        )
+        return None
