@@ -5,11 +5,10 @@ Learning" (arXiv 2109.14611; first called "Federated Self-Supervised Contrastive
 Ensemble Similarity Distillation"). With S_k the cosines of the projections of the common images at
 site k:
 
-    E = mean_k exp((S_k - 1) / tau),    row i of the target: E_i / sum_j E_ij
+    E = mean_k exp(S_k / tau),    row i of the target: E_i / sum_j E_ij
     L = - mean_i sum_j target_ij log softmax_j(q_i . k_j / tau)
 
-1 is the cosine of an image to itself, the largest of its row in the paper's square matrices. q is a
-view's projection, at unit length. k_j are keys: projections by a slowly following copy of the
+q is a view's projection, at unit length. k_j are keys: projections by a slowly following copy of the
 network (He et al. 2020, momentum 0.999). Default tau is 0.1, for both.
 
 What differs from the published code: there, a server distils a network of its own, which replaces
@@ -20,7 +19,8 @@ with a key for each of at most `keys` common images, filled at its beginning. Th
 of the run.
 """
 
-# N = anchors in the step's batch, A = common images, K = those that have a key, D = dimension
+# N = anchors in the step's batch, A = common images, K = those that have a key, D = dimension,
+# S = sites
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ from dogo_fed.objectives.similarity import cosine_similarity, products, unit_row
 
 
 def ensemble(similarities_AK: Sequence[torch.Tensor], temperature: float) -> torch.Tensor:
-    """Returns E, A x K, from every site's cosines."""
-    return torch.stack([((one - 1.0) / temperature).exp() for one in similarities_AK]).mean(dim=0)
+    """Returns E, A x K, from every site's cosines; each row times a number that cancels out."""
+    all_SAK = torch.stack(list(similarities_AK))
+    return ((all_SAK - all_SAK.amax(dim=(0, 2), keepdim=True)) / temperature).exp().mean(dim=0)
 
 
 class FLESD(Baseline):

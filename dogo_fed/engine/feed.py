@@ -18,7 +18,6 @@ import torch
 
 from dogo_fed.data.roles import StepImages
 from dogo_fed.data.source import DataSet, ImageSource, TensorImages
-from dogo_fed.data.to_device import to_device
 from dogo_fed.engine.passes import Passes
 
 SHARE_OF_MEMORY = 0.25
@@ -56,14 +55,6 @@ def resident(passes: Passes, device: torch.device, room_bytes: int) -> Passes | 
     return dataclasses.replace(passes, data=data)
 
 
-class _ImagesThere(TensorImages):
-    """Images that lie on a device. Ids are brought there, so that nobody waits for it."""
-
-    def images(self, ids: torch.Tensor) -> torch.Tensor:
-        """Returns the images with these ids, in this order: uint8, B x C x H x W, on the device."""
-        return super().images(to_device(ids, self._images_NCHW.device))
-
-
 def _sources(passes: Passes) -> dict[int, ImageSource]:
     """Returns the images of a peer's passes, by their identity."""
     return {id(one.train): one.train for one in (passes.data.shared, passes.data.own)}
@@ -87,7 +78,7 @@ def _moved(source: ImageSource, device: torch.device) -> TensorImages:
         for ids in torch.split(torch.arange(len(source)), _CHUNK_IMAGES):
             if len(ids):
                 there_NCHW[int(ids[0]) : int(ids[-1]) + 1] = source.images(ids)
-        _resident[key] = _ImagesThere(there_NCHW, source.labels)
+        _resident[key] = TensorImages(there_NCHW, source.labels)
         weakref.finalize(source, _resident.pop, key, None)
     return _resident[key]
 
@@ -153,8 +144,7 @@ class Feed:
         images = self._passes.images(step, with_labels=self._with_labels)
         if self._device.type != "cuda" or images.images_NCHW.device.type != "cpu":
             return images
+        # Pinned, so that their copies do not hold up the device.
         labels_P = None if images.labels_P is None else images.labels_P.pin_memory()
-        pinned_NCHW = (
-            images.images_NCHW.pin_memory()
-        )  # so that its copy does not hold up the device
+        pinned_NCHW = images.images_NCHW.pin_memory()
         return dataclasses.replace(images, images_NCHW=pinned_NCHW, labels_P=labels_P)

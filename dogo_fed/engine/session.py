@@ -256,7 +256,7 @@ class PeerSession:
         opened.proposal = None  # its views and embeddings do not wait until the losses are read
         opened.compute_s += time.perf_counter() - started_s
         if self._unread and self._progress.round != opened.ticket.round:
-            self._read_losses()  # they count for the round before
+            self._read_losses()  # of the round before, whose end this peer has missed
         self._count(opened.ticket, signal)
         if self._is_stopped or self._progress.step > step + 1:
             self.undo_steps()  # those that were begun ahead will not be done
@@ -436,8 +436,6 @@ class PeerSession:
     def _count(self, ticket: Ticket, signal: TeacherSignal | None) -> None:
         progress = self._progress
         if progress.round != ticket.round:
-            if self._unread:  # of the round before, whose end this peer has missed
-                self._read_losses()
             progress.round, progress.round_steps, progress.round_exchanges = ticket.round, 0, 0
             progress.ssl_loss_sum = progress.mutual_kl_sum = 0.0
         progress.round_steps += 1

@@ -72,12 +72,12 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 
 
 def mark_pass(backbone: torch.nn.Module) -> None:
-    """Says that a pass of its own begins, if the backbone is compiled.
+    """Says that a pass of its own begins, if the backbone or a part of it is compiled.
 
     Where passes are recorded (cuda_graphs), each batch would else be recorded as a continuation of
     the one before.
     """
-    if backbone._compiled_call_impl is not None:
+    if any(one._compiled_call_impl is not None for one in backbone.modules()):
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 

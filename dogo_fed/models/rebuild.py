@@ -8,6 +8,7 @@ statement. So the code says what `library.py` has done to this network, whatever
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 import torchvision
@@ -75,7 +76,7 @@ def changes(theirs: nn.Module, ours: nn.Module) -> list[str]:
 
 def _changes(name: str, theirs: nn.Module, ours: nn.Module) -> Iterator[str]:
     """Yields the statements for the modules of this name and all below them."""
-    stride = getattr(ours, "stride", None)
+    stride: Any = getattr(ours, "stride", None)
     is_of_a_kind = type(theirs) is type(ours)
     if is_of_a_kind and getattr(theirs, "stride", None) != stride:
         theirs.stride = stride

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -175,17 +176,16 @@ def _carry_through(
     totals = RunTotals(
         {name: (str(peer.backbone), peer.objective.name) for name, peer in run.config.peers.items()}
     )
-    could_start, reports_before = True, 0
+    could_start, has_reported = True, threading.Event()
     with (
         log_file(folder.path / "coordinator.log", ("dogo_fed", "server")),
         stop_on_signal() as stop_requested,
     ):
         try:
-            with _reporting(run, folder, totals, starts) as sink:
-                reports_before = totals.num_reports
+            with _reporting(run, folder, totals, starts, has_reported.set) as sink:
                 host(run, folder, sink, stop_requested)
         except (*COULD_NOT_START, StorageFull, OSError):  # a disk that is full may be found so late
-            could_start = totals.num_reports > reports_before  # else it has failed on its way
+            could_start = has_reported.is_set()  # then it has failed on its way
             raise
         finally:
             if folder.is_resumed and not could_start:
@@ -236,11 +236,22 @@ def _conclude(
 
 @contextmanager
 def _reporting(
-    run: LoadedRun, folder: RunFolder, totals: RunTotals, starts: Sequence[Start]
+    run: LoadedRun,
+    folder: RunFolder,
+    totals: RunTotals,
+    starts: Sequence[Start],
+    on_report: Callable[[], None],
 ) -> Iterator[Sink]:
     """Yields the sink for every record of the run; it has seen a resumed run's old records.
 
     If no peer of a resumed run reports, metrics.jsonl has all the old records again afterwards.
+
+    Args:
+        run: its settings and data.
+        folder: takes the records.
+        totals: gets them too.
+        starts: where the numbers of each start of the run come from.
+        on_report: called when a peer reports for the first time.
     """
     metrics = MetricsLog(folder.metrics)
     done = {str(peer): folder.checkpoints.get(peer) or 0 for peer in run.peer_ids}
@@ -253,7 +264,8 @@ def _reporting(
         exchange_every_steps=run.plan.exchange_every_steps,
     )
     board = TensorBoardSink(folder.path / "tensorboard", done if folder.is_resumed else None)
-    sink = ToldOnce(TeeSink(_OnReport(folder.drop_kept_records), metrics, totals, board, view))
+    first = _OnReport(folder.drop_kept_records, on_report)
+    sink = ToldOnce(TeeSink(first, metrics, totals, board, view))
     if folder.is_resumed:
         folder.keep_records()
         metrics.truncate_after(done)
@@ -279,17 +291,17 @@ def _reporting(
 
 
 class _OnReport(Sink):
-    """Calls a function when a peer reports for the first time."""
+    """Calls functions when a peer reports for the first time."""
 
-    def __init__(self, action: Callable[[], None]) -> None:
-        self._action: Callable[[], None] | None = action
+    def __init__(self, *actions: Callable[[], None]) -> None:
+        self._actions = actions
 
     def emit(self, record: Record) -> None:
-        """Calls it, unless this is an event or was not the first report."""
-        action = self._action
-        if action is not None and not isinstance(record, Event):
-            action()
-            self._action = None
+        """Calls them, unless this is an event or was not the first report."""
+        if self._actions and not isinstance(record, Event):
+            for action in self._actions:
+                action()
+            self._actions = ()
 
 
 def _about_resuming(run: LoadedRun, folder: RunFolder, starts: Sequence[Start]) -> Iterator[Event]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import shutil
 import time
@@ -248,14 +249,17 @@ def _write_config(path: Path, config: RunConfig) -> None:
 def _put_records_back(path: Path) -> None:
     """Gives metrics.jsonl what it had before a start of which no peer has reported anything.
 
-    Its events stay: what happened to the run did happen.
+    Its events stay: what happened to the run did happen. So does the file's time, which tells how
+    long that start took.
     """
     metrics, kept = path / "metrics.jsonl", path / _KEPT
     if not kept.exists():
         return
+    status = (metrics if metrics.exists() else kept).stat()
     before = kept.read_bytes()
     events = _event_lines(metrics.read_bytes() if metrics.exists() else b"")
     write_atomic(metrics, b"".join([before, *events[len(_event_lines(before)) :]]))
+    os.utime(metrics, ns=(status.st_atime_ns, status.st_mtime_ns))
     kept.unlink()
 
 

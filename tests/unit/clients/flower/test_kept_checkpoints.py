@@ -72,4 +72,4 @@ def test_one_message_waits_for_another_and_not_for_ever(store, read):
 
 
 def test_a_folder_without_checkpoints_has_none(tmp_path):
-    assert KeptCheckpoints().readable(CheckpointStore(tmp_path / "none"), 0.0) == []
+    assert KeptCheckpoints().readable(CheckpointStore(tmp_path / "none", keep=1), 0.0) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import threading
@@ -602,6 +603,21 @@ def test_a_site_keeps_what_is_its_own_and_takes_the_shared_numbers(site, seen, t
     shared = ("batch_size", "seed", "steps", "rounds", "steps_per_round", "exchange")
     for name in (*shared, "eval", "checkpoint", "host"):
         assert getattr(got, name) == getattr(wanted, name), name
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"resume": "/far/run-1"}, {"resume": "/far/run-1", "afresh": True}]
+)
+def test_a_site_is_told_that_a_run_goes_on_and_does_so_in_its_own_folder(
+    told, site, seen, config, tmp_path
+):
+    """Else a peer without a checkpoint would take it for a new run that must not write over it."""
+    line = Line(PeerHost("site", site), dataclasses.replace(config, **told))
+    line.begin()
+    line.ended()
+    got = from_mapping(seen[0][0].config)
+    assert got.resume == (str(tmp_path / RUN_ID) if told else None)
+    assert got.afresh == told.get("afresh", False)
 
 
 def test_what_the_coordinator_decides_names_no_code_no_data_and_no_device():

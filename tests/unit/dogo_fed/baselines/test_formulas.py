@@ -96,9 +96,16 @@ def test_flesd_ensemble_is_that_of_the_loops(embeddings):
     sims = [cosine_similarity(one, one[keys]) for one in embeddings]
     found = ensemble(sims, 0.1)
     for i in range(5):
-        for j in range(3):
-            terms = [math.exp((cosine(one[i], one[keys[j]]) - 1.0) / 0.1) for one in embeddings]
-            assert float(found[i, j]) == pytest.approx(sum(terms) / 3, rel=1e-4)
+        row = [
+            sum(math.exp(cosine(one[i], one[key]) / 0.1) for one in embeddings) / 3 for key in keys
+        ]
+        expected = [one / sum(row) for one in row]
+        assert (found[i] / found[i].sum()).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_flesd_ensemble_of_a_sharp_temperature_is_finite(embeddings):
+    found = ensemble([-cosine_similarity(one, one) for one in embeddings], 1e-4)
+    assert found.isfinite().all() and (found.sum(dim=1) > 0).all()
 
 
 # ---- FCCL ----

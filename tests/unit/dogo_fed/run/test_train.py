@@ -20,7 +20,7 @@ from configs.resume import resumed
 from dogo_fed import agreement
 from dogo_fed.atomic import atomic_path
 from dogo_fed.config import RunConfig
-from dogo_fed.contracts import PeerId, StepReport
+from dogo_fed.contracts import PeerId, RoundReport, StepReport
 from dogo_fed.data import synthetic as synthetic_module
 from dogo_fed.engine import session
 from dogo_fed.errors import (
@@ -33,7 +33,7 @@ from dogo_fed.errors import (
     StorageFull,
 )
 from dogo_fed.exit_status import EXIT_UNUSABLE, status_of
-from dogo_fed.reporting.sinks.metrics import MetricsLog
+from dogo_fed.reporting.sinks.metrics import MetricsLog, read_records
 from dogo_fed.reporting.sinks.totals import RunTotals
 from dogo_fed.run import train as train_module
 from dogo_fed.run.local import run_local
@@ -108,10 +108,16 @@ def test_a_start_that_is_killed_before_a_peer_reports_leaves_every_record(
         with pytest.raises(StartError):
             conduct(prepare(gone_on(folder, "afresh=true")), fails_with(StartError("killed")))
     cut_back = records(folder)
-    assert not [one for one in cut_back if one["type"] != "event"]
+    assert not [one for one in cut_back if one["type"] == "step"]
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"type":"event","ki')
+    for name, at_s in (("summary.json", 1000), ("config.yaml", 2000), ("metrics.jsonl", 2007)):
+        os.utime(folder / name, (at_s, at_s))
+    earlier_s = [one["at_s"] for one in cut_back if one["type"] == "event"][-1]
     run_here(gone_on(folder, "host=local", "steps=4"))
+    assert [one["at_s"] for one in records(folder) if one.get("kind") == "resumed"][-1] == (
+        earlier_s + 7.0
+    ), "how long it took is told by the times of its files, which stay"
     events = [one for one in before + cut_back if one["type"] == "event"]
     assert [one for one in records(folder) if one in events] == [
         *(one for one in before if one["type"] == "event"),
@@ -187,15 +193,25 @@ def test_private_images_that_have_changed_leave_settings_and_summary_as_they_wer
     assert contents(folder, "summary.json", "config.yaml", "provenance.json") == before
 
 
-def test_a_run_that_fails_on_its_way_has_a_summary_of_that_whatever_the_error(folder) -> None:
+@pytest.mark.parametrize(
+    "report",
+    [
+        StepReport(PeerId("wide"), 2, 3, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1, 1),
+        RoundReport(PeerId("wide"), 5, 3, 0.5, 1.0),
+    ],
+)
+def test_a_run_that_fails_on_its_way_has_a_summary_of_that_whatever_the_error(
+    folder, report
+) -> None:
     def host(run, folder, sink, stop_requested):
-        sink.emit(StepReport(PeerId("wide"), 2, 3, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1, 1))
+        sink.emit(report)
         raise DataError("image 7 is torn")
 
     with pytest.raises(DataError):
         conduct(prepare(gone_on(folder, "steps=9")), host)
     assert read_summary(folder)["steps"] == 9
     assert "steps: 9" in (folder / "config.yaml").read_text()
+    assert report in read_records(folder / "metrics.jsonl")
 
 
 def test_a_new_run_that_can_not_start_still_leaves_a_folder_that_says_so(tmp_path) -> None:
