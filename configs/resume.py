@@ -100,7 +100,8 @@ def resumable_settings() -> list[str]:
 def _named(override: str, key: str, scopes: Mapping[str, Scope]) -> Mapping[str, Scope]:
     """Returns those of the settings at or below `key` that the override itself names."""
     parsed = OverridesParser.create().parse_override(override)
-    if key in scopes or parsed.is_delete() or any("*" in path for path in scopes):
+    is_section = all(path.startswith(f"{key}.") for path in scopes)
+    if not is_section or parsed.is_delete() or any("*" in path for path in scopes):
         return scopes
     value = parsed.value()
     content: object = value
@@ -110,7 +111,7 @@ def _named(override: str, key: str, scopes: Mapping[str, Scope]) -> Mapping[str,
     return {
         path: scope
         for path, scope in scopes.items()
-        if not path.startswith(f"{key}.") or _has(content, path.removeprefix(f"{key}.").split("."))
+        if _has(content, path.removeprefix(f"{key}.").split("."))
     }
 
 

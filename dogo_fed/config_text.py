@@ -13,7 +13,7 @@ import yaml
 from dogo_fed.config import PeerConfig, RunConfig
 from dogo_fed.errors import ConfigError
 from dogo_fed.plain import from_plain, to_plain
-from dogo_fed.trust import check_trust, clusters_in, code_in
+from dogo_fed.trust import check_trust, code_in, places_in
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def load_run_config(
     path = folder / "config.yaml"
     text = _read(path)
     config = _parse(path, text)
-    reaches = list(code_in(config)) + (list(clusters_in(config)) if to_go_on else [])
+    reaches = list(code_in(config)) + (list(places_in(config)) if to_go_on else [])
     check_trust(path, text, reaches, says_so=trust)
     return config
 

@@ -4,7 +4,7 @@ A setting such as `data.name: package.module:callable` is called. On this user's
 is what he asks for; in a config.yaml it may be somebody else's wish. So whenever a run of this user
 writes a config.yaml that names code, the digest of that text is remembered, outside the run folder.
 Settings from a folder are followed if their digest is remembered. A file that was edited has another
-digest. Where a run that goes on would meet others counts in the same way (`clusters_in`).
+digest. Where a run that goes on would meet others counts in the same way (`places_in`).
 
 Only a process that reads a run folder asks. A peer's process gets its settings from the launcher of
 its own run.
@@ -68,7 +68,7 @@ def code_in(config: RunConfig) -> Iterator[Reach]:
         yield from _import_paths(f"{path}.options", component.options)
 
 
-def clusters_in(config: RunConfig) -> Iterator[Reach]:
+def places_in(config: RunConfig) -> Iterator[Reach]:
     """Yields the places by which a run that goes on lets others in.
 
     A Ray cluster can run code in who joins it. Peers hand their credentials and their rows to a
@@ -119,7 +119,7 @@ def remember_run(text: str, config: RunConfig) -> None:
         text: the whole config.yaml of the run.
         config: what it says.
     """
-    reaches = [*code_in(config), *clusters_in(config)]
+    reaches = [*code_in(config), *places_in(config)]
     if reaches:
         _remember(text, reaches)
 

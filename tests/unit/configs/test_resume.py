@@ -127,6 +127,7 @@ def test_how_one_start_goes_on_is_not_kept(folder: str) -> None:
         "backbone@peers.wide.backbone=small_cnn",
         "data=digits_m",
         "+data.options.size=96",
+        "+data.options.root=/elsewhere",
         "run_dir=elsewhere",
     ],
 )
