@@ -192,7 +192,7 @@ def test_sixteen_peers_share_two_workers(
         ".",
         run_dir,
         *("peers=crowd", "data=synthetic", "steps=6", "steps_per_round=3", "batch_size=16"),
-        *("eval.knn_k=20", "eval.linear=false", "device=cpu"),
+        *("eval.knn_k=20", "eval.linear=false", "device=cpu", "exchange.deadline_s=500"),
         federation="num-supernodes=16 client-resources-num-cpus=1 init-args-num-cpus=2",
     )
     local.finish(run_id, within_s=600)
