@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -120,9 +121,7 @@ def test_labels_are_those_of_the_images_that_the_loss_sees() -> None:
     objective = Watching(peer.objective.backbone)
     labels_P = torch.arange(6)
     images = StepImages(toy_images(10), labels_P, OWN, SHARED)
-    watching = type(peer)(
-        **{name: getattr(peer, name) for name in peer.__slots__} | {"objective": objective}
-    )
+    watching = dataclasses.replace(peer, objective=objective)
     proposal = propose(watching, images, 0)
     assert np.array_equal(seen[0], labels_P)
     assert len(proposal.output.publish.a_ND) == 4
