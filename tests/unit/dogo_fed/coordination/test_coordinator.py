@@ -950,7 +950,5 @@ class AnythingInAnyOrder(RuleBasedStateMachine):
         assert times == sorted(times)
 
 
-AnythingInAnyOrder.TestCase.settings = hypothesis_settings(
-    max_examples=60, stateful_step_count=40
-)
+AnythingInAnyOrder.TestCase.settings = hypothesis_settings(max_examples=60, stateful_step_count=40)
 TestAnythingInAnyOrder = AnythingInAnyOrder.TestCase
