@@ -184,21 +184,22 @@ def test_flwr_stop_lets_the_peers_save_themselves_at_one_step(
     assert only_the_daemon_is_left(started)
 
 
-def test_six_peers_share_two_workers(local: LocalFlower, started: Started, tmp_path: Path) -> None:
+def test_sixteen_peers_share_two_workers(
+    local: LocalFlower, started: Started, tmp_path: Path
+) -> None:
     run_dir = tmp_path / "run"
     run_id = local.submit(
         ".",
         run_dir,
-        *("peers=crowd", *(f"~peers.p{number:02}" for number in range(7, 17)), "data=synthetic"),
-        *("steps=6", "steps_per_round=3", "batch_size=16"),
+        *("peers=crowd", "data=synthetic", "steps=6", "steps_per_round=3", "batch_size=16"),
         *("eval.knn_k=20", "eval.linear=false", "device=cpu", "exchange.deadline_s=500"),
-        federation="num-supernodes=6 client-resources-num-cpus=1 init-args-num-cpus=2",
+        federation="num-supernodes=16 client-resources-num-cpus=1 init-args-num-cpus=2",
     )
     local.finish(run_id, within_s=600)
     summary = json.loads((run_dir / "summary.json").read_text())
-    assert len(summary["peers"]) == 6
+    assert len(summary["peers"]) == 16
     assert all(peer["steps_trained"] == 6 for peer in summary["peers"].values())
-    assert len({place.pid for place in placements(run_dir).values()}) == 6
-    assert {one["num_teachers"] for one in records(run_dir) if one["type"] == "step"} == {5}
+    assert len({place.pid for place in placements(run_dir).values()}) == 16
+    assert {one["num_teachers"] for one in records(run_dir) if one["type"] == "step"} == {15}
     assert re.search(r"run=run .*round=2 step=6/6", (run_dir / "coordinator.log").read_text())
     assert only_the_daemon_is_left(started)
