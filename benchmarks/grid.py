@@ -102,7 +102,7 @@ def cells(
             bandwidth, every bandwidth at the longest delay, both with and without lookahead, and an
             exchange at some of the steps at the longest delay.
     """
-    chosen = _every(ways) if full else _some(ways)
+    chosen = list(_every(ways) if full else _some(ways))
     found = [
         Cell(batch_size, number, distance, ahead, every)
         for batch_size, number in product(batch_sizes, peers)

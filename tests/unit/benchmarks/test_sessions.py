@@ -76,6 +76,7 @@ def test_the_pair_teaches_each_other_and_a_single_peer_is_not_taught(
     assert teachers == {"dogo": [1, 1], "dogo alone": [0]}
 
 
+@pytest.mark.filterwarnings("ignore:reduction:UserWarning")  # what the published recipe asks for
 def test_contestants_are_measured_on_both_clocks(pair: step.Task) -> None:
     only = ["published", "dogo", "dogo fast", "bare", "bare fast"]
     found = step.measure(pair, 1, 1, only)

@@ -214,7 +214,9 @@ def test_too_few_gpus_are_told_with_what_to_do(monkeypatch):
     peers = {**run.config.peers, "wide": config}
     run = dataclasses.replace(run, config=dataclasses.replace(run.config, peers=peers))
     peer = dataclasses.replace(peer, device=torch.device("cuda"))
-    with pytest.raises(ConfigError, match=r"needs 4 GPUs, and .* sees 1\..*leave ray.gpus_per_peer out"):
+    with pytest.raises(
+        ConfigError, match=r"needs 4 GPUs, and .* sees 1\..*leave ray.gpus_per_peer out"
+    ):
         opening._with_helpers(peer, run)
 
 
