@@ -26,7 +26,7 @@ from dogo_fed.run.prepare import prepare
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.storage.run_lock import run_lock
 from server.comparison.cell_loop import CellLoop, CellRunner
-from server.comparison.process_cells import ProcessCells, default_jobs, visible_gpus
+from server.comparison.process_cells import ProcessCells, default_jobs, gpus_of_cells
 from server.comparison.request import ComparisonRequest, preset_names, request_comparison
 from server.process_tree import process_tree
 from server.terminal_log import log_to_terminal
@@ -126,7 +126,7 @@ def _estimate(request: ComparisonRequest, left: Sequence[Cell], jobs: int) -> st
             f"{human_seconds(mean_s)} on average"
         )
     expected = request.experiment.expected
-    is_gpu = bool(visible_gpus(request.run))
+    is_gpu = bool(gpus_of_cells(request.run))
     cell_s = expected.gpu_cell_s if is_gpu else expected.cpu_cell_s
     if cell_s is None:
         return "how long a cell takes was not measured for this preset; the first one will tell"
@@ -137,7 +137,7 @@ def _estimate(request: ComparisonRequest, left: Sequence[Cell], jobs: int) -> st
 
 
 def _jobs(request: ComparisonRequest) -> int:
-    return request.jobs or default_jobs(request.run, visible_gpus(request.run))
+    return request.jobs or default_jobs(request.run, gpus_of_cells(request.run))
 
 
 def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing]) -> None:
@@ -208,7 +208,7 @@ def _runner(request: ComparisonRequest) -> Iterator[tuple[CellRunner, int]]:
             yield cells, min(request.jobs or cells.room, cells.room)
         return
     with process_tree() as processes:
-        gpus = visible_gpus(request.run)
+        gpus = gpus_of_cells(request.run)
         try:
             yield (
                 ProcessCells(processes, request.out, request.run.threads_per_peer, gpus),

@@ -15,6 +15,7 @@ from dogo_fed.process_setup import thread_environment
 from server.child_process import ChildProcess, how_it_ended
 from server.comparison.cell import CellJob
 from server.comparison.cell_loop import CellEnding, newest_of, signs_of_life
+from server.hosts.gpus import visible_gpus
 from server.process_tree import ProcessTree
 
 
@@ -106,16 +107,9 @@ class ProcessCells:
         return gpu
 
 
-def visible_gpus(config: RunConfig) -> list[str]:
+def gpus_of_cells(config: RunConfig) -> list[str]:
     """Returns the GPUs that cells of this run would use; none if they compute on the CPU."""
-    if resolve_device(config.device).type != "cuda":
-        return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if named:
-        return [name.strip() for name in named.split(",") if name.strip()]
-    import torch
-
-    return [str(index) for index in range(torch.cuda.device_count())]
+    return visible_gpus() if resolve_device(config.device).type == "cuda" else []
 
 
 def default_jobs(config: RunConfig, gpus: Sequence[str]) -> int:

@@ -181,10 +181,14 @@ class LocalFlower:
             AssertionError: it goes on for longer than `within_s`.
         """
         deadline_s = time.monotonic() + within_s
-        while not (seen := self.look(run_id)).status.startswith("finished"):
-            assert time.monotonic() < deadline_s, f"still {seen}:\n{self.log()}"
-            time.sleep(_ASK_EVERY_S)
-        return seen
+        while True:
+            asked_at_s = time.monotonic()
+            if (seen := self.look(run_id)).status.startswith("finished"):
+                return seen
+            now_s = time.monotonic()
+            assert now_s < deadline_s, f"still {seen}:\n{self.log()}"
+            # a look costs seconds of a core, which the run needs
+            time.sleep(max(_ASK_EVERY_S, 2 * (now_s - asked_at_s)))
 
     def finish(self, run_id: str, within_s: float) -> None:
         """Waits for the end of a run, which must be a good one."""

@@ -41,7 +41,7 @@ def test_overrides_set_settings_by_their_paths() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("exchange.encodin=float16", "no setting exchange.encodin; did you mean 'encoding'"),
+        ("exchange.encodings=float16", "no setting exchange.encodings; did you mean 'encoding'"),
         ("exchang.encoding=float16", "no setting exchang.encoding; did you mean 'exchange'"),
         ("seed.of.all=1", "seed has no settings"),
         ("float16", "no override"),
