@@ -117,8 +117,8 @@ def settings(cell: Cell, rounds: int, folder: Path) -> list[str]:
 
 
 def _run(cell: Cell, rounds: int, folder: Path) -> None:
-    verb = ["train", "host=ray"] if cell.mode == "ray" else ["flower", f"exchange={cell.mode}"]
-    command = [sys.executable, "-m", "server", *verb, *settings(cell, rounds, folder)]
+    command = ["train", "host=ray"] if cell.mode == "ray" else ["flower", f"exchange={cell.mode}"]
+    command = [sys.executable, "-m", "server", *command, *settings(cell, rounds, folder)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=RUN_WITHIN_S, check=False
     )

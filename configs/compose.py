@@ -68,11 +68,19 @@ def _in_our_words(name: str, message: str, overrides: Sequence[str]) -> str:
     unknown = _NO_SUCH_KEY.search(message)
     if unknown is not None:
         key = unknown["key"]
-        value = next((one.partition("=")[2] for one in overrides if key_of(one) == key), "<value>")
+        value = next(
+            (override.partition("=")[2] for override in overrides if key_of(override) == key),
+            "<value>",
+        )
         known = _settings(name)
         close = difflib.get_close_matches(key, known, n=3)
-        close += [one for one in known if one.rpartition(".")[2] == key and one not in close]
-        return f"there is no setting {key}{did_you_mean([f'{one}={value}' for one in close[:3]])}"
+        close += [
+            setting
+            for setting in known
+            if setting.rpartition(".")[2] == key and setting not in close
+        ]
+        hint = did_you_mean([f"{setting}={value}" for setting in close[:3]])
+        return f"there is no setting {key}{hint}"
     choice = _NO_SUCH_CHOICE.search(message)
     if choice is not None:
         group, wanted = choice["group"], choice["name"]
@@ -113,9 +121,9 @@ def check_overrides(arguments: Sequence[str]) -> None:
 
 def says_trust(overrides: Sequence[str]) -> bool:
     """Whether overrides that compose to a configuration say trust=true."""
-    said = [one for one in overrides if key_of(one) == TRUST]
+    said = [override for override in overrides if key_of(override) == TRUST]
     parser = OverridesParser.create()
-    return any(parser.parse_override(one).value() is True for one in said)
+    return any(parser.parse_override(override).value() is True for override in said)
 
 
 def from_omegaconf(

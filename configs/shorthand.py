@@ -81,7 +81,8 @@ def in_full(
     """Returns the arguments of any command that takes settings of a run, as Hydra reads them.
 
     - `data=/path/to/images` is `data=image_folder data.options.root=/path/to/images`; so are
-      `root=`, `data.root=` and `data.options.root=` where no data set is named.
+      `root=`, `data.root=` and `data.options.root=` where no data set is named. With `resume=` these
+      three, and all `data.options.*`, are options of the run's data set, which is known.
     - `peers=[resnet18,mobilenet_v2]` are two peers with these backbones and the usual recipe.
     - `peers.wide.backbone=resnet18` is `backbone@peers.wide.backbone=resnet18`, and likewise for
       objective, augmentation and optimizer.
@@ -99,7 +100,8 @@ def in_full(
         ConfigError: a flag or a word is no setting; the message has the setting to type.
     """
     is_sweep = any(one in ("-m", "--multirun") for one in arguments)
-    has_data = any(one.startswith("data=") for one in arguments)
+    has_data = any(argument.startswith("data=") for argument in arguments)
+    goes_on = any(key_of(argument) == "resume" for argument in arguments)
     full: list[str] = []
     flags_value = False  # Hydra's flags may be followed by a value
     for number, argument in enumerate(arguments, 1):
@@ -112,8 +114,8 @@ def in_full(
         else:
             meant = [argument]
             if not is_own(key_of(argument)):
-                meant = _meant(argument, has_data, words, is_elsewhere)
-            full += [one if is_sweep else _readable(one) for one in meant]
+                meant = _meant(argument, has_data, goes_on, words, is_elsewhere)
+            full += [setting if is_sweep else _readable(setting) for setting in meant]
         flags_value = False
     return full
 
@@ -129,14 +131,21 @@ def in_full_for_hydra(
         ConfigError: see `in_full`; or the settings to print can't be.
     """
     full = in_full(arguments, words=words)
-    flags = {one.partition("=")[0] for one in full if one.startswith("-")}
+    flags = {flag.partition("=")[0] for flag in full if flag.startswith("-")}
     if not flags & {"--cfg", "-c"} or flags & {"--multirun", "-m"}:
         return full
-    settings = [one for one in full if one.startswith("~") or ("=" in one and one[0] != "-")]
+    settings = [
+        argument
+        for argument in full
+        if argument.startswith("~") or ("=" in argument and argument[0] != "-")
+    ]
     content = OmegaConf.to_container(compose_named("run", settings), resolve=False)
     assert isinstance(content, dict), "a Hydra configuration is a mapping"
     found = views_by_images({str(key): value for key, value in content.items()}, settings)
-    views = [f"augmentation@peers.{name}.augmentation={one}" for name, one in found.items()]
+    views = [
+        f"augmentation@peers.{name}.augmentation={augmentation}"
+        for name, augmentation in found.items()
+    ]
     return [*full, *views]
 
 
@@ -149,13 +158,21 @@ def with_data_at(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         key, _, value = argument.partition("=")
         full += _data_at(value) if key == "data" and _is_path(value) else [argument]
-    return [_readable(one) for one in full]
+    return [_readable(argument) for argument in full]
 
 
 def _meant(
-    argument: str, has_data: bool, words: Mapping[str, str], is_elsewhere: bool
+    argument: str, has_data: bool, goes_on: bool, words: Mapping[str, str], is_elsewhere: bool
 ) -> list[str]:
-    """Returns the overrides that one argument stands for, in a run whose data set is named or not."""
+    """Returns the overrides that one argument stands for.
+
+    Args:
+        argument: as on the command line.
+        has_data: whether another argument names the data set.
+        goes_on: whether another argument names a run that goes on.
+        words: see `in_full`.
+        is_elsewhere: see `in_full`.
+    """
     key, equals, value = argument.lstrip("+").partition("=")
     if _WAS_ADDED.fullmatch(key):
         return [f"{key}={value}"]
@@ -165,10 +182,10 @@ def _meant(
         return [argument]
     if key == "data" and _is_path(value):
         return _data_at(value, is_elsewhere=is_elsewhere)
-    if key in _ROOT_WORDS:
+    if key in _ROOT_WORDS or key.startswith("data.options."):
         if has_data:
-            return [f"data.options.root={value}"]
-        return _data_at(value, is_elsewhere=is_elsewhere)
+            return [f"data.options.root={value}" if key in _ROOT_WORDS else argument]
+        return _option_of_data(argument, goes_on, is_elsewhere)
     if key == "peers":
         return _peers(value)
     if _PRIVATE.fullmatch(key) and value != "null":
@@ -179,6 +196,18 @@ def _meant(
         return [f"{part['group']}@{key}={value}"]
     _check_word(key, value, words)
     return [argument]
+
+
+def _option_of_data(argument: str, goes_on: bool, is_elsewhere: bool) -> list[str]:
+    """Returns the overrides for an option of a data set that no argument names.
+
+    A run that goes on knows its data set; for any other, a place is one of images.
+    """
+    key, _, value = argument.lstrip("+").partition("=")
+    if key not in _ROOT_WORDS:
+        return [f"++{key}={value}" if goes_on else argument]
+    kind, place = _data_at(value, is_elsewhere=is_elsewhere)
+    return [f"++{place}"] if goes_on else [kind, place]
 
 
 def _check_word(key: str, value: str, words: Mapping[str, str]) -> None:
@@ -233,20 +262,20 @@ def _peers(value: str) -> list[str]:
     learn at the rate of ours.
     """
     inner = value.strip().removeprefix("[").removesuffix("]")
-    names = [one.strip().strip("'\"") for one in inner.split(",") if one.strip()]
+    names = [name.strip().strip("'\"") for name in inner.split(",") if name.strip()]
     presets = names_of("peers")
     if len(names) == 1 and names[0] in presets and not value.strip().startswith("["):
         return [f"peers={names[0]}"]
-    known = [one for one in names_of("backbone") if one not in _NEED_A_NAME]
+    known = [backbone for backbone in names_of("backbone") if backbone not in _NEED_A_NAME]
     if len(names) == 1 and names[0] not in known and not value.strip().startswith("["):
         return [f"peers={value}"]  # Hydra's list of presets
-    strange = [one for one in names if one not in known]
+    strange = [name for name in names if name not in known]
     if strange or not names:
-        one = strange[0] if strange else ""
-        hint = did_you_mean(difflib.get_close_matches(one, known, n=3))
+        stranger = strange[0] if strange else ""
+        hint = did_you_mean(difflib.get_close_matches(stranger, known, n=3))
         raise ConfigError(
-            f"peers={value}: {one!r} is no backbone; known are {', '.join(known)}{hint}. Presets of "
-            f"peers are {', '.join(presets)}"
+            f"peers={value}: {stranger!r} is no backbone; known are {', '.join(known)}{hint}. "
+            f"Presets of peers are {', '.join(presets)}"
         )
     overrides = ["~peers"]
     for name, backbone in zip(_distinct(names), names, strict=True):

@@ -35,7 +35,11 @@ def make_agreement(config: RunConfig, dataset: DataSet) -> dict[str, str]:
         config: the run's settings, fitted to its images.
         dataset: the images that all peers share. Of private ones nothing is agreed on.
     """
-    settings = {one.path: _text(one.value) for one in settings_of(config) if one.scope.is_agreed}
+    settings = {
+        setting.path: _text(setting.value)
+        for setting in settings_of(config)
+        if setting.scope.is_agreed
+    }
     settings["peers"] = ",".join(sorted(config.peers))
     joined = "\n".join(f"{key}={settings[key]}" for key in sorted(settings))
     return {

@@ -64,7 +64,7 @@ def resolve(kind: str, name: str, known: Mapping[str, str]) -> Factory:
     path = known[collection + colon] if is_member else known.get(name, name)
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
-        listed = ", ".join(one + "<name>" * one.endswith(":") for one in sorted(known))
+        listed = ", ".join(key + "<name>" * key.endswith(":") for key in sorted(known))
         raise ConfigError(
             f"unknown {kind} {name!r}; known are {listed}, or an import path "
             f"'package.module:callable'{close_matches(name, known)}"
@@ -111,11 +111,11 @@ def check_options(
     """
     callers_own = frozenset(reserved)
     parameters = _keyword_parameters(kind, name, factory)
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     valid = {
-        key: one
-        for key, one in parameters.items()
-        if one.kind is not one.VAR_KEYWORD and key not in callers_own
+        key: parameter
+        for key, parameter in parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD and key not in callers_own
     }
     for option in options:
         if option in callers_own or (option not in valid and not takes_any):
@@ -127,7 +127,11 @@ def check_options(
             raise ConfigError(
                 f"option {option!r} of {kind} {name!r} must be {wanted}, not {value!r}"
             )
-    missing = [key for key, one in valid.items() if one.default is one.empty and key not in options]
+    missing = [
+        key
+        for key, parameter in valid.items()
+        if parameter.default is parameter.empty and key not in options
+    ]
     if missing:
         raise ConfigError(f"{kind} {name!r} needs the option {missing[0]!r}, which is not set")
 
@@ -195,7 +199,7 @@ def _is_of_kind(value: object, hint: object) -> bool:
     optional = get_args(hint)
     if value is None and type(None) in optional:
         return True
-    kinds = tuple(one for one in optional or (hint,) if isinstance(one, type))
+    kinds = tuple(kind for kind in optional or (hint,) if isinstance(kind, type))
     if float in kinds:
         kinds += (int,)
     return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
@@ -204,7 +208,7 @@ def _is_of_kind(value: object, hint: object) -> bool:
 def close_matches(word: str, candidates: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" for the nearest candidates, or an empty text."""
     return did_you_mean(
-        [repr(one) for one in difflib.get_close_matches(word, list(candidates), n=3)]
+        [repr(match) for match in difflib.get_close_matches(word, list(candidates), n=3)]
     )
 
 
@@ -291,7 +295,11 @@ def _keyword_parameters(kind: str, name: str, factory: Factory) -> dict[str, ins
             "wrap it in a Python function"
         ) from error
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
-    return {key: one for key, one in signature.parameters.items() if one.kind not in by_position}
+    return {
+        key: parameter
+        for key, parameter in signature.parameters.items()
+        if parameter.kind not in by_position
+    }
 
 
 def _unknown_option(kind: str, name: str, option: str, valid: list[str]) -> str:

@@ -11,7 +11,8 @@ import dataclasses
 import difflib
 import enum
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import dacite
 
@@ -82,13 +83,23 @@ def _check_keys(kind: type[Any], content: Mapping[Any, Any], path: str) -> None:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigError(f"unknown setting '{path}{key}'{hint}")
-        if dataclasses.is_dataclass(known[key]) and isinstance(value, Mapping):
-            _check_keys(known[key], value, f"{path}{key}.")
+        section = _section(known[key])
+        if section is not None and isinstance(value, Mapping):
+            _check_keys(section, value, f"{path}{key}.")
+
+
+def _section(hint: Any) -> type[Any] | None:
+    """Returns the dataclass that a type hint names, alone or beside None; None if it names none."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for kind in kinds:
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            return kind
+    return None
 
 
 def _hooks_for(kind: type[Any]) -> dict[Any, Callable[[Any], Any]]:
     """Returns dacite's conversions for the types that the dataclass is made of."""
-    enums = {one: _as_member_of(one) for one in _enums_in(kind)}
+    enums = {enum_type: _as_member_of(enum_type) for enum_type in _enums_in(kind)}
     return {int: _as_int, float: _as_float, **enums}
 
 

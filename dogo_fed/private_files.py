@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 _FOR_OTHERS = 0o077
 
-_lock = threading.Lock()
+_lock = threading.Lock()  # the umask is the process's: two blocks must not restore it out of order
 _num_inside = 0
 _earlier = 0
 

@@ -88,10 +88,10 @@ class DataFacts:
             num_train=int(plain["num_train"]),
             num_test=int(plain["num_test"]),
             image_size=int(plain["image_size"]),
-            mean=tuple(float(one) for one in plain["mean"]),
-            std=tuple(float(one) for one in plain["std"]),
+            mean=tuple(float(value) for value in plain["mean"]),
+            std=tuple(float(value) for value in plain["std"]),
             num_classes=int(plain["num_classes"]),
-            class_names=tuple(str(one) for one in plain["class_names"]),
+            class_names=tuple(str(name) for name in plain["class_names"]),
         )
         check_image_facts(facts.image_size, facts.mean, facts.std)
         return facts
@@ -167,7 +167,7 @@ class Provenance:
             return cls(
                 data=DataFacts.from_plain(plain["data"]),
                 source=str(plain["source"]),
-                packages={str(name): str(one) for name, one in plain["packages"].items()},
+                packages={str(name): str(release) for name, release in plain["packages"].items()},
                 device=str(plain["device"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -1,20 +1,26 @@
 """The scope of a setting: who decides it, what it decides, and what follows from that.
 
 Every setting declares its scope as the metadata of its field (see `config`). Handshake, sites,
-resumed runs, comparisons and summaries ask the scope and keep no list of their own.
+resumed runs, comparisons and summaries ask the scope. The few lists beside it are about something
+else than a number; docs/design/configuration.md names them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from dogo_fed.plain import to_plain
+from dogo_fed.text import one_line, some_of
+
 T = TypeVar("T")
 
 _KEY = "scope"
+_MOST_TOLD = 3
 
 
 class DecidedBy(enum.Enum):
@@ -55,14 +61,18 @@ class Scope:
         is_agreed: whether it must be equal at every process of the run; the handshake compares it.
         is_of_teaching: whether it belongs to the teaching: a peer that learns alone is not
             affected.
-        teaching_options: for a component, its options that belong to the teaching.
+        teaching_options: for a component, its options that belong to the teaching, each with its
+            default.
+        movable: paths below the setting that say where something is, e.g. "root". They may be changed
+            when a run is resumed, since what is there is compared with what was there.
     """
 
     decided_by: DecidedBy
     decides: Decides
     is_agreed: bool = False
     is_of_teaching: bool = False
-    teaching_options: tuple[str, ...] = ()
+    teaching_options: tuple[tuple[str, object], ...] = ()
+    movable: tuple[str, ...] = ()
 
     @property
     def is_resumable(self) -> bool:
@@ -76,10 +86,11 @@ def scope(
     *,
     agreed: bool = False,
     teaching: bool = False,
-    teaching_options: tuple[str, ...] = (),
+    teaching_options: tuple[tuple[str, object], ...] = (),
+    movable: tuple[str, ...] = (),
 ) -> dict[str, Scope]:
     """Returns the metadata of a setting's field; see `Scope`."""
-    return {_KEY: Scope(decided_by, decides, agreed, teaching, teaching_options)}
+    return {_KEY: Scope(decided_by, decides, agreed, teaching, teaching_options, movable)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +124,62 @@ def settings_of(config: Any, path: str = "") -> Iterator[Setting]:
 def changed(before: Any, after: Any) -> dict[str, tuple[object, object]]:
     """Returns the settings whose values differ, by path, each with the old and the new value.
 
-    None stands for a setting that one of the two configurations does not have.
+    Values are plain, so that a configuration is equal to what a file makes of it. None stands for a
+    setting that one of the two configurations does not have.
     """
-    old, new = ({one.path: one.value for one in settings_of(each)} for each in (before, after))
+    old, new = (
+        {setting.path: to_plain(setting.value) for setting in settings_of(config)}
+        for config in (before, after)
+    )
     return {
         path: (old.get(path), new.get(path))
         for path in {**old, **new}
         if old.get(path) != new.get(path)
     }
+
+
+def fixed_changes(before: Any, after: Any) -> dict[str, tuple[object, object]]:
+    """Returns what differs between two configurations although it is fixed for the life of a run.
+
+    As `changed` does, but where both values are mappings, with the paths of what differs in them, e.g.
+    "peers.wide.optimizer.options.lr".
+    """
+    scopes = {
+        setting.path: setting.scope for config in (before, after) for setting in settings_of(config)
+    }
+    return {
+        at: values
+        for path, (old, new) in changed(before, after).items()
+        if not scopes[path].is_resumable
+        for at, values in _differing(path, old, new)
+        if at.removeprefix(f"{path}.") not in scopes[path].movable
+    }
+
+
+def in_words(changes: Mapping[str, tuple[object, object]]) -> str:
+    """Returns changes of a run's settings for people, with the old and the new values."""
+    told = [
+        f"{path} is {_shown(old)} in the run and {_shown(new)} now"
+        for path, (old, new) in changes.items()
+    ]
+    return some_of(told, _MOST_TOLD)
+
+
+def _differing(path: str, old: object, new: object) -> Iterator[tuple[str, tuple[object, object]]]:
+    """Yields the paths of what differs in two plain values, with both."""
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        if old != new:
+            yield path, (old, new)
+        return
+    for name in {**old, **new}:
+        if name in old and name in new:
+            yield from _differing(f"{path}.{name}", old[name], new[name])
+        else:
+            yield f"{path}.{name}", (old.get(name), new.get(name))
+
+
+def _shown(value: object) -> str:
+    return one_line(json.dumps(value, default=str), 80)
 
 
 def paths_of(kind: type[Any], path: str = "") -> Iterator[tuple[str, Scope | None]]:
@@ -168,8 +227,9 @@ def is_of_teaching(kind: type[Any], path: str) -> bool:
     """Whether the setting at this path has no effect on a peer that learns alone."""
     scopes = scopes_below(kind, path)
     return bool(scopes) and all(
-        one.is_of_teaching or path in {f"{at}.options.{name}" for name in one.teaching_options}
-        for at, one in scopes.items()
+        its_scope.is_of_teaching
+        or path in {f"{at}.options.{name}" for name, _ in its_scope.teaching_options}
+        for at, its_scope in scopes.items()
     )
 
 

@@ -62,8 +62,8 @@ def stream(run_seed: int, *names: str | int, device: torch.device | None = None)
         with torch.random.fork_rng(devices=devices, device_type="cuda"):
             seed = derive_seed(run_seed, *names)
             torch.default_generator.manual_seed(seed)
-            for one in devices:
-                with torch.cuda.device(one):
+            for gpu in devices:
+                with torch.cuda.device(gpu):
                     torch.cuda.manual_seed(seed)
             yield
     finally:

@@ -25,7 +25,10 @@ def one_line(text: object, most: int = 2000) -> str:
     plain = str(text)
     if plain.isprintable() and len(plain) <= most:
         return plain
-    shown = "".join(one if _is_shown(one) else _escaped(one) for one in plain[: most + 1])
+    shown = "".join(
+        character if _is_shown(character) else _escaped(character)
+        for character in plain[: most + 1]
+    )
     return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 

@@ -91,9 +91,9 @@ def _components_in(path: str, value: object) -> Iterator[tuple[str, ComponentCon
         for key, inner in value.items():
             yield from _components_in(f"{path}.{key}", inner)
     elif dataclasses.is_dataclass(value):
-        for one in dataclasses.fields(value):
-            inside = f"{path}.{one.name}" if path else one.name
-            yield from _components_in(inside, getattr(value, one.name))
+        for field in dataclasses.fields(value):
+            inside = f"{path}.{field.name}" if path else field.name
+            yield from _components_in(inside, getattr(value, field.name))
 
 
 def _import_paths(path: str, value: object) -> Iterator[Reach]:
@@ -136,7 +136,7 @@ def check_trust(path: Path, text: str, reaches: Sequence[Reach], *, says_so: boo
     Raises:
         ConfigError: he has neither said so nor run these settings before.
     """
-    if {str(one) for one in reaches} <= _remembered(text):
+    if {str(reach) for reach in reaches} <= _remembered(text):
         return
     if not says_so:
         raise ConfigError(
@@ -153,7 +153,7 @@ def _remembered(text: str) -> set[str]:
         names = json.loads(_note(text).read_text(encoding="utf-8"))["names"]
     except (OSError, ValueError, LookupError, TypeError):
         return set()
-    return {str(one) for one in names}
+    return {str(name) for name in names}
 
 
 def _remember(text: str, reaches: Sequence[Reach]) -> None:

@@ -58,8 +58,9 @@ def main() -> None:
         sys.stdout.write(f"dogo-fed {dogo_fed.__version__}\n")
         return
     if arguments[0] not in COMMANDS:
-        sys.stderr.write(f"dogo-fed: there is no command {arguments[0]!r}\n\n{_usage()}")
-        sys.exit(EXIT_UNUSABLE)
+        status = say(f"there is no command {arguments[0]!r}", EXIT_UNUSABLE)
+        sys.stderr.write(f"\n{_usage()}")
+        sys.exit(status)
     try:
         check_packages()
     except ConfigError as error:
@@ -106,7 +107,8 @@ def _usage() -> str:
     return (
         "usage: dogo-fed COMMAND [key=value ...]\n\n"
         f"{commands}\n\n"
-        "every command takes settings (seed=3 peers=trio) and --help\n"
+        "every command takes --help; all but evaluate, matrix and export take settings of a run\n"
+        "(seed=3 peers=trio)\n"
         "train, evaluate and data are read by Hydra: there --help lists all settings, --cfg job\n"
         "prints the composed configuration, and -m runs several (-m seed=1,2,3)\n"
     )

@@ -13,9 +13,9 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from clients.flower.host_actor import HostActor
 from clients.flower.timing import CLOSE_WITHIN_S
-from clients.ray.actors import NAMESPACE
 from clients.ray.failures import cause_of
-from clients.ray.room import gpus_of_peers, room
+from clients.ray.peer_actor import NAMESPACE
+from clients.ray.room import num_gpus_of_peers, room
 from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import from_mapping
 from dogo_fed.contracts import Outcome
@@ -98,8 +98,8 @@ def _make(name: str, assignment: Assignment, lease_s: float) -> Any:
 
 
 def _share(assignment: Assignment) -> float:
-    """Returns the number of GPUs that the peer asks for; see `gpus_of_peers`."""
-    return gpus_of_peers(from_mapping(assignment.config))[assignment.peer]
+    """Returns the number of GPUs that the peer asks for; see `num_gpus_of_peers`."""
+    return num_gpus_of_peers(from_mapping(assignment.config))[assignment.peer]
 
 
 def _unfit(why: str) -> pb.HostReply:

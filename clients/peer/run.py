@@ -9,7 +9,8 @@ from pathlib import Path
 
 from clients.peer.ahead_link import AheadLink
 from clients.peer.grpc_link import Connection, GrpcLink
-from clients.peer.link import CoordinatorLink, ReportSink
+from clients.peer.link import CoordinatorLink
+from clients.peer.report_sink import ReportSink
 from dogo_fed.assignment import Assignment
 from dogo_fed.atomic import room_for
 from dogo_fed.config import RunConfig

@@ -14,7 +14,7 @@ from dogo_fed.errors import StartError
 _ROUNDING = 1e-9
 
 
-def gpus_of_peers(config: RunConfig) -> dict[str, float]:
+def num_gpus_of_peers(config: RunConfig) -> dict[str, float]:
     """Returns the number of GPUs for each peer of a run.
 
     `ray.gpus_per_peer` is for all peers alike. Where it is null, and the cluster has GPUs, each peer

@@ -110,7 +110,7 @@ class Baseline:
             step: the run's step.
             proposals: what each peer has computed by itself: its own loss and its embeddings.
         """
-        return {peer: (one.output.ssl_loss, Traffic()) for peer, one in proposals.items()}
+        return {peer: (proposal.output.ssl_loss, Traffic()) for peer, proposal in proposals.items()}
 
     def end(self) -> None:
         """Prepares the peers for their last evaluation."""

@@ -74,19 +74,21 @@ class FCCL(Baseline):
         """Returns the own losses, with the term at the steps that exchange."""
         if step % self._every_steps:
             return super().losses(step, proposals)
-        features = {peer: one.output.learn_with.a_ND for peer, one in proposals.items()}
+        features = {peer: proposal.output.learn_with.a_ND for peer, proposal in proposals.items()}
         mine = {
             peer: cosines_to_others(features_NF, features_NF, self._temperature)
             for peer, features_NF in features.items()
         }
-        target = torch.stack([one.detach() for one in mine.values()]).mean(dim=0).softmax(dim=1)
+        target = (
+            torch.stack([cosines.detach() for cosines in mine.values()]).mean(dim=0).softmax(dim=1)
+        )
         num_bytes = FLOAT_BYTES * target.numel()
         return {
             peer: (
-                one.output.ssl_loss
+                proposal.output.ssl_loss
                 + self._weight
                 * F.kl_div(mine[peer].log_softmax(dim=1), target, reduction="batchmean"),
                 Traffic(num_bytes, num_bytes),
             )
-            for peer, one in proposals.items()
+            for peer, proposal in proposals.items()
         }

@@ -55,7 +55,7 @@ class FedAvg(Baseline):
         self._heads = heads
         groups: dict[object, list[Peer]] = {}
         for peer in peers:
-            shapes = tuple((name, one.shape) for name, one in self._averaged(peer).items())
+            shapes = tuple((name, tensor.shape) for name, tensor in self._averaged(peer).items())
             groups.setdefault(shapes, []).append(peer)
         self._groups = [group for group in groups.values() if len(group) > 1]
         if not self._groups:
@@ -82,10 +82,10 @@ class FedAvg(Baseline):
         bytes_by_peer = self._bytes() if is_last else {}
         return {
             peer: (
-                one.output.ssl_loss,
+                proposal.output.ssl_loss,
                 Traffic(bytes_by_peer.get(peer, 0), bytes_by_peer.get(peer, 0)),
             )
-            for peer, one in proposals.items()
+            for peer, proposal in proposals.items()
         }
 
     def end(self) -> None:
@@ -123,9 +123,9 @@ class FedAvg(Baseline):
         objective = peer.objective
         named = {**dict(objective.named_parameters()), **dict(objective.named_buffers())}
         return {
-            name: one.detach()
-            for name, one in named.items()
-            if one.is_floating_point()
+            name: tensor.detach()
+            for name, tensor in named.items()
+            if tensor.is_floating_point()
             and name not in objective.moved_by_update
             and not name.startswith(self.kept_apart)
             and (self._heads or name.startswith("backbone."))
@@ -133,7 +133,7 @@ class FedAvg(Baseline):
 
     def _bytes(self) -> dict[PeerId, int]:
         return {
-            peer.id: FLOAT_BYTES * sum(one.numel() for one in self._averaged(peer).values())
+            peer.id: FLOAT_BYTES * sum(tensor.numel() for tensor in self._averaged(peer).values())
             for group in self._groups
             for peer in group
         }

@@ -52,10 +52,11 @@ def relation_loss(
         temperature: divisor of the cosines.
     """
     log_p, log_q = (
-        cosines_to_others(one, others_ND, temperature).log_softmax(dim=1) for one in (a_ND, b_ND)
+        cosines_to_others(view_ND, others_ND, temperature).log_softmax(dim=1)
+        for view_ND in (a_ND, b_ND)
     )
     mean = (log_p.exp() + log_q.exp()) / 2
-    both = (F.kl_div(one, mean, reduction="batchmean") for one in (log_p, log_q))
+    both = (F.kl_div(log_view, mean, reduction="batchmean") for log_view in (log_p, log_q))
     return sum(both, start=torch.zeros((), device=a_ND.device)) / 2
 
 

@@ -117,7 +117,7 @@ class FLESD(Baseline):
             return super().losses(step, proposals)
         num_bytes = FLOAT_BYTES * self._target_AK.numel() if step == first else 0
         traffic = Traffic(num_bytes, num_bytes)
-        return {peer: (self._loss(peer, one), traffic) for peer, one in proposals.items()}
+        return {peer: (self._loss(peer, proposal), traffic) for peer, proposal in proposals.items()}
 
     def _begin(self, step: int) -> None:
         """Makes the ensemble, and a key for each chosen image, from the networks as they are now."""

@@ -192,7 +192,7 @@ class Comparison:
             wanted = (SOLO,)
         else:
             wanted = ()
-        return tuple(one for one in wanted if one in self.methods)
+        return tuple(reference for reference in wanted if reference in self.methods)
 
     def over_peers(self, rows: Sequence[Row], column: Column) -> OverPeers | None:
         """Returns what DoGo, a variant or a baseline does for all learners of a table together.
@@ -279,22 +279,22 @@ def _rows(
             peer = summary["peers"][name]
             for metric, score in _scores(name, peer, protocols):
                 key = (cell.peers, cell.data, metric, name)
-                one = found.setdefault(key, _Gathered())
-                one.scores.setdefault(cell.column, {})[cell.seed] = score
-                one.backbone = peer["backbone"]
-                if not cell.column.method.has_own_loss or not one.objective:
-                    one.objective = peer["objective"]
+                gathered = found.setdefault(key, _Gathered())
+                gathered.scores.setdefault(cell.column, {})[cell.seed] = score
+                gathered.backbone = peer["backbone"]
+                if not cell.column.method.has_own_loss or not gathered.objective:
+                    gathered.objective = peer["objective"]
     order = {metric: place for place, metric in enumerate(dict.fromkeys(key[2] for key in found))}
     for key in sorted(found, key=lambda key: (key[0], key[1], order[key[2]], key[3])):
-        one = found[key]
+        gathered = found[key]
         yield Row(
             peers=key[0],
             data=key[1],
             metric=key[2],
             peer=key[3],
-            backbone=one.backbone,
-            objective=one.objective,
-            scores=one.scores,
+            backbone=gathered.backbone,
+            objective=gathered.objective,
+            scores=gathered.scores,
         )
 
 
@@ -302,7 +302,7 @@ def _mean_over(rows: Sequence[Row], column: Column) -> dict[int, float]:
     """Returns the mean over the rows by seed, for the seeds that all of them have."""
     scores = [row.scores.get(column, {}) for row in rows]
     seeds = set(scores[0]).intersection(*scores[1:])
-    return {seed: spread([one[seed] for one in scores]).mean for seed in sorted(seeds)}
+    return {seed: spread([by_seed[seed] for by_seed in scores]).mean for seed in sorted(seeds)}
 
 
 def _scores(
@@ -360,7 +360,7 @@ def _cost(mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
 
 def _bytes_per_step(config: RunConfig, steps: int, summaries: Sequence[RunSummary]) -> float:
     if config.baseline is not None:  # which says so itself; in one process nothing travels
-        return spread([one["exchange"]["bytes_up_per_step"] for one in summaries]).mean
+        return spread([summary["exchange"]["bytes_up_per_step"] for summary in summaries]).mean
     if not config.exchanges:
         return 0.0
     exchange = config.exchange

@@ -68,7 +68,7 @@ class Method(enum.Enum):
         return self is Method.SUPERVISED
 
 
-BASELINE_METHODS = tuple(one for one in Method if one.is_baseline)
+BASELINE_METHODS = tuple(method for method in Method if method.is_baseline)
 """In the order of the columns."""
 
 

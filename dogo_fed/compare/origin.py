@@ -77,8 +77,8 @@ def origins(finished: Iterable[tuple[Cell, RunSummary]]) -> dict[str, dict[str, 
     for cell, summary in finished:
         starts = _starts(summary)
         facts = [
-            {"source": one.source, "device": one.device, **one.packages}
-            for one in (start.provenance for start in starts)
+            {"source": provenance.source, "device": provenance.device, **provenance.packages}
+            for provenance in (start.provenance for start in starts)
         ] or [{"source": _NOT_KNOWN}]
         for fact in facts:
             for name, value in fact.items():
@@ -91,7 +91,7 @@ def origins(finished: Iterable[tuple[Cell, RunSummary]]) -> dict[str, dict[str, 
 def _starts(summary: RunSummary) -> list[Start]:
     # Summaries of earlier versions do not have it.
     plain: Any = summary.get("provenance", [])
-    return [Start.from_plain(one) for one in plain]
+    return [Start.from_plain(start) for start in plain]
 
 
 def _hold_against(

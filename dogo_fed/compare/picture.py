@@ -155,7 +155,7 @@ def _said(row: Row, comparison: Comparison) -> str:
     """Returns the verdict over a peer's group."""
     if SOLO not in comparison.references(DOGO):
         return ""
-    one = row.difference(DOGO, SOLO)
-    if one.n == 0:
+    paired = row.difference(DOGO, SOLO)
+    if paired.n == 0:
         return ""
-    return f"{points(one.mean, row.unit)}, {verdict(one, row.unit)}"
+    return f"{points(paired.mean, row.unit)}, {verdict(paired, row.unit)}"

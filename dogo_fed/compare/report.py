@@ -22,7 +22,8 @@ from dogo_fed.compare.comparison import (
     Unit,
 )
 from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column
-from dogo_fed.compare.statistics import LEVEL, PairedDifference, Spread
+from dogo_fed.compare.statistics import PairedDifference, Spread
+from dogo_fed.evaluation.intervals import LEVEL
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds
 from dogo_fed.text import some_of
 
@@ -91,8 +92,8 @@ def _differences_to_json(row: Row, column: Column, comparison: Comparison) -> di
     }
 
 
-def _difference_to_json(one: PairedDifference, unit: Unit) -> dict[str, Any]:
-    return {**dataclasses.asdict(one), "verdict": verdict(one, unit)}
+def _difference_to_json(paired: PairedDifference, unit: Unit) -> dict[str, Any]:
+    return {**dataclasses.asdict(paired), "verdict": verdict(paired, unit)}
 
 
 def _cost_to_json(cost: Cost) -> dict[str, Any]:
@@ -132,9 +133,9 @@ def to_csv(comparison: Comparison) -> str:
         ]  # fmt: skip
         for found in (row.spread(column) for column in comparison.columns):
             fields += [_field(found.mean), _field(found.std), found.n]
-        for one in (row.difference(column, other) for column, other in pairs):
-            fields += [_field(value) for value in (one.mean, one.low, one.high)]
-            fields += [one.n, verdict(one, row.unit)]
+        for paired in (row.difference(column, other) for column, other in pairs):
+            fields += [_field(value) for value in (paired.mean, paired.low, paired.high)]
+            fields += [paired.n, verdict(paired, row.unit)]
         writer.writerow(fields)
     return text.getvalue()
 
@@ -237,8 +238,8 @@ def _differences(row: Row, column: Column, others: Iterable[Column]) -> list[str
     """Returns the table cells of a column minus each of the others; with a verdict where that is solo."""
     cells = []
     for other in others:
-        one = row.difference(column, other)
-        cells += [difference(one, row.unit), *_if_solo(other, verdict(one, row.unit))]
+        paired = row.difference(column, other)
+        cells += [difference(paired, row.unit), *_if_solo(other, verdict(paired, row.unit))]
     return cells
 
 
@@ -300,19 +301,19 @@ def score(found: Spread, unit: Unit = PERCENT) -> str:
     return mean if found.n == 1 else f"{mean} \u00b1 {std}"
 
 
-def difference(one: PairedDifference, unit: Unit = PERCENT) -> str:
+def difference(paired: PairedDifference, unit: Unit = PERCENT) -> str:
     """Returns e.g. "+1.2 [+0.4, +2.0] n=5"; without interval for one pair."""
-    if one.n == 0:
+    if paired.n == 0:
         return UNKNOWN
-    if one.low is None or one.high is None:
-        return f"{points(one.mean, unit)} n={one.n}"
-    interval = f"[{points(one.low, unit)}, {points(one.high, unit)}]"
-    return f"{points(one.mean, unit)} {interval} n={one.n}"
+    if paired.low is None or paired.high is None:
+        return f"{points(paired.mean, unit)} n={paired.n}"
+    interval = f"[{points(paired.low, unit)}, {points(paired.high, unit)}]"
+    return f"{points(paired.mean, unit)} {interval} n={paired.n}"
 
 
-def verdict(one: PairedDifference, unit: Unit) -> str:
+def verdict(paired: PairedDifference, unit: Unit) -> str:
     """Returns what a difference shows; nothing where more is not better."""
-    return one.verdict.value if unit.is_judged else "not judged"
+    return paired.verdict.value if unit.is_judged else "not judged"
 
 
 def points(value: float, unit: Unit = PERCENT) -> str:

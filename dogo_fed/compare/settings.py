@@ -25,13 +25,19 @@ def is_of_teaching(path: str, config: RunConfig) -> bool:
 
 def teaching_settings() -> str:
     """Returns what `is_of_teaching` says yes to, for people."""
-    found = [(path, one) for path, one in scope.paths_of(RunConfig) if one is not None]
-    run = [path for path, one in found if one.is_of_teaching and "*" not in path]
-    peer = [path.rpartition(".")[2] for path, one in found if one.is_of_teaching and "*" in path]
+    found = [
+        (path, its_scope) for path, its_scope in scope.paths_of(RunConfig) if its_scope is not None
+    ]
+    run = [path for path, its_scope in found if its_scope.is_of_teaching and "*" not in path]
+    peer = [
+        path.rpartition(".")[2]
+        for path, its_scope in found
+        if its_scope.is_of_teaching and "*" in path
+    ]
     peer += [
         f"{path.rpartition('.')[2]}.options.{name}"
-        for path, one in found
-        for name in one.teaching_options
+        for path, its_scope in found
+        for name, _ in its_scope.teaching_options
     ]
     return f"{', '.join(run)}, and of a peer {', '.join(peer)}"
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
-LEVEL = 0.95
-"""Of the intervals."""
+from dogo_fed.evaluation.intervals import LEVEL
 
 _NO_SPREAD = 1e-12
 """Below any true spread of accuracies, above what rounding makes of equal ones."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from dogo_fed.compare.comparison import Comparison, Row
 from dogo_fed.compare.experiment import DOGO, SOLO, Column
 from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, write_heading
-from dogo_fed.compare.statistics import LEVEL, PairedDifference
+from dogo_fed.compare.statistics import PairedDifference
+from dogo_fed.evaluation.intervals import LEVEL
 from dogo_fed.reporting.pictures.canvas import MUTED, dress, name_colours, save_picture, say_empty
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def _draw_panel(
     for place, row in enumerate(rows):
         offset = _GROUP_HEIGHT * ((place + 0.5) / len(rows) - 0.5)
         for height, column in enumerate(columns_V):
-            one = row.difference(column, SOLO)
-            _draw_interval(axes, one, row.unit.scale, height + offset, colours[row.peer])
+            paired = row.difference(column, SOLO)
+            _draw_interval(axes, paired, row.unit.scale, height + offset, colours[row.peer])
     names_V = [column.variant or column.name for column in columns_V]
     axes.set_yticks(range(len(columns_V)), names_V, fontsize=10)
     axes.set_ylim(len(columns_V) - 0.5, -0.5)
@@ -106,15 +107,15 @@ def _draw_panel(
 
 
 def _draw_interval(
-    axes: Axes, one: PairedDifference, scale: float, height: float, colour: str
+    axes: Axes, paired: PairedDifference, scale: float, height: float, colour: str
 ) -> None:
-    if one.n == 0 or not math.isfinite(one.mean):
+    if paired.n == 0 or not math.isfinite(paired.mean):
         return
-    if one.low is not None and one.high is not None:
-        ends = [scale * one.low, scale * one.high]
+    if paired.low is not None and paired.high is not None:
+        ends = [scale * paired.low, scale * paired.high]
         axes.plot(ends, [height, height], color=colour, linewidth=2.2)
     axes.plot(
-        [scale * one.mean],
+        [scale * paired.mean],
         [height],
         color=colour,
         marker="o",

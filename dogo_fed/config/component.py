@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 from dogo_fed.config.checks import require, require_positive
-from dogo_fed.config.scopes import OWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ class RateSchedule(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig(ComponentConfig):
-    """How a peer's weights are updated.
+    """How a peer's weights are updated. Its scope is that of `PeerConfig.optimizer`.
 
     Attributes:
         schedule: of the learning rate.
@@ -59,10 +58,10 @@ class OptimizerConfig(ComponentConfig):
             than one dimension, without biases and normalisations.
     """
 
-    schedule: RateSchedule = field(default=RateSchedule.CONSTANT, metadata=OWN)
-    warmup_steps: int = field(default=0, metadata=OWN)
-    clip_norm: float | None = field(default=None, metadata=OWN)
-    decay_all: bool = field(default=True, metadata=OWN)
+    schedule: RateSchedule = RateSchedule.CONSTANT
+    warmup_steps: int = 0
+    clip_norm: float | None = None
+    decay_all: bool = True
 
     def __post_init__(self) -> None:
         ComponentConfig.__post_init__(self)

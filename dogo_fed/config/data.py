@@ -9,8 +9,10 @@ from typing import Any
 
 from dogo_fed.config.checks import require_positive
 from dogo_fed.config.component import ComponentConfig
-from dogo_fed.config.scopes import OWN
 from dogo_fed.scope import DecidedBy, Decides, scope
+
+MOVABLE = ("root", "path", "base_options.root")
+"""Options that say where images are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,10 @@ class DataConfig(ComponentConfig):
     """
 
     name: str = field(metadata=scope(DecidedBy.SITE, Decides.TRAINING, agreed=True))
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), metadata=OWN)
+    options: Mapping[str, Any] = field(
+        default_factory=lambda: MappingProxyType({}),
+        metadata=scope(DecidedBy.SITE, Decides.TRAINING, movable=MOVABLE),
+    )
     default_rounds: int = field(
         default=10, metadata=scope(DecidedBy.SITE, Decides.LENGTH, agreed=True)
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from dogo_fed.config.checks import require, require_positive
 from dogo_fed.config.component import ComponentConfig, OptimizerConfig
-from dogo_fed.config.data import DataConfig
+from dogo_fed.config.data import MOVABLE, DataConfig
 from dogo_fed.config.scopes import OWN, OWN_TEACHING
 from dogo_fed.objectives.mutual import Reduction
 from dogo_fed.scope import DecidedBy, Decides, scope
@@ -93,7 +93,9 @@ class PeerConfig:
 
     backbone: ComponentConfig = field(metadata=OWN)
     objective: ComponentConfig = field(
-        metadata=scope(DecidedBy.SITE, Decides.TRAINING, teaching_options=("publish",))
+        metadata=scope(
+            DecidedBy.SITE, Decides.TRAINING, teaching_options=(("publish", "projector"),)
+        )
     )
     augmentation: ComponentConfig = field(metadata=OWN)
     optimizer: OptimizerConfig = field(metadata=OWN)
@@ -106,7 +108,14 @@ class PeerConfig:
     teacher_momentum: float = field(default=0.99, metadata=OWN_TEACHING)
     teacher_temperature: float | None = field(default=None, metadata=OWN_TEACHING)
     gate: Gate = field(default=Gate.NONE, metadata=OWN_TEACHING)
-    data: DataConfig | None = field(default=None, metadata=OWN)
+    data: DataConfig | None = field(
+        default=None,
+        metadata=scope(
+            DecidedBy.SITE,
+            Decides.TRAINING,
+            movable=tuple(f"options.{option}" for option in MOVABLE),
+        ),
+    )
     ssl_on: LossOn = field(default=LossOn.BOTH, metadata=OWN)
     chunk_size: int | None = field(default=None, metadata=OWN)
     data_parallel: int = field(default=1, metadata=OWN)

@@ -21,10 +21,10 @@ from dogo_fed.config.host import (
 )
 from dogo_fed.config.partition import PartitionConfig
 from dogo_fed.config.peer import LossOn, PeerConfig
-from dogo_fed.config.scopes import AGREED, LENGTH, OWN, PLACE, SAFETY
+from dogo_fed.config.scopes import AGREED, LENGTH, OWN, PLACE, ROUNDING, SAFETY
 from dogo_fed.objectives.catalog import OF_BASELINES
 from dogo_fed.plain import to_plain
-from dogo_fed.scope import DecidedBy, Decides, scope, settings_of
+from dogo_fed.scope import Decides, settings_of
 
 _PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -122,13 +122,13 @@ class RunConfig:
     rounds: int | None = field(default=None, metadata=LENGTH)
     steps: int | None = field(default=None, metadata=LENGTH)
     steps_per_round: int | None = field(default=None, metadata=AGREED)
-    threads_per_peer: int = field(default=1, metadata=OWN)
+    threads_per_peer: int = field(default=1, metadata=ROUNDING)
     precision: Precision = field(default=Precision.FP32, metadata=OWN)
-    memory_format: MemoryFormat = field(default=MemoryFormat.CONTIGUOUS, metadata=OWN)
-    compile: bool = field(default=False, metadata=OWN)
-    cuda_graphs: bool = field(default=False, metadata=OWN)
+    memory_format: MemoryFormat = field(default=MemoryFormat.CONTIGUOUS, metadata=ROUNDING)
+    compile: bool = field(default=False, metadata=ROUNDING)
+    cuda_graphs: bool = field(default=False, metadata=ROUNDING)
     baseline: ComponentConfig | None = field(default=None, metadata=OWN)
-    device: str = field(default="auto", metadata=scope(DecidedBy.SITE, Decides.ROUNDING))
+    device: str = field(default="auto", metadata=ROUNDING)
     run_dir: str | None = field(default=None, metadata=PLACE)
     resume: str | None = field(default=None, metadata=PLACE)
     afresh: bool = field(default=False, metadata=PLACE)
@@ -359,17 +359,22 @@ class RunConfig:
         """
         if self.baseline is not None:
             options = self.baseline.options.items()
-            of_baseline = {f"baseline.options.{name}": to_plain(one) for name, one in options}
+            of_baseline = {f"baseline.options.{name}": to_plain(option) for name, option in options}
             return {"baseline": self.baseline.name, **of_baseline}
         if not self.exchanges:
             return {}
-        return {
-            one.path: to_plain(one.value)
-            for one in sorted(settings_of(self), key=lambda one: one.path.startswith("peers."))
-            if one.scope.is_of_teaching
-            and one.scope.decides is Decides.TRAINING
-            and one.value != one.default
-        }
+        found: dict[str, object] = {}
+        for setting in sorted(settings_of(self), key=lambda it: it.path.startswith("peers.")):
+            if setting.scope.decides is not Decides.TRAINING:
+                continue
+            if setting.scope.is_of_teaching and setting.value != setting.default:
+                found[setting.path] = to_plain(setting.value)
+            for name, default in setting.scope.teaching_options:
+                assert isinstance(setting.value, ComponentConfig), "only components have options"
+                value = setting.value.options.get(name, default)
+                if value != default:
+                    found[f"{setting.path}.options.{name}"] = to_plain(value)
+        return found
 
 
 def _check_names(graph: Mapping[str, Mapping[str, float]], peers: Mapping[str, PeerConfig]) -> None:

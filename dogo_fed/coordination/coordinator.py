@@ -36,8 +36,8 @@ from dogo_fed.contracts import (
     Weighting,
 )
 from dogo_fed.coordination.allowance import Allowance
-from dogo_fed.coordination.membership import Member, Roster
 from dogo_fed.coordination.rendezvous import Rendezvous
+from dogo_fed.coordination.roster import Member, Roster
 from dogo_fed.coordination.state import CoordinatorState, Membership
 from dogo_fed.errors import CheckpointError, Refused, SchemaMismatch, StaleTicket
 from dogo_fed.plan import Plan
@@ -129,8 +129,9 @@ class Coordinator:
         made._next_step = state.next_step
         made._next_open_step = settings.plan.next_exchange(state.next_step)
         made._stopping = state.is_stopping
-        for one in state.meetings:
-            meeting = Rendezvous.restored(one, made._started_at_s)
+        made._excused_until_s = now_s  # nobody could report meanwhile, nor say that it evaluates
+        for saved in state.meetings:
+            meeting = Rendezvous.restored(saved, made._started_at_s)
             if meeting.closed_at_s is None:
                 made._open = meeting
             else:
@@ -146,7 +147,7 @@ class Coordinator:
             next_step=self._next_step,
             is_stopping=self._stopping,
             members=self._roster.snapshot(self._started_at_s),
-            meetings=tuple(one.snapshot(self._started_at_s) for one in meetings),
+            meetings=tuple(meeting.snapshot(self._started_at_s) for meeting in meetings),
         )
 
     @property

@@ -177,8 +177,8 @@ def _added(
 ) -> list[Units]:
     """Adds distributions to the totals by direction, in place, or takes them away; returns these."""
     add: np.ufunc = np.add if sign > 0 else np.subtract
-    for one in given:
-        terms = [in_units(p_NN) for p_NN in _directions(one)]
+    for distribution in given:
+        terms = [in_units(p_NN) for p_NN in _directions(distribution)]
         for total_NN, term_NN in zip(totals, terms, strict=False):
             add(total_NN, term_NN, out=total_NN)
         totals = totals or terms
@@ -195,10 +195,12 @@ def _with_entropies(
     means: Sequence[FloatMatrix], given: Sequence[SimilarityDistribution]
 ) -> SimilarityDistribution:
     """Returns the distribution of the mean matrices, with the mean negative entropies of `given`."""
-    reverses = [one.reverse for one in given if one.reverse is not None]
+    reverses = [distribution.reverse for distribution in given if distribution.reverse is not None]
     return SimilarityDistribution(
         p_NN=means[0],
-        negative_entropy=float(np.average([one.negative_entropy for one in given])),
+        negative_entropy=float(
+            np.average([distribution.negative_entropy for distribution in given])
+        ),
         reverse=_with_entropies(means[1:], reverses) if reverses else None,
     )
 
@@ -221,11 +223,11 @@ def _weighted_mean(
     Weights are divided by the largest one, so that neither tiny nor huge ones overflow.
     """
     relative = [weight / max(weights) for weight in weights]
-    reverses = [one.reverse for one in given if one.reverse is not None]
+    reverses = [distribution.reverse for distribution in given if distribution.reverse is not None]
     return SimilarityDistribution(
-        p_NN=_weighted_sum([one.p_NN for one in given], relative),
+        p_NN=_weighted_sum([distribution.p_NN for distribution in given], relative),
         negative_entropy=float(
-            np.average([one.negative_entropy for one in given], weights=relative)
+            np.average([distribution.negative_entropy for distribution in given], weights=relative)
         ),
         reverse=_weighted_mean(reverses, weights) if reverses else None,
     )

@@ -29,7 +29,7 @@ class Membership(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberState:
-    """The state of one peer; see `membership.Member`."""
+    """The state of one peer; see `roster.Member`."""
 
     membership: Membership
     incarnation: str

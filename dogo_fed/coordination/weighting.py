@@ -37,14 +37,14 @@ def weighted_by_row(
         weights: of the teachers, relative to each other; multiplied by those of the rows.
         weighting: what the weights of a row come from.
     """
-    matrices = [one.p_NN for one in given]
+    matrices = [distribution.p_NN for distribution in given]
     negative_entropy_KN = np.stack([_negative_entropies(q_NN) for q_NN in _wide(matrices)])
     scores_KN = _scores(matrices, negative_entropy_KN, weighting)
     log_w_KN = np.log(np.asarray(weights, dtype=np.float64))[:, None] + scores_KN
     w_KN = np.exp(log_w_KN - log_w_KN.max(axis=0))
     w_KN /= w_KN.sum(axis=0)
     weighted = (w_N[:, None] * q_NN for w_N, q_NN in zip(w_KN, _wide(matrices), strict=True))
-    reverses = [one.reverse for one in given if one.reverse is not None]
+    reverses = [distribution.reverse for distribution in given if distribution.reverse is not None]
     return SimilarityDistribution(
         p_NN=_sum(weighted).astype(np.float32),
         negative_entropy=float((w_KN * negative_entropy_KN).sum(axis=0).mean()),

@@ -78,7 +78,7 @@ def _check_result(name: str, factory: components.Factory) -> None:
     said = _said_result(factory)
     if said is None or said is Any:
         return
-    kinds = [get_origin(one) or one for one in (get_args(said) if _is_union(said) else (said,))]
+    kinds = [get_origin(hint) or hint for hint in (get_args(said) if _is_union(said) else (said,))]
     if any(map(_may_be_data, kinds)):
         return
     raise ConfigError(

@@ -65,7 +65,7 @@ def check_split(home: DataConfig, name: str, options: Mapping[str, object]) -> N
     kin = kin_of(home.name)
     if kin is None or kin.name != name:
         return
-    theirs, ours = (one.get(kin.option, kin.default) for one in (home.options, options))
+    theirs, ours = (given.get(kin.option, kin.default) for given in (home.options, options))
     if theirs != ours:
         raise ConfigError(
             f"{name} with {kin.option} {ours} would test {kin.pictures} that {home.name} with "

@@ -60,7 +60,9 @@ class Manifest:
             std=dataset.std,
             fingerprint=dataset.fingerprint,
             licence=licence,
-            digests=tuple(one.hex() for one in image_digests(dataset.train, dataset.image_size)),
+            digests=tuple(
+                digest.hex() for digest in image_digests(dataset.train, dataset.image_size)
+            ),
         )
 
     def differences(self, dataset: DataSet) -> list[str]:
@@ -133,11 +135,11 @@ class Manifest:
             name=one_line(str(content["name"]), 200),
             num_images=int(content["num_images"]),
             image_size=int(content["image_size"]),
-            mean=tuple(float(one) for one in content["mean"]),
-            std=tuple(float(one) for one in content["std"]),
+            mean=tuple(float(value) for value in content["mean"]),
+            std=tuple(float(value) for value in content["std"]),
             fingerprint=str(content["fingerprint"]),
             licence=str(content["licence"]),
-            digests=tuple(str(one) for one in content["digests"]),
+            digests=tuple(str(digest) for digest in content["digests"]),
         )
         if not 2 <= found.num_images <= _MOST_IMAGES or len(found.digests) != found.num_images:
             raise ValueError(f"{found.num_images} images and {len(found.digests)} digests")

@@ -21,7 +21,7 @@ from dogo_fed.errors import DataError
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 Pixels: TypeAlias = UInt8Array | torch.Tensor
 
-CHUNK_IMAGES = 4096
+_IMAGES_AT_A_TIME = 4096
 """Statistics and digests read this many images at a time, so a memory-mapped set stays on disk."""
 
 
@@ -122,7 +122,7 @@ def pixel_statistics(images_NCHW: torch.Tensor) -> tuple[tuple[float, ...], tupl
     """
     channels = images_NCHW.shape[1]
     sums, squares = [0] * channels, [0] * channels
-    for chunk_NCHW in torch.split(images_NCHW, CHUNK_IMAGES):
+    for chunk_NCHW in torch.split(images_NCHW, _IMAGES_AT_A_TIME):
         for channel in range(channels):
             counts = torch.bincount(chunk_NCHW[:, channel].reshape(-1), minlength=256).tolist()
             sums[channel] += sum(value * count for value, count in enumerate(counts))
@@ -140,7 +140,7 @@ def pixel_statistics(images_NCHW: torch.Tensor) -> tuple[tuple[float, ...], tupl
 def fingerprint(images_NCHW: torch.Tensor) -> str:
     """Returns a hex digest of the shape and the pixels of uint8 images, in order."""
     hasher = hashlib.blake2b(str(tuple(images_NCHW.shape)).encode(), digest_size=16)
-    for chunk_NCHW in torch.split(images_NCHW, CHUNK_IMAGES):
+    for chunk_NCHW in torch.split(images_NCHW, _IMAGES_AT_A_TIME):
         hasher.update(chunk_NCHW.contiguous().numpy().data)
     return hasher.hexdigest()
 

@@ -47,11 +47,11 @@ class Cut:
         """Returns a table with a row for each part: its images, and how many of each class."""
         text, classes = io.StringIO(), range(self.anchors.num_classes)
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["part", "images", "test_images", *(f"class_{one}" for one in classes)])
+        writer.writerow(["part", "images", "test_images", *(f"class_{label}" for label in classes)])
         for name, part in [("anchors", self.anchors), *sorted(self.private.items())]:
             counts = Counter(part.train.labels.tolist())
             writer.writerow(
-                [name, len(part.train), len(part.test), *(counts[one] for one in classes)]
+                [name, len(part.train), len(part.test), *(counts[label] for label in classes)]
             )
         return text.getvalue()
 

@@ -17,7 +17,7 @@ from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.source import DataSet, ImageSource, Subset, fingerprint_of_part
 from dogo_fed.errors import ConfigError
 
-_CHUNK_IMAGES = 1024
+_IMAGES_AT_A_TIME = 1024
 _FEWEST = 2
 
 
@@ -42,8 +42,8 @@ def private_images(
         return {}
     shared = frozenset(image_digests(anchors.train, anchors.image_size))
     return {
-        peer: _without_anchors(peer, _of_peer(peer, one, anchors, test_share), shared)
-        for peer, one in settings.items()
+        peer: _without_anchors(peer, _of_peer(peer, data, anchors, test_share), shared)
+        for peer, data in settings.items()
     }
 
 
@@ -53,7 +53,9 @@ def _of_peer(peer: str, settings: DataConfig, anchors: DataSet, test_share: floa
         dataset = dataset_with_test_part(settings, test_share)
     except ConfigError as error:
         raise ConfigError(f"peers.{peer}.data: {error}") from error
-    mine, theirs = ((len(one.mean), one.image_size, one.image_size) for one in (dataset, anchors))
+    mine, theirs = (
+        (len(data.mean), data.image_size, data.image_size) for data in (dataset, anchors)
+    )
     if mine != theirs:
         raise ConfigError(
             f"the private images of peer {peer!r} are {' x '.join(map(str, mine))} (channels, height, "
@@ -99,7 +101,7 @@ def _no_anchors(
     source = dataset.train if kind == "training" else dataset.test
     digests = image_digests(source, dataset.image_size)
     kept_N = torch.tensor(
-        [row for row, one in enumerate(digests) if one not in anchors], dtype=torch.int64
+        [row for row, digest in enumerate(digests) if digest not in anchors], dtype=torch.int64
     )
     num_left_out = len(digests) - len(kept_N)
     if len(kept_N) < fewest:
@@ -113,7 +115,7 @@ def _no_anchors(
 def image_digests(source: ImageSource, image_size: int) -> list[bytes]:
     """Returns a digest of each image's pixels, at one size, by which the same image is found again."""
     found = []
-    for ids_N in torch.split(torch.arange(len(source)), _CHUNK_IMAGES):
+    for ids_N in torch.split(torch.arange(len(source)), _IMAGES_AT_A_TIME):
         for image_CHW in resized(source.images(ids_N), image_size):
             pixels = image_CHW.contiguous().numpy().tobytes()
             found.append(hashlib.blake2b(pixels, digest_size=16).digest())

@@ -118,11 +118,11 @@ def build_peer(
 
 def _parameter_groups(objective: Objective, settings: OptimizerConfig) -> list[Any]:
     """Returns the parameters that learn, or two groups of which one has no weight decay."""
-    learning = [one for one in objective.parameters() if one.requires_grad]
+    learning = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     if settings.decay_all:
         return learning
-    decayed = [one for one in learning if one.ndim > 1]
-    others = [one for one in learning if one.ndim <= 1]
+    decayed = [parameter for parameter in learning if parameter.ndim > 1]
+    others = [parameter for parameter in learning if parameter.ndim <= 1]
     return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
 
 
@@ -184,7 +184,7 @@ def _choose_rows(
     with evaluation_mode(objective), torch.no_grad():
         heads = {name.rpartition("_")[0] for name in objective.embed(black_NCHW, black_NCHW)}
     if rows.value not in heads:
-        offered = sorted(heads & {one.value for one in Rows})
+        offered = sorted(heads & {choice.value for choice in Rows})
         raise ConfigError(
             f"objective {settings.name!r} has no {rows.value}, which exchange.rows={rows.value} "
             f"exchanges; it has {' and '.join(offered) or 'none of the rows that can be chosen'}"

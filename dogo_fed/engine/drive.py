@@ -69,7 +69,9 @@ def run_lockstep(
                 session.stop()
         left = [session for session in sessions if not session.is_finished]
         running = [
-            session for session in left if session.next_step == min(one.next_step for one in left)
+            session
+            for session in left
+            if session.next_step == min(other.next_step for other in left)
         ]
         for session in running:
             try:

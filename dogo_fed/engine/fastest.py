@@ -81,7 +81,8 @@ def _seconds_of(run: LoadedRun, precision: Precision, memory_format: MemoryForma
     device = resolve_device(run.config.device)
     try:
         return sum(
-            _of_peer(_in(run, precision, memory_format), one, device) for one in run.peer_ids
+            _of_peer(_in(run, precision, memory_format), peer_id, device)
+            for peer_id in run.peer_ids
         )
     except torch.OutOfMemoryError:
         return math.inf

@@ -26,9 +26,9 @@ SHARE_OF_MEMORY = 0.25
 LARGE_BYTES = 2**30
 """Of a set that a CPU may have to read from disk."""
 
-_CHUNK_IMAGES = 4096
+_IMAGES_AT_A_TIME = 4096
 _resident: dict[tuple[int, torch.device], TensorImages] = {}
-_GATHERED_WITHIN_S = 600.0
+_GATHERED_WITHIN_S = 600.0  # a disk that hangs: this process ends, and is started again
 
 
 def resident(passes: Passes, device: torch.device, room_bytes: int) -> Passes | None:
@@ -40,10 +40,10 @@ def resident(passes: Passes, device: torch.device, room_bytes: int) -> Passes | 
         room_bytes: how much of its memory they may take; what lies there already takes none.
     """
     sources = _sources(passes)
-    missing = [one for key, one in sources.items() if (key, device) not in _resident]
+    missing = [source for key, source in sources.items() if (key, device) not in _resident]
     if sum(map(_bytes_of, missing)) > room_bytes:
         return None
-    moved = {key: _moved(one, device) for key, one in sources.items()}
+    moved = {key: _moved(source, device) for key, source in sources.items()}
 
     def there(dataset: DataSet) -> DataSet:
         return dataclasses.replace(dataset, train=moved[id(dataset.train)])
@@ -57,7 +57,7 @@ def resident(passes: Passes, device: torch.device, room_bytes: int) -> Passes | 
 
 def _sources(passes: Passes) -> dict[int, ImageSource]:
     """Returns the images of a peer's passes, by their identity."""
-    return {id(one.train): one.train for one in (passes.data.shared, passes.data.own)}
+    return {id(dataset.train): dataset.train for dataset in (passes.data.shared, passes.data.own)}
 
 
 def _first(source: ImageSource) -> torch.Tensor:
@@ -75,7 +75,7 @@ def _moved(source: ImageSource, device: torch.device) -> TensorImages:
     if key not in _resident:
         shape = (len(source), *_first(source).shape[1:])
         there_NCHW = torch.empty(shape, dtype=torch.uint8, device=device)
-        for ids in torch.split(torch.arange(len(source)), _CHUNK_IMAGES):
+        for ids in torch.split(torch.arange(len(source)), _IMAGES_AT_A_TIME):
             if len(ids):
                 there_NCHW[int(ids[0]) : int(ids[-1]) + 1] = source.images(ids)
         _resident[key] = TensorImages(there_NCHW, source.labels)

@@ -168,7 +168,7 @@ class PartOfPass:
         ):
             seen = self._objective.embed_in_chunks(view_a_nCHW, view_b_nCHW, order.num_chunks)
             self._made = {name: seen[name].float() for name in sorted(seen)}
-        made_nD = joined([one.detach() for one in self._made.values()])
+        made_nD = joined([head_nD.detach() for head_nD in self._made.values()])
         pipe.send(DONE)
         dist.send(made_nD.contiguous(), dst=FIRST)
 
@@ -205,11 +205,11 @@ class PartOfPass:
         pipe.send(DONE)
         add_up(
             [
-                torch.zeros_like(weight) if one is None else one
-                for weight, one in zip(weights, found, strict=True)
+                torch.zeros_like(weight) if gradient is None else gradient
+                for weight, gradient in zip(weights, found, strict=True)
             ],
             torch.tensor(
-                [one is not None for one in found], dtype=torch.int32, device=self._device
+                [gradient is not None for gradient in found], dtype=torch.int32, device=self._device
             ),
         )
 

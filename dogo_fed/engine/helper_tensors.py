@@ -38,7 +38,7 @@ def meet(rank: int, num_parts: int, meeting: str, device_type: str) -> None:
 
 def learning(objective: Objective) -> list[torch.Tensor]:
     """Returns the weights that learn, in the order that all processes know."""
-    return [one for one in objective.parameters() if one.requires_grad]
+    return [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
 
 def give_state(objective: Objective) -> None:
@@ -57,7 +57,7 @@ def take_state(objective: Objective) -> None:
 
 def joined(by_head: Sequence[torch.Tensor]) -> torch.Tensor:
     """Returns the heads' embeddings of each image side by side, or their gradients; n x D."""
-    return torch.cat([one.float() for one in by_head], dim=1)
+    return torch.cat([head_nD.float() for head_nD in by_head], dim=1)
 
 
 def add_up(gradients: Sequence[torch.Tensor], is_used: torch.Tensor) -> None:
@@ -72,27 +72,27 @@ def _state(objective: Objective) -> list[torch.Tensor]:
     """Returns what a pass may depend on: all weights and buffers, but those of the average."""
     named = [*objective.named_parameters(), *objective.named_buffers()]
     return [
-        one.detach()
-        for name, one in named
-        if one.is_floating_point() and not name.startswith("average.")
+        tensor.detach()
+        for name, tensor in named
+        if tensor.is_floating_point() and not name.startswith("average.")
     ]
 
 
 def _by_type(tensors: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
     groups: dict[torch.dtype, list[torch.Tensor]] = {}
-    for one in tensors:
-        groups.setdefault(one.dtype, []).append(one)
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
     return list(groups.values())
 
 
 def _flat(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Returns all numbers of the tensors in a row, one row for each type."""
-    return [torch.cat([one.reshape(-1) for one in group]) for group in _by_type(tensors)]
+    return [torch.cat([tensor.reshape(-1) for tensor in group]) for group in _by_type(tensors)]
 
 
 def _put(flat: torch.Tensor, group: Sequence[torch.Tensor]) -> None:
     """Writes the numbers of a row back to where they belong."""
     with torch.no_grad():
-        values = torch.split(flat, [one.numel() for one in group])
-        for one, value in zip(group, values, strict=True):
-            one.copy_(value.view_as(one))
+        values = torch.split(flat, [tensor.numel() for tensor in group])
+        for tensor, value in zip(group, values, strict=True):
+            tensor.copy_(value.view_as(tensor))

@@ -161,12 +161,12 @@ class Helpers:
         self, own: Sequence[torch.Tensor], sizes: Sequence[int]
     ) -> tuple[torch.Tensor, ...]:
         """Returns the helpers' embeddings by head, without a graph, like those of the first part."""
-        widths = [one.shape[1] for one in own]
+        widths = [head_nD.shape[1] for head_nD in own]
         parts = [torch.empty(size, sum(widths), device=own[0].device) for size in sizes]
         for rank, part_nD in enumerate(parts, start=1):
             dist.recv(part_nD, src=rank)
         by_head = torch.split(torch.cat(parts), widths, dim=1)
-        return tuple(one.to(like.dtype) for one, like in zip(by_head, own, strict=True))
+        return tuple(head_nD.to(like.dtype) for head_nD, like in zip(by_head, own, strict=True))
 
     def give_gradients(self, sizes: Sequence[int], by_head: Mapping[str, torch.Tensor]) -> None:
         """Gives every helper the gradient of its embeddings.
@@ -186,12 +186,15 @@ class Helpers:
 
     def take_gradients(self, like: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         """Returns the sum of the helpers' gradients by weight; None for one that no part uses."""
-        sums = [torch.zeros_like(one) for one in like]
+        sums = [torch.zeros_like(weight) for weight in like]
         is_used = torch.zeros(len(sums), dtype=torch.int32, device=like[0].device)
         with self._failures():
             self._hear()
             add_up(sums, is_used)
-        return [one if used else None for one, used in zip(sums, is_used.tolist(), strict=True)]
+        return [
+            gradient if used else None
+            for gradient, used in zip(sums, is_used.tolist(), strict=True)
+        ]
 
     def _hear(self) -> None:
         """Returns when every helper has said that it has done its part.
@@ -227,7 +230,7 @@ class Helpers:
         return ""
 
     def _failure(self, why: str) -> HelperLost:
-        ended = [one.name for one in self._processes if not one.is_alive()]
+        ended = [process.name for process in self._processes if not process.is_alive()]
         also = f" (ended: {', '.join(ended)})" if ended else ""
         return HelperLost(
             f"a process that does a part of the passes of peer {self._peer!r} "
@@ -241,7 +244,7 @@ class _TakeGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, helpers: Helpers, *weights: torch.Tensor) -> torch.Tensor:
-        ctx.helpers, ctx.weights = helpers, [one.detach() for one in weights]
+        ctx.helpers, ctx.weights = helpers, [weight.detach() for weight in weights]
         return torch.zeros((), device=weights[0].device)
 
     @staticmethod
@@ -267,7 +270,7 @@ class _GiveGradients(torch.autograd.Function):
     ) -> tuple[torch.Tensor, ...]:
         ctx.set_materialize_grads(False)  # a head that the loss does not use has None, not zeros
         ctx.helpers, ctx.names, ctx.sizes, ctx.device = helpers, names, sizes, token.device
-        return tuple(one.view_as(one) for one in theirs)
+        return tuple(head_nD.view_as(head_nD) for head_nD in theirs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:

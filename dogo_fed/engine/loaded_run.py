@@ -230,7 +230,9 @@ def load_run(
     if config.partition.is_private:
         made = cut(whole, _with_images(config), config.partition, config.seed)
         data = DataRoles(shared=made.anchors, own=made.anchors, evaluated=whole)
-        parts = {name: dataclasses.replace(data, own=one) for name, one in made.private.items()}
+        parts = {
+            name: dataclasses.replace(data, own=private) for name, private in made.private.items()
+        }
     else:
         made, data = None, DataRoles.all_of(whole)
         wanted = {

@@ -77,7 +77,9 @@ def measure(peer: Peer, run: LoadedRun, *, linear_probe: bool) -> Measured:
             (score,) = linear(subject, epochs=settings.linear_epochs)
             found.linear_top1 = score.value
         if wants_health:
-            by_name = {one.metric: one.value for one in health(subject.on(_sample(data.evaluated)))}
+            by_name = {
+                score.metric: score.value for score in health(subject.on(_sample(data.evaluated)))
+            }
             found.feature_std = by_name["std_mean"]
             found.rankme = by_name["rankme"]
             found.alignment = by_name["alignment"]

@@ -105,9 +105,9 @@ class Passes:
 
     def _together(self, *parts_NCHW: torch.Tensor) -> torch.Tensor:
         """Returns the images of both kinds in one batch, at one size if they are stored at several."""
-        if len({one.shape[1:] for one in parts_NCHW}) > 1:
+        if len({part_NCHW.shape[1:] for part_NCHW in parts_NCHW}) > 1:
             size = self.data.own.image_size
-            return torch.cat([resized(one, size) for one in parts_NCHW])
+            return torch.cat([resized(part_NCHW, size) for part_NCHW in parts_NCHW])
         return torch.cat(parts_NCHW)
 
     def _num_anchors(self, step: int) -> int:

@@ -118,7 +118,7 @@ class Peer:
             views = self.augmentation(to_device(images_NCHW, self.device))
             if self.memory_format is torch.contiguous_format:
                 return views
-            first, second = (one.contiguous(memory_format=self.memory_format) for one in views)
+            first, second = (view.contiguous(memory_format=self.memory_format) for view in views)
             return first, second
 
     def weights_apart(self) -> Weights | None:
@@ -339,7 +339,7 @@ class Peer:
             TrainingError: a loss or its gradient was not finite; the peer is of no use any more, and
                 each further call says so again.
         """
-        pairs = [one for _, loss, norm in self._unchecked for one in (loss, norm)]
+        pairs = [scalar for _, loss, norm in self._unchecked for scalar in (loss, norm)]
         numbers = numbers_of([*pairs, *scalars])
         checked, others = numbers[: len(pairs)], numbers[len(pairs) :]
         for (step, _, _), loss, norm in zip(

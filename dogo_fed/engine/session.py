@@ -314,7 +314,9 @@ class PeerSession:
             TrainingError: the numbers of one of them were not finite.
         """
         started_s = time.perf_counter()
-        numbers = self.peer.check_updates(*[one for _, two in self._unread for one in two.scalars])
+        numbers = self.peer.check_updates(
+            *[scalar for _, two in self._unread for scalar in two.scalars]
+        )
         share_s = (time.perf_counter() - started_s) / max(len(self._unread), 1)
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
         for (done, _), (ssl_loss, mutual_kl) in zip(self._unread, pairs, strict=True):
@@ -387,7 +389,7 @@ class PeerSession:
             if not is_cut_off:
                 self._sink.flush()
             undelivered: list[Record] = [*self._sink.undelivered(), *self._untold]
-            self._progress.undelivered = [record_to_json(one) for one in undelivered]
+            self._progress.undelivered = [record_to_json(record) for record in undelivered]
             self._folder.checkpoints.save(
                 self.peer.objective, self.peer.optimizer, self._progress, scaler=self.peer.scaler
             )

@@ -11,7 +11,7 @@ def numbers_of(scalars: Sequence[torch.Tensor]) -> list[float]:
     """Returns tensors of one number each as numbers, by one copy: their device is waited for once."""
     if not scalars:
         return []
-    alike = [one.detach().double().reshape(()) for one in scalars]
+    alike = [scalar.detach().double().reshape(()) for scalar in scalars]
     numbers: list[float] = torch.stack(alike).tolist()
     return numbers
 

@@ -57,8 +57,10 @@ def try_own_code(run: LoadedRun, peer: Peer) -> None:
             f"peer {peer.id!r} can't do a step of training: {components.error_in_words(error)}"
         ) from error
 
-    learning = [one for one in objective.backbone.parameters() if one.requires_grad]
-    if learning and all(one.grad is None for one in learning):
+    learning = [
+        parameter for parameter in objective.backbone.parameters() if parameter.requires_grad
+    ]
+    if learning and all(parameter.grad is None for parameter in learning):
         raise ConfigError(
             f"no gradient reaches the backbone of peer {peer.id!r}, so it would not learn: its "
             "forward pass must not detach its result, nor run under torch.no_grad"

@@ -77,7 +77,7 @@ def mark_pass(backbone: torch.nn.Module) -> None:
     Where passes are recorded (cuda_graphs), each batch would else be recorded as a continuation of
     the one before.
     """
-    if any(one._compiled_call_impl is not None for one in backbone.modules()):
+    if any(module._compiled_call_impl is not None for module in backbone.modules()):
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 

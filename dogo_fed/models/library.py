@@ -152,7 +152,7 @@ def torchvision_arguments(
 def take_channels(network: nn.Module, in_channels: int) -> None:
     """Replaces the first convolution of a torchvision model if images do not have 3 channels."""
     name, first = next(
-        (name, one) for name, one in network.named_modules() if isinstance(one, nn.Conv2d)
+        (name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)
     )
     if first.in_channels != in_channels:
         network.set_submodule(name, _convolution_like(first, in_channels=in_channels))
@@ -186,15 +186,17 @@ def keep_resolution(
     found = _reductions(network, torch.zeros(1, in_channels, image_size, image_size))
     changed: list[str] = []
     left = FACTOR_TAKEN_OUT
-    for level, side in enumerate(dict.fromkeys(one.side for one in found)):
+    for level, side in enumerate(dict.fromkeys(reduction.side for reduction in found)):
         if left == 1:
             break
-        group = [one for one in found if one.side == side]
-        factor = max(one.stride for one in group)
+        group = [reduction for reduction in found if reduction.side == side]
+        factor = max(reduction.stride for reduction in group)
         stride = stem_stride if level == 0 else max(1, factor // left)
-        for one in group:
-            network.set_submodule(one.name, _with_stride(one.module, stride, is_stem=level == 0))
-            changed += [one.name] if stride != one.stride else []
+        for reduction in group:
+            network.set_submodule(
+                reduction.name, _with_stride(reduction.module, stride, is_stem=level == 0)
+            )
+            changed += [reduction.name] if stride != reduction.stride else []
         left = max(1, left // factor)
     note_halvings_taken_out(network, changed)
     return network
@@ -231,7 +233,7 @@ def _size_option(model: str, image_size: int) -> dict[str, object]:
 
 def _take_classifier_off(model: str, network: nn.Module) -> None:
     """Replaces the classifier of a torchvision model by what leads to its pooled features."""
-    name = next((one for one in CLASSIFIERS if hasattr(network, one)), None)
+    name = next((candidate for candidate in CLASSIFIERS if hasattr(network, candidate)), None)
     if name is None:
         raise ConfigError(
             f"backbone 'torchvision:{model}' has no classifier under any of the names "

@@ -85,8 +85,9 @@ def _changes(name: str, theirs: nn.Module, ours: nn.Module) -> Iterator[str]:
     if not is_of_a_kind or _looks(theirs) != _looks(ours):
         yield _put(name, ours)
         return
-    for (child, one), other in zip(theirs.named_children(), ours.children(), strict=True):
-        yield from _changes(f"{name}.{child}" if name else child, one, other)
+    children = zip(theirs.named_children(), ours.children(), strict=True)
+    for (child, their_module), our_module in children:
+        yield from _changes(f"{name}.{child}" if name else child, their_module, our_module)
 
 
 def _looks(module: nn.Module) -> tuple[str, list[str]]:

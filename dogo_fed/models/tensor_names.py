@@ -79,9 +79,11 @@ def best_fit(wanted: Iterable[str], found: Iterable[str], prefix: str | None = N
     """
     wanted, found = list(wanted), list(found)
     fits = [
-        _fit(wanted, found, one, ours, theirs)
+        _fit(wanted, found, candidate, ours, theirs)
         for ours, theirs in _PAIRS
-        for one in ([prefix] if prefix is not None else _prefixes(wanted, found, ours, theirs))
+        for candidate in (
+            [prefix] if prefix is not None else _prefixes(wanted, found, ours, theirs)
+        )
     ]
     return max(
         fits, key=lambda fit: (len(fit.names), not _is_avoided(fit.prefix), -len(fit.prefix))

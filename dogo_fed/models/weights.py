@@ -142,7 +142,7 @@ def load_weights(
     """
     wanted = backbone.state_dict()
     fit = best_fit(wanted, tensors, prefix)
-    dropped = [one for one in fit.strangers if _is_classifier(one.removeprefix(fit.prefix))]
+    dropped = [name for name in fit.strangers if _is_classifier(name.removeprefix(fit.prefix))]
     taken = {name: tensors[theirs] for name, theirs in fit.names.items()}
     misfits = {
         fit.names[name]: (tensor.shape, wanted[name].shape)

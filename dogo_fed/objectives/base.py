@@ -179,7 +179,7 @@ class Objective(nn.Module, ABC):
                 retain_graph=True,
                 allow_unused=True,
             )
-        if all(one is None for one in own):
+        if all(gradient is None for gradient in own):
             raise ValueError(
                 f"gate=agreement: the own loss does not depend on {' and '.join(names)}, with which the "
                 "peer learns; leave out the gate, or choose other exchange.rows"

@@ -79,5 +79,7 @@ def widened(*tensors: torch.Tensor) -> list[torch.Tensor]:
 
     Sums over a batch may exceed the range of half precision.
     """
-    dtype = functools.reduce(torch.promote_types, (one.dtype for one in tensors), torch.float32)
-    return [one.to(dtype) for one in tensors]
+    dtype = functools.reduce(
+        torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32
+    )
+    return [tensor.to(dtype) for tensor in tensors]

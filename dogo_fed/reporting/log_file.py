@@ -74,14 +74,14 @@ def log_file(path: str | os.PathLike[str], packages: Sequence[str]) -> Iterator[
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     loggers = [logging.getLogger(name) for name in packages]
-    for one in loggers:
-        one.addHandler(handler)
-        one.setLevel(logging.INFO)
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        for one in loggers:
-            one.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
         handler.close()
 
 

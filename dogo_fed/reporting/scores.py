@@ -25,7 +25,7 @@ _MOST_ROWS = 24
 
 _NOT_IN_CSV = ("level_name", "level_is_share")
 """The same for all scores of a protocol that have a level; the JSON has them."""
-_OF_SCORE = [one.name for one in dataclasses.fields(Score) if one.name not in _NOT_IN_CSV]
+_OF_SCORE = [field.name for field in dataclasses.fields(Score) if field.name not in _NOT_IN_CSV]
 CSV_COLUMNS = ("encoder", *_OF_SCORE)
 
 
@@ -46,9 +46,9 @@ def write_sheet(sheet: ScoreSheet, folder: Path, stem: str) -> list[Path]:
 def to_json(sheet: ScoreSheet) -> dict[str, object]:
     """Returns the sheet as plain values: its head, and per encoder all scores and their means."""
     head = {
-        one.name: getattr(sheet, one.name)
-        for one in dataclasses.fields(sheet)
-        if one.name != "scores"
+        field.name: getattr(sheet, field.name)
+        for field in dataclasses.fields(sheet)
+        if field.name != "scores"
     }
     encoders = {
         name: {

@@ -133,7 +133,7 @@ def build_summary(
         "seed": seed,
         "host": host,
         "steps": steps,
-        "steps_done": max((one.steps_done for one in totals.reached.values()), default=0),
+        "steps_done": max((reached.steps_done for reached in totals.reached.values()), default=0),
         "wall_s": wall_s,
         "peers": peers,
         "unfinished": _unfinished(totals),
@@ -180,27 +180,27 @@ def summary_table(summary: RunSummary) -> Table:
             f"{peer['parameters'] / 1e6:.2f} M",
             *_how_good(summary, peer),
             number(_float(peer["ssl_loss"])),
-            _agreement(summary, peer),
+            _mutual_kl(summary, peer),
             str(peer["steps_trained"]),
             Text(peer["state_digest"][:8]),
         )
-    for name, one in summary["unfinished"].items():
+    for name, unfinished in summary["unfinished"].items():
         table.add_row(
             Text(name, style="bold"),
-            Text(one["backbone"] or "-"),
-            Text(one["objective"] or "-"),
+            Text(unfinished["backbone"] or "-"),
+            Text(unfinished["objective"] or "-"),
             "-",
-            *_how_good(summary, one),
-            number(_float(one["ssl_loss"])),
-            _agreement(summary, one),
-            str(one["steps_trained"]),
+            *_how_good(summary, unfinished),
+            number(_float(unfinished["ssl_loss"])),
+            _mutual_kl(summary, unfinished),
+            str(unfinished["steps_trained"]),
             "unfinished",
         )
     return table
 
 
 def narrow_table(summary: RunSummary) -> Table:
-    """Returns the table for a terminal of 80 columns: accuracies and agreement only."""
+    """Returns the table for a terminal of 80 columns: accuracies and mutual KL only."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("peer", overflow="fold")
     for heading in (*_headings(summary), "mutual KL"):
@@ -210,14 +210,14 @@ def narrow_table(summary: RunSummary) -> Table:
         table.add_row(
             Text.assemble((name, "bold"), (what, "dim")),
             *_how_good(summary, peer),
-            _agreement(summary, peer),
+            _mutual_kl(summary, peer),
         )
-    for name, one in summary["unfinished"].items():
-        what = f"\nunfinished, {one['steps_trained']} steps trained"
+    for name, unfinished in summary["unfinished"].items():
+        what = f"\nunfinished, {unfinished['steps_trained']} steps trained"
         table.add_row(
             Text.assemble((name, "bold"), (what, "dim")),
-            *_how_good(summary, one),
-            _agreement(summary, one),
+            *_how_good(summary, unfinished),
+            _mutual_kl(summary, unfinished),
         )
     return table
 
@@ -281,7 +281,7 @@ def _how_good(summary: RunSummary, peer: PeerSummary | UnfinishedSummary) -> tup
     )
 
 
-def _agreement(summary: RunSummary, peer: PeerSummary | UnfinishedSummary) -> str:
+def _mutual_kl(summary: RunSummary, peer: PeerSummary | UnfinishedSummary) -> str:
     """Returns the cell mutual KL."""
     return number(_float(peer["mutual_kl"])) if summary["exchange"]["enabled"] else "off"
 
@@ -326,7 +326,7 @@ def _step_lines(step_ms: Mapping[str, Mapping[str, float]]) -> list[str]:
         total = sum(parts.values())
         if total <= 0:
             continue
-        largest = sorted(parts.items(), key=lambda one: -one[1])
+        largest = sorted(parts.items(), key=lambda item: -item[1])
         told = ", ".join(
             f"{name} {percent(ms / total, 0)}" for name, ms in largest if ms >= _LEAST_SHARE * total
         )

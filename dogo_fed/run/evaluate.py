@@ -83,7 +83,9 @@ def evaluate_run(
         with private_files():
             write_sheet(sheet, folder / FOLDER, sheet.protocol + whose)
         scores |= {PeerId(name): list(found) for name, found in sheet.scores.items()}
-    return {PeerId(one.encoder.name): scores[PeerId(one.encoder.name)] for one in subjects}
+    return {
+        PeerId(subject.encoder.name): scores[PeerId(subject.encoder.name)] for subject in subjects
+    }
 
 
 def open_run(
@@ -94,6 +96,7 @@ def open_run(
     on: DataSet | None = None,
     peers: Iterable[str] | None = None,
     seed: int | None = None,
+    device: str | None = None,
 ) -> list[Subject]:
     """Returns the encoders of a run, in name order, ready for protocols; see `evaluate_run`.
 
@@ -105,9 +108,10 @@ def open_run(
             its settings name.
         peers: some of the run's peers, in this order; None takes all.
         seed: the seed of subsets and noise; None takes the run's.
+        device: "auto", "cpu" or "cuda"; None takes the run's.
 
     Raises:
-        ConfigError: there is no such peer.
+        ConfigError: there is no such peer, or no such device here.
         CheckpointError: an encoder is missing, does not fit, or is of an earlier end of the run.
         DataError: the run's images are not those that it was trained with. They are looked at only
             where they are evaluated on.
@@ -116,22 +120,22 @@ def open_run(
     for name in names:
         _check_peer(folder, config, name)
     home, trained_on = _data_of(folder, config, dataset, is_evaluated_on=on is None)
-    device = resolve_device(config.device)
+    where = resolve_device(device or config.device)
     private: Mapping[str, DataSet] = {}
     if on is None:
         assert home is not None, "the run's own images are loaded if there are no others"
-        own = {name: one for name in names if (one := config.peers[name].data) is not None}
+        own = {name: data for name in names if (data := config.peers[name].data) is not None}
         private = private_images(own, home, config.eval.test_share)
     subjects = []
     for name in names:
         backbone, inputs, facts = _opened(folder, config, name, trained_on)
         encoder = Encoder(
             name=name,
-            backbone=backbone.to(device),
+            backbone=backbone.to(where),
             inputs=inputs,
             trained_on=facts.fingerprint,
             linear_stream=(name, "linear probe"),
-            device=device,
+            device=where,
             batch_size=config.eval.batch_size,
         )
         if on is None:
@@ -152,7 +156,9 @@ def by_dataset(subjects: Sequence[Subject]) -> dict[str, list[Subject]]:
         groups.setdefault(subject.dataset.fingerprint, []).append(subject)
     if len(groups) == 1:
         return {"": list(subjects)}
-    return {"".join(f"-{one.encoder.name}" for one in group): group for group in groups.values()}
+    return {
+        "".join(f"-{subject.encoder.name}" for subject in group): group for group in groups.values()
+    }
 
 
 def open_backbone(folder: Path, config: RunConfig, name: str) -> tuple[torch.nn.Module, DataFacts]:

@@ -326,7 +326,7 @@ def _how_to_make(
                 made = f"model = timm.create_model({name!r}, num_classes=0, in_chans={channels})"
                 return [made, *changes(theirs, backbone)]
     elif settings.name not in _TORCHVISIONS:
-        options = {key: one for key, one in settings.options.items() if key not in OURS}
+        options = {key: value for key, value in settings.options.items() if key not in OURS}
     if form is Format.TORCHVISION:
         return torchvision_code(name, backbone, side, options)
     return timm_code(name, backbone, side, channels, options)

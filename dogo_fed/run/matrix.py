@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dogo_fed.atomic import write_atomic
-from dogo_fed.config import RunConfig
-from dogo_fed.data.labels import why_no_accuracy
+from dogo_fed.config import EvalConfig, RunConfig
+from dogo_fed.data.labels import num_labelled, why_no_accuracy
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation.guard import frozen
 from dogo_fed.evaluation.protocols.knn import knn
+from dogo_fed.evaluation.subject import Subject
 from dogo_fed.private_files import private_files
 from dogo_fed.reporting.pictures.matrix_picture import draw_matrix
 from dogo_fed.reporting.units import UNKNOWN
@@ -96,7 +98,7 @@ def matrix_of_run(folder: Path, config: RunConfig) -> tuple[Matrix, list[Path]]:
     for subject in open_run(folder, config, dataset=whole):
         row = accuracies.setdefault(subject.encoder.name, {})
         for site, data in sites.items():
-            row[site] = math.nan if site in reasons else knn(subject.on(data))[0].value
+            row[site] = math.nan if site in reasons else _knn(subject.on(data), config.eval)
     found = Matrix(
         accuracies=accuracies,
         sizes={site: len(data.train) for site, data in sites.items()},
@@ -104,6 +106,15 @@ def matrix_of_run(folder: Path, config: RunConfig) -> tuple[Matrix, list[Path]]:
     )
     with private_files():
         return found, _written(found, folder / FOLDER)
+
+
+def _knn(subject: Subject, settings: EvalConfig) -> float:
+    """Returns the accuracy on a site's images, with the run's settings as far as they reach."""
+    num_neighbours = num_labelled(subject.dataset.train.labels)
+    k = None if settings.knn_k is None else min(settings.knn_k, num_neighbours)
+    with frozen(subject.encoder.backbone):
+        (score,) = knn(subject, k=k, temperature=settings.knn_temperature)
+    return score.value
 
 
 def _written(found: Matrix, folder: Path) -> list[Path]:

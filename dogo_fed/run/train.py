@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import threading
@@ -16,12 +17,11 @@ from torch import nn
 
 from dogo_fed.atomic import room_for, write_atomic, write_json_atomic
 from dogo_fed.config import RunConfig
-from dogo_fed.config_text import from_mapping
+from dogo_fed.config_text import from_mapping, load_yaml
 from dogo_fed.contracts import Event, Record
 from dogo_fed.data.datasets import as_dataset
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import COULD_NOT_START, ConfigError, StorageFull
-from dogo_fed.plain import to_plain
 from dogo_fed.private_files import private_files
 from dogo_fed.provenance import check_same_images
 from dogo_fed.reporting.live.view import LiveView
@@ -36,7 +36,7 @@ from dogo_fed.reporting.summary import RunSummary, build_summary
 from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import notes_of, prepare, traffic_of
 from dogo_fed.run.stop_signal import stop_on_signal
-from dogo_fed.scope import changed
+from dogo_fed.scope import changed, fixed_changes, in_words
 from dogo_fed.storage.going_on import NextExchange
 from dogo_fed.storage.provenance_file import NAME as PROVENANCE
 from dogo_fed.storage.provenance_file import Start, read_starts, with_start, write_starts
@@ -69,7 +69,7 @@ def train(
 
     Args:
         config: the run, or nested mappings with its settings, as a run's config.yaml has them; its
-            `host` is ignored.
+            `host` is ignored. If its `resume` names a run folder, that run goes on.
         dataset: in place of the one that `config.data` names: a `DataSet`, a map-style data set of
             torch (items are images, or pairs of an image and a class), or a pair (train, test).
         backbones: for a peer's name, a module that maps N x C x H x W images to N x F features; it
@@ -79,7 +79,8 @@ def train(
         The content of summary.json. A run that was stopped early has an event of kind "stopped".
 
     Raises:
-        ConfigError, DataError: before anything has started.
+        ConfigError, DataError: before anything has started; also if the run that is to go on has
+            other settings that decide trained numbers.
         DogoError: a peer could not go on; the run folder holds what was done until then.
     """
     if isinstance(config, Mapping):
@@ -90,7 +91,27 @@ def train(
             f"{type(config).__name__}"
         )
     data = None if dataset is None else as_dataset(config.data.name, dataset)
-    return conduct(prepare(config, dataset=data, backbones=backbones), run_local)
+    run = prepare(config, dataset=data, backbones=backbones)
+    if config.resume is not None:
+        # With the batch size that follows from the images, and the precision that was asked for.
+        _check_goes_on(config.resume, dataclasses.replace(run.config, precision=config.precision))
+    return conduct(run, run_local)
+
+
+def _check_goes_on(folder: str, config: RunConfig) -> None:
+    """Checks that the settings of a run that goes on are those that it has begun with.
+
+    Raises:
+        ConfigError: one differs that decides trained numbers.
+    """
+    path = absolute(folder) / "config.yaml"
+    found = fixed_changes(load_yaml(path), config) if path.is_file() else {}
+    if found:
+        raise ConfigError(
+            f"resume={folder}: {in_words(found)}, and can't be changed when a run goes on. Leave it as "
+            "it is in the run, whose settings dogo_fed.load_run_config returns, or begin a new run, "
+            "without resume"
+        )
 
 
 @private_files()
@@ -219,7 +240,7 @@ def _conclude(
         totals=totals,
         variants=config.variants,
     )
-    summary["provenance"] = [one.to_plain() for one in starts]
+    summary["provenance"] = [start.to_plain() for start in starts]
     summary["step_ms"] = merge_traces(folder.path, config.peers)
     write_json_atomic(folder.path / "summary.json", summary)
     try:
@@ -315,7 +336,7 @@ def _about_resuming(run: LoadedRun, folder: RunFolder, starts: Sequence[Start]) 
     yield from folder.events
     assert folder.earlier is not None, "a run that goes on had settings before"
     changes = [
-        f"{path} {json.dumps(to_plain(old))} -> {json.dumps(to_plain(new))}"
+        f"{path} {json.dumps(old)} -> {json.dumps(new)}"
         for path, (old, new) in changed(folder.earlier, run.config).items()
         if path not in ("resume", "afresh")
     ]

@@ -139,35 +139,20 @@ class CheckpointStore:
         self,
         step: int,
         objective: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> Progress:
         """Loads the checkpoint of `step` into the parts of a peer; returns the progress.
 
+        Args:
+            step: of the checkpoint.
+            objective: gets its weights.
+            optimizer: gets its state; None if only the weights are wanted.
+            scaler: of half precision; gets its state.
+
         Raises:
             CheckpointError: there is none, it can't be read, or it is of another model.
         """
-        return self._load(step, objective, optimizer, scaler)
-
-    def load_weights(self, objective: nn.Module) -> int | None:
-        """Loads the weights of the newest checkpoint into `objective`.
-
-        Returns:
-            The checkpoint's step, or None if there is no checkpoint.
-
-        Raises:
-            CheckpointError: the newest one can't be read, or is of another model.
-        """
-        steps = self.steps()
-        return self._load(steps[-1], objective, None).step if steps else None
-
-    def _load(
-        self,
-        step: int,
-        objective: nn.Module,
-        optimizer: torch.optim.Optimizer | None,
-        scaler: torch.amp.GradScaler | None = None,
-    ) -> Progress:
         path = self._path(step)
         try:
             _check(path)
@@ -197,6 +182,18 @@ class CheckpointStore:
                 "model"
             ) from error
         return progress
+
+    def load_weights(self, objective: nn.Module) -> int | None:
+        """Loads the weights of the newest checkpoint into `objective`.
+
+        Returns:
+            The checkpoint's step, or None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: the newest one can't be read, or is of another model.
+        """
+        steps = self.steps()
+        return self.load(steps[-1], objective, None).step if steps else None
 
     def load_latest(
         self,

@@ -51,7 +51,7 @@ def read_starts(folder: Path) -> tuple[Start, ...]:
     """
     path = folder / NAME
     try:
-        return tuple(Start.from_plain(one) for one in json.loads(path.read_text("utf-8")))
+        return tuple(Start.from_plain(start) for start in json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, TypeError, CheckpointError) as error:
@@ -66,7 +66,7 @@ def with_start(earlier: Sequence[Start], step: int, now: Provenance) -> tuple[St
 
     Those from this step on are left out, since their steps are done again.
     """
-    kept = [one for one in earlier if one.step < step]
+    kept = [start for start in earlier if start.step < step]
     if not kept or kept[-1].provenance != now:
         kept.append(Start(step, now))
     return tuple(kept)
@@ -74,4 +74,4 @@ def with_start(earlier: Sequence[Start], step: int, now: Provenance) -> tuple[St
 
 def write_starts(folder: Path, starts: Sequence[Start]) -> None:
     """Writes the starts of a run into its folder, all or nothing."""
-    write_json_atomic(folder / NAME, [one.to_plain() for one in starts])
+    write_json_atomic(folder / NAME, [start.to_plain() for start in starts])

@@ -177,8 +177,8 @@ def reopen(
     }
     for folder in (
         path,
-        *(one.path for one in where.values()),
-        *(one.checkpoints.folder for one in where.values()),
+        *(peer_folder.path for peer_folder in where.values()),
+        *(peer_folder.checkpoints.folder for peer_folder in where.values()),
     ):
         remove_partials(folder)
     if not (path / "peers").exists() and (far := ask_far_peers(path.name)) is not None:
@@ -194,7 +194,7 @@ def reopen(
         else starting_points(
             stores,
             exchange if config.exchanges or config.baseline is not None else None,
-            {str(one["peer"]) for one in records if one.get("type") == "step"},
+            {str(record["peer"]) for record in records if record.get("type") == "step"},
             f"begin the run again at step 0 by: {again} afresh=true (what is there is set aside)",
         )
     )
@@ -233,7 +233,7 @@ def _seconds_so_far(path: Path, records: Sequence[Mapping[str, object]]) -> floa
     if told_s >= begun_s:
         with suppress(OSError, ValueError, KeyError, TypeError):
             return float(json.loads((path / "summary.json").read_text("utf-8"))["wall_s"])
-    before = [one["at_s"] for one in records if one.get("kind") == "resumed"]
+    before = [record["at_s"] for record in records if record.get("kind") == "resumed"]
     before_s = float(str(before[-1])) if before else 0.0
     return before_s + max(0.0, last_s - begun_s)
 

@@ -68,8 +68,8 @@ def encode_reports(
     requests = [
         pb.ReportRequest(
             sender=sender,
-            steps=[encode_report(one) for one in _part(steps, number, MOST_STEPS)],
-            rounds=[encode_report(one) for one in _part(rounds, number, MOST_ROUNDS)],
+            steps=[encode_report(report) for report in _part(steps, number, MOST_STEPS)],
+            rounds=[encode_report(report) for report in _part(rounds, number, MOST_ROUNDS)],
         )
         for number in range(num_requests)
     ]

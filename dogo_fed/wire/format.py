@@ -17,8 +17,8 @@ from dogo_fed.errors import MalformedDistribution
 from dogo_fed.ledger import Part, part
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.codec import encode_ticket, non_negative
-from dogo_fed.wire.encodings import ENCODINGS
 from dogo_fed.wire.encodings.base import MatrixEncoding
+from dogo_fed.wire.encodings.catalog import ENCODINGS
 from dogo_fed.wire.encodings.top_k import TopK
 from dogo_fed.wire.validation import check_distribution
 

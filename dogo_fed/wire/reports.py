@@ -61,15 +61,15 @@ class ReportRules:
                 raise Refused(
                     f"peer {peer!r} reports {count} {what} in one message; {most} are allowed"
                 )
-        steps = tuple(codec.decode_report(StepReport, one, peer) for one in request.steps)
-        rounds = tuple(codec.decode_report(RoundReport, one, peer) for one in request.rounds)
+        steps = tuple(codec.decode_report(StepReport, report, peer) for report in request.steps)
+        rounds = tuple(codec.decode_report(RoundReport, report, peer) for report in request.rounds)
         result = None
         if request.HasField("result"):
             result = codec.decode_report(PeerResult, request.result, peer)
         for step in steps:
             self._check_step(step)
-        for one in rounds:
-            self._check_round(one)
+        for report in rounds:
+            self._check_round(report)
         if result is not None:
             self._check_result(result)
         return Reports(steps=steps, rounds=rounds, result=result)

@@ -39,8 +39,10 @@ def _run(action: str, arguments: Sequence[str]) -> str:
     words = {"make": ("licence", "out"), "check": ("manifest",)}
     if action not in words:
         raise ConfigError(f"`dogo-fed anchors {action}`: the actions are make and check")
-    own = {key: value for key, _, value in (one.partition("=") for one in arguments)}
-    settings = [one for one in arguments if one.partition("=")[0] not in words[action]]
+    own = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
+    settings = [
+        argument for argument in arguments if argument.partition("=")[0] not in words[action]
+    ]
     config = compose_run(in_full(settings))
     if action == "make":
         path = Path(own.get("out", _OUT)).expanduser()

@@ -79,7 +79,9 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the comparison; returns the exit status that the help text describes."""
     is_dry = "--dry-run" in arguments
     try:
-        request = request_comparison([one for one in arguments if one != "--dry-run"])
+        request = request_comparison(
+            [argument for argument in arguments if argument != "--dry-run"]
+        )
         standings = {
             cell.id: standing_of(cell, request.experiment.protocols) for cell in request.cells
         }

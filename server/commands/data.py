@@ -46,8 +46,12 @@ def main() -> None:
     All sites of a run must have the same fingerprint.
     """
     try:
-        _out[:] = [one.removeprefix("out=") for one in sys.argv[1:] if one.startswith("out=")]
-        settings = [one for one in sys.argv[1:] if not one.startswith("out=")]
+        _out[:] = [
+            argument.removeprefix("out=")
+            for argument in sys.argv[1:]
+            if argument.startswith("out=")
+        ]
+        settings = [argument for argument in sys.argv[1:] if not argument.startswith("out=")]
         arguments = in_full_for_hydra(settings, words={"run_dir": "out"})
         check_overrides(arguments)
     except ConfigError as error:
@@ -83,7 +87,7 @@ def describe(dataset: DataSet, config: RunConfig) -> Iterator[str]:
     yield f"classes      {describe_classes(dataset)}"
     yield f"fingerprint  {dataset.fingerprint}"
     yield from (f"note         {one_line(note)}" for note in dataset.notes)
-    yield from (f"fits         {one}" for one in _what_fits(dataset, config, stored))
+    yield from (f"fits         {line}" for line in _what_fits(dataset, config, stored))
 
 
 def _what_fits(dataset: DataSet, config: RunConfig, stored: int) -> Iterator[str]:

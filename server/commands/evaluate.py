@@ -108,7 +108,14 @@ def _from_run(request: EvaluationRequest, folder: Path, config: RunConfig) -> li
     if request.data is not None:
         check_split(config.data, request.data.name, request.data.options)
         on = _data_set(request.data)
-    return open_run(folder, config, on=on, peers=request.peer_names, seed=request.seed)
+    return open_run(
+        folder,
+        config,
+        on=on,
+        peers=request.peer_names,
+        seed=request.seed,
+        device=request.device,
+    )
 
 
 def _from_file(request: EvaluationRequest) -> Subject:
@@ -124,7 +131,7 @@ def _from_file(request: EvaluationRequest) -> Subject:
         std=_numbers(request.std),
     )
     dataset = _data_set(request.data)
-    return open_file(file, dataset, seed=request.seed or 0, device=request.device)
+    return open_file(file, dataset, seed=request.seed or 0, device=request.device or "auto")
 
 
 def _data_set(data: DataConfig) -> DataSet:

@@ -35,7 +35,7 @@ class EvaluationRequest:
     data: DataConfig | None = None
     out: str | None = None
     seed: int | None = None
-    device: str = "auto"
+    device: str | None = None
     threads: int = 1
     checkpoint: str | None = None
     backbone: ComponentConfig | None = None

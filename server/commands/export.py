@@ -40,7 +40,7 @@ def _export(arguments: Sequence[str]) -> tuple[Path, Path]:
 
 
 def _choice(name: str) -> Format:
-    names = [one.value for one in Format]
+    names = [form.value for form in Format]
     if name not in names:
         raise ConfigError(f"format must be one of {', '.join(names)}, not {name!r}")
     return Format(name)

@@ -67,7 +67,7 @@ _MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class FlowerRequest:
     """What the command line asks for, checked.
 
     Attributes:
@@ -99,7 +99,7 @@ def main() -> None:
         sys.exit(status)
 
 
-def read_request(arguments: Sequence[str]) -> Request:
+def read_request(arguments: Sequence[str]) -> FlowerRequest:
     """Returns the checked request, with a run folder if it is a new run.
 
     Raises:
@@ -118,11 +118,13 @@ def read_request(arguments: Sequence[str]) -> Request:
     if config.resume is not None:
         folder = Path(config.resume).resolve()
         config = resumed(config, [*arguments, "host=flower"])
-        return Request(config, folder, (*kept, "host=flower", quoted("resume", str(folder))), False)
+        return FlowerRequest(
+            config, folder, (*kept, "host=flower", quoted("resume", str(folder))), False
+        )
     is_new = config.run_dir is None or not Path(config.run_dir).exists()
     folder = make_empty(config)
     overrides = (*kept, "host=flower", quoted("run_dir", str(folder)))
-    return Request(replace(config, run_dir=str(folder)), folder, overrides, is_new)
+    return FlowerRequest(replace(config, run_dir=str(folder)), folder, overrides, is_new)
 
 
 def app_folder(folder: Path, working_folder: Path) -> Path:
@@ -210,7 +212,7 @@ def child_environment(
     return {key: value for key, value in changed.items() if value is not None}
 
 
-def run(request: Request, app: Path) -> int:
+def run(request: FlowerRequest, app: Path) -> int:
     """Returns 0, 1 if the run failed, 2 if it could not be started, 130 if the user stopped it."""
     try:
         status, log = _carry_out(request, app)
@@ -255,7 +257,7 @@ def read_summary(folder: Path) -> RunSummary | None:
     return cast(RunSummary, content)
 
 
-def _carry_out(request: Request, app: Path) -> tuple[RunStatus, str]:
+def _carry_out(request: FlowerRequest, app: Path) -> tuple[RunStatus, str]:
     """Returns how the run ended and its log, and leaves no process behind.
 
     Raises:
@@ -286,7 +288,7 @@ def _carry_out(request: Request, app: Path) -> tuple[RunStatus, str]:
 
 
 def _attempt(
-    request: Request,
+    request: FlowerRequest,
     app: Path,
     superlink: OwnSuperLink,
     home: Path,
@@ -315,7 +317,7 @@ def _announced(stop_requested: Callable[[], bool]) -> Callable[[], bool]:
     return asked
 
 
-def _overrides_now(request: Request) -> tuple[str, ...]:
+def _overrides_now(request: FlowerRequest) -> tuple[str, ...]:
     """Returns the overrides of the next attempt: an earlier one may have written config.yaml."""
     if request.config.resume is None and (request.folder / "config.yaml").exists():
         return ("host=flower", quoted("resume", str(request.folder)))
@@ -335,7 +337,10 @@ def _ended(processes: ProcessTree) -> Iterator[None]:
         for number in STOP_SIGNALS:  # it has a deadline of its own
             signal.signal(number, signal.SIG_IGN)
         if left := processes.end(patience_s):
-            say(f"these processes would not end: {', '.join(str(one.pid) for one in left)}", 0)
+            say(
+                f"these processes would not end: {', '.join(str(process.pid) for process in left)}",
+                0,
+            )
 
 
 def _why_it_failed(status: RunStatus, folder: Path) -> str:

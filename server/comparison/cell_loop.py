@@ -162,10 +162,10 @@ class CellLoop:
     def _look(self) -> None:
         """Looks once at every running cell."""
         for cell_id, ending in self._watch.look(lambda key: self._under_way[key].last_word_s()):
-            one = self._under_way[cell_id]
+            running = self._under_way[cell_id]
             if isinstance(ending, Overdue):
                 ending = CellEnding(-1, f"{ending.reason}, and was ended")
-            self._ended(one.cell, ending, self.clock() - one.started_s)
+            self._ended(running.cell, ending, self.clock() - running.started_s)
 
     def _ended(self, cell: Cell, ending: CellEnding, seconds: float) -> None:
         if ending.status == 0 and finished_summary(cell) is not None:

@@ -98,7 +98,7 @@ class ComparisonRequest:
 
 
 _LISTS = ("methods", "seeds", "peers", "data", "overrides")
-_OWN = ("experiment", *(one.name for one in dataclasses.fields(CompareConfig)))
+_OWN = ("experiment", *(setting.name for setting in dataclasses.fields(CompareConfig)))
 _OWN_SECTIONS = ("variants", "protocols", "baselines", "expected")
 
 
@@ -169,11 +169,11 @@ def _in_full(arguments: Sequence[str]) -> list[str]:
         ConfigError: there is a flag among them, or a word that is no setting.
     """
     full = in_full(
-        [_without_brackets(one) for one in arguments],
+        [_without_brackets(argument) for argument in arguments],
         is_own=lambda key: _is_own(key) and key != "data",
         words=_WORDS,
     )
-    flags = [one for one in full if one.startswith("-")]
+    flags = [argument for argument in full if argument.startswith("-")]
     if flags:
         raise ConfigError(
             f"`dogo-fed compare` has no option {flags[0]}; it takes settings (key=value), "
@@ -223,7 +223,7 @@ def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
     content["protocols"] = _protocols(content.get("protocols"))
     methods = content.get("methods")
     if isinstance(methods, list):
-        content["methods"] = [_SAME_METHODS.get(str(one), one) for one in methods]
+        content["methods"] = [_SAME_METHODS.get(str(method), method) for method in methods]
     return name, content, overrides
 
 
@@ -233,9 +233,9 @@ def _labels(peers: list[object]) -> list[object]:
     A list of backbones alone is one set of peers, as it is for `dogo-fed train`.
     """
     backbones, presets = names_of("backbone"), names_of("peers")
-    if peers and all(one in backbones and one not in presets for one in peers):
+    if peers and all(name in backbones and name not in presets for name in peers):
         peers = [peers]
-    return ["-".join(map(str, one)) if isinstance(one, list) else one for one in peers]
+    return ["-".join(map(str, entry)) if isinstance(entry, list) else entry for entry in peers]
 
 
 def _put(content: dict[str, Any], path: Sequence[str], value: object) -> None:

@@ -163,9 +163,9 @@ class CoordinatorCalls:
             if self.reported.is_new_step(peer, incarnation, step.step):
                 self.coordinator.note_step(PeerId(peer))
                 self._sink.emit(step)
-        for one in reports.rounds:
-            if self.reported.is_new_round(peer, incarnation, one.round):
-                self._sink.emit(one)
+        for report in reports.rounds:
+            if self.reported.is_new_round(peer, incarnation, report.round):
+                self._sink.emit(report)
         if reports.result is not None and self.reported.is_new_result(peer, incarnation):
             self._sink.emit(reports.result)
 

@@ -250,7 +250,7 @@ class CoordinatorHost:
         Raises:
             CheckpointError: the file can't be used, or is of another run.
         """
-        state = read_state(path)
+        state = read_state(path, wire)
         host, _, port = state.address.rpartition(":")
         again = ServiceSettings(
             address=host,

@@ -74,8 +74,8 @@ class Reported:
         """Returns this as plain values."""
         known = self._known.items()
         return {
-            "last_step": [[peer, one.incarnation, one.last_step] for peer, one in known],
-            "rounds": [[peer, one.incarnation, sorted(one.rounds)] for peer, one in known],
+            "last_step": [[peer, start.incarnation, start.last_step] for peer, start in known],
+            "rounds": [[peer, start.incarnation, sorted(start.rounds)] for peer, start in known],
         }
 
     @classmethod

@@ -40,7 +40,7 @@ _CALL_TIMEOUT_S = 30.0
 _LONGEST_SLEEP_S = 1.0
 _STOP_GRACE_S = 1.0
 _WRITTEN_WITHIN_S = 15.0
-_LONGEST_REPORT_WAIT_S = 10.0
+_LONGEST_REPORT_WAIT_S = 10.0  # well below the 30 s that a peer waits for a report's answer
 _MOST_UNDER_WAY = 8
 _SERVICE = pb.DESCRIPTOR.services_by_name["Coordination"].full_name
 

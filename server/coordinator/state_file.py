@@ -21,14 +21,12 @@ from dogo_fed.atomic import atomic_path
 from dogo_fed.contracts import PeerId, SimilarityDistribution
 from dogo_fed.coordination.state import CoordinatorState, Membership, MemberState, RendezvousState
 from dogo_fed.errors import CheckpointError, MalformedDistribution
-from dogo_fed.wire.encodings import ENCODINGS
-from dogo_fed.wire.validation import check_distribution
+from dogo_fed.wire.format import WireFormat
 from server.coordinator.reported import Reported
 
 FORMAT_VERSION = 1
 
 _HEADER = "dogo_fed"
-_ROW_SUM_TOLERANCE = max(one.row_sum_tolerance for one in ENCODINGS.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +69,15 @@ def write_state(path: Path, state: SavedCoordinator) -> None:
             file.write(content)
 
 
-def read_state(path: Path) -> SavedCoordinator:
+def read_state(path: Path, wire: WireFormat) -> SavedCoordinator:
     """Returns the state in a file.
 
+    Args:
+        path: a file of `write_state`.
+        wire: the form of the run's distributions; those in the file must have it.
+
     Raises:
-        CheckpointError: the file can't be read, or is not as this version writes it.
+        CheckpointError: the file can't be read, or is not as this version writes it for such a run.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -95,7 +97,7 @@ def read_state(path: Path) -> SavedCoordinator:
                 members={
                     PeerId(peer): _member(member) for peer, member in header["members"].items()
                 },
-                meetings=tuple(_meeting(one, matrices) for one in header["meetings"]),
+                meetings=tuple(_meeting(meeting, matrices, wire) for meeting in header["meetings"]),
             ),
             reported=Reported.from_plain(header["reported"]),
             secret=str(header["secret"]),
@@ -111,7 +113,7 @@ def read_state(path: Path) -> SavedCoordinator:
 
 def _plain_member(member: MemberState) -> dict[str, object]:
     return {
-        "standing": member.membership.value,
+        "membership": member.membership.value,
         "incarnation": member.incarnation,
         "next_step": member.next_step,
         "first_joined_s": member.first_joined_s,
@@ -120,7 +122,7 @@ def _plain_member(member: MemberState) -> dict[str, object]:
 
 def _member(plain: Mapping[str, Any]) -> MemberState:
     return MemberState(
-        membership=Membership(plain["standing"]),
+        membership=Membership(plain["membership"]),
         incarnation=str(plain["incarnation"]),
         next_step=int(plain["next_step"]),
         first_joined_s=float(plain["first_joined_s"]),
@@ -132,9 +134,9 @@ def _plain(meeting: RendezvousState, matrices: dict[str, npt.NDArray[Any]]) -> d
     entropies: dict[str, list[float]] = {}
     for peer, given in meeting.contributions.items():
         directions = [given] if given.reverse is None else [given, given.reverse]
-        entropies[peer] = [one.negative_entropy for one in directions]
-        for number, one in enumerate(directions):
-            matrices[_name(meeting.step, peer, number)] = np.ascontiguousarray(one.p_NN)
+        entropies[peer] = [direction.negative_entropy for direction in directions]
+        for number, direction in enumerate(directions):
+            matrices[_name(meeting.step, peer, number)] = np.ascontiguousarray(direction.p_NN)
     return {
         "step": meeting.step,
         "opened_s": meeting.opened_s,
@@ -145,7 +147,9 @@ def _plain(meeting: RendezvousState, matrices: dict[str, npt.NDArray[Any]]) -> d
     }
 
 
-def _meeting(plain: Mapping[str, Any], matrices: Mapping[str, npt.NDArray[Any]]) -> RendezvousState:
+def _meeting(
+    plain: Mapping[str, Any], matrices: Mapping[str, npt.NDArray[Any]], wire: WireFormat
+) -> RendezvousState:
     step, contributions = int(plain["step"]), {}
     for peer, entropies in plain["negative_entropies"].items():
         given: SimilarityDistribution | None = None
@@ -155,7 +159,7 @@ def _meeting(plain: Mapping[str, Any], matrices: Mapping[str, npt.NDArray[Any]])
             )
         if given is None:
             raise ValueError(f"peer {peer!r} gave nothing at step {step}")
-        check_distribution(given, _ROW_SUM_TOLERANCE)
+        wire.check(given)
         contributions[PeerId(peer)] = given
     closed_s = plain["closed_s"]
     return RendezvousState(

@@ -180,7 +180,7 @@ class FlowerFleet:
         if (
             ending is None
             and self._grid_client.is_down
-            and self._ask(lambda one: _has_left(one, peer))
+            and self._ask(lambda coordinator: _has_left(coordinator, peer))
         ):
             return Ending(Outcome.STOPPED)
         return ending
@@ -283,7 +283,7 @@ class FlowerFleet:
         return self._endpoint.call(lambda calls: action(calls.coordinator))
 
     def _event(self, kind: str, message: str, peer: PeerId) -> None:
-        if self._ask(lambda one: one.note(kind, message, peer, time.monotonic())):
+        if self._ask(lambda coordinator: coordinator.note(kind, message, peer, time.monotonic())):
             logger.info("peer=%s %s", peer, message)
 
     def _patience(self) -> Patience:

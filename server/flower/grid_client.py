@@ -83,7 +83,9 @@ class GridClient:
         Returns:
             Whether Flower took it.
         """
-        self._under_way = {one: to for one, to in self._under_way.items() if to != peer}
+        self._under_way = {
+            message_id: to for message_id, to in self._under_way.items() if to != peer
+        }
         message = packed(
             outgoing.request,
             outgoing.kind,
@@ -131,7 +133,7 @@ def _returned(peer: PeerId, message: Message, most_bytes: int) -> Returned:
         reply = unpacked(message, most_bytes)
     except ValueError as error:
         return Returned(peer, None, str(error))
-    stranger = next((one for one in _senders(reply) if one != peer), None)
+    stranger = next((sender for sender in _senders(reply) if sender != peer), None)
     if stranger is not None:
         return Returned(peer, None, f"it speaks for {stranger!r}, which is not its peer")
     return Returned(peer, reply)

@@ -103,7 +103,7 @@ class _Search:
     def look(self) -> None:
         """Greets new nodes and collects answers; raises what Flower's client raises."""
         present = set(self._grid.get_node_ids())
-        self.nodes = {one: node for one, node in self.nodes.items() if one in present}
+        self.nodes = {node_id: node for node_id, node in self.nodes.items() if node_id in present}
         for node_id in present - set(self.nodes):
             self._greet(node_id)
         replies = list(self._grid.pull_messages(list(self._asked))) if self._asked else []

@@ -20,10 +20,10 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from clients.ray.actors import NAMESPACE, PeerActor
 from clients.ray.authentication import own_token, read_environment
 from clients.ray.failures import cause_of
-from clients.ray.room import gpus_of_peers, live_nodes, room
+from clients.ray.peer_actor import NAMESPACE, PeerActor
+from clients.ray.room import live_nodes, num_gpus_of_peers, room
 from dogo_fed.assignment import Assignment
 from dogo_fed.config import RayConfig, RunConfig
 from dogo_fed.contracts import Ending, Outcome, PeerId
@@ -158,7 +158,7 @@ class RayLauncher:
         self._peers = peers
         self._run_id = run_id
         self._threads_per_peer = config.threads_per_peer
-        self._gpus = gpus_of_peers(config)
+        self._gpus = num_gpus_of_peers(config)
         self._group = self._reserve()
 
     def listen_address(self) -> str:
@@ -194,7 +194,9 @@ class RayLauncher:
         remove_placement_group(self._group)
 
     def _reserve(self) -> PlacementGroup:
-        bundles = bundles_of(self._settings.cpus_per_peer, [self._gpus[one] for one in self._peers])
+        bundles = bundles_of(
+            self._settings.cpus_per_peer, [self._gpus[peer] for peer in self._peers]
+        )
         group = placement_group(bundles, strategy=self._settings.placement.value)
         if not group.wait(timeout_seconds=self._settings.placement_timeout_s):
             remove_placement_group(group)
@@ -212,8 +214,8 @@ class RayLauncher:
 def bundles_of(cpus: float, gpus: Sequence[float]) -> list[dict[str, float]]:
     """Returns what Ray is to reserve for each peer; Ray takes no bundle that is empty."""
     bundles = [{"CPU": cpus, "GPU": number} for number in gpus]
-    wanted = [{name: amount for name, amount in one.items() if amount > 0} for one in bundles]
-    return [one or {"CPU": 0.001} for one in wanted]
+    wanted = [{name: amount for name, amount in bundle.items() if amount > 0} for bundle in bundles]
+    return [bundle or {"CPU": 0.001} for bundle in wanted]
 
 
 @contextmanager

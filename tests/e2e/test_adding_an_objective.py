@@ -58,6 +58,7 @@ def test_it_is_one_file_one_configuration_and_one_test(folder: Path) -> None:
     assert len(blocks("sh")) == 1
 
 
+@pytest.mark.slow
 def test_the_page_works_as_it_stands(folder: Path) -> None:
     output = run(blocks("sh")[0], folder)
     assert "3 passed" in output

@@ -201,9 +201,8 @@ def test_own_backbone_and_data_by_import_path(tmp_path: Path) -> None:
     assert summary["peers"]["wide"]["parameters"] == 3 * 6 * 9 + 6
 
 
-@pytest.mark.parametrize(
-    "example", ["two_peers.py", pytest.param("own_model.py", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("example", ["two_peers.py", "own_model.py"])
 def test_examples_run(example: str, tmp_path: Path) -> None:
     output = run_python([str(REPOSITORY / "examples" / example)], cwd=tmp_path)
     assert output.count("\n") >= 2

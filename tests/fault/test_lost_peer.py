@@ -94,7 +94,8 @@ def test_a_peer_that_keeps_dying_is_given_up_and_the_other_finishes(tmp_path: Pa
     assert summary["peers"]["resnet"]["steps_trained"] == 400
 
 
-@pytest.mark.parametrize("host", [pytest.param("local", marks=pytest.mark.slow), *HOSTS])
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["local", *HOSTS])
 def test_ctrl_c_leaves_checkpoints_and_no_processes(host: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start(

@@ -44,7 +44,7 @@ RUN_WITHIN_S = 240.0
 GIVEN_UP_WITHIN_S = 180.0
 """60 s until Flower tells of a lost node, 30 s of patience, 30 s to let go, and some for a slow machine."""
 
-LOOK_EVERY_S = 0.2
+POLL_S = 0.2
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(600)]
 
@@ -136,7 +136,7 @@ class Deployment:
         while time.monotonic() < deadline_s:
             if any(one["type"] == "step" and one["step"] >= step for one in records(run_dir)):
                 return
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(POLL_S)
         raise AssertionError(self.told(f"step {step} was not reached", run_id))
 
     def told(self, what: str, run_id: int) -> str:
@@ -276,7 +276,7 @@ def test_a_run_that_is_stopped_in_a_round_saves_its_peers_at_one_step(running: D
     deadline_s = time.monotonic() + 60
     while not (run_dir / "summary.json").exists():
         assert time.monotonic() < deadline_s, running.told("no summary after a stop", run_id)
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(POLL_S)
     assert events(run_dir, "stopped")
     saved = [running.sites[name].checkpoints("stopped", name) for name in PEERS]
     assert saved[0] == saved[1] and saved[0][-1] != saved[0][0], saved

@@ -111,7 +111,7 @@ class TestRequest:
         assert arrived.resume == str(request.folder) and arrived.run_dir is None
 
 
-def _save_config(request: flower_command.Request) -> None:
+def _save_config(request: flower_command.FlowerRequest) -> None:
     from dogo_fed.storage.run_folder import create
 
     create(request.config)

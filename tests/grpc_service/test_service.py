@@ -16,7 +16,7 @@ import pytest
 
 from clients.peer import grpc_link
 from clients.peer.grpc_link import GrpcLink, translate
-from clients.peer.link import ReportSink
+from clients.peer.report_sink import ReportSink
 from dogo_fed.contracts import (
     Event,
     PeerResult,

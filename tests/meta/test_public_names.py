@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,16 @@ def test_the_names_for_an_objective_of_ones_own_are_these() -> None:
     assert set(OBJECTIVES_BASE) <= set(here)
 
 
+def test_what_the_pages_import_is_there() -> None:
+    from dogo_fed.config import EvalConfig
+    from dogo_fed.contracts import Score
+    from dogo_fed.evaluation.subject import Subject
+    from dogo_fed.run.evaluate import evaluate_run
+
+    for found in (EvalConfig, Score, Subject, evaluate_run):
+        assert found.__doc__
+
+
 def test_the_commands_are_these() -> None:
     assert sorted(COMMANDS) == [
         "anchors", "compare", "data", "evaluate", "export", "flower", "matrix", "peer", "train",
@@ -81,6 +92,17 @@ def test_a_peers_process_loads_no_hydra_no_comparison_and_no_scheduler() -> None
     loaded = imported_by("import clients.__main__, clients.flower.peer_host")
     for name in ("hydra", "omegaconf", "ray", "flwr", "configs", "server", "dogo_fed.compare"):
         assert name not in loaded
+
+
+def test_a_sites_peer_process_loads_no_hydra_once_it_has_its_settings(tmp_path: Path) -> None:
+    listen = f"listen=unix:{tmp_path}/peer.sock"
+    loaded = imported_by(
+        "from clients.flower.site.options import SiteOptions; "
+        "from clients.flower.site.worker import make_peer_host; "
+        f"make_peer_host(SiteOptions.parse([{listen!r}, 'data=synthetic']))"
+    )
+    assert "clients.flower.peer_host" in loaded
+    assert not loaded & {"hydra", "omegaconf", "configs", "dogo_fed.compare"}
 
 
 def test_the_conversation_with_flowers_messages_loads_no_torch_no_flower_and_no_hydra() -> None:

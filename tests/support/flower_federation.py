@@ -31,7 +31,7 @@ _START_WITHIN_S = 60.0
 _CLI_WITHIN_S = 240.0
 _RETURN_WITHIN_S = 90.0
 _END_WITHIN_S = 10.0
-_POLL_EVERY_S = 0.5
+_POLL_S = 0.5
 _FLOWER_SETTINGS = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -129,7 +129,7 @@ class Federation:
             assert time.monotonic() < deadline_s, (
                 f"{name} was not let in:\n{self.log(name)[-4000:]}"
             )
-            time.sleep(_POLL_EVERY_S)
+            time.sleep(_POLL_S)
 
     def _is_node_let_in(self, name: str) -> bool:
         """Starts a SuperNode and waits until it has its id (true) or has ended (false)."""
@@ -142,7 +142,7 @@ class Federation:
                 self.end(name)
                 return False
             assert time.monotonic() < deadline_s, f"{name} hangs:\n{self.log(name)[-4000:]}"
-            time.sleep(_POLL_EVERY_S / 5)
+            time.sleep(_POLL_S / 5)
         return True
 
     def kill(self, name: str, *, below: bool = True) -> None:
@@ -210,7 +210,7 @@ class Federation:
             status = self.status(run_id)
             if status.startswith("finished"):
                 return status
-            time.sleep(_POLL_EVERY_S)
+            time.sleep(_POLL_S)
         raise AssertionError(
             f"run {run_id} is still {status!r} after {within_s} s:\n{self.log('superlink')[-8000:]}"
         )
@@ -252,7 +252,7 @@ class Federation:
         while not self._superlink_answers():
             assert self._processes["superlink"].poll() is None, self.log("superlink")
             assert time.monotonic() < deadline_s, self.log("superlink")
-            time.sleep(_POLL_EVERY_S)
+            time.sleep(_POLL_S)
 
     def _superlink_answers(self) -> bool:
         with socket.socket() as probe:

@@ -12,7 +12,6 @@ import grpc
 
 from clients.flower.site.address import (
     ADDRESS_KEY,
-    DEFAULT_MESSAGE_BYTES,
     METHOD,
     TOKEN_FILE_KEY,
     TOKEN_KEY,
@@ -34,25 +33,18 @@ _OPTIONS = (
     # So that a peer process that is started again is found soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # The peer process has the limit (max_message_bytes), for both directions.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
 )
 
 
 class SiteCarrier:
     """Carries messages from a ClientApp to its site's peer process, each over a new connection."""
 
-    def __init__(
-        self,
-        address: SiteAddress,
-        token: str | None = None,
-        max_message_bytes: int = DEFAULT_MESSAGE_BYTES,
-    ) -> None:
+    def __init__(self, address: SiteAddress, token: str | None = None) -> None:
         self._address = address
         self._metadata = () if token is None else ((TOKEN_KEY, token),)
-        self._options = [
-            *_OPTIONS,
-            ("grpc.max_send_message_length", max_message_bytes),
-            ("grpc.max_receive_message_length", max_message_bytes),
-        ]
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, object]) -> SiteCarrier:
@@ -87,7 +79,7 @@ class SiteCarrier:
         """
         deadline_s = time.monotonic() + timeout_s
         self._check_owner()
-        with grpc.insecure_channel(str(self._address), options=self._options) as channel:
+        with grpc.insecure_channel(str(self._address), options=_OPTIONS) as channel:
             try:
                 grpc.channel_ready_future(channel).result(timeout=timeout_s)
             except grpc.FutureTimeoutError as error:

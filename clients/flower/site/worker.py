@@ -6,19 +6,21 @@ closes, because then the watcher is gone.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from clients.flower.site.options import SiteOptions
 from clients.flower.site.server import SiteServer
-from dogo_fed.errors import DogoError
+from dogo_fed.errors import ConfigError, DogoError, StartError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_UNUSABLE, say
 from dogo_fed.reporting.log_file import LineFormatter
 from dogo_fed.run.stop_signal import STOP_SIGNALS
@@ -26,6 +28,7 @@ from dogo_fed.run.stop_signal import STOP_SIGNALS
 SAVE_WITHIN_S = 60.0
 """How long a peer may take to save itself, in seconds; then the process ends anyway."""
 
+_COMPOSED_WITHIN_S = 120.0
 _POLL_S = 0.5
 _DEFAULT_RUN_ROOT = "runs"
 
@@ -77,7 +80,7 @@ def run_worker(arguments: Sequence[str], make_host: Callable[[SiteOptions], Mess
         )
     except DogoError as error:
         return say(error, EXIT_UNUSABLE)
-    sys.stderr.write(f"dogo-fed: peer process {os.getpid()} listens on {options.listen}\n")
+    say(f"peer process {os.getpid()} listens on {options.listen}", 0)
     while not signals and not ended.wait(_POLL_S):
         pass
     _end_anyway_after(SAVE_WITHIN_S)
@@ -92,19 +95,40 @@ def make_peer_host(options: SiteOptions) -> MessageHandler:
 
     Raises:
         ConfigError: the site's own settings can't be run.
+        StartError: the process that composes them did not start, or hangs.
     """
     # Imported here, since torch takes seconds: the command line is checked before that.
     from clients.flower.peer_host import PeerHost, SiteSettings
-    from configs.compose import compose_run
-    from configs.shorthand import in_full
+    from dogo_fed.config_text import from_mapping
 
-    config = compose_run(in_full(options.overrides))
+    config = from_mapping(_composed(options.overrides))
     site = SiteSettings(
         config=config,
         root_certificates=options.root_certificates,
         run_root=Path(config.run_dir or _DEFAULT_RUN_ROOT).resolve(),
     )
     return PeerHost(f"process {os.getpid()} on {socket.gethostname()}", site)
+
+
+def _composed(overrides: Sequence[str]) -> Mapping[str, Any]:
+    """Returns this site's settings. Another process composes them, so that this one loads no Hydra."""
+    command = [sys.executable, "-m", "configs", *overrides]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,  # ours is the watcher's pipe
+            capture_output=True,
+            text=True,
+            timeout=_COMPOSED_WITHIN_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise StartError(f"this site's settings can't be composed: {error}") from error
+    if done.returncode != 0:
+        raise ConfigError(done.stderr.strip().removeprefix("dogo-fed: "))
+    sys.stderr.write(done.stderr)
+    composed: dict[str, Any] = json.loads(done.stdout)
+    return composed
 
 
 def _watch_input(ended: threading.Event) -> None:

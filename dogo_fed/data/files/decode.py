@@ -25,7 +25,7 @@ MOST_MEGAPIXELS = 179.0
 """Images above this size are refused unless asked for: a small file can hold a very large image."""
 NO_FRAMES = ("MPO", "PSD")
 """Formats whose further frames are previews or layers of the same picture."""
-_limit = threading.Lock()
+_limit = threading.Lock()  # Pillow's limit is global: it is held for the whole pool of threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

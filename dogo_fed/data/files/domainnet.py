@@ -49,7 +49,7 @@ def domainnet(
     lists = {part: folder / f"{domain}_{part}.txt" for part in ("train", "test")}
     for path in lists.values():
         if not path.is_file():
-            there = sorted(one.name for one in folder.glob("*_train.txt"))
+            there = sorted(file.name for file in folder.glob("*_train.txt"))
             raise DataError(
                 f"domainnet: there is no list {path}; set data.options.root and data.options.domain "
                 f"(lists in {folder}: {', '.join(there) or 'none'})"
@@ -60,10 +60,10 @@ def domainnet(
         )
         for path in lists.values()
     )
-    both = {one.path for one in train} & {one.path for one in test}
+    both = {file.path for file in train} & {file.path for file in test}
     if both:
         raise DataError(f"{min(both)} is both in {lists['train'].name} and in {lists['test'].name}")
-    counted = max(one.label for one in train + test) + 1
+    counted = max(file.label for file in train + test) + 1
     splits = Splits(root=folder, train=train, test=test, num_classes=num_classes or counted)
     how = pixels.decoding(side_to_store(stored_size, image_size, splits.train))
     return dataset_from_files(f"domainnet-{domain}", splits, image_size, cache_dir, how=how)

@@ -98,7 +98,7 @@ def _column(
                 f"{', '.join(features)}"
             )
         return named
-    return next((name for name, one in features.items() if isinstance(one, kind)), None)
+    return next((name for name, feature in features.items() if isinstance(feature, kind)), None)
 
 
 def _unmarked_label(features: Mapping[str, object], notes: list[str]) -> str | None:
@@ -127,8 +127,8 @@ def _class_names(path: str, splits: Sequence[Any], label: str) -> tuple[str, ...
     if names is not None:
         return tuple(names)
     if _is_text(kind):
-        there = [one for one in splits if label in one.features]
-        texts = {text for one in there for text in one.unique(label) if text}
+        there = [split for split in splits if label in split.features]
+        texts = {text for split in there for text in split.unique(label) if text}
         return tuple(sorted(texts, key=class_order))
     if _is_whole(kind):
         return ()

@@ -102,7 +102,7 @@ def side_to_store(given: int | None, image_size: int, files: Listing) -> int:
         return given
     chosen = files[:: max(1, len(files) // _SIZES_READ)]
     with without_pillows_limit():
-        sizes = [size for size in (size_of(one.path) for one in chosen) if size is not None]
+        sizes = [size for size in (size_of(file.path) for file in chosen) if size is not None]
     if not sizes:
         return image_size
     typical = round(statistics.median(min(size) for size in sizes))
@@ -111,7 +111,7 @@ def side_to_store(given: int | None, image_size: int, files: Listing) -> int:
 
 def _labels(files: Listing) -> torch.Tensor:
     """Returns the classes of files: int64, shape N."""
-    return torch.tensor([one.label for one in files], dtype=torch.int64)
+    return torch.tensor([file.label for file in files], dtype=torch.int64)
 
 
 def frames_note(number: int) -> tuple[str, ...]:

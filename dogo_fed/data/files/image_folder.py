@@ -97,7 +97,7 @@ def find_images(root: Path, labels: str = FOLDERS) -> Splits:
     if labels not in (FOLDERS, NONE):
         classes, to_label = read_label_table(root, labels, [*listings[0], *listings[1]])
         listings = [
-            [replace(one, label=to_label.get(one.path, NO_LABEL)) for one in files]
+            [replace(file, label=to_label.get(file.path, NO_LABEL)) for file in files]
             for files in listings
         ]
     notes += left_out_note(train.left_out + test.left_out)
@@ -220,9 +220,9 @@ def _check_strangers(folder: Path, part: _Part, classes: Sequence[str]) -> None:
 def _labelled(part: _Part, classes: Sequence[str]) -> Listing:
     """Returns the images of a part in the order of their classes, those without a class last."""
     files = [
-        replace(one, label=label)
+        replace(file, label=label)
         for label, name in enumerate(classes)
-        for one in part.classes.get(name, [])
+        for file in part.classes.get(name, [])
     ]
     return files + part.unlabelled
 
@@ -230,7 +230,7 @@ def _labelled(part: _Part, classes: Sequence[str]) -> Listing:
 def _no_folder(root: Path) -> str:
     if root.is_file():
         return f"{root} is a file; image_folder takes a folder (data.options.root)"
-    above = next((one for one in root.parents if one.is_dir()), Path("."))
+    above = next((parent for parent in root.parents if parent.is_dir()), Path("."))
     there = class_folders(above)
     return (
         f"there is no folder {one_line(root)}{close_matches(root.name, there)}; set "

@@ -132,11 +132,11 @@ def _splits(
     """Returns the files of both parts."""
     return Splits(
         root=folder,
-        train=[file for one in found for file in one.files],
+        train=[file for of_class in found for file in of_class.files],
         test=test,
         num_classes=len(wnids),
         class_names=tuple(wnids),
-        broken=(*(file for one in found for file in one.broken), *broken),
+        broken=(*(file for of_class in found for file in of_class.broken), *broken),
     )
 
 
@@ -219,11 +219,11 @@ def _annotated(folder: Path, annotations: Path, to_label: Callable[[str], int]) 
         for row in read_rows(annotations, lambda line: line.replace(",", " ").split())
         if row.image != CSV_HEADER
     ]
-    files = sorted(list_images(rows, folder, to_label), key=lambda one: one.path)
-    annotated = {one.path.name for one in files}
-    for one in images_in(folder, NO_LABEL).files:
-        if one.path.name not in annotated:
-            raise DataError(f"the image {one.path} has no line in {annotations}")
+    files = sorted(list_images(rows, folder, to_label), key=lambda file: file.path)
+    annotated = {file.path.name for file in files}
+    for file in images_in(folder, NO_LABEL).files:
+        if file.path.name not in annotated:
+            raise DataError(f"the image {file.path} has no line in {annotations}")
     return files
 
 

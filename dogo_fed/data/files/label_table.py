@@ -31,7 +31,9 @@ def read_label_table(root: Path, table: str, files: Listing) -> tuple[list[str],
     Raises:
         DataError: the table can't be read, or names an image that is not there, or names one twice.
     """
-    path = next((one for one in (root / table, Path(table)) if one.is_file()), None)
+    path = next(
+        (candidate for candidate in (root / table, Path(table)) if candidate.is_file()), None
+    )
     if path is None:
         raise DataError(
             f"data.options.labels must be folders, none or a table; there is no {root / table} and "
@@ -42,7 +44,7 @@ def read_label_table(root: Path, table: str, files: Listing) -> tuple[list[str],
         rows = rows[1:]
     classes = sorted({row.class_name for row in rows}, key=class_order)
     to_class = {name: label for label, name in enumerate(classes)}
-    there = {one.path.relative_to(root): one.path for one in files}
+    there = {file.path.relative_to(root): file.path for file in files}
     found: dict[Path, int] = {}
     named: dict[Path, Row] = {}
     for row in rows:
@@ -60,7 +62,7 @@ def read_label_table(root: Path, table: str, files: Listing) -> tuple[list[str],
 
 def _cells(line: str) -> list[str]:
     """Returns the cells of a line."""
-    separator = next((one for one in "\t;," if one in line), ",")
+    separator = next((mark for mark in "\t;," if mark in line), ",")
     return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
 
 

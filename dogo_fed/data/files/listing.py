@@ -121,7 +121,9 @@ def suffixes() -> frozenset[str]:
 def class_folders(folder: Path) -> list[str]:
     """Returns the names of the folders in a folder in alphabetical order, hidden ones left out."""
     with os.scandir(folder) as entries:
-        return sorted(one.name for one in entries if one.is_dir() and not is_hidden(one.name))
+        return sorted(
+            entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)
+        )
 
 
 def images_in(folder: Path, label: int) -> Found:
@@ -162,7 +164,7 @@ def _look(folder: Path, label: int, *, inside: bool) -> Found:
         except OSError as error:
             kind = "a link to nothing" if entry.is_symlink() else "can't be looked at"
             found.broken.append(Broken(Path(entry.path), f"{kind} ({error.strerror})"))
-    found.files.sort(key=lambda one: one.path.relative_to(folder).parts)
+    found.files.sort(key=lambda file: file.path.relative_to(folder).parts)
     return found
 
 

@@ -55,7 +55,7 @@ def npz(path: str, image_size: int | None = None, *, pixels: PixelOptions) -> Da
         _check_images(path, part, arrays[part + _IMAGES])
     notes: list[str] = []
     labels = {part: _labels(arrays, part, notes) for part in parts}
-    notes += not_used_note([f"{one}{_IMAGES}" for one in there if one not in parts], path)
+    notes += not_used_note([f"{name}{_IMAGES}" for name in there if name not in parts], path)
     side = min(arrays[TRAIN + _IMAGES].shape[1:3])
     size = side if image_size is None else image_size
     check_image_size("npz", size)

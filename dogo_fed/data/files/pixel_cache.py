@@ -138,8 +138,8 @@ def _entry_name(splits: Splits, how: Decoding) -> str:
     """Returns a name for the decoded pixels of exactly these files."""
     head = f"{_way(how)} {how.max_megapixels} {len(splits.train)}"
     hasher = hashlib.blake2b(head.encode(), digest_size=12)
-    for one in splits.train + splits.test:
-        hasher.update(_file_key(splits.root, one))
+    for file in splits.train + splits.test:
+        hasher.update(_file_key(splits.root, file))
     return hasher.hexdigest()
 
 
@@ -148,17 +148,17 @@ def _way(how: Decoding) -> str:
     return f"{CACHE_VERSION} {how.key}"
 
 
-def _file_key(root: Path, one: ImageFile) -> bytes:
+def _file_key(root: Path, file: ImageFile) -> bytes:
     """Returns 16 bytes that change when the file, its place or its time does."""
     # A name on disk need not be UTF-8; Python then has it with surrogates.
-    place = one.path.relative_to(root).as_posix().encode("utf-8", "surrogateescape")
-    content = place + f"\0{one.num_bytes} {one.modified_ns}".encode()
+    place = file.path.relative_to(root).as_posix().encode("utf-8", "surrogateescape")
+    content = place + f"\0{file.num_bytes} {file.modified_ns}".encode()
     return hashlib.blake2b(content, digest_size=_KEY_BYTES).digest()
 
 
 def _keys(root: Path, files: Listing) -> _Keys:
     """Returns the keys of files as an array, a row each."""
-    joined = b"".join(_file_key(root, one) for one in files)
+    joined = b"".join(_file_key(root, file) for file in files)
     return np.frombuffer(joined, dtype=f"V{_KEY_BYTES}")
 
 
@@ -318,9 +318,9 @@ def _decode_chunks(
     """
 
     def decoded(row: int) -> Decoded | str:
-        one = known[row]
-        if one is not None:
-            return one
+        image = known[row]
+        if image is not None:
+            return image
         try:
             return decode(files[row].path, how)
         except DataError as error:

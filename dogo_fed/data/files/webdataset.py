@@ -59,19 +59,19 @@ def webdataset(
         _records(tests, left_out),
         image_size,
         how=pixels.decoding(max(stored_size or 0, image_size)),
-        notes=not_used_note([one.name for one in others], root),
+        notes=not_used_note([shard.name for shard in others], root),
         left_out=left_out,
     )
 
 
 def _parts(shards: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
     """Returns the shards to train with, those to test with, and those of a second test part."""
-    words = {one: set(_NO_LETTERS.split(one.stem.lower())) for one in shards}
-    there = {word for one in shards for word in words[one]}
+    words = {shard: set(_NO_LETTERS.split(shard.stem.lower())) for shard in shards}
+    there = {word for shard in shards for word in words[shard]}
     chosen = next((name for name in TEST_NAMES if name in there), None)
-    trains = [one for one in shards if words[one].isdisjoint(TEST_NAMES)]
-    tests = [one for one in shards if chosen in words[one]]
-    return trains, tests, [one for one in shards if one not in trains and one not in tests]
+    trains = [shard for shard in shards if words[shard].isdisjoint(TEST_NAMES)]
+    tests = [shard for shard in shards if chosen in words[shard]]
+    return trains, tests, [shard for shard in shards if shard not in trains and shard not in tests]
 
 
 def _records(shards: list[Path], left_out: Counter[str]) -> Iterator[ImageRecord]:

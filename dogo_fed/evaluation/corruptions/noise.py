@@ -22,8 +22,8 @@ def shot_noise(images_BCHW: torch.Tensor, severity: int, draws: Draws) -> torch.
     """Counts photons: Poisson noise, with fewer photons for white the higher the severity."""
     white = at(_PHOTONS, severity)
     counts = [
-        torch.poisson(image_CHW * white, generator=one)
-        for image_CHW, one in zip(images_BCHW, draws, strict=True)
+        torch.poisson(image_CHW * white, generator=generator)
+        for image_CHW, generator in zip(images_BCHW, draws, strict=True)
     ]
     return torch.stack(counts) / white
 

@@ -22,12 +22,12 @@ def at(table: Sequence[float], severity: int) -> float:
 
 def normal(draws: Draws, *shape: int) -> torch.Tensor:
     """Returns standard normal numbers, B x shape; image b's come from its own generator."""
-    return torch.stack([torch.randn(shape, generator=one) for one in draws])
+    return torch.stack([torch.randn(shape, generator=generator) for generator in draws])
 
 
 def uniform(draws: Draws, *shape: int) -> torch.Tensor:
     """Returns uniform numbers in 0..1, B x shape; image b's come from its own generator."""
-    return torch.stack([torch.rand(shape, generator=one) for one in draws])
+    return torch.stack([torch.rand(shape, generator=generator) for generator in draws])
 
 
 def filtered(images_BCHW: torch.Tensor, kernel_KK: torch.Tensor) -> torch.Tensor:

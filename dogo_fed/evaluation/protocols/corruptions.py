@@ -54,7 +54,7 @@ def corruptions(
             changed = corrupted(images, name, severity, subject.seed)
             condition = f"{name}, severity {severity}"
             scores.append(_score(subject, probe, changed, condition, name, severity))
-    mean = sum(one.value for one in scores[1:]) / len(scores[1:])
+    mean = sum(score.value for score in scores[1:]) / len(scores[1:])
     return [*scores, Score(_NAME, "mean over all corrupted", 0, TOP1, mean)]
 
 

@@ -37,7 +37,11 @@ def complete_options(protocol: str, options: Mapping[str, object]) -> dict[str, 
     check_protocol(protocol, options)
     function = components.resolve("protocol", protocol, PROTOCOLS)
     parameters = inspect.signature(function).parameters
-    defaults = {key: one.default for key, one in parameters.items() if one.default is not one.empty}
+    defaults = {
+        key: parameter.default
+        for key, parameter in parameters.items()
+        if parameter.default is not parameter.empty
+    }
     return {**defaults, **options}
 
 
@@ -61,6 +65,6 @@ def evaluate(subject: Subject, protocol: str, options: Mapping[str, object]) -> 
             scores = function(subject, **options)
         except ConfigError as error:
             raise ConfigError(f"protocol {protocol!r}: {error}") from error
-    if not isinstance(scores, list) or not all(isinstance(one, Score) for one in scores):
+    if not isinstance(scores, list) or not all(isinstance(score, Score) for score in scores):
         raise ConfigError(f"protocol {protocol!r} must return a list of dogo_fed.contracts.Score")
     return scores

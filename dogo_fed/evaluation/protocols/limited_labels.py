@@ -47,8 +47,8 @@ def limited_labels(
     check_listed("per_class", per_class)
     labels_N, num_classes = subject.dataset.train.labels, subject.num_classes
     amounts = {
-        f"{share(one)} of the labels": fraction_sizes(labels_N, num_classes, one)
-        for one in fractions
+        f"{share(fraction)} of the labels": fraction_sizes(labels_N, num_classes, fraction)
+        for fraction in fractions
     }
     for number in per_class:
         amounts[f"{number} per class"] = _equal_sizes(labels_N, num_classes, number)

@@ -104,8 +104,8 @@ class RunProgress:
     def has_accuracy(self) -> bool:
         """Whether accuracies are measured; if not, the rank of the features is shown instead."""
         peers = self.peers.values()
-        return any(map(math.isfinite, (one.knn_top1 for one in peers))) or not any(
-            map(math.isfinite, (one.rankme for one in peers))
+        return any(map(math.isfinite, (peer.knn_top1 for peer in peers))) or not any(
+            map(math.isfinite, (peer.rankme for peer in peers))
         )
 
     def copy(self) -> RunProgress:

@@ -52,7 +52,7 @@ class RoundLog:
 
     def _complete_until(self, progress: RunProgress) -> float:
         """Returns the last round that all peers have reported which are not lost."""
-        present = (name for name, one in progress.peers.items() if one.phase is not Phase.LOST)
+        present = (name for name, peer in progress.peers.items() if peer.phase is not Phase.LOST)
         return min((self._latest.get(name, -1) for name in present), default=math.inf)
 
     def _log_rounds(self, last: float, progress: RunProgress) -> None:

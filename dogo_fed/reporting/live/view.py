@@ -49,7 +49,7 @@ class LiveView(Sink):
         """
         self._title = title
         self._console = console or Console()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # records come from the peers' and the coordinator's threads
         self._progress = RunProgress(peers, total_steps, clock, exchange_every_steps)
         self._round_log: RoundLog | None = None
         self._live: Live | None = None

@@ -1,4 +1,4 @@
-"""curves.png: accuracy, losses, agreement and time of a run in one picture."""
+"""curves.png: accuracy, losses, mutual KL and time of a run in one picture."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _figure(peers: Sequence[PeerSeries], events: Sequence[Event], title: str) ->
     over_steps = [
         *panels.draw_accuracy(figure, grid[0, 0], peers, colours),
         *panels.draw_loss(figure, grid[0, 1], peers, colours),
-        *panels.draw_agreement(figure, grid[1, 0], peers, colours),
+        *panels.draw_mutual_kl(figure, grid[1, 0], peers, colours),
     ]
     draw_time(figure, grid[1, 1], peers, colours)
     scale_steps(over_steps, max((peer.last_step for peer in peers), default=0.0))

@@ -34,7 +34,9 @@ def _figure(accuracies: Mapping[str, Mapping[str, float]]) -> Figure:
     from matplotlib.figure import Figure
 
     encoders, sites = list(accuracies), list(next(iter(accuracies.values())))
-    values_ES = 100 * np.array([[accuracies[one][site] for site in sites] for one in encoders])
+    values_ES = 100 * np.array(
+        [[accuracies[encoder][site] for site in sites] for encoder in encoders]
+    )
     figure = Figure(figsize=(2.6 + 0.95 * len(sites), 1.8 + 0.55 * len(encoders)), layout="tight")
     axes = figure.subplots()
     known = values_ES[np.isfinite(values_ES)]

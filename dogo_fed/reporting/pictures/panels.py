@@ -1,4 +1,4 @@
-"""The panels of curves.png over steps: accuracy, loss, agreement. One function per panel."""
+"""The panels of curves.png over steps: accuracy, loss, mutual KL. One function per panel."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def draw_loss(
     return all_axes
 
 
-def draw_agreement(
+def draw_mutual_kl(
     figure: Figure, cell: SubplotSpec, peers: Sequence[PeerSeries], colours: PeerColours
 ) -> list[Axes]:
     """Draws the mean KL from the other peers to each peer; says so if there was no exchange."""

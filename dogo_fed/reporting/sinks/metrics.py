@@ -31,7 +31,7 @@ class MetricsLog(Sink):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # records come from the peers' and the coordinator's threads
         self._pending: list[bytes] = []
         self._tries_again_at_s: float | None = None
         if self._path.exists() and not _ends_cleanly(self._path):

@@ -45,7 +45,7 @@ class TensorBoardSink(Sink):
         self._resumed_at = resumed_at or {}
         self._is_incomplete = False
         self._files: dict[str, _EventFile] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # records come from the peers' and the coordinator's threads
 
     def emit(self, record: Record) -> None:
         """Writes one record; numbers that are not finite are left out.

@@ -86,7 +86,7 @@ class RunTotals(Sink):
         self.compute_s = 0.0
         self.wait_s = 0.0
         self.exchange_s = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # records come from the peers' and the coordinator's threads
 
     def emit(self, record: Record) -> None:
         """Takes one record; a later result of a peer replaces the earlier one."""

@@ -9,6 +9,7 @@ import pytest
 from configs.compose import compose_run
 from configs.overrides import path_of
 from configs.resume import resumable_settings, resumed
+from configs.shorthand import in_full
 from dogo_fed.config import Host, RunConfig, Transport
 from dogo_fed.config_text import load_run_config
 from dogo_fed.errors import ConfigError
@@ -49,6 +50,10 @@ def gone_on(folder: str, *overrides: str) -> RunConfig:
         "coordinator.port=7",
         "ray.address=auto",
         "steps=7",
+        "device=cpu",
+        "threads_per_peer=2",
+        "memory_format=channels_last",
+        "compile=true",
     ],
 )
 def test_what_decides_no_trained_number_may_change_alone(folder: str, override: str) -> None:
@@ -119,15 +124,17 @@ def test_how_one_start_goes_on_is_not_kept(folder: str) -> None:
         "seed=1",
         "batch_size=7",
         "steps_per_round=3",
-        "threads_per_peer=2",
+        "precision=bf16",
         "exchange.symmetric=false",
         "exchange.enabled=false",
         "peers=trio",
+        "peer@peers.wide=cnn_simclr",
         "peers.wide.distill_weight=7",
+        "peers.wide.optimizer.options.lr=7",
         "backbone@peers.wide.backbone=small_cnn",
         "data=digits_m",
+        "+data@peers.wide.data=image_folder",
         "+data.options.size=96",
-        "+data.options.root=/elsewhere",
         "run_dir=elsewhere",
     ],
 )
@@ -142,8 +149,76 @@ def test_the_refusal_lists_what_may_change() -> None:
     assert {"host", "rounds", "steps", "device", "ray.*", "recovery.*"} <= set(listed)
     assert "eval.* (but not eval.test_share)" in listed
     assert "exchange.deadline_s" in listed and "exchange.symmetric" not in listed
+    assert {"data.options.root", "peers.*.data.options.root"} <= set(listed)
     scopes = dict(paths_of(RunConfig))
-    assert all(scopes[path].is_resumable for path in listed if "*" not in path)
+    named = [path for path in listed if "*" not in path and not path.startswith("data.options.")]
+    assert all(scopes[path].is_resumable for path in named)
+
+
+def test_the_refusal_names_what_differs_with_both_values(folder: str) -> None:
+    with pytest.raises(ConfigError, match=r"^seed is 0 in the run and 9 now, and can't"):
+        gone_on(folder, "seed=9")
+    said = r"^peers\.wide\.optimizer\.options\.lr is [0-9.]+ in the run and 7 now, and can't"
+    with pytest.raises(ConfigError, match=said):
+        gone_on(folder, "peers.wide.optimizer.options.lr=7")
+
+
+def test_an_option_that_is_named_as_it_was_is_no_change(folder: str) -> None:
+    same = "+data.options.size=512"
+    assert gone_on(folder, same) == gone_on(folder)
+
+
+# ---- images that were moved ----
+
+
+@pytest.mark.parametrize(
+    ("of_run", "typed", "option", "meant"),
+    [
+        (["data=/photos"], ["data.options.root=/moved"], "root", "/moved"),
+        (["data=/photos"], ["root=/moved to"], "root", "/moved to"),
+        (["data=/photos"], ["data=/moved", "data.options.image_size=32"], "root", "/moved"),
+        (["data=/photos"], ["+data.options.root=/moved"], "root", "/moved"),
+        (["data=/a.npz"], ["data.options.root=/b.npz"], "path", "/b.npz"),
+        (["data=/a.npz"], ["data.options.path=/b.npz"], "path", "/b.npz"),
+    ],
+)
+def test_images_that_were_moved_are_named_at_their_new_place(
+    tmp_path: Path, of_run, typed, option, meant
+) -> None:
+    """Nothing else of the data set changes: which one it is stands in the run folder."""
+    given = in_full([*of_run, "data.options.image_size=32", f"run_dir={tmp_path}/run"])
+    before = create(compose_run(given)).path
+    after = gone_on(str(before), *in_full([*typed, f"resume={before}"])[:-1])
+    saved = load_run_config(before)
+    assert set(changed(saved, after)) == {"data.options", "resume"}
+    assert after.data.options == {**saved.data.options, option: meant}
+
+
+def test_private_images_that_were_moved_are_named_as_they_were_with_their_new_place(
+    tmp_path: Path,
+) -> None:
+    given = in_full(["data=synthetic", "peers.wide.data=/photos", f"run_dir={tmp_path}/run"])
+    before = create(compose_run(given)).path
+    typed = in_full(["peers.wide.data=/moved", f"resume={before}"])[:-1]
+    after = gone_on(str(before), *typed)
+    assert set(changed(load_run_config(before), after)) == {"peers.wide.data", "resume"}
+    assert after.peers["wide"].data is not None
+    assert after.peers["wide"].data.options["root"] == "/moved"
+
+
+def test_other_images_are_no_moved_ones(tmp_path: Path) -> None:
+    given = in_full(["data=/photos", "data.options.image_size=32", f"run_dir={tmp_path}/run"])
+    before = str(create(compose_run(given)).path)
+    with pytest.raises(
+        ConfigError, match=r"^data\.options\.image_size is 32 in the run and 64 now"
+    ):
+        gone_on(before, *in_full(["data=/moved"]))
+    with pytest.raises(
+        ConfigError, match=r"^data\.options\.image_size is 32 in the run and 64 now"
+    ):
+        gone_on(before, *in_full(["data.options.image_size=64", f"resume={before}"])[:-1])
+    with pytest.raises(ConfigError, match=r'^data\.name is "image_folder" in the run'):
+        gone_on(before, "data=cifar10", "data.options.root=/moved")
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

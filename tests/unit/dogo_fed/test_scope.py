@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from configs.compose import compose_run
 from dogo_fed.config import RunConfig
+from dogo_fed.config_text import from_mapping, to_mapping
 from dogo_fed.scope import (
     DecidedBy,
     Decides,
+    changed,
+    fixed_changes,
+    in_words,
     is_of_teaching,
     paths_of,
     scope,
@@ -39,6 +44,27 @@ def test_every_setting_of_a_run_has_a_scope() -> None:
 
 def test_a_setting_without_a_scope_is_seen() -> None:
     assert [path for path, one in paths_of(Outer) if one is None] == ["forgotten"]
+
+
+def kinds_in(kind: Any, *, below_scopes: bool) -> set[Any]:
+    """Returns a dataclass and those in its fields; without or with those whose field has a scope."""
+    found = {kind}
+    hints = get_type_hints(kind)
+    for one in dataclasses.fields(kind):
+        if below_scopes or "scope" not in one.metadata:
+            for inner in (hints[one.name], *get_args(hints[one.name])):
+                if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+                    found |= kinds_in(inner, below_scopes=below_scopes)
+    return found
+
+
+def test_every_scope_that_is_declared_is_read() -> None:
+    """A setting whose section has a scope of its own is never asked."""
+    read = kinds_in(RunConfig, below_scopes=False)
+    unread = kinds_in(RunConfig, below_scopes=True) - read
+    assert read and unread
+    for kind in unread:
+        assert [one.name for one in dataclasses.fields(kind) if "scope" in one.metadata] == [], kind
 
 
 def test_what_is_agreed_on_and_trained_with_is_decided_once() -> None:
@@ -87,3 +113,72 @@ def test_only_the_wanted_settings_are_taken_over() -> None:
     own, other = Outer(), Outer(inner=Inner(kept=2, taken=2), forgotten=2)
     merged = with_settings_of(own, other, lambda one: one.decided_by is DecidedBy.RUN)
     assert merged == dataclasses.replace(own, inner=Inner(kept=1, taken=2))
+
+
+# ---- what differs between two configurations ----
+
+
+def test_only_what_decides_training_is_fixed() -> None:
+    before = compose_run(["peers=pair"])
+    after = dataclasses.replace(
+        before, seed=9, device="cpu", run_dir="/elsewhere", resume="/first", afresh=True
+    )
+    assert set(changed(before, after)) == {"seed", "device", "run_dir", "resume", "afresh"}
+    assert fixed_changes(before, after) == {"seed": (0, 9)}
+
+
+def test_a_fixed_change_is_named_as_deep_as_it_lies() -> None:
+    before = compose_run(["peers=pair"])
+    after = compose_run(
+        ["peers=pair", "peers.wide.optimizer.options.lr=7", "+data.options.new=null"]
+    )
+    assert fixed_changes(before, after) == {
+        "peers.wide.optimizer.options.lr": (0.001, 7),
+        "data.options.new": (None, None),
+    }
+
+
+def test_peers_that_came_and_went_are_fixed_changes() -> None:
+    pair, trio = compose_run(["peers=pair"]), compose_run(["peers=trio"])
+    for found in (fixed_changes(pair, trio), fixed_changes(trio, pair)):
+        assert [path for path in found if path.startswith("peers.cnn.")]
+
+
+def test_a_configuration_is_no_other_when_it_is_read_from_its_file() -> None:
+    config = compose_run(["peers=pair"])
+    wide = config.peers["wide"]
+    views = dataclasses.replace(wide.augmentation, options={"range": (0.2, 1.0)})
+    given = dataclasses.replace(
+        config, peers={**config.peers, "wide": dataclasses.replace(wide, augmentation=views)}
+    )
+    read = from_mapping(to_mapping(given))
+    assert read != given, "a list is no tuple"
+    assert changed(given, read) == fixed_changes(given, read) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        (["data=image_folder"], "data.options.root"),
+        (["data=npz"], "data.options.path"),
+        (["data=cifar10_imbalanced"], "data.options.base_options.root"),
+        (["+data@peers.wide.data=image_folder"], "peers.wide.data.options.root"),
+    ],
+)
+def test_where_images_are_is_not_fixed_and_what_they_are_is(settings, place) -> None:
+    before, after = (
+        compose_run(["peers=pair", *settings, f"{place}={where}"]) for where in ("/a", "/b")
+    )
+    assert len(changed(before, after)) == 1
+    assert fixed_changes(before, after) == {}
+    other = compose_run(["peers=pair", *settings, f"+{place.rpartition('.')[0]}.other=1"])
+    assert list(fixed_changes(before, other)) == [f"{place.rpartition('.')[0]}.other"]
+
+
+def test_people_are_told_some_changes_with_both_values() -> None:
+    changes = {"seed": (0, 9), "compile": (None, True), "peers.wide.data": (None, {"a": "x" * 99})}
+    told = in_words({**changes, "fourth": (1, 2)})
+    assert told.startswith(
+        "seed is 0 in the run and 9 now, compile is null in the run and true now, "
+    )
+    assert told.endswith("... now and 1 more")

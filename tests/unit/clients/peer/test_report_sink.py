@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from clients.peer import link
-from clients.peer.link import ReportSink
+from clients.peer import report_sink
+from clients.peer.report_sink import ReportSink
 from dogo_fed.contracts import RoundReport, StepReport
 from dogo_fed.errors import CoordinatorLost
 from tests.support.distributions import ADA, Clock
@@ -90,7 +90,7 @@ def test_the_end_waits_for_what_is_under_way_and_tells_its_error(clock):
 
 
 def test_a_checkpoint_waits_for_a_delivery_no_longer_than_for_a_call(clock, monkeypatch):
-    monkeypatch.setattr(link, "_WAITS_BRIEFLY_S", 0.0)
+    monkeypatch.setattr(report_sink, "_WAITS_BRIEFLY_S", 0.0)
     far = Far(answers=0)
     sink = ReportSink(far, clock)
     emit(sink, clock, *STEPS[:2])

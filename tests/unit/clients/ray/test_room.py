@@ -74,7 +74,7 @@ def test_the_advice_always_fits(cluster: list[float]) -> None:
 
 
 def of_peers(*settings: str) -> dict[str, float]:
-    return room.gpus_of_peers(compose_run(["data=synthetic", "peers=pair", *settings]))
+    return room.num_gpus_of_peers(compose_run(["data=synthetic", "peers=pair", *settings]))
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,8 @@ def weights(peer, prefix=""):
 # ---- all of them ----
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["fedavg", *(pytest.param(one, marks=pytest.mark.slow) for one in ("fccl", "fedx", "flesd"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fedavg", "fccl", "fedx", "flesd"])
 def test_a_run_repeats_and_goes_on_bit_for_bit(name, tmp_path):
     for run, steps in (("one", 8), ("two", 8), ("parts", 4)):
         run_here(config_of(name, f"steps={steps}", f"run_dir={tmp_path}/{run}"))

@@ -271,6 +271,19 @@ def test_the_time_of_an_evaluation_is_not_the_time_of_a_step(meeting):
     assert meeting.told() == [("peer_lost", "cat", 0, 42.0)]
 
 
+def test_a_coordinator_that_goes_on_blames_nobody_for_the_time_before(meeting):
+    coordinator = meeting.coordinator
+    run_step(meeting, 0, (ADA, BOB), 5.0)
+    for now_s in (14.0, 23.0, 32.0):
+        assert coordinator.note_evaluation(CAT, now_s)
+    state, events = coordinator.snapshot(33.0), []
+    again = Coordinator.restored(settings(), state, 1000.0, events.append)
+    again.tick(1000.0)
+    assert events == [] and again.next_deadline_s() == 1010.0
+    again.tick(1010.0)
+    assert [event.kind for event in events] == ["peer_lost"]
+
+
 def test_an_evaluation_may_not_take_for_ever():
     meeting = Meeting(settings(deadline_s=10.0, evaluation_deadline_s=30.0)).join_all()
     coordinator = meeting.coordinator

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clients.peer.link import ReportSink
+from clients.peer.report_sink import ReportSink
 from configs.compose import compose_run
 from dogo_fed.contracts import (
     PeerId,

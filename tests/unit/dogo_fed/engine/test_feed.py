@@ -60,7 +60,7 @@ def test_a_set_goes_there_in_parts_and_is_there_once(monkeypatch):
     passes = passes_of()
     all_of_them = torch.arange(96)
     expected = passes.data.shared.train.images(all_of_them)
-    monkeypatch.setattr(feed_module, "_CHUNK_IMAGES", 10)
+    monkeypatch.setattr(feed_module, "_IMAGES_AT_A_TIME", 10)
     monkeypatch.setattr(torch, "cat", lambda *given: pytest.fail("that needs twice the room"))
     there = resident(passes, CPU, SET_BYTES)
     assert torch.equal(there.data.shared.train.images(all_of_them), expected)

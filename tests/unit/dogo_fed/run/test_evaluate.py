@@ -118,6 +118,16 @@ def test_features_are_extracted_once_for_all_draws(
     assert len(calls) == 2
 
 
+def test_a_run_is_evaluated_where_it_is_asked_for(finished: tuple[Path, RunConfig]) -> None:
+    folder, config = finished
+    elsewhere = dataclasses.replace(config, device="cuda")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="sees no GPU"):
+            open_run(folder, elsewhere)
+    subjects = open_run(folder, elsewhere, device="cpu")
+    assert {subject.encoder.device.type for subject in subjects} == {"cpu"}
+
+
 def test_what_is_missing_is_said(finished: tuple[Path, RunConfig], tmp_path: Path) -> None:
     folder, config = finished
     with pytest.raises(ConfigError, match="no peer 'tall' in finished; its peers are resnet, wide"):

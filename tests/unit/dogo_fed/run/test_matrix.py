@@ -53,6 +53,15 @@ def test_every_encoder_is_evaluated_on_every_peers_images(folder: Path) -> None:
     assert found.to_markdown().count("**") == 4, "a peer's own images stand in bold"
 
 
+def test_the_matrix_has_the_neighbours_of_the_run(folder: Path) -> None:
+    config = load_run_config(folder)
+    found = {}
+    for k in (1, 10**6):
+        settings = dataclasses.replace(config.eval, knn_k=k)
+        found[k], _ = matrix_of_run(folder, dataclasses.replace(config, eval=settings))
+    assert found[1].accuracies != found[10**6].accuracies, "as many as a site has, at most"
+
+
 def test_a_run_in_parts_ends_as_one_in_one_go(folder: Path, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     short = [one for one in TINY if one != "steps=3"]

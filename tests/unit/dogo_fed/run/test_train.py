@@ -19,7 +19,7 @@ from configs.compose import compose_run
 from configs.resume import resumed
 from dogo_fed import agreement
 from dogo_fed.atomic import atomic_path
-from dogo_fed.config import RunConfig
+from dogo_fed.config import Precision, RunConfig
 from dogo_fed.contracts import PeerId, RoundReport, StepReport
 from dogo_fed.data import synthetic as synthetic_module
 from dogo_fed.engine import session
@@ -275,6 +275,78 @@ def test_a_run_does_not_go_on_with_other_images_unless_it_begins_again(folder, m
     run_here(gone_on(folder, "steps=1", "afresh=true"))
     (now,) = read_starts(folder)
     assert now.provenance.data.differences(then.provenance.data)
+
+
+def test_images_that_were_moved_are_taken_and_others_at_their_place_are_not(tmp_path) -> None:
+    def written(place: str, seed: int) -> Path:
+        draw = np.random.default_rng(seed)
+        arrays = {
+            f"{part}_images": draw.integers(0, 256, (number, 16, 16, 3), dtype=np.uint8)
+            for part, number in (("train", 96), ("test", 32))
+        }
+        labels = {
+            f"{part}_labels": np.arange(len(arrays[f"{part}_images"])) % 4
+            for part in ("train", "test")
+        }
+        (tmp_path / place).mkdir()
+        np.savez(tmp_path / place / "photos.npz", **arrays, **labels)
+        return tmp_path / place / "photos.npz"
+
+    before, moved, others = written("before", 0), written("moved", 0), written("others", 1)
+    settings = [setting for setting in TINY if not setting.startswith("data")]
+    folder = tmp_path / "run"
+    run_here(
+        compose_run(
+            [
+                *settings,
+                "data=npz",
+                f"data.options.path={before}",
+                "peers=pair",
+                f"run_dir={folder}",
+            ]
+        )
+    )
+    before.unlink()
+    with pytest.raises(DataError, match=r"fingerprint was \w{32} and is \w{32}"):
+        run_here(gone_on(folder, f"+data.options.path={others}", "steps=4"))
+    assert run_here(gone_on(folder, f"+data.options.path={moved}", "steps=4"))["steps_done"] == 4
+    assert dogo_fed.load_run_config(folder).data.options["path"] == str(moved)
+
+
+def from_python(folder: Path, **changes: Any) -> RunConfig:
+    saved = dogo_fed.load_run_config(folder)
+    return dataclasses.replace(saved, resume=str(folder), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 9}, "seed is 0 in the run and 9 now"),
+        ({"seed": 9, "afresh": True}, "seed is 0 in the run and 9 now"),
+        ({"batch_size": 8}, "batch_size is 16 in the run and 8 now"),
+        ({"precision": Precision.AUTO}, 'precision is "fp32" in the run and "auto" now'),
+    ],
+)
+def test_from_python_too_no_run_goes_on_with_other_trained_numbers(
+    folder, monkeypatch, changes, said
+) -> None:
+    monkeypatch.setattr("dogo_fed.run.prepare.with_fastest", lambda run: run)
+    before = contents(folder, "summary.json", "config.yaml", "metrics.jsonl")
+    goes_on = r"can't be changed when a run goes on\. .*load_run_config.* or begin a new run"
+    with pytest.raises(ConfigError, match=rf"^resume=.*: {said}, and {goes_on}"):
+        dogo_fed.train(from_python(folder, **changes))
+    assert contents(folder, "summary.json", "config.yaml", "metrics.jsonl") == before
+
+
+def test_from_python_what_follows_from_the_images_need_not_be_named_again(
+    folder, monkeypatch
+) -> None:
+    """And what decides no trained number may be another."""
+    monkeypatch.setattr(train_module, "draw_curves", lambda *arguments: None)
+    again = from_python(folder, batch_size=None, steps=4, threads_per_peer=2)
+    assert dogo_fed.train(again)["steps_done"] == 4
+    said = kinds(folder)["settings_changed"]
+    assert said.endswith("steps from 3 on: steps 3 -> 4, threads_per_peer 1 -> 2")
 
 
 def test_other_code_is_an_event_and_stays_in_folder_and_summary(folder, monkeypatch) -> None:

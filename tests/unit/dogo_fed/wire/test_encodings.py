@@ -11,7 +11,7 @@ from dogo_fed.config import Encoding
 from dogo_fed.errors import MalformedDistribution
 from dogo_fed.exchange.in_process import InProcessExchange
 from dogo_fed.wire import dogo_pb2 as pb
-from dogo_fed.wire.encodings import ENCODINGS
+from dogo_fed.wire.encodings.catalog import ENCODINGS
 from dogo_fed.wire.encodings.log8 import DEPTH
 from dogo_fed.wire.format import WireFormat
 from dogo_fed.wire.validation import check_distribution

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import stat
 import threading
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from clients.peer.grpc_link import Connection, GrpcLink
+from dogo_fed.config import Encoding
 from dogo_fed.contracts import PeerId, RoundReport, StepReport, TeacherSignal
 from dogo_fed.coordination.state import Membership
 from dogo_fed.errors import CheckpointError, StaleTicket
@@ -220,7 +222,7 @@ def test_only_its_owner_may_read_it_and_it_is_read_as_it_was_written(path: Path)
     assert [one.name for one in path.parent.iterdir()] == [path.name], (
         "nothing half-written is left"
     )
-    state = read_state(path)
+    state = read_state(path, WIRE)
     assert [one.step for one in state.coordinator.meetings] == [0]
     given = state.coordinator.meetings[0].contributions[BOB]
     sent = both_ways(seed_of(BOB, 0))
@@ -232,8 +234,8 @@ def test_a_member_is_called_in_the_file_as_earlier_versions_called_it(path: Path
     content = path.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     members = json.loads(header["__metadata__"]["dogo_fed"])["members"]
-    assert set(members) == {ADA, BOB} and members[ADA]["standing"] == "present"
-    assert set(members[ADA]) == {"standing", "incarnation", "next_step", "first_joined_s"}
+    assert set(members) == {ADA, BOB} and members[ADA]["membership"] == "present"
+    assert set(members[ADA]) == {"membership", "incarnation", "next_step", "first_joined_s"}
 
 
 @pytest.mark.parametrize("keep", [0, 5, 200, -1])
@@ -248,7 +250,7 @@ def test_a_torn_file_is_refused(path: Path, keep: int) -> None:
     [
         ({"format_version": 99}, "format version 99"),
         ({"meetings": [{"step": 0}]}, "is no state of a coordinator"),
-        ({"members": {"ada": {"standing": "king"}}}, "is no state of a coordinator"),
+        ({"members": {"ada": {"membership": "king"}}}, "is no state of a coordinator"),
         ({"members": []}, "is no state of a coordinator"),
         ({"reported": {"last_step": 3}}, "is no state of a coordinator"),
     ],
@@ -271,6 +273,28 @@ def test_a_matrix_in_the_file_that_is_no_distribution_is_refused(path: Path) -> 
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="is no state of a coordinator"):
         read_host(path)
+
+
+@pytest.mark.parametrize(
+    ("wire", "said"),
+    [
+        (WireFormat(SIZE), "both view directions; this run exchanges one view direction"),
+        (WireFormat(SIZE + 1, is_symmetric=True), rf"the batch size is {SIZE + 1}"),
+    ],
+)
+def test_matrices_in_the_file_of_another_form_than_the_run_s_are_refused(path, wire, said) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        read_state(path, wire)
+
+
+def test_a_row_in_the_file_is_as_exact_as_the_run_s_encoding(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-4:] = (np.frombuffer(content[-4:], "<f4") + np.float32(0.0015)).tobytes()
+    path.write_bytes(content)
+    rounded = dataclasses.replace(WIRE, encoding=Encoding.FLOAT16)
+    assert read_state(path, rounded).coordinator.meetings
+    with pytest.raises(CheckpointError, match=r"rows must sum to 1 within 0\.001"):
+        read_state(path, WIRE)
 
 
 def test_the_state_of_another_run_or_of_other_peers_is_refused(path: Path) -> None:

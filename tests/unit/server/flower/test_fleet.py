@@ -32,7 +32,7 @@ from server.flower import grid_client
 from server.flower.conversation import Patience
 from server.flower.fleet import FlowerFleet
 from server.flower.nodes import Node
-from server.hosts import supervisor as supervise
+from server.hosts import supervisor
 from server.hosts.supervisor import Supervisor
 from tests.support.distributions import KeepingSink, distribution
 from tests.support.fake_flower import (
@@ -154,7 +154,7 @@ class Scene:
 def make_scene(tmp_path, monkeypatch):
     monkeypatch.setattr(flower_fleet, "_POLL_SIMULATION_S", 0.001)
     monkeypatch.setattr(flower_fleet, "_RELEASE_WITHIN_S", 3.0)
-    monkeypatch.setattr(supervise, "_POLL_S", 0.005)
+    monkeypatch.setattr(supervisor, "_POLL_S", 0.005)
     scenes = []
 
     def make(*changes, real=False, answer_s=10.0, unreachable_s=5.0):

@@ -39,7 +39,7 @@ def cluster(monkeypatch) -> list[list[dict[str, float]]]:
     ],
 )
 def test_each_peer_has_a_bundle_of_its_own_size(gpus, told, cluster, monkeypatch) -> None:
-    monkeypatch.setattr(ray_actors, "gpus_of_peers", lambda config: gpus)
+    monkeypatch.setattr(ray_actors, "num_gpus_of_peers", lambda config: gpus)
     config = compose_run(["data=synthetic", "peers=pair", "ray.cpus_per_peer=1.0"])
     with pytest.raises(StartError, match=told):
         RayLauncher(config, PEERS, "first")

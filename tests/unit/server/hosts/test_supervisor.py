@@ -21,7 +21,7 @@ from dogo_fed.storage.run_folder import create
 from dogo_fed.wire.format import WireFormat
 from server.coordinator import host as coordinator_host
 from server.coordinator.host import CoordinatorHost
-from server.hosts import supervisor as supervise
+from server.hosts import supervisor
 from server.hosts.supervisor import Supervisor
 from tests.support.distributions import KeepingSink
 
@@ -146,9 +146,9 @@ def scene(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(standstill, "_LONGEST_PAUSE_S", math.inf)  # the clock is put forward
     clock = SimpleNamespace(offset_s=0.0)
     clock.monotonic = lambda: time.monotonic() + clock.offset_s
-    for module in (supervise, coordinator_host):
+    for module in (supervisor, coordinator_host):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(supervise, "_POLL_S", 0.001)
+    monkeypatch.setattr(supervisor, "_POLL_S", 0.001)
     config = dataclasses.replace(prepared.config, run_dir=str(tmp_path / "run"))
     return Scene(dataclasses.replace(prepared, config=config), create(config), clock)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dogo_fed.contracts import PeerId
-from dogo_fed.coordination.membership import Roster
+from dogo_fed.coordination.roster import Roster
 from dogo_fed.coordination.state import Membership
 from dogo_fed.errors import Refused, StaleTicket
 from tests.support.distributions import ADA, BOB, CAT

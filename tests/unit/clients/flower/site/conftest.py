@@ -1,0 +1,5 @@
+"""A site's socket for the unit tests of this folder."""
+
+from tests.support.echoing_site import address, folder
+
+__all__ = ["address", "folder"]
