@@ -167,7 +167,8 @@ def load_weights(
             f"{what} does not fit the backbone {type(backbone).__name__}{fits}: {'; '.join(found)}; "
             f"{_ANOTHER_STEM if is_stem else _ANOTHER_BACKBONE}"
         )
-    backbone.load_state_dict({**wanted, **taken})
+    wanted.update(taken)  # in place: torchvision's MNASNet asks for the version that it carries
+    backbone.load_state_dict(wanted)
     return [*_notices(what, fit, dropped, tensors), *_notices_of_halvings(what, backbone)]
 
 

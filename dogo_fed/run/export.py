@@ -107,9 +107,9 @@ def _renamed(
     Raises:
         ConfigError: the tool has no such network.
     """
-    tensors = {
-        name: tensor.detach().contiguous().clone() for name, tensor in backbone.state_dict().items()
-    }
+    tensors = backbone.state_dict()
+    for name, tensor in tensors.items():  # in place: it also carries the versions of modules
+        tensors[name] = tensor.detach().contiguous().clone()
     if form is Format.SAFETENSORS:
         return tensors
     _plain_name(settings, form)
@@ -153,7 +153,7 @@ def _packed(
         metadata = {"dogo_fed": json.dumps(described)} if described else None
         return save(dict(tensors), metadata=metadata)
     content = io.BytesIO()
-    torch.save(dict(tensors), content)
+    torch.save(tensors, content)
     return content.getvalue()
 
 
