@@ -6,6 +6,7 @@ stay, and the encoders are checked to be the same afterwards.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -116,11 +117,13 @@ def open_run(
         DataError: the run's images are not those that it was trained with. They are looked at only
             where they are evaluated on.
     """
+    if device is not None:
+        config = dataclasses.replace(config, device=device)
     names = sorted(config.peers) if peers is None else list(dict.fromkeys(peers))
     for name in names:
         _check_peer(folder, config, name)
     home, trained_on = _data_of(folder, config, dataset, is_evaluated_on=on is None)
-    where = resolve_device(device or config.device)
+    on_device = resolve_device(config.device)
     private: Mapping[str, DataSet] = {}
     if on is None:
         assert home is not None, "the run's own images are loaded if there are no others"
@@ -131,11 +134,11 @@ def open_run(
         backbone, inputs, facts = _opened(folder, config, name, trained_on)
         encoder = Encoder(
             name=name,
-            backbone=backbone.to(where),
+            backbone=backbone.to(on_device),
             inputs=inputs,
             trained_on=facts.fingerprint,
             linear_stream=(name, "linear probe"),
-            device=where,
+            device=on_device,
             batch_size=config.eval.batch_size,
         )
         if on is None:
