@@ -230,7 +230,7 @@ def test_only_its_owner_may_read_it_and_it_is_read_as_it_was_written(path: Path)
     assert given.reverse.p_NN.tobytes() == sent.reverse.p_NN.tobytes()
 
 
-def test_a_member_is_called_in_the_file_as_earlier_versions_called_it(path: Path) -> None:
+def test_the_names_of_a_member_in_the_file_stay_what_they_are(path: Path) -> None:
     content = path.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     members = json.loads(header["__metadata__"]["dogo_fed"])["members"]
