@@ -307,7 +307,7 @@ class Broken(nn.Module):
 """
 
 UNEQUAL = """
-import os
+import sys
 
 import numpy as np
 
@@ -315,7 +315,7 @@ import dogo_fed
 
 
 def load() -> dogo_fed.DataSet:
-    draw = np.random.default_rng(os.getpid())
+    draw = np.random.default_rng(int("clients.flower.peer_host" in sys.modules))
 
     def images(number):
         return draw.integers(0, 255, (number, 3, 16, 16)).astype(np.uint8), np.arange(number) % 4
