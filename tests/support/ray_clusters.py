@@ -21,7 +21,7 @@ from tests.support.command_line import REPOSITORY, environment
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.run_watch import descendants, events, kill, wait_until_gone
 
-START_S = 90.0
+START_S = 300.0  # beside sixteen peers that start at once
 
 _FREE_AGAIN = """
 import json, sys, time, ray
