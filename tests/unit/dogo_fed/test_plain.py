@@ -28,8 +28,8 @@ class Whole:
 @pytest.mark.parametrize("section", ["part", "perhaps"])
 def test_a_key_that_a_section_does_not_have_is_named_whole_also_where_it_may_be_null(section):
     with pytest.raises(ConfigError) as refusal:
-        from_plain(Whole, {section: {"sise": 2}}, path="peers.wide.")
-    said = f"unknown setting 'peers.wide.{section}.sise'; did you mean 'size'?"
+        from_plain(Whole, {section: {"sizex": 2}}, path="peers.wide.")
+    said = f"unknown setting 'peers.wide.{section}.sizex'; did you mean 'size'?"
     assert str(refusal.value) == said
 
 
