@@ -99,7 +99,9 @@ class TestRequest:
 
     def test_a_run_that_goes_on_stays_the_same_run(self, tmp_path: Path) -> None:
         _save_config(flower_command.read_request(["run_dir=old"]))
-        with pytest.raises(ConfigError, match="seed can't be changed"):
+        with pytest.raises(
+            ConfigError, match="seed is 0 in the run and 9 now, and can't be changed"
+        ):
             flower_command.read_request(["resume=old", "seed=9"])
         with pytest.raises(ConfigError, match="nowhere is no run folder"):
             flower_command.read_request(["resume=nowhere"])
