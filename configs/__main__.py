@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 
 from configs.compose import compose_run
@@ -11,14 +10,12 @@ from configs.shorthand import in_full
 from dogo_fed.config_text import to_mapping
 from dogo_fed.errors import ConfigError
 from dogo_fed.exit_status import tell
-from dogo_fed.reporting.log_file import LineFormatter
+from dogo_fed.reporting.log_file import warnings_to_stderr
 
 
 def main() -> int:
     """Writes the configuration as JSON to standard output; returns the exit status."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter("dogo-fed: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    warnings_to_stderr()
     try:
         config = compose_run(in_full(sys.argv[1:]))
     except ConfigError as error:

@@ -47,6 +47,13 @@ class LineFormatter(logging.Formatter):
         return _indented(super().formatStack(stack_info))
 
 
+def warnings_to_stderr() -> None:
+    """Lets warnings of this process appear on standard error, as what a command says does."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("dogo-fed: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
 class _LogFile(logging.FileHandler):
     """A log file; lines for which the disk has no room are left out, without a traceback for each.
 

@@ -7,7 +7,6 @@ closes, because then the watcher is gone.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -22,7 +21,7 @@ from clients.flower.site.options import SiteOptions
 from clients.flower.site.server import SiteServer
 from dogo_fed.errors import ConfigError, DogoError, StartError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_UNUSABLE, say
-from dogo_fed.reporting.log_file import LineFormatter
+from dogo_fed.reporting.log_file import warnings_to_stderr
 from dogo_fed.run.stop_signal import STOP_SIGNALS
 
 SAVE_WITHIN_S = 60.0
@@ -47,9 +46,7 @@ class MessageHandler(Protocol):
 
 def main() -> int:
     """Runs the worker; returns its exit status."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter("dogo-fed: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    warnings_to_stderr()
     return run_worker(sys.argv[1:], make_peer_host)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.exit_status import EXIT_STOPPED
 from server.comparison.cell import CellJob
 from server.comparison.cell_loop import CellEnding, CellLoop
-from tests.support.comparison_cells import made_cells, made_experiment, write_summary
+from tests.support.comparison_cells import write_summary
 
 BOTH = {"big": (0.5, 0.4), "small": (0.5, 0.4)}
 PATIENCE = 10_000
@@ -93,11 +91,6 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-@pytest.fixture
-def cells(tmp_path: Path) -> list[Cell]:
-    return made_cells(made_experiment(seeds=[0, 1]), tmp_path)
 
 
 def outcomes(reports) -> dict[str, str]:

@@ -22,7 +22,7 @@ from server.comparison.process_cells import (
     default_jobs,
     gpus_of_cells,
 )
-from tests.support.comparison_cells import made_cells, made_experiment, shared_config
+from tests.support.comparison_cells import shared_config
 
 
 class MadeProcess:
@@ -73,11 +73,6 @@ class MadeProcesses:
 @pytest.fixture
 def processes() -> MadeProcesses:
     return MadeProcesses()
-
-
-@pytest.fixture
-def cells(tmp_path: Path) -> list[Cell]:
-    return made_cells(made_experiment(seeds=[0, 1]), tmp_path)
 
 
 def job_of(cell: Cell) -> CellJob:
