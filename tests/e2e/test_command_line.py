@@ -112,6 +112,7 @@ def test_a_run_leaves_everything_it_promises(tmp_path: Path) -> None:
     assert (run_dir / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 def test_the_exported_encoder_loads_into_the_plain_backbone(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file

@@ -38,12 +38,13 @@ def open_to_others(folder: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     [
         "local",
-        pytest.param("processes", marks=[pytest.mark.grpc, pytest.mark.slow]),
-        pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow]),
+        pytest.param("processes", marks=pytest.mark.grpc),
+        pytest.param("ray", marks=pytest.mark.ray),
     ],
 )
 def test_a_run_is_private(host: str, tmp_path: Path) -> None:

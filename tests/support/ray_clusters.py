@@ -21,6 +21,10 @@ from tests.support.command_line import REPOSITORY, environment
 from tests.support.ports import LOOPBACK, free_port
 from tests.support.run_watch import descendants, events, kill, wait_until_gone
 
+_OTHER_PORTS = (
+    *("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent", "metrics-export"),
+    *("node-manager", "object-manager", "ray-client-server"),
+)
 START_S = 300.0  # beside sixteen peers that start at once
 
 _FREE_AGAIN = """
@@ -68,8 +72,9 @@ class Running:
             capture_output=True,
             text=True,
             timeout=START_S,
-            check=True,
+            check=False,
         )
+        assert finished.returncode == 0, finished.stderr
         found: dict[str, object] = json.loads(finished.stdout.splitlines()[-1])
         return found
 
@@ -102,24 +107,24 @@ def seats(run_dir: Path) -> list[tuple[str, Seat]]:
 def head(*, num_cpus: int, num_gpus: int) -> Iterator[Running]:
     """Runs `ray start --head --block` with the job server, on loopback and free ports."""
     with short_temp_dir() as temp:
-        gcs, dashboard, agent, client = (free_port() for _ in range(4))
+        gcs, dashboard = free_port(), free_port()
         command = [
             str(Path(sys.executable).with_name("ray")),
             *("start", "--head", "--block", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}"),
             *(f"--node-ip-address={LOOPBACK}", f"--port={gcs}", f"--temp-dir={temp}"),
-            *(f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
-            *(f"--ray-client-server-port={client}", "--min-worker-port=0", "--max-worker-port=0"),
+            *(f"--dashboard-port={dashboard}", "--min-worker-port=0", "--max-worker-port=0"),
+            # Those that Ray would draw for itself may be taken before it listens there.
+            *(f"--{name}-port={free_port()}" for name in _OTHER_PORTS),
             *("--object-store-memory=100000000", "--disable-usage-stats"),
         ]
         # What runs as a job finds its commands where this Python has them.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         around = {**_environment(temp), "PATH": path}
         with _running(command, around) as process:
-            _wait_for_port(dashboard, process)
             running = Running(
                 f"{LOOPBACK}:{gcs}", f"http://{LOOPBACK}:{dashboard}", Path(temp), around
             )
-            assert running.busy() == IDLE, "the cluster has started, but is not well"
+            _wait_until_well(running, dashboard, process)
             yield running
 
 
@@ -181,13 +186,35 @@ def _running(command: Sequence[str], around: dict[str, str]) -> Iterator[subproc
         assert wait_until_gone(below, within_s=10) == []
 
 
-def _wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
-    deadline_s = time.monotonic() + START_S
+def _wait_until_well(
+    running: Running, dashboard: int, process: subprocess.Popen[str], within_s: float = START_S
+) -> None:
+    """Waits for the job server and then for the node, which Ray starts after it."""
+    deadline_s = time.monotonic() + within_s
+    found: object = "the job server did not come"
     while time.monotonic() < deadline_s:
-        assert process.poll() is None, "ray start ended"
+        assert process.poll() is None, f"ray start ended\n{_ends_of_logs(running.temp_dir)}"
         with socket.socket() as one:
             one.settimeout(1)
-            if one.connect_ex((LOOPBACK, port)) == 0:
-                return
+            if one.connect_ex((LOOPBACK, dashboard)) == 0:
+                # On a machine at its limit a node takes longer than `ray.init` waits for one.
+                try:
+                    found = running.busy()
+                except AssertionError as error:
+                    found = error
+                if found == IDLE:
+                    return
         time.sleep(0.2)
-    raise AssertionError(f"the dashboard did not come within {START_S} s")
+    raise AssertionError(
+        f"the cluster was not well within {within_s} s: {found}\n{_ends_of_logs(running.temp_dir)}"
+    )
+
+
+def _ends_of_logs(temp_dir: Path) -> str:
+    """Returns the last lines of what the head's processes wrote, by file."""
+    return "\n".join(
+        f"{path.name}: ...{path.read_text(errors='replace')[-1000:]}"
+        for pattern in ("gcs_server.*", "raylet.*", "dashboard.*")
+        for path in sorted((temp_dir / "session_latest" / "logs").glob(pattern))
+        if path.stat().st_size
+    )

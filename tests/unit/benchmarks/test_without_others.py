@@ -43,6 +43,7 @@ print(sorted(found), machine.machine()["kornia"])
 """
 
 
+@pytest.mark.slow
 def test_all_are_imported_and_an_epoch_is_measured() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *MISSING],
