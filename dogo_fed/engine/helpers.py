@@ -25,7 +25,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ from dogo_fed.errors import ConfigError, HelperLost
 from dogo_fed.objectives.base import Embeddings, EmbedPart, Objective, num_chunks
 
 _ENDS_WITHIN_S = 5.0
+_LAST_WORDS_S = 1.0
 
 
 class Helpers:
@@ -221,7 +222,7 @@ class Helpers:
         """Returns why a helper has ended; "" if none has said so."""
         for pipe in self._pipes:
             try:
-                while pipe.poll(1.0):
+                while pipe.poll(_LAST_WORDS_S):
                     answer = pipe.recv()
                     if answer is not DONE:
                         return str(answer)
@@ -229,8 +230,17 @@ class Helpers:
                 continue
         return ""
 
+    def _ended(self) -> list[str]:
+        """Returns the names of the helpers that have ended, or are just about to."""
+        # The pipes of a process are closed a moment before the process itself is seen to have ended.
+        closed = wait([process.sentinel for process in self._processes], timeout=_LAST_WORDS_S)
+        for process in self._processes:
+            if process.sentinel in closed:
+                process.join(_ENDS_WITHIN_S)
+        return [process.name for process in self._processes if not process.is_alive()]
+
     def _failure(self, why: str) -> HelperLost:
-        ended = [process.name for process in self._processes if not process.is_alive()]
+        ended = self._ended()
         also = f" (ended: {', '.join(ended)})" if ended else ""
         return HelperLost(
             f"a process that does a part of the passes of peer {self._peer!r} "

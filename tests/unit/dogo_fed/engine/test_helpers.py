@@ -170,6 +170,32 @@ def test_what_fails_between_processes_is_no_fault_of_the_numbers():
         raise RuntimeError("connection reset")
 
 
+class IsEnding:
+    """A process of which only the pipes are closed so far, until it is waited for."""
+
+    name = "wide part 1"
+
+    def __init__(self) -> None:
+        self.sentinel, write = os.pipe()
+        os.close(write)
+        self.is_there = True
+
+    def join(self, within_s: float) -> None:
+        self.is_there = False
+
+    def is_alive(self) -> bool:
+        return self.is_there
+
+
+def test_a_helper_that_is_just_ending_is_named():
+    helpers = Helpers.__new__(Helpers)
+    ending = IsEnding()
+    helpers._peer, helpers._processes, helpers._pipes = "wide", [ending], []
+    with pytest.raises(HelperLost, match="ended: wide part 1"), helpers._failures():
+        raise RuntimeError("connection reset")
+    os.close(ending.sentinel)
+
+
 # ---- what can't be, without a process ----
 
 
