@@ -403,3 +403,22 @@ def test_what_is_left_is_found_even_in_a_session_of_its_own() -> None:
             time.sleep(0.05)
         assert family.left(within_s=0, but=("sleep",)) == [one for one in found if "body" in one]
     assert family.alive() == {}
+
+
+class MissesOnce(Started):
+    """Looks first when a process is just ending, so that its children are below nobody known."""
+
+    num_looks = 0
+
+    def _children(self) -> set[psutil.Process]:
+        self.num_looks += 1
+        return set() if self.num_looks == 1 else super()._children()
+
+
+def test_who_loses_its_parent_during_a_look_is_found() -> None:
+    family = MissesOnce()
+    with subprocess.Popen(["sleep", "300"]) as sleeper:
+        try:
+            assert family.left(within_s=0) == [f"{sleeper.pid} sleep 300"]
+        finally:
+            sleeper.kill()

@@ -32,6 +32,14 @@ class Started:
 
     def alive(self) -> dict[int, str]:
         """Returns the command line of each that has not ended, by process id."""
+        found = self._look()
+        if not found:
+            # Whoever's parent ends during a look is seen neither below it nor below this process.
+            time.sleep(_POLL_S)
+            found = self._look()
+        return found
+
+    def _look(self) -> dict[int, str]:
         found = []
         for child in self._children():
             with suppress(psutil.NoSuchProcess):
