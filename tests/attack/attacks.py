@@ -130,7 +130,7 @@ def unfinished_messages(target: Target, num_lines: int = 64) -> str:
 
 def ray_s_ports(target: Target) -> str:
     """Asks the ports of a run's own Ray for a job and for Ray's calls, without its token."""
-    ports, answers = ray_intruder.listening(target.pid), Counter[str]()
+    ports, answers = ray_intruder.ports_of_a_whole_ray(target.pid), Counter[str]()
     mark = target.folder.with_name("mark")
     for token in (None, "0" * 64):
         for statuses in ray_intruder.submit_jobs(ports, mark, token).values():

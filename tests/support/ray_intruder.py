@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,7 +25,12 @@ CALLS = {
 }
 """A call of Ray's, at least, that each of its programs answers; the first part of its name."""
 
+AGENT = "ray::DashboardAgent"
+JOBS_PORT = 52365
+"""Where the agent of every Ray wants to take jobs, and does not if another one has that port."""
+
 _ASK_WITHIN_S = 5.0
+_AGENTS_WITHIN_S = 60.0
 _DRIVER_WITHIN_S = 90.0
 _JOBS = "/api/job_agent/jobs/"
 _DRIVER = """
@@ -56,6 +62,25 @@ def listening(pid: int) -> dict[int, tuple[str, str]]:
                 is_any = one.laddr.ip in ("::", "0.0.0.0", "127.0.0.1", "::1")
                 found[one.laddr.port] = (name, "127.0.0.1" if is_any else one.laddr.ip)
     return found
+
+
+def ports_of_a_whole_ray(pid: int) -> dict[int, tuple[str, str]]:
+    """Returns what `listening` does, once Ray's agents answer.
+
+    A second Ray on the machine never takes jobs, for all of them want the same port. So after a while
+    the ports are returned without.
+    """
+    give_up_at_s = time.monotonic() + _AGENTS_WITHIN_S
+    while True:
+        ports = listening(pid)
+        if takes_jobs(ports) or time.monotonic() > give_up_at_s:
+            return ports
+        time.sleep(0.5)
+
+
+def takes_jobs(ports: dict[int, tuple[str, str]]) -> bool:
+    """Whether one of these ports is there to submit jobs to."""
+    return any(port == JOBS_PORT and name == AGENT for port, (name, _) in ports.items())
 
 
 def submit_jobs(
