@@ -59,6 +59,12 @@ class Unit:
 PERCENT = Unit("top-1, %", 100.0, 1, is_judged=True)
 NO_LABELS = Unit("no labels, so not judged", 1.0, 3, is_judged=False)
 
+
+def unit_of(metric: str) -> Unit:
+    """Returns how the scores of a metric are written."""
+    return NO_LABELS if metric in HEALTH else PERCENT
+
+
 PRIVATE, CENTRAL = Column(Method.PRIVATE), Column(Method.CENTRAL)
 
 _HELD_AGAINST = (PRIVATE, SOLO, OFFLINE, *map(Column, BASELINE_METHODS), CENTRAL)
@@ -87,7 +93,7 @@ class Row:
     @property
     def unit(self) -> Unit:
         """How its scores are written."""
-        return NO_LABELS if self.metric in HEALTH else PERCENT
+        return unit_of(self.metric)
 
     def spread(self, column: Column) -> Spread:
         """Returns mean and deviation of a column's scores over its seeds."""
