@@ -16,7 +16,7 @@ from tests.support.leftover_processes import Started, started_here
 from tests.support.run_watch import wait_for_step
 
 RUN = (
-    *(one for one in SMALL_RUN if not one.startswith("steps=")), "steps=400",
+    *(one for one in SMALL_RUN if not one.startswith("steps=")), "steps=900",
     "peers=simclr_simsiam", "device=cpu",
 )  # fmt: skip
 WITHIN_S = 300.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -30,7 +31,9 @@ JOBS_PORT = 52365
 """Where the agent of every Ray wants to take jobs, and does not if another one has that port."""
 
 _ASK_WITHIN_S = 5.0
-_AGENTS_WITHIN_S = 60.0
+_AGENT_WITHIN_S = 60.0
+_AGENT_TRIES_S = 10.0
+"""Longer than an agent tries to get its port."""
 _DRIVER_WITHIN_S = 90.0
 _JOBS = "/api/job_agent/jobs/"
 _DRIVER = """
@@ -67,15 +70,23 @@ def listening(pid: int) -> dict[int, tuple[str, str]]:
 def ports_of_a_whole_ray(pid: int) -> dict[int, tuple[str, str]]:
     """Returns what `listening` does, once Ray's agents answer.
 
-    A second Ray on the machine never takes jobs, for all of them want the same port. So after a while
-    the ports are returned without.
+    A second Ray on the machine never takes jobs, for all of them want the same port. So after a while,
+    a short one if another Ray has that port, the ports are returned without.
     """
-    give_up_at_s = time.monotonic() + _AGENTS_WITHIN_S
+    began_s = time.monotonic()
     while True:
+        is_taken = _is_listening(JOBS_PORT)
         ports = listening(pid)
-        if takes_jobs(ports) or time.monotonic() > give_up_at_s:
+        wait_s = _AGENT_TRIES_S if is_taken and JOBS_PORT not in ports else _AGENT_WITHIN_S
+        if takes_jobs(ports) or time.monotonic() - began_s > wait_s:
             return ports
         time.sleep(0.5)
+
+
+def _is_listening(port: int) -> bool:
+    with socket.socket() as one:
+        one.settimeout(_ASK_WITHIN_S)
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def takes_jobs(ports: dict[int, tuple[str, str]]) -> bool:
