@@ -48,6 +48,7 @@ def takes_no_orders(mark: Path) -> bool:
     answers = ray_intruder.submit_jobs(ports, mark, None)
     statuses = set().union(*(answers[name] for name in answers if name.startswith("ray::")))
     assert 401 in statuses and statuses <= {401, 405}, answers
+    assert (401 in answers.get(ray_intruder.AGENT, ())) is ray_intruder.takes_jobs(ports), answers
     return not mark.exists()
 
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from examples.cross_site.certificates import make_certificates, make_node_key
-from tests.support.ports import free_port
+from tests.support.ports import free_port, is_listening
 from tests.support.run_watch import descendants, kill, wait_until_gone
 
 CONNECTION = "loopback"
@@ -249,15 +248,10 @@ class Federation:
             ],
         )
         deadline_s = time.monotonic() + _START_WITHIN_S
-        while not self._superlink_answers():
+        while not is_listening(self.port):
             assert self._processes["superlink"].poll() is None, self.log("superlink")
             assert time.monotonic() < deadline_s, self.log("superlink")
             time.sleep(_POLL_S)
-
-    def _superlink_answers(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1.0)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _start(self, name: str, command: list[str]) -> None:
         assert name not in self._processes, f"{name} runs already"

@@ -1,4 +1,4 @@
-"""A port for a program that can't be told to take a free one by itself."""
+"""Ports of loopback: a free one for a program that can't take one by itself, and who listens."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def free_port() -> int:
                 continue
             return port
     raise AssertionError(f"no port of {_PORTS} is free")
+
+
+def is_listening(port: int) -> bool:
+    """Whether somebody listens on this port of loopback."""
+    with socket.socket() as one:
+        one.settimeout(1.0)
+        return one.connect_ex((LOOPBACK, port)) == 0

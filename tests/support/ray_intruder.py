@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import grpc
 import psutil
 
 from tests.support.command_line import environment
+from tests.support.ports import is_listening
 
 GCS = "gcs_server"
 CALLS = {
@@ -75,18 +75,12 @@ def ports_of_a_whole_ray(pid: int) -> dict[int, tuple[str, str]]:
     """
     began_s = time.monotonic()
     while True:
-        is_taken = _is_listening(JOBS_PORT)
+        is_taken = is_listening(JOBS_PORT)
         ports = listening(pid)
         wait_s = _AGENT_TRIES_S if is_taken and JOBS_PORT not in ports else _AGENT_WITHIN_S
         if takes_jobs(ports) or time.monotonic() - began_s > wait_s:
             return ports
         time.sleep(0.5)
-
-
-def _is_listening(port: int) -> bool:
-    with socket.socket() as one:
-        one.settimeout(_ASK_WITHIN_S)
-        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def takes_jobs(ports: dict[int, tuple[str, str]]) -> bool:
