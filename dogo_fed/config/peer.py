@@ -73,6 +73,8 @@ class PeerConfig:
         teacher_momentum: of the average, with teacher=ema: the share that it keeps at a step.
         teacher_temperature: divisor of the cosines in what it publishes; null is that with which it
             learns.
+        teacher_temperature_end: the same at the run's last step, to which it moves in equal parts; null
+            leaves it as it is.
         gate: what it keeps out of what it learns from others.
         data: images that this peer has for itself. Nothing about them leaves it. Null: it has none, or
             those that the run's partition gives it.
@@ -107,6 +109,7 @@ class PeerConfig:
     teacher: Teacher = field(default=Teacher.LIVE, metadata=OWN_TEACHING)
     teacher_momentum: float = field(default=0.99, metadata=OWN_TEACHING)
     teacher_temperature: float | None = field(default=None, metadata=OWN_TEACHING)
+    teacher_temperature_end: float | None = field(default=None, metadata=OWN_TEACHING)
     gate: Gate = field(default=Gate.NONE, metadata=OWN_TEACHING)
     data: DataConfig | None = field(
         default=None,
@@ -129,6 +132,7 @@ class PeerConfig:
             kl_temperature=self.kl_temperature,
             features_temperature=self.features_temperature,
             teacher_temperature=self.teacher_temperature,
+            teacher_temperature_end=self.teacher_temperature_end,
         )
         require(
             0.0 <= self.teacher_momentum < 1.0,

@@ -105,6 +105,7 @@ def build_peer(
             settings.features_temperature if rows is Rows.FEATURES else settings.kl_temperature
         ),
         teacher_temperature=settings.teacher_temperature,
+        teacher_temperature_end=settings.teacher_temperature_end,
         teacher_momentum=settings.teacher_momentum,
         is_symmetric=is_symmetric,
         run_seed=run_seed,

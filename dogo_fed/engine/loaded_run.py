@@ -151,6 +151,7 @@ class LoadedRun:
         return dataclasses.replace(
             peer,
             learning_rate=LearningRate(settings.optimizer, self.plan.total_steps),
+            total_steps=self.plan.total_steps,
             half=_HALF[self.config.precision],
             scaler=(
                 torch.amp.GradScaler(peer.device.type)

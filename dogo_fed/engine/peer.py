@@ -52,6 +52,9 @@ class Peer:
             at this step.
         temperature: divisor of the cosines in the similarity distribution.
         teacher_temperature: the same in what it publishes; None is `temperature`.
+        teacher_temperature_end: the same at the run's last step, to which it moves in equal parts; None
+            leaves it as it is.
+        total_steps: of the run, for what changes until its end.
         teacher_momentum: of the average of its weights that publishes in its place. The average is
             `objective.average`, or there is none.
         half: the type of the networks' products and convolutions in a pass; None is their weights' own.
@@ -80,6 +83,8 @@ class Peer:
     reduction: Reduction
     temperature: float
     teacher_temperature: float | None = None
+    teacher_temperature_end: float | None = None
+    total_steps: int = 1
     teacher_momentum: float = 0.0
     half: torch.dtype | None = None
     scaler: torch.amp.GradScaler | None = None
@@ -211,11 +216,12 @@ class Peer:
         with part(Part.SIMILARITY):
             return log_similarity_distribution(pair.a_ND, pair.b_ND, divisor)
 
-    def distribution(self, pair: ViewPair) -> SimilarityDistribution:
-        """Returns what this peer publishes: the similarity distribution, without a graph."""
+    def distribution(self, pair: ViewPair, step: int) -> SimilarityDistribution:
+        """Returns what this peer publishes at a step: the distribution, without a graph."""
+        divisor = self.teacher_temperature_at(step)
         with part(Part.SIMILARITY):
-            reverse = self._one_way(pair.swapped()) if self.is_symmetric else None
-            return self._one_way(pair, reverse)
+            reverse = self._one_way(pair.swapped(), divisor) if self.is_symmetric else None
+            return self._one_way(pair, divisor, reverse)
 
     def distill_weight_at(self, step: int) -> float:
         """Returns the factor of the mutual KL at this step of the run."""
@@ -223,11 +229,19 @@ class Peer:
             return self.distill_weight
         return self.distill_weight * step / self.distill_warmup_steps
 
+    def teacher_temperature_at(self, step: int) -> float:
+        """Returns the divisor of the cosines in what is published at this step of the run."""
+        first = self.temperature if self.teacher_temperature is None else self.teacher_temperature
+        if self.teacher_temperature_end is None:
+            return first
+        done = min(1.0, step / max(1, self.total_steps - 1))
+        return (1.0 - done) * first + done * self.teacher_temperature_end
+
     def _one_way(
-        self, pair: ViewPair, reverse: SimilarityDistribution | None = None
+        self, pair: ViewPair, divisor: float, reverse: SimilarityDistribution | None = None
     ) -> SimilarityDistribution:
         with torch.no_grad():
-            log_p_NN = self.log_distribution(pair, self.teacher_temperature).float()
+            log_p_NN = self.log_distribution(pair, divisor).float()
             p_NN = log_p_NN.exp()
             entropy = negative_entropy(p_NN, log_p_NN).item()
         return SimilarityDistribution(p_NN.cpu().numpy(), entropy, reverse)

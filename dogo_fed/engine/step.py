@@ -52,7 +52,7 @@ def show(peer: Peer, proposal: Proposal) -> SimilarityDistribution:
         TrainingError: it is not finite, so nothing leaves.
     """
     taught = peer.teaching_pair(proposal.output, proposal.views, proposal.images, proposal.step)
-    shown = peer.distribution(taught)
+    shown = peer.distribution(taught, proposal.step)
     if not math.isfinite(shown.negative_entropy):
         raise peer.diverged("the similarity distribution", shown.negative_entropy, proposal.step)
     return shown

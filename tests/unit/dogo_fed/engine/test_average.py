@@ -107,6 +107,26 @@ def test_the_teachers_temperature_changes_what_is_shown_alone():
     assert torch.equal(log_p_NN, sharp.log_distribution(proposals[0].output.learn_with))
 
 
+def test_the_teachers_temperature_moves_to_its_end_in_equal_parts():
+    settings = ["peers.wide.teacher_temperature=0.4", "peers.wide.teacher_temperature_end=0.1"]
+    peer = loaded(*settings, "steps=4").build_peer("wide", CPU)
+    assert [peer.teacher_temperature_at(step) for step in range(5)] == pytest.approx(
+        [0.4, 0.3, 0.2, 0.1, 0.1]
+    )
+    untold = loaded(settings[1], "peers.wide.kl_temperature=0.3", "steps=2").build_peer("wide", CPU)
+    assert [untold.teacher_temperature_at(step) for step in (0, 1)] == pytest.approx([0.3, 0.1])
+
+
+def test_what_is_shown_at_a_step_has_the_temperature_of_that_step():
+    run = loaded("peers.wide.teacher_temperature_end=1.0", "steps=3")
+    peer, plain = (one.build_peer("wide", CPU) for one in (run, loaded("steps=3")))
+    for step in range(3):
+        images = run.images_of("wide", step, with_labels=False)
+        moved, same = (show(one, propose(one, images, step)) for one in (peer, plain))
+        assert (moved.p_NN.tobytes() == same.p_NN.tobytes()) == (step == 0)
+        assert moved.negative_entropy <= same.negative_entropy, "the later, the flatter"
+
+
 def test_a_run_goes_on_from_its_checkpoint_with_the_average(tmp_path):
     from configs.resume import resumed
 

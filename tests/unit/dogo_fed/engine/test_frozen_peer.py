@@ -87,7 +87,7 @@ def test_a_step_of_it_has_no_graph_no_gradient_and_no_update() -> None:
         assert not output.ssl_loss.requires_grad
         assert not output.learn_with.a_ND.requires_grad
         peer.update(output.ssl_loss, step)
-        outputs.append(peer.distribution(output.publish).p_NN)
+        outputs.append(peer.distribution(output.publish, 0).p_NN)
     assert same_bits(before, state_of(peer))
     assert not peer.optimizer.state
     assert all(parameter.grad is None for parameter in peer.objective.parameters())
@@ -97,7 +97,7 @@ def test_a_step_of_it_has_no_graph_no_gradient_and_no_update() -> None:
 def test_what_it_publishes_is_of_eval_mode() -> None:
     def published(peer: Peer) -> torch.Tensor:
         output = peer.encode(peer.views(toy_images(), 0), StepImages(toy_images()), 0)
-        return torch.tensor(peer.distribution(output.publish).p_NN)
+        return torch.tensor(peer.distribution(output.publish, 0).p_NN)
 
     learner = toy_peer("simclr")
     teacher = dataclasses.replace(toy_peer("simclr"), is_frozen=True)
@@ -106,7 +106,7 @@ def test_what_it_publishes_is_of_eval_mode() -> None:
     teacher.objective.eval()
     with torch.no_grad():
         z = teacher.objective(*teacher.views(toy_images(), 0)).publish
-    assert torch.equal(published(teacher), torch.tensor(teacher.distribution(z).p_NN))
+    assert torch.equal(published(teacher), torch.tensor(teacher.distribution(z, 0).p_NN))
 
 
 def test_an_interrupted_offline_run_goes_on(runs, tmp_path: Path) -> None:
