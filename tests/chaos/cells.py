@@ -249,7 +249,7 @@ def kill_the_launcher(bench: Bench) -> Ending:
     with bench.disturbed(run_dir, "exchange.reconnect_s=2") as (process, _):
         peers = list(peer_pids(run_dir).values())
         kill(process.pid)
-        assert wait_until_gone(peers, within_s=60) == []
+        assert wait_until_gone(peers) == []
     return _gone_on(bench, run_dir)
 
 
@@ -367,7 +367,7 @@ def _kill_all(process: subprocess.Popen[str], run_dir: Path) -> None:
     for pid in victims:
         kill(pid)
     process.communicate(timeout=30)
-    assert wait_until_gone(victims, within_s=30) == []
+    assert wait_until_gone(victims) == []
 
 
 def _gone_on(bench: Bench, run_dir: Path, *settings: str) -> Ending:

@@ -44,7 +44,7 @@ def kill_whole_run(run_dir: Path, host: str, step: int, *changes: str) -> None:
         for pid in victims:
             kill(pid)
         process.communicate(timeout=10)
-    assert wait_until_gone(victims, within_s=10) == []
+    assert wait_until_gone(victims) == []
     assert not (run_dir / "summary.json").exists(), "it was killed before its end"
 
 
@@ -76,7 +76,7 @@ def test_peers_of_a_killed_launcher_leave_by_themselves(
     finally:
         kill(process.pid)
         process.communicate(timeout=10)
-    assert wait_until_gone(peers, within_s=30) == []
+    assert wait_until_gone(peers) == []
     resume_and_compare(run_dir, uninterrupted)
 
 

@@ -109,7 +109,7 @@ def test_ctrl_c_leaves_checkpoints_and_no_processes(host: str, tmp_path: Path) -
     finally:
         process.kill()
     assert process.returncode == 130, output
-    assert wait_until_gone(below, within_s=20) == []
+    assert wait_until_gone(below) == []
     saved = {
         name: sorted(path.name for path in (run_dir / "peers" / name / "checkpoints").iterdir())
         for name in ("resnet", "wide")

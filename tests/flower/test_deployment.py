@@ -17,7 +17,15 @@ from tests.support.command_line import SMALL_RUN, dogo_fed, environment
 from tests.support.flower_federation import Federation, tcp_sockets
 from tests.support.flower_simulation import copy_app
 from tests.support.ports import free_port
-from tests.support.run_watch import descendants, digests, events, kill, records, wait_until_gone
+from tests.support.run_watch import (
+    descendants,
+    digests,
+    events,
+    kill,
+    records,
+    state,
+    wait_until_gone,
+)
 
 PEERS = ("simclr", "simsiam")
 ISOLATION = {"simclr": "subprocess", "simsiam": "process"}
@@ -43,6 +51,9 @@ KINDS = ("node_lost", "peer_lost", "peer_started")
 RUN_WITHIN_S = 240.0
 GIVEN_UP_WITHIN_S = 180.0
 """60 s until Flower tells of a lost node, 30 s of patience, 30 s to let go, and some for a slow machine."""
+
+ENDED_WITHIN_S = 100.0
+"""Longer than a site's watcher gives the process below it to save itself."""
 
 POLL_S = 0.2
 
@@ -96,11 +107,13 @@ class Site:
         """Ends the process and what is below it."""
         below = descendants(self.process.pid)
         self.process.send_signal(signal.SIGTERM)
-        left = wait_until_gone([self.process.pid, *below], within_s=30)
+        left = wait_until_gone([self.process.pid, *below], within_s=ENDED_WITHIN_S)
+        states = [state(pid) for pid in left]
         for pid in left:
             kill(pid)
         self.process.wait(timeout=10)
-        assert not left, "the site's processes end when they are told to"
+        log = (self._folder / "log").read_text()[-2000:]
+        assert not left, f"did not end when told to, with {below} below: {states}\n\n{log}"
 
 
 class Deployment:

@@ -87,7 +87,7 @@ def test_a_worker_that_dies_is_started_again_and_answers(
         output = site.output()
     assert site.process.returncode == 0
     assert site.notes.read_text() == f"closed {third}"
-    assert wait_until_gone([third], within_s=5) == []
+    assert wait_until_gone([third]) == []
     assert "status -9" in output and "status 7" in output, output
 
 
@@ -109,7 +109,7 @@ def test_a_worker_whose_watcher_is_gone_ends_well(address: SiteAddress, folder: 
         worker = site.worker()
         os.kill(site.process.pid, signal.SIGKILL)
         site.process.wait(timeout=10)
-        assert wait_until_gone([worker], within_s=10) == []
+        assert wait_until_gone([worker]) == []
         assert site.notes.read_text() == f"closed {worker}"
 
 

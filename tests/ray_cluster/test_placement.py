@@ -131,7 +131,7 @@ def test_a_ray_of_its_own_leaves_no_process(
             process.kill()
         assert process.returncode == 0, output
         assert len(below) > 3, "Ray's own processes and the actors'"
-        assert wait_until_gone(below, within_s=20) == []
+        assert wait_until_gone(below) == []
         assert users_of(temp) == []
 
 

@@ -182,7 +182,7 @@ def _running(command: Sequence[str], around: dict[str, str]) -> Iterator[subproc
             process.communicate(timeout=10)
         for pid in wait_until_gone(below, within_s=10):
             kill(pid)
-        assert wait_until_gone(below, within_s=10) == []
+        assert wait_until_gone(below) == []
 
 
 def _wait_until_well(running: Running, dashboard: int, process: subprocess.Popen[str]) -> None:

@@ -30,10 +30,16 @@ AGENT = "ray::DashboardAgent"
 JOBS_PORT = 52365
 """Where the agent of every Ray wants to take jobs, and does not if another one has that port."""
 
+_AGENTS = (AGENT, "ray::RuntimeEnvAgent")
+"""What each Ray has, and starts last: on a busy machine a run may have done steps before."""
+
 _ASK_WITHIN_S = 5.0
-_AGENT_WITHIN_S = 60.0
-_AGENT_TRIES_S = 10.0
-"""Longer than an agent tries to get its port."""
+_ASK_AGENTS_WITHIN_S = 30.0
+"""They do answer; what else listens may never say a word of HTTP."""
+_AGENTS_WITHIN_S = 120.0
+_JOBS_WITHIN_S = 60.0
+_JOBS_TRIES_S = 10.0
+"""Longer than an agent that listens already tries to get the port of jobs."""
 _DRIVER_WITHIN_S = 90.0
 _JOBS = "/api/job_agent/jobs/"
 _DRIVER = """
@@ -68,19 +74,31 @@ def listening(pid: int) -> dict[int, tuple[str, str]]:
 
 
 def ports_of_a_whole_ray(pid: int) -> dict[int, tuple[str, str]]:
-    """Returns what `listening` does, once Ray's agents answer.
+    """Returns what `listening` does, once all of Ray's agents listen.
 
     A second Ray on the machine never takes jobs, for all of them want the same port. So after a while,
     a short one if another Ray has that port, the ports are returned without.
+
+    Raises:
+        AssertionError: an agent did not come.
     """
     began_s = time.monotonic()
+    complete_s: float | None = None
     while True:
-        is_taken = is_listening(JOBS_PORT)
-        ports = listening(pid)
-        wait_s = _AGENT_TRIES_S if is_taken and JOBS_PORT not in ports else _AGENT_WITHIN_S
-        if takes_jobs(ports) or time.monotonic() - began_s > wait_s:
-            return ports
+        is_taken, ports, now_s = is_listening(JOBS_PORT), listening(pid), time.monotonic()
+        missing = _missing_agents(ports)
+        if not missing:
+            complete_s = now_s if complete_s is None else complete_s
+            wait_s = _JOBS_TRIES_S if is_taken and JOBS_PORT not in ports else _JOBS_WITHIN_S
+            if takes_jobs(ports) or now_s - complete_s > wait_s:
+                return ports
+        assert now_s - began_s < _AGENTS_WITHIN_S + _JOBS_WITHIN_S, f"{missing} of Ray did not come"
         time.sleep(0.5)
+
+
+def _missing_agents(ports: dict[int, tuple[str, str]]) -> set[str]:
+    """Returns the agents that do not listen yet."""
+    return set(_AGENTS) - {name for name, _ in ports.values()}
 
 
 def takes_jobs(ports: dict[int, tuple[str, str]]) -> bool:
@@ -98,7 +116,8 @@ def submit_jobs(
         headers["Authorization"] = f"Bearer {token}"
     statuses: dict[str, set[int]] = {}
     for port, (name, address) in ports.items():
-        connection = http.client.HTTPConnection(address, port, timeout=_ASK_WITHIN_S)
+        within_s = _ASK_AGENTS_WITHIN_S if name in _AGENTS else _ASK_WITHIN_S
+        connection = http.client.HTTPConnection(address, port, timeout=within_s)
         try:
             connection.request("POST", _JOBS, body, headers)
             statuses.setdefault(name, set()).add(connection.getresponse().status)

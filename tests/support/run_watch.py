@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 WAIT_S = 120.0
+GONE_WITHIN_S = 60.0
 
 
 def records(run_dir: Path) -> list[dict[str, Any]]:
@@ -62,7 +63,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until_gone(pids: list[int], within_s: float) -> list[int]:
+def wait_until_gone(pids: list[int], within_s: float = GONE_WITHIN_S) -> list[int]:
     """Returns the processes that are still there after `within_s`."""
     deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
@@ -71,6 +72,19 @@ def wait_until_gone(pids: list[int], within_s: float) -> list[int]:
             return []
         time.sleep(0.05)
     return [pid for pid in pids if is_alive(pid)]
+
+
+def state(pid: int) -> str:
+    """Returns what a process is doing, for a test that fails because it is there."""
+    try:
+        process = psutil.Process(pid)
+        threads = [
+            (path / "stat").read_text().rpartition(")")[2].split()[0]  # R, S, D, Z
+            for path in Path(f"/proc/{pid}/task").glob("*")
+        ]
+        return f"{process.status()} {' '.join(process.cmdline())} (threads {' '.join(threads)})"
+    except (psutil.Error, OSError) as error:
+        return f"{pid}: {error!r}"
 
 
 def kill(pid: int) -> None:

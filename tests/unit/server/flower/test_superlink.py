@@ -128,7 +128,7 @@ class TestOwnSuperLink:
         assert asked[3] == "stop 7 own" and "--run-id 7" in asked[1]
         (found,) = [one for one in processes.alive() if "flower-superlink" in one.cmdline()[1]]
         found.kill()
-        assert wait_until_gone([found.pid], within_s=20) == []
+        assert wait_until_gone([found.pid]) == []
         assert superlink.death() == "Flower's SuperLink died of SIGKILL"
 
     @pytest.mark.parametrize(
