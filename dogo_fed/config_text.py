@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from dogo_fed import layout
 from dogo_fed.config import PeerConfig, RunConfig
 from dogo_fed.errors import ConfigError
 from dogo_fed.plain import from_plain, to_plain
@@ -91,10 +92,10 @@ def load_run_config(
             it names code that this user has not said to trust (`dogo_fed.trust`).
     """
     folder = Path(folder)
-    if not (folder / "config.yaml").is_file():
-        there = "it has no config.yaml" if folder.is_dir() else "there is no such folder"
+    if not (folder / layout.CONFIG).is_file():
+        there = f"it has no {layout.CONFIG}" if folder.is_dir() else "there is no such folder"
         raise ConfigError(f"{folder} is no run folder: {there}")
-    path = folder / "config.yaml"
+    path = folder / layout.CONFIG
     text = _read(path)
     config = _parse(path, text)
     reaches = list(code_in(config)) + (list(places_in(config)) if to_go_on else [])

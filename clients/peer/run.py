@@ -11,6 +11,7 @@ from clients.peer.ahead_link import AheadLink
 from clients.peer.grpc_link import Connection, GrpcLink
 from clients.peer.link import CoordinatorLink
 from clients.peer.report_sink import ReportSink
+from dogo_fed import layout
 from dogo_fed.assignment import Assignment
 from dogo_fed.atomic import room_for
 from dogo_fed.config import RunConfig
@@ -66,12 +67,12 @@ class PeerEnvironment:
 def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None) -> Ending:
     """Runs a peer to its end and returns how it ended; does not raise a `DogoError`."""
     around = PeerEnvironment() if around is None else around
-    folder = Path(assignment.run_dir) / "peers" / assignment.peer
+    folder = layout.peer_folder(Path(assignment.run_dir), assignment.peer)
     try:
         with (
             private_files(),
             room_for("the peer's files", folder),
-            log_file(folder / "peer.log", ("dogo_fed", "clients")),
+            log_file(folder / layout.PEER_LOG, ("dogo_fed", "clients")),
         ):
             try:
                 return _run(assignment, around)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dogo_fed import layout
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import CheckpointError
 from dogo_fed.evaluation.protocols import complete_options, protocol_title
 from dogo_fed.evaluation.protocols.ood import with_targets
-from dogo_fed.run.evaluate import FOLDER
 
 METRIC = "top1"
 """The one metric of a protocol that is compared: a share, of which more is better."""
@@ -55,7 +55,7 @@ def read_protocol(folder: Path, name: str) -> dict[str, dict[str, float]]:
 
 
 def _path(folder: Path, name: str) -> Path:
-    return folder / FOLDER / f"{protocol_title(name)}.json"
+    return folder / layout.EVALUATION / f"{protocol_title(name)}.json"
 
 
 def _sheet(folder: Path, name: str) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+from dogo_fed import layout
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.compare.protocols import has_protocol
 from dogo_fed.compare.settings import differing, flat, is_of_teaching
@@ -68,7 +69,7 @@ def finished_cells(cells: Iterable[Cell]) -> list[tuple[Cell, RunSummary]]:
 def finished_summary(cell: Cell) -> RunSummary | None:
     """Returns the summary of a cell whose run came to its end; None of any other."""
     try:
-        content = json.loads((cell.folder / "summary.json").read_text(encoding="utf-8"))
+        content = json.loads((cell.folder / layout.SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     summary = cast(RunSummary, content)
@@ -77,7 +78,7 @@ def finished_summary(cell: Cell) -> RunSummary | None:
 
 
 def _check_settings(cell: Cell) -> None:
-    path = cell.folder / "config.yaml"
+    path = cell.folder / layout.CONFIG
     try:
         saved = load_yaml(path)
     except ConfigError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from dogo_fed import seeding
+from dogo_fed import layout, seeding
 from dogo_fed.config import ComponentConfig, RunConfig
 from dogo_fed.contracts import PeerId, Score
 from dogo_fed.data.held_out import dataset_with_test_part, with_test_part
@@ -42,7 +42,6 @@ from dogo_fed.storage.provenance_file import read_starts
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "evaluation"
 """The subfolder of the run folder for the files."""
 
 
@@ -82,7 +81,7 @@ def evaluate_run(
     for whose, group in by_dataset(subjects).items():
         sheet = evaluate_subjects(group, protocol, complete, source=folder.name)
         with private_files():
-            write_sheet(sheet, folder / FOLDER, sheet.protocol + whose)
+            write_sheet(sheet, folder / layout.EVALUATION, sheet.protocol + whose)
         scores |= {PeerId(name): list(found) for name, found in sheet.scores.items()}
     return {
         PeerId(subject.encoder.name): scores[PeerId(subject.encoder.name)] for subject in subjects

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from dogo_fed import layout
 from dogo_fed.atomic import atomic_path, write_atomic
 from dogo_fed.config import ComponentConfig, RunConfig
 from dogo_fed.contracts import PeerId
@@ -235,7 +236,7 @@ def _card(
 def _summary_of(folder: Path, peer: str) -> list[tuple[str, str]]:
     """Returns what the run's summary says about a peer."""
     try:
-        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["peers"][peer]
+        found = json.loads((folder / layout.SUMMARY).read_text(encoding="utf-8"))["peers"][peer]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} has no summary of the peer {peer!r}: {error}") from error
     named = {

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dogo_fed import layout
 from dogo_fed.atomic import write_atomic
 from dogo_fed.config import EvalConfig, RunConfig
 from dogo_fed.data.labels import num_labelled, why_no_accuracy
@@ -20,7 +21,7 @@ from dogo_fed.evaluation.subject import Subject
 from dogo_fed.private_files import private_files
 from dogo_fed.reporting.pictures.matrix_picture import draw_matrix
 from dogo_fed.reporting.units import UNKNOWN
-from dogo_fed.run.evaluate import FOLDER, open_run
+from dogo_fed.run.evaluate import open_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ def matrix_of_run(folder: Path, config: RunConfig) -> tuple[Matrix, list[Path]]:
         reasons=reasons,
     )
     with private_files():
-        return found, _written(found, folder / FOLDER)
+        return found, _written(found, folder / layout.EVALUATION)
 
 
 def _knn(subject: Subject, settings: EvalConfig) -> float:

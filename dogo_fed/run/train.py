@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from rich import get_console
 from torch import nn
 
+from dogo_fed import layout
 from dogo_fed.atomic import room_for, write_atomic, write_json_atomic
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping, load_yaml
@@ -38,7 +39,6 @@ from dogo_fed.run.prepare import notes_of, prepare, traffic_of
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.scope import changed, fixed_changes, in_words
 from dogo_fed.storage.going_on import NextExchange
-from dogo_fed.storage.provenance_file import NAME as PROVENANCE
 from dogo_fed.storage.provenance_file import Start, read_starts, with_start, write_starts
 from dogo_fed.storage.run_folder import (
     AskFarPeers,
@@ -104,7 +104,7 @@ def _check_goes_on(folder: str, config: RunConfig) -> None:
     Raises:
         ConfigError: one differs that decides trained numbers.
     """
-    path = absolute(folder) / "config.yaml"
+    path = absolute(folder) / layout.CONFIG
     found = fixed_changes(load_yaml(path), config) if path.is_file() else {}
     if found:
         raise ConfigError(
@@ -150,7 +150,7 @@ def conduct(
                 of=f"run {path.name}",
                 instead="begin it again at step 0 by afresh=true (what is there is set aside)",
             )
-        put_back = _as_now(path / PROVENANCE, path / _CUT)
+        put_back = _as_now(path / layout.PROVENANCE, path / _CUT)
         folder = (
             begin(path, config)
             if config.resume is None
@@ -199,7 +199,7 @@ def _carry_through(
     )
     could_start, has_reported = True, threading.Event()
     with (
-        log_file(folder.path / "coordinator.log", ("dogo_fed", "server")),
+        log_file(folder.path / layout.COORDINATOR_LOG, ("dogo_fed", "server")),
         stop_on_signal() as stop_requested,
     ):
         try:
@@ -242,13 +242,13 @@ def _conclude(
     )
     summary["provenance"] = [start.to_plain() for start in starts]
     summary["step_ms"] = merge_traces(folder.path, config.peers)
-    write_json_atomic(folder.path / "summary.json", summary)
+    write_json_atomic(folder.path / layout.SUMMARY, summary)
     try:
-        draw_curves(read_records(folder.metrics), folder.path / "curves.png", folder.run_id)
+        draw_curves(read_records(folder.metrics), folder.path / layout.CURVES, folder.run_id)
     except Exception as error:  # matplotlib fails in many ways
         logger.warning(
             "%s could not be drawn: %s: %s",
-            folder.path / "curves.png",
+            folder.path / layout.CURVES,
             type(error).__name__,
             error,
         )
@@ -284,7 +284,7 @@ def _reporting(
         console=get_console(),
         exchange_every_steps=run.plan.exchange_every_steps,
     )
-    board = TensorBoardSink(folder.path / "tensorboard", done if folder.is_resumed else None)
+    board = TensorBoardSink(folder.path / layout.TENSORBOARD, done if folder.is_resumed else None)
     first = _OnReport(folder.drop_kept_records, on_report)
     sink = ToldOnce(TeeSink(first, metrics, totals, board, view))
     if folder.is_resumed:

@@ -12,6 +12,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from dogo_fed import layout
 from dogo_fed.errors import CheckpointError
 
 _RESUMED, _STEP = b'"kind":"resumed"', b'"type":"step"'
@@ -32,12 +33,12 @@ def check_newest_end(folder: Path, peer: str, state_digest: object) -> None:
         CheckpointError: the run has begun again, or gone on, since.
     """
     try:
-        summary: Any = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary: Any = json.loads((folder / layout.SUMMARY).read_text(encoding="utf-8"))
         told = summary["peers"].get(peer, {}).get("state_digest")
         num_resumed = sum(event["kind"] == "resumed" for event in summary["events"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return
-    if told != state_digest or _has_gone_on(folder / "metrics.jsonl", num_resumed):
+    if told != state_digest or _has_gone_on(folder / layout.METRICS, num_resumed):
         raise CheckpointError(
             f"the encoder of peer {peer!r} in {folder} is of an earlier end of the run, which has begun "
             f"again or gone on since. Let it come to its end by resume={shlex.quote(str(folder))}, or "

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from dogo_fed import layout
 from dogo_fed.atomic import room_for, write_atomic, write_json_atomic
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError, StorageFull
@@ -20,7 +21,7 @@ from dogo_fed.ledger import Ledger
 from dogo_fed.models.weights import load_weights, read_weights
 from dogo_fed.provenance import DataFacts, check_same_images
 from dogo_fed.storage.checkpoint import CheckpointStore
-from dogo_fed.storage.trace_file import TRACE, write_trace
+from dogo_fed.storage.trace_file import write_trace
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,9 @@ class PeerFolder:
         self, run_dir: Path, peer_id: PeerId, *, keep_checkpoints: int = 2, lag_steps: int = 1
     ) -> None:
         """Makes no folder yet; see `CheckpointStore` for the two numbers."""
-        self.path = run_dir / "peers" / peer_id
+        self.path = layout.peer_folder(run_dir, peer_id)
         self.checkpoints = CheckpointStore(
-            self.path / "checkpoints", keep=keep_checkpoints, lag_steps=lag_steps
+            self.path / layout.CHECKPOINTS, keep=keep_checkpoints, lag_steps=lag_steps
         )
 
     def check_private_images(self, now: DataFacts, *, begins: bool) -> None:
@@ -109,7 +110,7 @@ class PeerFolder:
         try:
             with room_for("the trace", self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                write_trace(self.path / TRACE, self.path.name, ledger)
+                write_trace(self.path / layout.TRACE, self.path.name, ledger)
         except StorageFull as error:
             logger.warning("peer=%s leaves no trace: %s", self.path.name, error)
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dogo_fed import layout
 from dogo_fed.atomic import write_json_atomic
 from dogo_fed.errors import CheckpointError
 from dogo_fed.provenance import Provenance
-
-NAME = "provenance.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def read_starts(folder: Path) -> tuple[Start, ...]:
     Raises:
         CheckpointError: the file is broken.
     """
-    path = folder / NAME
+    path = folder / layout.PROVENANCE
     try:
         return tuple(Start.from_plain(start) for start in json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
@@ -74,4 +73,4 @@ def with_start(earlier: Sequence[Start], step: int, now: Provenance) -> tuple[St
 
 def write_starts(folder: Path, starts: Sequence[Start]) -> None:
     """Writes the starts of a run into its folder, all or nothing."""
-    write_json_atomic(folder / NAME, [start.to_plain() for start in starts])
+    write_json_atomic(folder / layout.PROVENANCE, [start.to_plain() for start in starts])

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
+from dogo_fed import layout
 from dogo_fed.atomic import atomic_path, remove_partials, write_atomic
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.config_text import load_yaml, to_yaml
@@ -34,7 +35,7 @@ from dogo_fed.trust import remember_run
 
 RUNS = Path("runs")
 
-_KEPT = "metrics.jsonl.before"
+_KEPT = f"{layout.METRICS}.before"
 """A copy of metrics.jsonl, from when a start cuts it back until a peer of that start reports."""
 
 _EVENT = b'"type":"event"'
@@ -90,7 +91,7 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         """The file of all records, one JSON object on each line."""
-        return self.path / "metrics.jsonl"
+        return self.path / layout.METRICS
 
 
 def create(config: RunConfig) -> RunFolder:
@@ -181,10 +182,10 @@ def reopen(
         *(peer_folder.checkpoints.folder for peer_folder in where.values()),
     ):
         remove_partials(folder)
-    if not (path / "peers").exists() and (far := ask_far_peers(path.name)) is not None:
+    if not (path / layout.PEERS).exists() and (far := ask_far_peers(path.name)) is not None:
         stores = {peer: FarCheckpoints(far.get(peer, ())) for peer in stores}
     _put_records_back(path)  # the start before this one may have been killed
-    metrics = path / "metrics.jsonl"
+    metrics = path / layout.METRICS
     records = read_metrics(metrics) if metrics.exists() else []
     command = "flower" if config.host is Host.FLOWER else "train"
     again = f"dogo-fed {command} resume={shlex.quote(str(path))}"
@@ -204,7 +205,7 @@ def reopen(
             f"resume={config.resume}: the run has done {done} steps already, so it can't end after "
             f"{total_steps}; give steps={done} or more, or more rounds"
         )
-    settings = path / "config.yaml"
+    settings = path / layout.CONFIG
     earlier = load_yaml(settings) if settings.is_file() else config
     earlier_s = _seconds_so_far(path, records)
     _write_config(path, config)
@@ -228,11 +229,11 @@ def _seconds_so_far(path: Path, records: Sequence[Mapping[str, object]]) -> floa
     """
     begun_s, told_s, last_s = (
         (path / name).stat().st_mtime if (path / name).exists() else 0.0
-        for name in ("config.yaml", "summary.json", "metrics.jsonl")
+        for name in (layout.CONFIG, layout.SUMMARY, layout.METRICS)
     )
     if told_s >= begun_s:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return float(json.loads((path / "summary.json").read_text("utf-8"))["wall_s"])
+            return float(json.loads((path / layout.SUMMARY).read_text("utf-8"))["wall_s"])
     before = [record["at_s"] for record in records if record.get("kind") == "resumed"]
     before_s = float(str(before[-1])) if before else 0.0
     return before_s + max(0.0, last_s - begun_s)
@@ -242,7 +243,7 @@ def _write_config(path: Path, config: RunConfig) -> None:
     """Writes config.yaml, without the settings of one start only; it is this user's own now."""
     kept = dataclasses.replace(config, resume=None, afresh=False)
     text = to_yaml(kept)
-    write_atomic(path / "config.yaml", text)
+    write_atomic(path / layout.CONFIG, text)
     remember_run(text, kept)
 
 
@@ -252,7 +253,7 @@ def _put_records_back(path: Path) -> None:
     Its events stay: what happened to the run did happen. So does the file's time, which tells how
     long that start took.
     """
-    metrics, kept = path / "metrics.jsonl", path / _KEPT
+    metrics, kept = path / layout.METRICS, path / _KEPT
     if not kept.exists():
         return
     status = (metrics if metrics.exists() else kept).stat()

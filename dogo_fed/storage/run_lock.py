@@ -17,9 +17,8 @@ from pathlib import Path
 import psutil
 from filelock import SoftFileLock, Timeout
 
+from dogo_fed import layout
 from dogo_fed.errors import ConfigError
-
-LOCK_NAME = "run.lock"
 
 _PARTIAL = ".*.partial*"
 """What `atomic` calls a file that is not yet whole."""
@@ -32,7 +31,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it, or the folder can't be written to.
     """
-    lock = SoftFileLock(folder / LOCK_NAME, timeout=0, thread_local=False)
+    lock = SoftFileLock(folder / layout.LOCK, timeout=0, thread_local=False)
     try:
         # Twice: the first attempt may do no more than remove the file of an owner that is gone.
         try:
@@ -57,8 +56,8 @@ def is_unused(folder: Path) -> bool:
     a lock, and files that are not whole.
     """
     return all(
-        path.name == LOCK_NAME
-        or path.name.startswith(f"{LOCK_NAME}.")  # filelock's own, while it takes over a lock
+        path.name == layout.LOCK
+        or path.name.startswith(f"{layout.LOCK}.")  # filelock's own, while it takes over a lock
         or path.match(_PARTIAL)
         for path in folder.iterdir()
     )
@@ -71,13 +70,13 @@ def read_lock(folder: Path) -> str:
     means that another start of the run goes on in this folder, and the peer must not write there.
     """
     with suppress(OSError, UnicodeDecodeError):
-        return (folder / LOCK_NAME).read_text(encoding="utf-8")
+        return (folder / layout.LOCK).read_text(encoding="utf-8")
     return ""
 
 
 def told_owner(folder: Path) -> str | None:
     """Returns a sentence about the process that holds a folder's lock; None if there is no lock."""
-    path = folder / LOCK_NAME
+    path = folder / layout.LOCK
     if not path.exists():
         return None
     process, host = _owner(folder)
@@ -107,7 +106,7 @@ def _remove_if_owner_is_dead(folder: Path) -> None:
             and host == _this_machine()
             and psutil.Process(int(process)).status() == psutil.STATUS_ZOMBIE
         ):
-            (folder / LOCK_NAME).unlink()
+            (folder / layout.LOCK).unlink()
 
 
 def _this_machine() -> str:
@@ -118,6 +117,6 @@ def _this_machine() -> str:
     """
     with (
         tempfile.TemporaryDirectory() as folder,
-        SoftFileLock(Path(folder) / LOCK_NAME, timeout=0, thread_local=False),
+        SoftFileLock(Path(folder) / layout.LOCK, timeout=0, thread_local=False),
     ):
         return _owner(Path(folder))[1]

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dogo_fed import layout
 from dogo_fed.atomic import write_json_atomic
 from dogo_fed.ledger import Ledger, Part
 
 logger = logging.getLogger(__name__)
 
-TRACE = "trace.json"
 """The file's name, in the folder of the run and in those of its peers."""
 
 _EVENTS, _MEAN_MS = "traceEvents", "mean_ms"
@@ -52,13 +52,13 @@ def merge_traces(run_dir: Path, peers: Iterable[str]) -> dict[str, dict[str, flo
     events: list[dict[str, Any]] = []
     found = {}
     for row, peer in enumerate(sorted(peers)):
-        content = _read(run_dir / "peers" / peer / TRACE)
+        content = _read(layout.peer_folder(run_dir, peer) / layout.TRACE)
         if content is None:
             continue
         found[peer] = _means(content)
         events += [{**event, "pid": row} for event in content[_EVENTS]]
     if events:
-        write_json_atomic(run_dir / TRACE, {_EVENTS: events})
+        write_json_atomic(run_dir / layout.TRACE, {_EVENTS: events})
     return found
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from configs.shorthand import with_data_at
+from dogo_fed import layout
 from dogo_fed.config import DataConfig, EvalConfig, RunConfig
 from dogo_fed.config_text import load_run_config
 from dogo_fed.data.held_out import dataset_with_test_part
@@ -24,7 +25,7 @@ from dogo_fed.evaluation.protocols.ood import with_targets
 from dogo_fed.evaluation.subject import Subject
 from dogo_fed.exit_status import EXIT_STOPPED, tell
 from dogo_fed.reporting.scores import scores_table, write_sheet
-from dogo_fed.run.evaluate import FOLDER, by_dataset, evaluate_subjects, open_run
+from dogo_fed.run.evaluate import by_dataset, evaluate_subjects, open_run
 from dogo_fed.run.weights_file import WeightsFile, open_file
 from dogo_fed.text import one_line
 from server.commands.evaluation_request import (
@@ -148,7 +149,7 @@ def _out(request: EvaluationRequest) -> Path:
     if request.out is not None:
         return Path(request.out)
     assert request.run is not None, "checked by the request"
-    return Path(request.run) / FOLDER
+    return Path(request.run) / layout.EVALUATION
 
 
 def _stem(protocol: str, request: EvaluationRequest, subjects: Sequence[Subject]) -> str:

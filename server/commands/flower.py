@@ -21,6 +21,7 @@ from configs.compose import compose_run
 from configs.overrides import key_of, quoted
 from configs.resume import resumed
 from configs.shorthand import in_full
+from dogo_fed import layout
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import ConfigError, StartError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
@@ -238,7 +239,7 @@ def report(status: RunStatus, log: str, folder: Path) -> int:
         return say(f"{_why_it_failed(status, folder)}{how_to_go_on(folder, 'flower')}", EXIT_FAILED)
     summary = read_summary(folder)
     if summary is None and status.state == COMPLETED:
-        return say(f"the app ended without {folder / 'summary.json'}", EXIT_FAILED)
+        return say(f"the app ended without {folder / layout.SUMMARY}", EXIT_FAILED)
     if summary is not None:
         if not any(line.startswith(f"run {summary['run_id']} ") for line in log.splitlines()):
             print_summary(summary, get_console() if get_console().is_terminal else None)
@@ -251,7 +252,7 @@ def report(status: RunStatus, log: str, folder: Path) -> int:
 def read_summary(folder: Path) -> RunSummary | None:
     """Returns the content of summary.json; None if there is none that can be read."""
     try:
-        content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / layout.SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return cast(RunSummary, content)
@@ -319,7 +320,7 @@ def _announced(stop_requested: Callable[[], bool]) -> Callable[[], bool]:
 
 def _overrides_now(request: FlowerRequest) -> tuple[str, ...]:
     """Returns the overrides of the next attempt: an earlier one may have written config.yaml."""
-    if request.config.resume is None and (request.folder / "config.yaml").exists():
+    if request.config.resume is None and (request.folder / layout.CONFIG).exists():
         return ("host=flower", quoted("resume", str(request.folder)))
     return request.overrides
 
@@ -345,6 +346,6 @@ def _ended(processes: ProcessTree) -> Iterator[None]:
 
 def _why_it_failed(status: RunStatus, folder: Path) -> str:
     """Returns one line: Flower's words, which may say little, and where there are more."""
-    log = folder / "coordinator.log"
+    log = folder / layout.COORDINATOR_LOG
     places = "the log above" + (f" and {log}" if log.exists() else "")
     return f"{status.details or f'the run ended as {status.state}'} (see {places})"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dogo_fed import layout
 from dogo_fed.config_text import from_mapping
 from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.errors import ConfigError, DogoError
@@ -26,9 +27,6 @@ from dogo_fed.reporting.summary import was_stopped
 from dogo_fed.run.evaluate import evaluate_run
 from server.hosts.launch import launch
 from server.terminal_log import log_to_terminal
-
-LOG = "coordinator.log"
-"""The file in a cell's folder whose time tells that the cell lives."""
 
 _ALIVE_EVERY_S = 1.0
 
@@ -75,7 +73,7 @@ class _SignOfLife:
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log = folder / LOG
+        self._log = folder / layout.COORDINATOR_LOG  # its time tells that the cell lives
         self._clock = clock
         self._next_s = clock()
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from dogo_fed import layout
 from dogo_fed.compare.comparison import CellReport
 from dogo_fed.compare.experiment import Cell
 from dogo_fed.compare.standing import Standing, finished_summary, missing_protocols, standing_of
 from dogo_fed.config_text import to_mapping
 from dogo_fed.exit_status import EXIT_STOPPED
 from dogo_fed.reporting.units import human_seconds
-from server.comparison.cell import LOG, CellJob
+from server.comparison.cell import CellJob
 from server.hosts.watch import Overdue, Watch, Watchable
 
 _POLL_S = 0.2
@@ -223,4 +224,4 @@ def newest_of(paths: Iterable[Path]) -> float:
 
 def signs_of_life(folder: Path) -> list[Path]:
     """Returns the files that a cell writes to while it lives."""
-    return [folder / "metrics.jsonl", folder / LOG, folder / "evaluation"]
+    return [folder / name for name in (layout.METRICS, layout.COORDINATOR_LOG, layout.EVALUATION)]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from dogo_fed import layout
 from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
@@ -180,7 +181,7 @@ class Supervisor:
         if self._num_starts[peer] > self._run.config.recovery.max_restarts:
             self._failures[peer] = (
                 f"{how}, and has been started again as often as recovery.max_restarts allows; "
-                f"its log is in peers/{peer}/peer.log"
+                f"its log is in {layout.PEERS}/{peer}/{layout.PEER_LOG}"
             )
             return
         self._watch.kill(peer)  # what is left of it could still write to the peer's folder
@@ -203,6 +204,6 @@ class Supervisor:
             left_out = len(phrases) - _MAX_TOLD_FAILURES
             phrases = [
                 *phrases[:_MAX_TOLD_FAILURES],
-                f"and {left_out} more (coordinator.log has all)",
+                f"and {left_out} more ({layout.COORDINATOR_LOG} has all)",
             ]
         return "; ".join(phrases)

@@ -8,9 +8,10 @@ import json
 import pytest
 
 from configs.compose import compose_run
+from dogo_fed import layout
 from dogo_fed.ledger import EVERY_STEPS, Ledger, Part, is_sampled, part
 from dogo_fed.reporting.summary import _footnotes
-from dogo_fed.storage.trace_file import TRACE, merge_traces, write_trace
+from dogo_fed.storage.trace_file import merge_traces, write_trace
 from tests.support.tiny_run import TINY, run_here
 
 SAMPLED, NEXT_SAMPLED = itertools.islice(filter(is_sampled, itertools.count()), 2)
@@ -108,7 +109,7 @@ def test_a_run_tells_where_the_time_of_its_steps_went(tmp_path):
             assert parts[name] > 0, name
     assert json.loads((folder / "summary.json").read_text())["step_ms"] == summary["step_ms"]
     assert any(line.startswith("step of wide: ") for line in _footnotes(summary))
-    events = json.loads((folder / TRACE).read_text())["traceEvents"]
+    events = json.loads((folder / layout.TRACE).read_text())["traceEvents"]
     names = {event["pid"]: event["args"]["name"] for event in events if event["ph"] == "M"}
     assert names == {0: "resnet", 1: "wide"}
     spans = [event for event in events if event["ph"] == "X"]
@@ -124,12 +125,12 @@ def test_a_broken_trace_is_left_out_and_said(tmp_path, caplog):
         pass
     for peer in ("ada", "bob"):
         (tmp_path / "peers" / peer).mkdir(parents=True)
-    write_trace(tmp_path / "peers" / "ada" / TRACE, "ada", ledger)
-    (tmp_path / "peers" / "bob" / TRACE).write_text('{"traceEvents": 3}')
+    write_trace(tmp_path / "peers" / "ada" / layout.TRACE, "ada", ledger)
+    (tmp_path / "peers" / "bob" / layout.TRACE).write_text('{"traceEvents": 3}')
     assert set(merge_traces(tmp_path, ["ada", "bob", "cai"])) == {"ada"}
     assert "bob" in caplog.text and "cai" not in caplog.text
 
 
 def test_a_run_without_a_sampled_step_leaves_no_trace(tmp_path):
     summary = run_here(compose_run([*TINY, f"run_dir={tmp_path}/run"]))
-    assert summary["step_ms"] == {} and not (tmp_path / "run" / TRACE).exists()
+    assert summary["step_ms"] == {} and not (tmp_path / "run" / layout.TRACE).exists()

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from dogo_fed import layout
 from dogo_fed.data.source import DataSet
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.errors import CheckpointError, DataError
 from dogo_fed.packages import source_digest
 from dogo_fed.provenance import DataFacts, Provenance, check_same_images
-from dogo_fed.storage.provenance_file import NAME, read_starts, with_start, write_starts
+from dogo_fed.storage.provenance_file import read_starts, with_start, write_starts
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_a_start_that_changes_nothing_adds_nothing_and_steps_done_again_are_left
 def test_a_folder_of_an_earlier_version_has_none_and_a_broken_file_is_named(tmp_path: Path) -> None:
     assert read_starts(tmp_path) == ()
     for text in ("{", "7", '[{"step": 0}]', '[{"step": "many"}]'):
-        (tmp_path / NAME).write_text(text)
+        (tmp_path / layout.PROVENANCE).write_text(text)
         with pytest.raises(
             CheckpointError, match=r"provenance\.json can't be read .* remove it to"
         ):

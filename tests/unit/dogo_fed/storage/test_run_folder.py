@@ -8,11 +8,12 @@ import pytest
 from torch import nn
 
 from configs.compose import compose_run
+from dogo_fed import layout
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.storage.run_folder import create, reopen
-from dogo_fed.storage.run_lock import LOCK_NAME, run_lock
+from dogo_fed.storage.run_lock import run_lock
 
 
 @pytest.mark.parametrize(
@@ -35,8 +36,8 @@ def test_what_a_start_leaves_that_is_killed_before_it_has_begun_is_no_run(tmp_pa
     folder = tmp_path / "run"
     folder.mkdir()
     with run_lock(folder):
-        left = (folder / LOCK_NAME).read_bytes()
-    (folder / LOCK_NAME).write_bytes(left)
+        left = (folder / layout.LOCK).read_bytes()
+    (folder / layout.LOCK).write_bytes(left)
     (folder / ".config.00000000-1-1-00000000.partial.yaml").write_text("steps: ")
     config = compose_run(["data=synthetic", f"run_dir={folder}"])
     assert create(config).path == folder

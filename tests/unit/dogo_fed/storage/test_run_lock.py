@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dogo_fed import layout
 from dogo_fed.atomic import atomic_path
 from dogo_fed.errors import ConfigError
-from dogo_fed.storage.run_lock import LOCK_NAME, is_unused, read_lock, run_lock
+from dogo_fed.storage.run_lock import is_unused, read_lock, run_lock
 
 HOLD = """
 import sys
@@ -50,14 +51,14 @@ def test_a_second_start_is_refused_and_told_who_is_there(owner, tmp_path) -> Non
     owner.stdin.close()
     assert owner.wait(timeout=10) == 0
     with run_lock(tmp_path):
-        assert (tmp_path / LOCK_NAME).exists()
+        assert (tmp_path / layout.LOCK).exists()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_lock_of_a_killed_owner_is_taken_over(owner, tmp_path) -> None:
     owner.kill()
     owner.wait(timeout=10)
-    assert (tmp_path / LOCK_NAME).exists()
+    assert (tmp_path / layout.LOCK).exists()
     with run_lock(tmp_path):
         refused(tmp_path, "writes there")
 
@@ -80,7 +81,7 @@ def test_such_an_owner_is_gone_however_filelock_writes_the_machines_name(
     with run_lock(tmp_path / "elsewhere"):
         written = read_lock(tmp_path / "elsewhere").split("\n")[1]
     assert written != socket.gethostname()
-    path = tmp_path / LOCK_NAME
+    path = tmp_path / layout.LOCK
     process, _, *rest = path.read_text().split("\n")
     path.write_text("\n".join([process, written, *rest]))
     os.kill(owner.pid, signal.SIGKILL)
@@ -95,15 +96,15 @@ def test_what_a_start_leaves_that_was_killed_at_once_is_no_run(tmp_path) -> None
     assert is_unused(folder)
     with atomic_path(folder / "config.yaml") as partial:
         (folder / partial.name).write_text("half")
-        (folder / LOCK_NAME).touch()
-        (folder / f"{LOCK_NAME}.break.7.{'0' * 32}").touch()
+        (folder / layout.LOCK).touch()
+        (folder / f"{layout.LOCK}.break.7.{'0' * 32}").touch()
         assert is_unused(folder)
     assert not is_unused(folder), "now config.yaml is whole"
 
 
 def test_another_process_of_the_same_id_is_not_the_owner(owner, tmp_path) -> None:
     """Process ids come again, after a restart of the machine for example."""
-    path = tmp_path / LOCK_NAME
+    path = tmp_path / layout.LOCK
     lines = path.read_text().split("\n")
     owner.kill()
     owner.wait(timeout=10)
@@ -113,7 +114,7 @@ def test_another_process_of_the_same_id_is_not_the_owner(owner, tmp_path) -> Non
 
 
 def test_of_an_owner_on_another_machine_nothing_is_assumed(owner, tmp_path) -> None:
-    path = tmp_path / LOCK_NAME
+    path = tmp_path / layout.LOCK
     lines = path.read_text().split("\n")
     owner.kill()
     owner.wait(timeout=10)

@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from dogo_fed import layout
 from dogo_fed.compare.experiment import Method
 from dogo_fed.compare.standing import Standing, standing_of
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.errors import ConfigError
-from dogo_fed.storage.run_lock import LOCK_NAME, run_lock
+from dogo_fed.storage.run_lock import run_lock
 from server.commands import compare as command
 from server.comparison.request import ComparisonRequest
 from tests.support.comparison_cells import made_cells, made_experiment, write_summary
@@ -50,7 +51,7 @@ def test_a_second_command_in_the_same_folder_is_refused(
         command, "_run_cells", lambda request: held.append(list(out.iterdir())) or 0
     )
     assert command._run(request(out)) == 0
-    assert [path.name for path in held.pop()] == [LOCK_NAME] and list(out.iterdir()) == []
+    assert [path.name for path in held.pop()] == [layout.LOCK] and list(out.iterdir()) == []
     with run_lock(out), pytest.raises(ConfigError, match=f"goes on in {out}"):
         command._run(request(out))
     assert held == []

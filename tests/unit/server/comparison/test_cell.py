@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from dogo_fed import layout
 from dogo_fed.config_text import to_mapping
 from dogo_fed.evaluation.pulse import beat
 from server.comparison import cell
-from server.comparison.cell import LOG, CellJob, run_cell
+from server.comparison.cell import CellJob, run_cell
 from server.comparison.cell_loop import newest_of, signs_of_life
 from tests.support.comparison_cells import shared_config
 
@@ -18,13 +19,13 @@ from tests.support.comparison_cells import shared_config
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A cell's folder in which nothing was written for ages."""
-    (tmp_path / LOG).touch()
+    (tmp_path / layout.COORDINATOR_LOG).touch()
     silence(tmp_path)
     return tmp_path
 
 
 def silence(folder: Path) -> None:
-    os.utime(folder / LOG, (0, 0))
+    os.utime(folder / layout.COORDINATOR_LOG, (0, 0))
 
 
 def is_heard(folder: Path) -> bool:

@@ -1,0 +1,32 @@
+"""The files that a run leaves in its folder, by name; docs/using.md says what is in each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+PROVENANCE = "provenance.json"
+CURVES = "curves.png"
+TENSORBOARD = "tensorboard"
+EVALUATION = "evaluation"
+COORDINATOR_LOG = "coordinator.log"
+LOCK = "run.lock"
+
+PEERS = "peers"
+"""Has a folder for each peer."""
+
+CHECKPOINTS = "checkpoints"
+"""Of a peer, in its folder."""
+
+PEER_LOG = "peer.log"
+"""Of a peer, in its folder."""
+
+TRACE = "trace.json"
+"""Of a peer in its folder, of all peers in the run's."""
+
+
+def peer_folder(run_dir: Path, peer: str) -> Path:
+    """Returns the folder of a peer in that of its run."""
+    return run_dir / PEERS / peer
