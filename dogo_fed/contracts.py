@@ -234,6 +234,41 @@ class PeerResult:
         _clean(self, backbone=LONGEST_NAME, objective=LONGEST_NAME, state_digest=LONGEST_NAME)
 
 
+class EventKind(enum.StrEnum):
+    """What happened. The values stand in metrics.jsonl and summary.json.
+
+    DATA: a note about the images.
+    TRAFFIC: how much the run is going to exchange.
+    RESUMED: the run goes on.
+    SETTINGS_CHANGED: it goes on with other settings.
+    PROVENANCE_CHANGED: it goes on with other code, packages or another device.
+    PEER_STARTED: a peer has a process.
+    PEER_PLACED: a peer of Flower's lives in another process than before.
+    NODE_LOST: Flower has lost a peer's node.
+    PEER_LOST: the others go on without a peer.
+    PEER_REJOINED: a peer is there again.
+    PEER_LATE: a peer joins with an earlier checkpoint than that of the step.
+    CHECKPOINT_PASSED_OVER: a newer checkpoint can't be used.
+    RECORDS_LEFT_OUT: more was reported than is kept.
+    STOPPED: the run ended early.
+    """
+
+    DATA = "data"
+    TRAFFIC = "traffic"
+    RESUMED = "resumed"
+    SETTINGS_CHANGED = "settings_changed"
+    PROVENANCE_CHANGED = "provenance_changed"
+    PEER_STARTED = "peer_started"
+    PEER_PLACED = "peer_placed"
+    NODE_LOST = "node_lost"
+    PEER_LOST = "peer_lost"
+    PEER_REJOINED = "peer_rejoined"
+    PEER_LATE = "peer_late"
+    CHECKPOINT_PASSED_OVER = "checkpoint_passed_over"
+    RECORDS_LEFT_OUT = "records_left_out"
+    STOPPED = "stopped"
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that a person should know, e.g. that a peer was lost or that a run was stopped.
@@ -241,7 +276,7 @@ class Event:
     Its text may quote a peer. It is kept on one line, printable and short, see `text.one_line`.
 
     Attributes:
-        kind: one word, e.g. "peer_lost", "peer_rejoined", "checkpoint_passed_over", "stopped".
+        kind: what happened; its value, as a word, will do.
         message: one sentence for people.
         peer: the peer it is about; empty if it is about the run.
         step: the run's step when it happened; -1 before the first.
@@ -249,14 +284,15 @@ class Event:
             starts of the run took.
     """
 
-    kind: str
+    kind: EventKind
     message: str
     peer: str = ""
     step: int = -1
     at_s: float = field(default=0.0)
 
     def __post_init__(self) -> None:
-        _clean(self, kind=LONGEST_NAME, message=LONGEST_MESSAGE, peer=LONGEST_NAME)
+        object.__setattr__(self, "kind", EventKind(self.kind))
+        _clean(self, message=LONGEST_MESSAGE, peer=LONGEST_NAME)
 
 
 def _clean(record: PeerResult | Event, **longest: int) -> None:

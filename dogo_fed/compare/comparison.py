@@ -23,6 +23,7 @@ from dogo_fed.compare.protocols import read_protocol
 from dogo_fed.compare.standing import finished_cells
 from dogo_fed.compare.statistics import PairedDifference, Spread, paired_difference, spread
 from dogo_fed.config import RunConfig
+from dogo_fed.contracts import EventKind
 from dogo_fed.plan import Plan
 from dogo_fed.reporting.summary import PeerSummary, RunSummary
 from dogo_fed.wire.format import WireFormat
@@ -375,4 +376,4 @@ def _bytes_per_step(config: RunConfig, steps: int, summaries: Sequence[RunSummar
 
 
 def _was_resumed(summary: RunSummary) -> bool:
-    return any(event["kind"] == "resumed" for event in summary["events"])
+    return any(event["kind"] == EventKind.RESUMED for event in summary["events"])

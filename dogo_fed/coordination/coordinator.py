@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from dogo_fed.agreement import differences
 from dogo_fed.contracts import (
     Event,
+    EventKind,
     PeerId,
     SimilarityDistribution,
     TeacherSignal,
@@ -224,7 +225,7 @@ class Coordinator:
         self._withdraw(peer)
         self._readmit(member)
         if is_return:
-            self._event("peer_rejoined", f"rejoins at step {member.next_step}", peer, now_s)
+            self._event(EventKind.PEER_REJOINED, f"rejoins at step {member.next_step}", peer, now_s)
         return member.next_step
 
     def check_offer(self, peer: PeerId, incarnation: str, ticket: Ticket) -> None:
@@ -265,7 +266,9 @@ class Coordinator:
             self._offer_late(peer, member, ticket, distribution, now_s)
             return
         if member.membership is Membership.LOST:
-            self._event("peer_rejoined", f"is heard of again at step {ticket.step}", peer, now_s)
+            self._event(
+                EventKind.PEER_REJOINED, f"is heard of again at step {ticket.step}", peer, now_s
+            )
         member.membership = Membership.PRESENT
         if self._open is None:
             self._open = Rendezvous(ticket.step, now_s)
@@ -382,7 +385,7 @@ class Coordinator:
         if member.membership in (Membership.LOST, Membership.DONE):
             return
         member.membership = Membership.LOST
-        self._event("peer_lost", reason, peer, now_s)
+        self._event(EventKind.PEER_LOST, reason, peer, now_s)
         self._close_if_complete(now_s)
 
     def leave(self, peer: PeerId, incarnation: str, now_s: float) -> None:
@@ -403,11 +406,11 @@ class Coordinator:
         """
         if not self._stopping:
             self._stopping = True
-            self._event("stopped", reason, None, now_s)
+            self._event(EventKind.STOPPED, reason, None, now_s)
             if self.is_halted:
                 self._open = None
 
-    def note(self, kind: str, message: str, peer: PeerId | None, now_s: float) -> bool:
+    def note(self, kind: EventKind, message: str, peer: PeerId | None, now_s: float) -> bool:
         """Emits an event at the run's present step; returns whether it is told.
 
         Of the events about one peer, 100 at once and 6 each minute are told, so that nobody fills
@@ -507,7 +510,7 @@ class Coordinator:
         self._readmit(member)
         if was_lost:
             self._event(
-                "peer_rejoined",
+                EventKind.PEER_REJOINED,
                 f"came late to step {ticket.step} and goes on with step {member.next_step}",
                 peer,
                 now_s,
@@ -541,5 +544,5 @@ class Coordinator:
         for peer in contributors:
             self._roster[peer].next_step = self._next_step
 
-    def _event(self, kind: str, message: str, peer: PeerId | None, now_s: float) -> None:
+    def _event(self, kind: EventKind, message: str, peer: PeerId | None, now_s: float) -> None:
         self.note(kind, f"peer {peer} {message}" if peer is not None else message, peer, now_s)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeAlias
 
-from dogo_fed.contracts import Event, Record
+from dogo_fed.contracts import Event, EventKind, Record
 from dogo_fed.reporting.counted_log import CountedLog
 from dogo_fed.reporting.sink import Sink
 
@@ -112,7 +112,7 @@ class BackgroundSink(Sink):
             self._complaints.flush()
         if self._num_left_out:
             message = f"{self._num_left_out} records of the run could not be written"
-            self._pass_on(Event(kind="records_left_out", message=message))
+            self._pass_on(Event(kind=EventKind.RECORDS_LEFT_OUT, message=message))
         self._complaints.close()
 
     def _pass_on(self, record: Record) -> None:

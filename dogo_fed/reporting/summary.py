@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dogo_fed.atomic import without_nan
+from dogo_fed.contracts import EventKind
 from dogo_fed.reporting.sinks.totals import ExchangeSummary, RunTotals
 from dogo_fed.reporting.units import human_bytes, human_seconds, number, percent
 
@@ -26,7 +27,7 @@ _HEALTH = ("rank untrained -> trained", "spread", "alignment", "uniformity")
 _LEAST_SHARE = 0.02
 """A smaller part of a step is not printed."""
 
-_NOTES = ("data", "traffic")
+_NOTES = (EventKind.DATA, EventKind.TRAFFIC)
 """Kinds of events that tell what the run is about, before anything has happened."""
 
 
@@ -158,9 +159,11 @@ def _unfinished(totals: RunTotals) -> dict[str, dict[str, object]]:
 def was_stopped(summary: RunSummary) -> bool:
     """Whether the run ended early, by its user; a stop before it was resumed does not count."""
     kinds = [
-        event["kind"] for event in summary["events"] if event["kind"] in ("stopped", "resumed")
+        event["kind"]
+        for event in summary["events"]
+        if event["kind"] in (EventKind.STOPPED, EventKind.RESUMED)
     ]
-    return bool(kinds) and kinds[-1] == "stopped"
+    return bool(kinds) and kinds[-1] == EventKind.STOPPED
 
 
 def summary_table(summary: RunSummary) -> Table:

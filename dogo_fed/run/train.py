@@ -19,7 +19,7 @@ from dogo_fed import layout
 from dogo_fed.atomic import room_for, write_atomic, write_json_atomic
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping, load_yaml
-from dogo_fed.contracts import Event, Record
+from dogo_fed.contracts import Event, EventKind, Record
 from dogo_fed.data.datasets import as_dataset
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import COULD_NOT_START, ConfigError, StorageFull
@@ -301,10 +301,10 @@ def _reporting(
                     sink.emit(event)
             else:
                 for note in notes_of(run):
-                    sink.emit(Event(kind="data", message=note))
+                    sink.emit(Event(kind=EventKind.DATA, message=note))
                 traffic = traffic_of(run)
                 if traffic is not None:
-                    sink.emit(Event(kind="traffic", message=traffic))
+                    sink.emit(Event(kind=EventKind.TRAFFIC, message=traffic))
             yield sink
         finally:
             sink.close()
@@ -332,7 +332,7 @@ def _about_resuming(run: LoadedRun, folder: RunFolder, starts: Sequence[Start]) 
         message = "the run begins again at step 0; its earlier checkpoints are set aside"
     else:
         message = f"the run goes on at step {step}"
-    yield Event(kind="resumed", message=message, step=step, at_s=folder.earlier_s)
+    yield Event(kind=EventKind.RESUMED, message=message, step=step, at_s=folder.earlier_s)
     yield from folder.events
     assert folder.earlier is not None, "a run that goes on had settings before"
     changes = [
@@ -342,8 +342,8 @@ def _about_resuming(run: LoadedRun, folder: RunFolder, starts: Sequence[Start]) 
     ]
     if changes:
         message = f"settings changed for the steps from {step} on: {', '.join(changes)}"
-        yield Event(kind="settings_changed", message=message, step=step)
+        yield Event(kind=EventKind.SETTINGS_CHANGED, message=message, step=step)
     if len(starts) > 1 and starts[-1].step == step:
         found = starts[-2].provenance.changes(starts[-1].provenance)
         message = f"the steps from {step} on are made with something else: {'; '.join(found)}"
-        yield Event(kind="provenance_changed", message=message, step=step)
+        yield Event(kind=EventKind.PROVENANCE_CHANGED, message=message, step=step)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from dogo_fed.contracts import Event, PeerId
+from dogo_fed.contracts import Event, EventKind, PeerId
 from dogo_fed.errors import CheckpointError
 
 NextExchange = Callable[[int], int]
@@ -144,7 +144,9 @@ class _Sought:
             self._is_readable[peer, step] = problem is None
             if problem is not None:
                 message = passed_over(peer, problem)
-                self.passed_over.append(Event("checkpoint_passed_over", message, peer, step))
+                self.passed_over.append(
+                    Event(EventKind.CHECKPOINT_PASSED_OVER, message, peer, step)
+                )
         return self._is_readable[peer, step]
 
 
@@ -224,7 +226,7 @@ def _joins_late(peer: PeerId, step: int | None, first_step: int) -> Event:
         f"peer {peer} joins late: the run goes on at step {first_step}, and its newest checkpoint is "
         f"{what}"
     )
-    return Event("peer_late", message, peer, first_step)
+    return Event(EventKind.PEER_LATE, message, peer, first_step)
 
 
 def _listed(store: Checkpoints) -> str:

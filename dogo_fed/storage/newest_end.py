@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from dogo_fed import layout
+from dogo_fed.contracts import EventKind
 from dogo_fed.errors import CheckpointError
 
-_RESUMED, _STEP = b'"kind":"resumed"', b'"type":"step"'
+_RESUMED, _STEP = f'"kind":"{EventKind.RESUMED}"'.encode(), b'"type":"step"'
 """What a line of metrics.jsonl has in it; within a text it would be escaped."""
 
 
@@ -35,7 +36,7 @@ def check_newest_end(folder: Path, peer: str, state_digest: object) -> None:
     try:
         summary: Any = json.loads((folder / layout.SUMMARY).read_text(encoding="utf-8"))
         told = summary["peers"].get(peer, {}).get("state_digest")
-        num_resumed = sum(event["kind"] == "resumed" for event in summary["events"])
+        num_resumed = sum(event["kind"] == EventKind.RESUMED for event in summary["events"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return
     if told != state_digest or _has_gone_on(folder / layout.METRICS, num_resumed):

@@ -19,7 +19,7 @@ from dogo_fed import layout
 from dogo_fed.atomic import atomic_path, remove_partials, write_atomic
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.config_text import load_yaml, to_yaml
-from dogo_fed.contracts import Event, PeerId
+from dogo_fed.contracts import Event, EventKind, PeerId
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.sinks.metrics import read_metrics
 from dogo_fed.storage.going_on import (
@@ -234,7 +234,7 @@ def _seconds_so_far(path: Path, records: Sequence[Mapping[str, object]]) -> floa
     if told_s >= begun_s:
         with suppress(OSError, ValueError, KeyError, TypeError):
             return float(json.loads((path / layout.SUMMARY).read_text("utf-8"))["wall_s"])
-    before = [record["at_s"] for record in records if record.get("kind") == "resumed"]
+    before = [record["at_s"] for record in records if record.get("kind") == EventKind.RESUMED]
     before_s = float(str(before[-1])) if before else 0.0
     return before_s + max(0.0, last_s - begun_s)
 

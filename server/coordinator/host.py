@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeAlias, TypeVar
 
-from dogo_fed.contracts import PeerId, Record
+from dogo_fed.contracts import EventKind, PeerId, Record
 from dogo_fed.coordination.coordinator import Coordinator, CoordinatorSettings
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.reporting.background import BackgroundSink
@@ -205,7 +205,7 @@ class CoordinatorHost:
         """Asks for an early end: the step that closes next is the last one."""
         self.ask(lambda coordinator: coordinator.stop(reason, time.monotonic()))
 
-    def note(self, kind: str, message: str, peer: PeerId | None) -> None:
+    def note(self, kind: EventKind, message: str, peer: PeerId | None) -> None:
         """Emits an event at the run's present step."""
         self.ask(lambda coordinator: coordinator.note(kind, message, peer, time.monotonic()))
 

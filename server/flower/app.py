@@ -21,7 +21,7 @@ from configs.compose import compose_run
 from configs.resume import resumed
 from configs.shorthand import in_full
 from dogo_fed.config import RunConfig
-from dogo_fed.contracts import Event, PeerId
+from dogo_fed.contracts import Event, EventKind, PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError, DogoError, Stopped
 from dogo_fed.reporting.sink import Sink, TeeSink
@@ -100,7 +100,7 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
             nodes = find_nodes(grid, prepared.peer_ids, config.exchange.join_deadline_s, stop)
             if nodes is None:
                 why = "stopped by the user before every peer had a Flower node"
-                sink.emit(Event(kind="stopped", message=why, step=folder.first_step))
+                sink.emit(Event(kind=EventKind.STOPPED, message=why, step=folder.first_step))
                 return
             if not any(node.is_site for node in nodes.values()):
                 from server.hosts.ray_actors import warn_if_open

@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 
 from dogo_fed.assignment import Assignment
 from dogo_fed.config import CoordinatorConfig, Transport
-from dogo_fed.contracts import Ending, Outcome, PeerId
+from dogo_fed.contracts import Ending, EventKind, Outcome, PeerId
 from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.coordination.standstill import Standstill
 from dogo_fed.coordination.state import Membership
@@ -198,14 +198,16 @@ class FlowerFleet:
 
     def _missed(self, peer: PeerId, why: str, now_s: float) -> None:
         if self._conversations[peer].missed(why, now_s) and not self._is_releasing:
-            self._event("node_lost", f"peer {peer}: its Flower node is in trouble: {why}", peer)
+            self._event(
+                EventKind.NODE_LOST, f"peer {peer}: its Flower node is in trouble: {why}", peer
+            )
 
     def _look_at(self, peer: PeerId, conversation: Conversation, reply: pb.HostReply) -> None:
         """Notes a reply's state, and passes its calls on to the coordinator."""
         self.steps.raise_to(peer, conversation.next_step)
         if conversation.where != self._where.get(peer):
             self._where[peer] = conversation.where
-            self._event("peer_placed", f"peer {peer} lives in {conversation.where}", peer)
+            self._event(EventKind.PEER_PLACED, f"peer {peer} lives in {conversation.where}", peer)
         if self._calls is None:
             return
         if reply.HasField("join"):
@@ -282,7 +284,7 @@ class FlowerFleet:
         assert self._endpoint is not None, "the coordinator is served before peers are started"
         return self._endpoint.call(lambda calls: action(calls.coordinator))
 
-    def _event(self, kind: str, message: str, peer: PeerId) -> None:
+    def _event(self, kind: EventKind, message: str, peer: PeerId) -> None:
         if self._ask(lambda coordinator: coordinator.note(kind, message, peer, time.monotonic())):
             logger.info("peer=%s %s", peer, message)
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from dogo_fed import layout
 from dogo_fed.assignment import Assignment
 from dogo_fed.config_text import to_mapping
-from dogo_fed.contracts import Ending, Outcome, PeerId
+from dogo_fed.contracts import Ending, EventKind, Outcome, PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import DogoError, ExchangeError
 from dogo_fed.storage.going_on import passed_over
@@ -138,13 +138,15 @@ class Supervisor:
         how = "started" if number == 0 else "started again"
         message = f"peer {peer} {how}: {handle.where()}"
         logger.info("run=%s peer=%s %s", self._folder.run_id, peer, message)
-        coordinator.note("peer_started", message, peer)
+        coordinator.note(EventKind.PEER_STARTED, message, peer)
 
     def _tell_passed_over(self, peer: PeerId) -> None:
         """Reports the checkpoints that a peer that is started again will not be able to read."""
         store = PeerFolder(self._folder.path, peer).checkpoints
         for problem in store.newest_readable()[1]:
-            self._coordinator.note("checkpoint_passed_over", passed_over(peer, problem), peer)
+            self._coordinator.note(
+                EventKind.CHECKPOINT_PASSED_OVER, passed_over(peer, problem), peer
+            )
 
     def _look(self) -> None:
         """Looks at every peer once.

@@ -19,6 +19,7 @@ from clients.peer.grpc_link import GrpcLink, translate
 from clients.peer.report_sink import ReportSink
 from dogo_fed.contracts import (
     Event,
+    EventKind,
     PeerResult,
     RoundReport,
     SimilarityDistribution,
@@ -489,7 +490,7 @@ def test_what_people_wait_for_travels_at_once_and_takes_the_steps_along(record):
 def test_events_of_a_peer_stay_with_it():
     client = FakeClient()
     sink = ReportSink(client, Clock(100.0))
-    sink.emit(Event("started", "a peer started"))
+    sink.emit(Event(EventKind.PEER_STARTED, "a peer started"))
     sink.close()
     assert client.sent == []
 

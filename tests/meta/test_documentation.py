@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from dogo_fed.compare.experiment import Method
+from dogo_fed.contracts import EventKind
 from server.__main__ import COMMANDS
 from server.commands import compare
 from server.comparison.request import preset_names
@@ -119,3 +120,8 @@ def test_help_and_settings_of_a_comparison_name_every_method(
     for text in (capsys.readouterr().out, text_of(REPOSITORY / "configs" / "compare.yaml")):
         missing = [one.value for one in Method if not re.search(rf"\b{one.value}\b", text)]
         assert not missing
+
+
+def test_the_page_of_a_runs_files_has_every_kind_of_event() -> None:
+    page = text_of(DOCS / "using.md")
+    assert [kind.value for kind in EventKind if f"`{kind.value}`" not in page] == []

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from dogo_fed.contracts import Event, PeerResult, Record, RoundReport, StepReport
+from dogo_fed.contracts import Event, EventKind, PeerResult, Record, RoundReport, StepReport
 
 _RECENT_STEPS = 50
 _EVENTS_KEPT = 4
@@ -157,7 +157,7 @@ class RunProgress:
 
     def _take_event(self, event: Event) -> None:
         self.events.append(event)
-        if event.kind == "peer_lost" and event.peer in self.peers:
+        if event.kind == EventKind.PEER_LOST and event.peer in self.peers:
             self.peers[event.peer].phase = Phase.LOST
-        elif event.kind == "peer_rejoined" and event.peer in self.peers:
+        elif event.kind == EventKind.PEER_REJOINED and event.peer in self.peers:
             self.peers[event.peer].phase = Phase.TRAINING

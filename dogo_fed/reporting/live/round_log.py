@@ -6,7 +6,7 @@ import heapq
 import logging
 import math
 
-from dogo_fed.contracts import Event, Record, RoundReport
+from dogo_fed.contracts import Event, EventKind, Record, RoundReport
 from dogo_fed.reporting.live.progress import Phase, RunProgress
 from dogo_fed.reporting.units import human_seconds, number, percent
 
@@ -30,7 +30,7 @@ class RoundLog:
         A round is complete when every peer that isn't lost has reported it or a later one.
         """
         if isinstance(record, Event):
-            level = logging.WARNING if record.kind == "peer_lost" else logging.INFO
+            level = logging.WARNING if record.kind == EventKind.PEER_LOST else logging.INFO
             logger.log(level, "%s step=%d: %s", self._title, record.step, record.message)
         elif isinstance(record, RoundReport):
             self._take_round(record)

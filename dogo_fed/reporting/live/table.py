@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dogo_fed.contracts import Event
+from dogo_fed.contracts import Event, EventKind
 from dogo_fed.reporting.live.progress import PeerProgress, Phase, RunProgress
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds, number, percent
 
@@ -91,6 +91,6 @@ def _numbers(peer: PeerProgress, has_accuracy: bool) -> tuple[str, ...]:
 
 
 def _event_line(event: Event) -> Text:
-    style = "red" if event.kind == "peer_lost" else "yellow"
+    style = "red" if event.kind == EventKind.PEER_LOST else "yellow"
     at_step = f"step {event.step}: " if event.step >= 0 else ""
     return Text.assemble((at_step, "dim"), (event.message, style))

@@ -6,13 +6,17 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dogo_fed.contracts import Event
+from dogo_fed.contracts import Event, EventKind
 from dogo_fed.reporting.pictures.canvas import INK, PeerColours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MARKED = {"peer_lost": "lost", "peer_rejoined": "back", "stopped": "stopped"}
+_MARKED = {
+    EventKind.PEER_LOST: "lost",
+    EventKind.PEER_REJOINED: "back",
+    EventKind.STOPPED: "stopped",
+}
 _MOST_MARKS = 12
 
 
@@ -35,7 +39,7 @@ def mark_events(all_axes: Sequence[Axes], events: Sequence[Event], colours: Peer
         colour = colours.get(event.peer, INK)
         for axes in all_axes:
             axes.axvline(event.step, color=colour, linewidth=1.1, linestyle=(0, (5, 3)))
-            if event.kind == "peer_lost":
+            if event.kind == EventKind.PEER_LOST:
                 until = _back_at(event, marks[index:], axes.get_xlim()[1])
                 axes.axvspan(event.step, until, color=colour, alpha=0.07, linewidth=0.0)
         for axes in all_axes[:1]:
@@ -56,5 +60,5 @@ def mark_events(all_axes: Sequence[Axes], events: Sequence[Event], colours: Peer
 
 def _back_at(lost: Event, later: Sequence[Event], end: float) -> float:
     """Returns the step at which a lost peer came back, or the end of the panel."""
-    back = (e.step for e in later if e.kind == "peer_rejoined" and e.peer == lost.peer)
+    back = (e.step for e in later if e.kind == EventKind.PEER_REJOINED and e.peer == lost.peer)
     return float(next(back, end))

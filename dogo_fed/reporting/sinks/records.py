@@ -53,7 +53,7 @@ def record_from_json(entry: Mapping[str, object]) -> Record:
             values[name] = math.nan
     try:
         return record_type(**values)  # type: ignore[arg-type]
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # a field, or a kind of event, that there is not
         raise CheckpointError(
             f"a {entry['type']} record does not have the expected fields ({error}); "
             "was metrics.jsonl written by another version?"

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from dogo_fed.contracts import Event, Record
+from dogo_fed.contracts import Event, EventKind, Record
 from dogo_fed.reporting.background import BackgroundSink
 from dogo_fed.reporting.counted_log import CountedLog
 from dogo_fed.reporting.sink import Sink
@@ -15,7 +15,7 @@ from tests.support.distributions import Clock, KeepingSink
 
 
 def event(number: int) -> Event:
-    return Event(kind="k", message=str(number), step=number)
+    return Event(kind=EventKind.DATA, message=str(number), step=number)
 
 
 class HeldSink(KeepingSink):
@@ -84,7 +84,7 @@ def test_a_disk_that_is_full_for_a_while_is_said_in_few_lines_and_counted(
         inner.is_full = False
         sink.emit(event(500))
         sink.close()
-    assert [one.step for one in inner.kept.events("k")] == [500]
+    assert [one.step for one in inner.kept.events("data")] == [500]
     assert inner.kept.events("records_left_out")[0].message.startswith("500 records")
     assert len(caplog.records) == 2, "one at once, and one for the other 499"
     assert "No space left" in caplog.text and "499 more times" in caplog.text
@@ -99,10 +99,10 @@ def test_memory_is_bounded_if_nothing_is_written() -> None:
     inner.go.set()
     sink.close()
     told = inner.events("records_left_out")
-    assert 100 <= len(inner.events("k")) <= 101
+    assert 100 <= len(inner.events("data")) <= 101
     assert (
         told[0].message
-        == f"{10_000 - len(inner.events('k'))} records of the run could not be written"
+        == f"{10_000 - len(inner.events('data'))} records of the run could not be written"
     )
 
 

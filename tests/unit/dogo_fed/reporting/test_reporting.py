@@ -152,7 +152,15 @@ class TestRecords:
         assert isinstance(again, StepReport)
         assert math.isnan(again.mutual_kl)
 
-    @pytest.mark.parametrize("entry", [{}, {"type": "weights"}, {"type": "round", "step": 3}])
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            {},
+            {"type": "weights"},
+            {"type": "round", "step": 3},
+            {"type": "event", "kind": "party", "message": "of another version"},
+        ],
+    )
     def test_refuses_what_it_does_not_know(self, entry: dict[str, object]) -> None:
         with pytest.raises(CheckpointError, match="another version"):
             record_from_json(entry)

@@ -13,7 +13,7 @@ import pytest
 
 from clients.peer.grpc_link import Connection, GrpcLink
 from dogo_fed.config import Encoding
-from dogo_fed.contracts import PeerId, RoundReport, StepReport, TeacherSignal
+from dogo_fed.contracts import EventKind, PeerId, RoundReport, StepReport, TeacherSignal
 from dogo_fed.coordination.state import Membership
 from dogo_fed.errors import CheckpointError, StaleTicket
 from dogo_fed.reporting.sink import TeeSink
@@ -338,7 +338,7 @@ def test_a_slow_disk_holds_up_the_report_and_nobody_s_exchange() -> None:
         other._sender.CopyFrom(links[ADA]._sender)
         reporting = threading.Thread(target=other.report, args=([step_report(0)], [], None))
         reporting.start()
-        host.note("something", "happened", None)
+        host.note(EventKind.PEER_STARTED, "happened", None)
         for step in range(3):
             swap(links, step)
         assert reporting.is_alive(), "answered only when it is written"
@@ -354,5 +354,5 @@ def test_what_was_reported_is_written_before_the_host_is_left() -> None:
     sink = KeepingSink()
     with new_host(sink) as host:
         for number in range(50):
-            host.note("something", str(number), None)
-    assert [one.message for one in sink.events("something")] == [str(n) for n in range(50)]
+            host.note(EventKind.PEER_STARTED, str(number), None)
+    assert [one.message for one in sink.events("peer_started")] == [str(n) for n in range(50)]
