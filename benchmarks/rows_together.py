@@ -1,11 +1,12 @@
 """Do the projector's rows add anything beside those of the features? A trial, with two matrices a step.
 
-    python -m benchmarks.rows_together [--seeds 0,1,2] [--features 0.15] [--projector 0,0.15] [key=value]
+    python -m benchmarks.rows_together [--seeds 0,1,2] [--projector 0,1] [key=value]
 
-The product exchanges one kind of rows. Here each peer learns from two: L = L_ssl + w_f KL(features) + w_p
-KL(projector), with the temperatures of the settings. All peers are in this process and see what they would
-see in a run. Further arguments are overrides as of `dogo-fed train`; the default is peers=pair. With a
-projector weight of 0 the numbers are those of `dogo-fed train exchange.rows=features`.
+The product exchanges one kind of rows. Here each peer learns from two: L = L_ssl + w (KL(features) +
+s KL(projector)), with w and the temperatures of the peer's settings, and s from --projector. All peers
+are in this process and see what they would see in a run. Further arguments are overrides as of
+`dogo-fed train`; the default is peers=pair. With s = 0 the numbers are those of
+`dogo-fed train exchange.rows=features`.
 """
 
 from __future__ import annotations
@@ -37,31 +38,39 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--features", type=float, default=0.15, help="weight of the features' rows")
-    parser.add_argument("--projector", default="0,0.15", help="weights of the projector's rows")
+    parser.add_argument(
+        "--projector",
+        default="0,1",
+        help="the projector's rows, as a share of the features' weight",
+    )
     parser.add_argument("overrides", nargs="*")
     chosen = parser.parse_args(arguments)
     from configs.compose import compose_run  # Hydra, which the functions below do without
 
     fix_numerics(threads=1)
-    print("seed  w_features  w_projector  peer        kNN %  linear %")
+    print("seed  projector  peer        kNN %  linear %")
     for seed in map(int, chosen.seeds.split(",")):
-        for weight in map(float, chosen.projector.split(",")):
+        for share in map(float, chosen.projector.split(",")):
             config = compose_run(
                 ["peers=pair", *chosen.overrides, f"seed={seed}", "exchange.rows=features"]
             )
             run = load_run(config)
-            for peer in train(run, {"features": chosen.features, "projector": weight}):
+            for peer in train(run, {"features": 1.0, "projector": share}):
                 found = measure(peer, run, linear_probe=True)
                 print(
-                    f"{seed:4d}  {chosen.features:10g}  {weight:11g}  {peer.id:10s}  "
+                    f"{seed:4d}  {share:9g}  {peer.id:10s}  "
                     f"{100 * found.knn_top1:5.2f}  {100 * found.linear_top1:8.2f}",
                     flush=True,
                 )
 
 
-def train(run: LoadedRun, weights: dict[str, float]) -> list[Peer]:
-    """Returns the peers after all steps of the run."""
+def train(run: LoadedRun, shares: dict[str, float]) -> list[Peer]:
+    """Returns the peers after all steps of the run.
+
+    Args:
+        run: the run.
+        shares: of a peer's distill weight, for each kind of rows.
+    """
     peers = [run.build_peer(name) for name in run.peer_ids]
     recorders = [record_embeddings(peer) for peer in peers]
     for step in range(run.plan.total_steps):
@@ -73,7 +82,8 @@ def train(run: LoadedRun, weights: dict[str, float]) -> list[Peer]:
             for peer, recorder in zip(peers, recorders, strict=True)
         ]
         losses = [
-            proposal.output.ssl_loss + taught(log_p, learner, weights)
+            proposal.output.ssl_loss
+            + peers[learner].distill_weight_at(step) * taught(log_p, learner, shares)
             for learner, proposal in enumerate(proposals)
         ]
         for peer, loss in zip(peers, losses, strict=True):
@@ -108,17 +118,17 @@ def similarities(seen: Embeddings, temperature: Temperatures) -> dict[str, torch
 
 
 def taught(
-    log_p: Sequence[dict[str, torch.Tensor]], learner: int, weights: dict[str, float]
+    log_p: Sequence[dict[str, torch.Tensor]], learner: int, shares: dict[str, float]
 ) -> torch.Tensor:
-    """Returns the weighted mutual KL of one peer, summed over the kinds of rows."""
+    """Returns the mutual KL of one peer, the sum over the kinds of rows by their shares."""
     teachers = [one for index, one in enumerate(log_p) if index != learner]
     total = torch.zeros(())
-    for head, weight in weights.items():
+    for head, share in shares.items():
         for teacher in teachers:
             log_q_NN = teacher[head].detach()
             q_NN = log_q_NN.exp()
             kl = mutual_kl(log_p[learner][head], q_NN, negative_entropy(q_NN, log_q_NN).item())
-            total = total + weight * kl / len(teachers)
+            total = total + share * kl / len(teachers)
     return total
 
 

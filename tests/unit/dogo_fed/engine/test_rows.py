@@ -178,8 +178,8 @@ def test_the_trial_with_two_kinds_of_rows_is_the_product_where_it_uses_one() -> 
     overrides = ("exchange.rows=features", "peers.wide.distill_weight=0.3")
     same = ("peers.resnet.distill_weight=0.3", *overrides)
     summary = run_here(config(*same))
-    peers = rows_together.train(load_run(config(*same)), {"features": 0.3, "projector": 0.0})
+    peers = rows_together.train(load_run(config(*same)), {"features": 1.0, "projector": 0.0})
     for peer in peers:
         assert state_digest(peer.objective) == summary["peers"][peer.id]["state_digest"]
-    both = rows_together.train(load_run(config(*same)), {"features": 0.3, "projector": 0.3})
+    both = rows_together.train(load_run(config(*same)), {"features": 1.0, "projector": 1.0})
     assert state_digest(both[0].objective) != state_digest(peers[0].objective)
