@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dogo_fed.contracts import Event, PeerId, PeerResult
+from dogo_fed.contracts import Event, EventKind, PeerId, PeerResult
 from dogo_fed.exit_status import say
 from dogo_fed.reporting.log_file import LineFormatter, log_file
 from dogo_fed.text import block, one_line
@@ -87,8 +87,10 @@ def test_a_failure_on_the_terminal_is_clean(monkeypatch):
 
 
 def test_a_record_holds_no_control_characters_however_it_is_made():
-    event = Event(kind="x\n", message=FORGED * 1000, peer="a\x1b")
-    assert event.kind == "x\\n" and event.peer == "a\\x1b" and len(event.message) <= 2000
+    event = Event(kind=EventKind.DATA, message=FORGED * 1000, peer="a\x1b")
+    assert event.peer == "a\\x1b" and len(event.message) <= 2000
+    with pytest.raises(ValueError, match="EventKind"):
+        Event(kind="data\n", message="forged")
     assert_clean(event.message)
     result = PeerResult(PeerId("a"), FORGED, "s\n", 1, 0.1, 0.1, 0.1, 1.0, 0.1, "\x1b", 1)
     assert_clean(result.backbone)
