@@ -243,13 +243,13 @@ class EventKind(enum.StrEnum):
     SETTINGS_CHANGED: it goes on with other settings.
     PROVENANCE_CHANGED: it goes on with other code, packages or another device.
     PEER_STARTED: a peer has a process.
-    PEER_PLACED: a peer of Flower's lives in another process than before.
+    PEER_PLACED: in which process a peer of Flower's lives.
     NODE_LOST: Flower has lost a peer's node.
     PEER_LOST: the others go on without a peer.
     PEER_REJOINED: a peer is there again.
-    PEER_LATE: a peer joins with an earlier checkpoint than that of the step.
+    PEER_LATE: a peer has no checkpoint of the step with which the run goes on.
     CHECKPOINT_PASSED_OVER: a newer checkpoint can't be used.
-    RECORDS_LEFT_OUT: more was reported than is kept.
+    RECORDS_LEFT_OUT: records could not be written.
     STOPPED: the run ended early.
     """
 

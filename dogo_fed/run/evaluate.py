@@ -42,8 +42,6 @@ from dogo_fed.storage.provenance_file import read_starts
 
 logger = logging.getLogger(__name__)
 
-"""The subfolder of the run folder for the files."""
-
 
 def evaluate_run(
     folder: Path,

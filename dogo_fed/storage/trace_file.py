@@ -18,8 +18,6 @@ from dogo_fed.ledger import Ledger, Part
 
 logger = logging.getLogger(__name__)
 
-"""The file's name, in the folder of the run and in those of its peers."""
-
 _EVENTS, _MEAN_MS = "traceEvents", "mean_ms"
 
 

@@ -8,11 +8,7 @@ from pathlib import Path
 from dogo_fed import layout
 
 ROOT = Path(__file__).parents[2]
-FILES = {
-    value
-    for value in vars(layout).values()
-    if isinstance(value, str) and value.endswith((".yaml", ".json", ".jsonl", ".log", ".lock"))
-}
+FILES = {value for name, value in vars(layout).items() if name.isupper() and "." in value}
 
 
 def test_no_other_module_spells_them():
