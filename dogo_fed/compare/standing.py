@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from dogo_fed import layout
 from dogo_fed.compare.experiment import Cell
@@ -13,7 +12,7 @@ from dogo_fed.compare.protocols import has_protocol
 from dogo_fed.compare.settings import differing, flat, is_of_teaching
 from dogo_fed.config_text import load_yaml
 from dogo_fed.errors import ConfigError
-from dogo_fed.reporting.summary import RunSummary, was_stopped
+from dogo_fed.reporting.summary import RunSummary, read_summary, was_stopped
 from dogo_fed.storage.run_lock import is_unused
 
 _MOST_NAMED = 3
@@ -68,13 +67,9 @@ def finished_cells(cells: Iterable[Cell]) -> list[tuple[Cell, RunSummary]]:
 
 def finished_summary(cell: Cell) -> RunSummary | None:
     """Returns the summary of a cell whose run came to its end; None of any other."""
-    try:
-        content = json.loads((cell.folder / layout.SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    summary = cast(RunSummary, content)
-    is_whole = isinstance(content, dict) and set(content.get("peers", ())) == set(cell.config.peers)
-    return summary if is_whole and not was_stopped(summary) else None
+    summary = read_summary(cell.folder)
+    is_whole = summary is not None and set(summary["peers"]) == set(cell.config.peers)
+    return summary if summary is not None and is_whole and not was_stopped(summary) else None
 
 
 def _check_settings(cell: Cell) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypedDict, cast
 
 from rich import box
@@ -14,6 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from dogo_fed import layout
 from dogo_fed.atomic import without_nan
 from dogo_fed.contracts import EventKind
 from dogo_fed.reporting.sinks.totals import ExchangeSummary, RunTotals
@@ -154,6 +156,27 @@ def _unfinished(totals: RunTotals) -> dict[str, dict[str, object]]:
         what = {"backbone": backbone, "objective": objective}
         found[name] = {**what, **dataclasses.asdict(totals.reached[name])}
     return found
+
+
+def read_summary(folder: Path) -> RunSummary | None:
+    """Returns what a run folder's summary.json says; None if there is none that can be read.
+
+    The file may be of another version: that it tells of peers, events and the time is all that is
+    certain.
+    """
+    try:
+        content = json.loads((folder / layout.SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_summary = (
+        isinstance(content, dict)
+        and isinstance(content.get("wall_s"), int | float)
+        and isinstance(content.get("peers"), dict)
+        and all(isinstance(peer, dict) for peer in content["peers"].values())
+        and isinstance(content.get("events"), list)
+        and all(isinstance(event, dict) and "kind" in event for event in content["events"])
+    )
+    return cast(RunSummary, content) if is_summary else None
 
 
 def was_stopped(summary: RunSummary) -> bool:

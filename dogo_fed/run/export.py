@@ -26,6 +26,7 @@ from dogo_fed.models.rebuild import changes, timm_code, torchvision_code
 from dogo_fed.models.tensor_names import torchvision_from_ours
 from dogo_fed.models.weights import read_description
 from dogo_fed.provenance import DataFacts
+from dogo_fed.reporting.summary import read_summary
 from dogo_fed.run.evaluate import open_backbone
 from dogo_fed.storage.peer_folder import PeerFolder
 
@@ -234,11 +235,17 @@ def _card(
 
 
 def _summary_of(folder: Path, peer: str) -> list[tuple[str, str]]:
-    """Returns what the run's summary says about a peer."""
-    try:
-        found = json.loads((folder / layout.SUMMARY).read_text(encoding="utf-8"))["peers"][peer]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder} has no summary of the peer {peer!r}: {error}") from error
+    """Returns what the run's summary says about a peer.
+
+    Raises:
+        CheckpointError: it says nothing.
+    """
+    summary = read_summary(folder)
+    if summary is None or peer not in summary["peers"]:
+        raise CheckpointError(
+            f"{folder / layout.SUMMARY} is missing, can't be read, or says nothing of the peer {peer!r}"
+        )
+    found = summary["peers"][peer]
     named = {
         "kNN, top-1": ("knn_top1", 100.0, "%"),
         "linear probe, top-1": ("linear_top1", 100.0, "%"),

@@ -7,14 +7,13 @@ that was killed has written no summary; metrics.jsonl has its steps.
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 from dogo_fed import layout
 from dogo_fed.contracts import EventKind
 from dogo_fed.errors import CheckpointError
+from dogo_fed.reporting.summary import read_summary
 
 _RESUMED, _STEP = f'"kind":"{EventKind.RESUMED}"'.encode(), b'"type":"step"'
 """What a line of metrics.jsonl has in it; within a text it would be escaped."""
@@ -33,12 +32,11 @@ def check_newest_end(folder: Path, peer: str, state_digest: object) -> None:
     Raises:
         CheckpointError: the run has begun again, or gone on, since.
     """
-    try:
-        summary: Any = json.loads((folder / layout.SUMMARY).read_text(encoding="utf-8"))
-        told = summary["peers"].get(peer, {}).get("state_digest")
-        num_resumed = sum(event["kind"] == EventKind.RESUMED for event in summary["events"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    summary = read_summary(folder)
+    if summary is None:
         return
+    told = summary["peers"][peer].get("state_digest") if peer in summary["peers"] else None
+    num_resumed = sum(event["kind"] == EventKind.RESUMED for event in summary["events"])
     if told != state_digest or _has_gone_on(folder / layout.METRICS, num_resumed):
         raise CheckpointError(
             f"the encoder of peer {peer!r} in {folder} is of an earlier end of the run, which has begun "

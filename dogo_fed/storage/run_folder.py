@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +20,7 @@ from dogo_fed.config_text import load_yaml, to_yaml
 from dogo_fed.contracts import Event, EventKind, PeerId
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.sinks.metrics import read_metrics
+from dogo_fed.reporting.summary import read_summary
 from dogo_fed.storage.going_on import (
     Checkpoints,
     FarCheckpoints,
@@ -232,8 +231,9 @@ def _seconds_so_far(path: Path, records: Sequence[Mapping[str, object]]) -> floa
         for name in (layout.CONFIG, layout.SUMMARY, layout.METRICS)
     )
     if told_s >= begun_s:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return float(json.loads((path / layout.SUMMARY).read_text("utf-8"))["wall_s"])
+        summary = read_summary(path)
+        if summary is not None:
+            return summary["wall_s"]
     before = [record["at_s"] for record in records if record.get("kind") == EventKind.RESUMED]
     before_s = float(str(before[-1])) if before else 0.0
     return before_s + max(0.0, last_s - begun_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from rich import get_console
 
@@ -27,7 +25,7 @@ from dogo_fed.errors import ConfigError, StartError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, EXIT_UNUSABLE, say
 from dogo_fed.packages import PACKAGES, package_folder
 from dogo_fed.process_setup import thread_environment
-from dogo_fed.reporting.summary import RunSummary, print_summary, was_stopped
+from dogo_fed.reporting.summary import print_summary, read_summary, was_stopped
 from dogo_fed.run.stop_signal import STOP_SIGNALS, stop_on_signal
 from dogo_fed.storage.run_folder import make_empty
 from dogo_fed.text import some_of
@@ -247,15 +245,6 @@ def report(status: RunStatus, log: str, folder: Path) -> int:
     if summary is None or status.state == STOPPED or was_stopped(summary):
         return say(f"the run was stopped{how_to_go_on(folder, 'flower')}", EXIT_STOPPED)
     return 0
-
-
-def read_summary(folder: Path) -> RunSummary | None:
-    """Returns the content of summary.json; None if there is none that can be read."""
-    try:
-        content = json.loads((folder / layout.SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return cast(RunSummary, content)
 
 
 def _carry_out(request: FlowerRequest, app: Path) -> tuple[RunStatus, str]:

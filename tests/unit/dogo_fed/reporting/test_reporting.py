@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dogo_fed import layout
 from dogo_fed.atomic import append_whole, write_json_atomic
 from dogo_fed.contracts import (
     Event,
@@ -45,7 +46,7 @@ from dogo_fed.reporting.sinks.metrics import (
 from dogo_fed.reporting.sinks.records import record_from_json, record_to_json
 from dogo_fed.reporting.sinks.tensorboard import TensorBoardSink
 from dogo_fed.reporting.sinks.totals import RunTotals
-from dogo_fed.reporting.summary import build_summary, print_summary
+from dogo_fed.reporting.summary import build_summary, print_summary, read_summary
 from dogo_fed.reporting.units import human_bytes, human_seconds
 
 HEALTH = ("feature_std", "rankme", "alignment", "uniformity", "rankme_untrained")
@@ -353,6 +354,30 @@ class TestSummary:
             "wait_fraction": 0.2,
             "exchange_fraction": 0.3,
         }
+
+    def test_what_was_written_is_read(self, tmp_path: Path) -> None:
+        summary = build_summary("r1", 7, "ray", 20, 12.5, True, self.totals())
+        write_json_atomic(tmp_path / layout.SUMMARY, summary)
+        assert read_summary(tmp_path) == summary
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            None,
+            "",
+            "{",
+            "[" * 100_000,
+            "[]",
+            '{"peers": {}, "events": []}',
+            '{"wall_s": "1", "peers": {}, "events": []}',
+            '{"wall_s": 1, "peers": {"ada": 3}, "events": []}',
+            '{"wall_s": 1, "peers": {}, "events": [{}]}',
+        ],
+    )
+    def test_what_is_no_summary_is_none(self, tmp_path: Path, text: str | None) -> None:
+        if text is not None:
+            (tmp_path / layout.SUMMARY).write_text(text)
+        assert read_summary(tmp_path) is None
 
     def test_has_exactly_the_promised_keys(self, tmp_path: Path) -> None:
         write_json_atomic(

@@ -50,7 +50,8 @@ def exported(
             if tensor.is_floating_point():
                 tensor.add_(0.02 * torch.randn_like(tensor))
     monkeypatch.setattr(export, "open_backbone", lambda *which: (network.eval(), trained_on))
-    summary = {"peers": {"a": {"steps_trained": 3, "state_digest": "0"}}}
+    peers = {"a": {"steps_trained": 3, "state_digest": "0"}}
+    summary = {"wall_s": 1.0, "peers": peers, "events": []}
     (folder / "summary.json").write_text(json.dumps(summary))
     _, card = export_encoder(folder, config, "a", form, folder / "weights.file")
     lines = card.read_text().splitlines()
