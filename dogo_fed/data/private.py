@@ -26,7 +26,8 @@ def private_images(
 ) -> dict[str, DataSet]:
     """Returns peers' private images, without those that are anchors too.
 
-    In training such an image would count twice. In a test part it would have been trained on.
+    In training such an image would count twice. In a test part it would have been trained on. Files
+    that are stored at another side than the anchors are decoded once more at that side, to be compared.
 
     Args:
         settings: name the data sets, by the names of the peers.
@@ -42,7 +43,12 @@ def private_images(
         return {}
     shared = frozenset(image_digests(anchors.train, anchors.image_size))
     return {
-        peer: _without_anchors(peer, _of_peer(peer, data, anchors, test_share), shared)
+        peer: _without_anchors(
+            peer,
+            own := _of_peer(peer, data, anchors, test_share),
+            _as_stored(own, data, anchors, test_share),
+            shared,
+        )
         for peer, data in settings.items()
     }
 
@@ -65,10 +71,49 @@ def _of_peer(peer: str, settings: DataConfig, anchors: DataSet, test_share: floa
     return dataset
 
 
-def _without_anchors(peer: str, dataset: DataSet, anchors: frozenset[bytes]) -> DataSet:
-    """Returns a peer's data set without the images that have these digests."""
-    train_N, left_train = _no_anchors(peer, dataset, "training", anchors, _FEWEST)
-    test_N, left_test = _no_anchors(peer, dataset, "test", anchors, min(1, len(dataset.test)))
+def _as_stored(
+    dataset: DataSet, settings: DataConfig, anchors: DataSet, test_share: float
+) -> DataSet | None:
+    """Returns a peer's data set with its images stored as the anchors are; None if they can't be.
+
+    The same file has other pixels at another side, so its digest would not be found.
+    """
+    side = _stored_side(anchors.train)
+    if side == _stored_side(dataset.train):
+        return dataset
+    options = {**settings.options, "stored_size": side}
+    try:
+        again = dataset_with_test_part(dataclasses.replace(settings, options=options), test_share)
+    except ConfigError:  # the loader has no such setting, or the side is below that of the views
+        return None
+    return again if _stored_side(again.train) == side else None
+
+
+def _stored_side(source: ImageSource) -> int:
+    """Returns the side at which the images are stored, in pixels; 0 of no image."""
+    return source.images(torch.tensor([0])).shape[-1] if len(source) else 0
+
+
+def _without_anchors(
+    peer: str, dataset: DataSet, compared: DataSet | None, anchors: frozenset[bytes]
+) -> DataSet:
+    """Returns a peer's data set without the images that have these digests.
+
+    Args:
+        peer: whose.
+        dataset: the images.
+        compared: the same images as the anchors are stored; None if they can't be compared.
+        anchors: their digests.
+    """
+    if compared is None:
+        note = (
+            f"the private images of peer {peer} are stored at another size than the anchors, so images "
+            "that are in both are not found; name the same data.options.stored_size and "
+            f"peers.{peer}.data.options.stored_size if you can"
+        )
+        return dataclasses.replace(dataset, notes=(*dataset.notes, note))
+    train_N, left_train = _no_anchors(peer, compared, "training", anchors, _FEWEST)
+    test_N, left_test = _no_anchors(peer, compared, "test", anchors, min(1, len(dataset.test)))
     changes: dict[str, Any] = {}
     if left_train:
         changes["train"] = Subset(dataset.train, train_N)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dogo_fed.config import DataConfig
 from dogo_fed.data import private
+from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.private import image_digests, private_images
 from dogo_fed.data.source import TensorImages
 from dogo_fed.data.synthetic import synthetic
@@ -85,6 +90,50 @@ def test_the_anchors_are_looked_through_once_for_all_peers(monkeypatch):
     assert list(private_images(named, ANCHORS, 0.1)) == ["ada", "bob", "cai"]
     assert sum(source is ANCHORS.train for source in looked_at) == 1
     assert len(looked_at) == 1 + 3 * 2, "of each peer its training and its test images"
+
+
+def folder_of_photos(root: Path, num_images: int, side: int, seed: int) -> Path:
+    random = np.random.default_rng(seed)
+    root.mkdir()
+    for number in range(num_images):
+        pixels = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{number}.png")
+    return root
+
+
+def unlabelled(root: Path, **options: object) -> DataConfig:
+    return DataConfig(
+        name="image_folder",
+        options={"root": str(root), "labels": "none", "image_size": 16, **options},
+    )
+
+
+@pytest.mark.parametrize("anchor_side", [16, 20, 40])
+def test_an_anchor_is_found_among_files_that_are_stored_larger(tmp_path, anchor_side):
+    own = folder_of_photos(tmp_path / "own", 12, 40, seed=1)
+    root = folder_of_photos(tmp_path / "anchors", 11, anchor_side, seed=2)
+    shutil.copy(own / "3.png", root / "taken.png")
+    shared = unlabelled(root)
+    anchors = build_dataset(shared.name, shared.options)
+    found = private_images({"ada": unlabelled(own)}, anchors, 0.0)["ada"]
+    assert len(found.train) == 11 and "1 of 12 training images of peer ada" in found.notes[-1]
+    images = found.train.images(torch.arange(11))
+    assert images.shape[-1] == 32, "what is trained on keeps its full size"
+    whole = build_dataset("image_folder", unlabelled(own).options).train
+    left = [
+        row
+        for row in range(12)
+        if not (images == whole.images(torch.tensor([row]))).all((1, 2, 3)).any()
+    ]
+    assert len(left) == 1
+
+
+def test_images_that_cannot_be_compared_with_the_anchors_are_said(tmp_path):
+    root = folder_of_photos(tmp_path / "anchors", 12, 40, seed=2)
+    anchors = build_dataset("image_folder", unlabelled(root).options)
+    found = private_images({"ada": settings(seed=2)}, anchors, 0.1)["ada"]
+    assert len(found.train) == 60
+    assert "images that are in both are not found; name the same" in found.notes[-1]
 
 
 def test_a_digest_knows_an_image_again_and_no_other():
