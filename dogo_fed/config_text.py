@@ -88,14 +88,22 @@ def load_run_config(
             that it names count as well.
 
     Raises:
-        ConfigError: there is no run in this folder, its config.yaml can't be used (`load_yaml`), or
-            it names code that this user has not said to trust (`dogo_fed.trust`).
+        ConfigError: there is no run in this folder, its config.yaml can't be used (`load_yaml`), it
+            names code that this user has not said to trust (`dogo_fed.trust`), or it is to go on and
+            is the folder of a site.
     """
     folder = Path(folder)
-    if not (folder / layout.CONFIG).is_file():
+    path = folder / layout.CONFIG
+    if not path.is_file() and (folder / layout.SITE_CONFIG).is_file():
+        path = folder / layout.SITE_CONFIG
+        if to_go_on:
+            raise ConfigError(
+                f"{folder} is a site's part of a run, which goes on from the coordinator's folder; the "
+                "site keeps its peer ready by `dogo-fed peer`, as before"
+            )
+    if not path.is_file():
         there = f"it has no {layout.CONFIG}" if folder.is_dir() else "there is no such folder"
         raise ConfigError(f"{folder} is no run folder: {there}")
-    path = folder / layout.CONFIG
     text = _read(path)
     config = _parse(path, text)
     reaches = list(code_in(config)) + (list(places_in(config)) if to_go_on else [])

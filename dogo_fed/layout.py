@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 CONFIG = "config.yaml"
+SITE_CONFIG = "site.yaml"
+"""In place of config.yaml at a site of a Flower deployment, with the site's own peer alone."""
+
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 PROVENANCE = "provenance.json"

@@ -13,6 +13,7 @@ from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import TrainingError
 from dogo_fed.evaluation import state_digest
 from dogo_fed.evaluation.pulse import listening
+from dogo_fed.plain import to_plain
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.storage.checkpoint import Progress
 from dogo_fed.storage.peer_folder import PeerFolder
@@ -123,10 +124,17 @@ class RoundEnd:
                 "run_id": self._run_id,
                 "peer": self._peer.id,
                 "backbone": result.backbone,
+                "network": self._network(),
                 "state_digest": result.state_digest,
+                "steps_trained": result.steps_trained,
                 **self._run.provenance(self._peer.id).to_plain(),
             },
         )
+
+    def _network(self) -> dict[str, object]:
+        """Returns the name and the options by which the backbone is built again."""
+        settings = self._run.config.peers[self._peer.id].backbone
+        return {"name": settings.name, "options": to_plain(settings.options)}
 
     def _measure(self, *, linear_probe: bool) -> Measured:
         """Returns what `measure` does; meanwhile says once a second that the peer is alive."""

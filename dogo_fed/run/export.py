@@ -87,8 +87,8 @@ def export_encoder(
     settings = config.peers[peer].backbone
     path = out or folder / "export" / f"{peer}-{form.value}{_ENDINGS[form]}"
     loading = _how_to_load(backbone, settings, form, path, trained_on)
-    card = _card(folder, config, peer, loading, trained_on)
     described = read_description(PeerFolder(folder, PeerId(peer)).encoder_path)
+    card = _card(folder, config, peer, loading, trained_on, described)
     content = (
         b"" if form is Format.ONNX else _packed(_renamed(backbone, settings, form), form, described)
     )
@@ -204,16 +204,22 @@ def _write_onnx(backbone: nn.Module, trained_on: DataFacts, path: Path) -> None:
 
 
 def _card(
-    folder: Path, config: RunConfig, peer: str, loading: Sequence[str], trained_on: DataFacts
+    folder: Path,
+    config: RunConfig,
+    peer: str,
+    loading: Sequence[str],
+    trained_on: DataFacts,
+    described: Mapping[str, object],
 ) -> str:
     """Returns the text of the model card, with the lines that load the file."""
     settings = config.peers[peer]
-    summary = _summary_of(folder, peer)
+    reached = _summary_of(folder, peer) or _as_described(described)
+    is_alone = not (config.exchanges or (folder / layout.SITE_CONFIG).is_file())
     lines = [
         f"# {peer}: {settings.backbone}, {settings.objective.name}",
         "",
         f"Pre-trained by dogo-fed in the run {folder.name}, "
-        + ("together with other peers." if config.exchanges else "alone."),
+        + ("alone." if is_alone else "together with other peers."),
         "",
         "| | |",
         "|---|---|",
@@ -222,7 +228,7 @@ def _card(
         f"| mean, of pixels in 0..1 | {list(trained_on.mean)} |",
         f"| deviation | {list(trained_on.std)} |",
         f"| seed, batch size | {config.seed}, {config.batch_size} |",
-        *(f"| {what} | {value} |" for what, value in summary),
+        *(f"| {what} | {value} |" for what, value in reached),
         "",
         "## How to load it",
         "",
@@ -235,11 +241,13 @@ def _card(
 
 
 def _summary_of(folder: Path, peer: str) -> list[tuple[str, str]]:
-    """Returns what the run's summary says about a peer.
+    """Returns what the run's summary says about a peer; nothing at a site, which has none.
 
     Raises:
         CheckpointError: it says nothing.
     """
+    if (folder / layout.SITE_CONFIG).is_file():
+        return []
     summary = read_summary(folder)
     if summary is None or peer not in summary["peers"]:
         raise CheckpointError(
@@ -257,6 +265,12 @@ def _summary_of(folder: Path, peer: str) -> list[tuple[str, str]]:
         if isinstance(value, int | float) and math.isfinite(value):
             lines.append((what, f"{scale * value:.1f} {unit}".rstrip()))
     return lines
+
+
+def _as_described(described: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Returns what an encoder's file says about how it was made."""
+    named = {"updates": described.get("steps_trained"), "state": described.get("state_digest")}
+    return [(what, f"`{value}`") for what, value in named.items() if value is not None]
 
 
 def _how_to_load(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from dogo_fed.private_files import private_files
 from dogo_fed.reporting.pictures.matrix_picture import draw_matrix
 from dogo_fed.reporting.units import UNKNOWN
 from dogo_fed.run.evaluate import open_run
+from dogo_fed.run.weights_file import WeightsFile, open_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +70,24 @@ class Matrix:
         return "\n".join(lines) + "\n\n" + "\n".join(notes) + "\n"
 
 
-def matrix_of_run(folder: Path, config: RunConfig) -> tuple[Matrix, list[Path]]:
+def matrix_of_run(
+    folder: Path, config: RunConfig, encoders: Sequence[Path] = ()
+) -> tuple[Matrix, list[Path]]:
     """Returns the matrix of a finished run, and the three files that it has written.
 
-    All private images must be readable here: this is for sites on one machine, or for one site with
-    encoders that others have given it.
+    All private images that the configuration names must be readable here. The folder of a run on one
+    machine has those of all sites. A site's folder has its own: there, `encoders` are what others have
+    given it, and the matrix is that site's column of the whole one.
 
     Args:
         folder: the run folder.
         config: the run's configuration, e.g. from `dogo_fed.config_text.load_run_config`.
+        encoders: files that other runs or sites have exported; a row each, named like the file.
 
     Raises:
         ConfigError: no peer has private images.
-        CheckpointError: the run has no encoders (yet), or they do not fit.
+        CheckpointError: the run has no encoders (yet), or they do not fit; or one of the files does
+            not say what it is.
         DataError: a data set is missing or broken, or is not that of the run.
     """
     if not any(map(config.has_private, config.peers)):
@@ -96,7 +102,10 @@ def matrix_of_run(folder: Path, config: RunConfig) -> tuple[Matrix, list[Path]]:
         site: why for site, data in sites.items() if (why := why_no_accuracy(data)) is not None
     }
     accuracies: dict[str, dict[str, float]] = {}
-    for subject in open_run(folder, config, dataset=whole):
+    given = [open_file(WeightsFile(path=path), whole, device=config.device) for path in encoders]
+    subjects = [*open_run(folder, config, dataset=whole), *given]
+    _check_names(subjects)
+    for subject in subjects:
         row = accuracies.setdefault(subject.encoder.name, {})
         for site, data in sites.items():
             row[site] = math.nan if site in reasons else _knn(subject.on(data), config.eval)
@@ -107,6 +116,14 @@ def matrix_of_run(folder: Path, config: RunConfig) -> tuple[Matrix, list[Path]]:
     )
     with private_files():
         return found, _written(found, folder / layout.EVALUATION)
+
+
+def _check_names(subjects: Sequence[Subject]) -> None:
+    """Raises ConfigError if two encoders have one name."""
+    names = [subject.encoder.name for subject in subjects]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two encoders are named {twice}; rename the file {twice}.safetensors")
 
 
 def _knn(subject: Subject, settings: EvalConfig) -> float:

@@ -6,14 +6,18 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from dogo_fed.components import is_known
 from dogo_fed.config import ComponentConfig
 from dogo_fed.data.source import DataSet, check_image_facts
 from dogo_fed.engine.numerics import resolve_device
 from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
+from dogo_fed.models.catalog import BACKBONES
 from dogo_fed.models.weights import load_weights, read_description, read_weights
+from dogo_fed.plain import from_plain
 from dogo_fed.provenance import DataFacts, Provenance
 from dogo_fed.run.evaluate import initial_backbone
+from dogo_fed.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +28,15 @@ class WeightsFile:
 
     Attributes:
         path: a .safetensors file, or a .pt file of tensors only.
-        backbone: the network that the weights belong to.
+        backbone: the network that the weights belong to; None takes what the file says, if a run has
+            exported it.
         prefix: what stands in front of its names in the file; None looks for it.
         image_size, mean, std: the size and normalisation that it expects; None takes what the file
             says, if a run has exported it, and else the data set's.
     """
 
     path: Path
-    backbone: ComponentConfig
+    backbone: ComponentConfig | None = None
     prefix: str | None = None
     image_size: int | None = None
     mean: tuple[float, ...] | None = None
@@ -52,7 +57,8 @@ def open_file(
 
     Raises:
         ConfigError: the backbone is unknown, or the input settings are impossible.
-        CheckpointError: the file can't be read, or does not fit the backbone.
+        CheckpointError: the file can't be read, does not fit the backbone, or does not say which it
+            is.
     """
     known = _trained_on(file.path)
     own = known or DataFacts.of(dataset)
@@ -65,7 +71,8 @@ def open_file(
         check_image_facts(inputs.image_size, inputs.mean, inputs.std)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    backbone = initial_backbone(file.backbone, inputs, seed)
+    network = _network_of(file.path) if file.backbone is None else file.backbone
+    backbone = initial_backbone(network, inputs, seed)
     for notice in load_weights(backbone, read_weights(file.path), str(file.path), file.prefix):
         logger.warning("%s", notice)
     target = resolve_device(device)
@@ -74,6 +81,29 @@ def open_file(
         trained_on=None if known is None else known.fingerprint, batch_size=batch_size,
     )  # fmt: skip
     return Subject(encoder, dataset, seed)
+
+
+def _network_of(path: Path) -> ComponentConfig:
+    """Returns the network that an exported encoder says it is of.
+
+    It may be anybody's file, so only networks that this project lists are taken, and no import path.
+
+    Raises:
+        CheckpointError: it says none, or another one.
+    """
+    said = read_description(path).get("network")
+    try:
+        network = from_plain(ComponentConfig, said, path="network.")
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{path} does not say which network it is of; give it by backbone=<name>"
+        ) from error
+    if not is_known(network.name, BACKBONES):
+        raise CheckpointError(
+            f"{path} says that it is of the network {one_line(network.name)!r}, which is somebody's own "
+            "code. If you have that code and trust it, give it by backbone=own backbone.name=<import path>"
+        )
+    return network
 
 
 def _trained_on(path: Path) -> DataFacts | None:

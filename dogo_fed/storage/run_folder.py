@@ -114,6 +114,23 @@ def begin(path: Path, config: RunConfig) -> RunFolder:
     return RunFolder(path=path, run_id=path.name, is_resumed=False)
 
 
+def note_site(path: Path, config: RunConfig, peer: PeerId) -> None:
+    """Writes what a site's peer was trained with into the site's folder of the run.
+
+    With it, the site can evaluate and export its encoder as anybody does (`load_run_config`).
+
+    Args:
+        path: the folder.
+        config: the settings of the run, as the site's peer had them.
+        peer: the site's. The others' settings are theirs, and are left out.
+    """
+    kept = dataclasses.replace(
+        config, peers={peer: config.peers[peer]}, resume=None, afresh=False, run_dir=str(path)
+    )
+    path.mkdir(parents=True, exist_ok=True)
+    _write_settings(path / layout.SITE_CONFIG, kept)
+
+
 def make_empty(config: RunConfig) -> Path:
     """Returns the absolute path of a new run's folder, which is empty; makes it if needed.
 
@@ -241,10 +258,13 @@ def _seconds_so_far(path: Path, records: Sequence[Mapping[str, object]]) -> floa
 
 def _write_config(path: Path, config: RunConfig) -> None:
     """Writes config.yaml, without the settings of one start only; it is this user's own now."""
-    kept = dataclasses.replace(config, resume=None, afresh=False)
-    text = to_yaml(kept)
-    write_atomic(path / layout.CONFIG, text)
-    remember_run(text, kept)
+    _write_settings(path / layout.CONFIG, dataclasses.replace(config, resume=None, afresh=False))
+
+
+def _write_settings(path: Path, config: RunConfig) -> None:
+    text = to_yaml(config)
+    write_atomic(path, text)
+    remember_run(text, config)
 
 
 def _put_records_back(path: Path) -> None:

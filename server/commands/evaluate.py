@@ -121,8 +121,7 @@ def _from_run(request: EvaluationRequest, folder: Path, config: RunConfig) -> li
 
 def _from_file(request: EvaluationRequest) -> Subject:
     """Returns the encoder in a weights file."""
-    assert request.checkpoint is not None and request.backbone is not None
-    assert request.data is not None, "checked by the request"
+    assert request.checkpoint is not None and request.data is not None, "checked by the request"
     file = WeightsFile(
         path=Path(request.checkpoint),
         backbone=request.backbone,

@@ -65,7 +65,7 @@ class EvaluationRequest:
             if getattr(self, key) is not None:
                 said = key.removesuffix("_names")
                 raise ConfigError(f"{said}=... goes with {other}=..., which is not given")
-        for key in ("backbone", "data", "out") if self.checkpoint is not None else ():
+        for key in ("data", "out") if self.checkpoint is not None else ():
             if getattr(self, key) is None:
                 raise ConfigError(f"checkpoint={self.checkpoint} needs {key}=... as well")
         if self.threads < 1 or (self.image_size is not None and self.image_size < 1):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from dogo_fed.run.matrix import matrix_of_run
 from server.commands.key_values import key_values, named_run, run_command
 from server.terminal_log import log_to_terminal
 
-_KEYS = ("run", "trust")
-_HELP = """usage: dogo-fed matrix run=FOLDER [trust=true]
+_KEYS = ("run", "encoders", "trust")
+_HELP = """usage: dogo-fed matrix run=FOLDER [encoders=FILE,FILE] [trust=true]
 
 Evaluates every encoder of a finished run on the private images of every peer, by kNN, and writes
 FOLDER/evaluation/matrix.csv, .md and .png. All images must be readable here.
+
+A site of a Flower deployment names its own folder of the run, which has its own images and encoder.
+encoders= are files that other sites have given it: encoder.safetensors, renamed to who it is from.
 """
 
 
@@ -23,5 +27,7 @@ def main() -> None:
 
 def _matrix(arguments: Sequence[str]) -> str:
     log_to_terminal()
-    found, paths = matrix_of_run(*named_run(key_values("matrix", arguments, _KEYS)))
+    given = key_values("matrix", arguments, _KEYS)
+    encoders = [Path(name).expanduser() for name in given.get("encoders", "").split(",") if name]
+    found, paths = matrix_of_run(*named_run(given), encoders)
     return "\n".join([found.to_markdown(), *map(str, paths)])

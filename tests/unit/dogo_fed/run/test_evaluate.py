@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 
 from configs.compose import compose_run
 from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
-from dogo_fed.contracts import Score
+from dogo_fed.config_text import load_run_config
+from dogo_fed.contracts import PeerId, Score
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.errors import CheckpointError, ConfigError, DataError
 from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options
@@ -28,11 +29,13 @@ from dogo_fed.reporting.pictures import score_plot
 from dogo_fed.reporting.score_sheet import ScoreSheet, means
 from dogo_fed.reporting.scores import CSV_COLUMNS, scores_table, write_sheet
 from dogo_fed.run import evaluate as evaluate_module
+from dogo_fed.run import weights_file
 from dogo_fed.run.evaluate import evaluate_run, evaluate_subjects, open_backbone, open_run
 from dogo_fed.run.export import Format, export_encoder
 from dogo_fed.run.train import train
 from dogo_fed.run.weights_file import WeightsFile, open_file
 from dogo_fed.storage.provenance_file import Start, write_starts
+from dogo_fed.storage.run_folder import note_site
 from server.commands.evaluation_request import as_lists, compose_evaluation
 
 CNN = ComponentConfig(name="small_cnn", options={"width": 4})
@@ -273,6 +276,74 @@ def test_an_exported_encoder_brings_the_size_and_normalisation_that_it_needs(
     assert "does not say what it was trained on" in caplog.text
 
 
+def test_an_exported_encoder_says_which_network_it_is_of(finished, tmp_path) -> None:
+    folder, config = finished
+    on = synthetic(size=40, test_size=20)
+    path = folder / "peers" / "wide" / "encoder.safetensors"
+    named = open_file(WeightsFile(path=path, backbone=config.peers["wide"].backbone), on)
+    unnamed = open_file(WeightsFile(path=path), on)
+    ours, theirs = (one.encoder.backbone.state_dict() for one in (unnamed, named))
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    plain = tmp_path / "plain.safetensors"
+    save_file(read_weights(path), plain)
+    with pytest.raises(CheckpointError, match="which network it is of; give it by backbone=<name>"):
+        open_file(WeightsFile(path=plain), on)
+
+
+@pytest.mark.parametrize(
+    "network", ['{"name": "os:system", "options": {}}', '{"name": 3}', '{"nom": "resnet18"}', "[]"]
+)
+def test_a_file_cannot_name_code_of_its_own(network: str, finished, tmp_path, monkeypatch) -> None:
+    def build(*given: object) -> None:
+        raise AssertionError("nothing is built")
+
+    monkeypatch.setattr(weights_file, "initial_backbone", build)
+    folder, _ = finished
+    path = tmp_path / "theirs.safetensors"
+    described = f'{{"network": {network}}}'
+    tensors = read_weights(folder / "peers" / "wide" / "encoder.safetensors")
+    save_file(tensors, path, metadata={"dogo_fed": described})
+    with pytest.raises(CheckpointError, match="backbone="):
+        open_file(WeightsFile(path=path), synthetic(size=40, test_size=20))
+
+
+@pytest.fixture
+def at_site(finished, tmp_path) -> Path:
+    """What a site has of a run: its own peer's folder, and the settings."""
+    folder, config = finished
+    path = tmp_path / "site" / folder.name
+    shutil.copytree(folder / "peers" / "wide", path / "peers" / "wide")
+    note_site(path, config, PeerId("wide"))
+    return path
+
+
+def test_a_site_evaluates_its_encoder_as_anybody_does(finished, at_site) -> None:
+    folder, config = finished
+    own = load_run_config(at_site)
+    assert list(own.peers) == ["wide"] and own.batch_size == config.batch_size
+    (wide,) = evaluate_run(at_site, own, "knn", {"k": 5}).values()
+    assert wide == evaluate_run(folder, config, "knn", {"k": 5}, peers=["wide"])[PeerId("wide")]
+
+
+def test_a_site_exports_its_encoder_with_what_it_knows_of_it(finished, at_site) -> None:
+    folder, config = finished
+    path, card = export_encoder(at_site, load_run_config(at_site), "wide", Format.SAFETENSORS)
+    theirs, _ = export_encoder(folder, config, "wide", Format.SAFETENSORS, at_site / "theirs")
+    assert path.read_bytes() == theirs.read_bytes()
+    digest = json.loads((folder / "summary.json").read_text())["peers"]["wide"]["state_digest"]
+    text = card.read_text()
+    assert "together with other peers." in text
+    assert "| updates | `2` |" in text and f"| state | `{digest}` |" in text
+
+
+def test_a_site_s_part_of_a_run_does_not_go_on_alone(at_site) -> None:
+    with pytest.raises(
+        ConfigError, match="a site's part of a run, which goes on from the coordinat"
+    ):
+        load_run_config(at_site, to_go_on=True)
+
+
 def test_an_export_and_its_card_bring_what_an_evaluation_needs(finished, tmp_path) -> None:
     folder, config = finished
     trained_on = Inputs.of(synthetic(size=120, test_size=60))
@@ -388,7 +459,7 @@ WRONG = {
     "two things": (["run=x", "checkpoint=y"], "name what to evaluate"),
     "unknown option": (["run=x", "+protocol.linear.epoch=3"], "no option 'epoch'"),
     "unknown key": (["run=x", "colour=red"], "colour"),
-    "file without backbone": (["checkpoint=x.pt", "data=digits"], "needs backbone"),
+    "file without data": (["checkpoint=x.pt", "backbone=resnet18"], "needs data"),
     "file without a folder": (["checkpoint=x.pt", "data=digits", "backbone=resnet18"], "needs out"),
     "backbone of a run": (["run=x", "backbone=resnet18"], "backbone=... goes with checkpoint="),
     "peer of a file": (

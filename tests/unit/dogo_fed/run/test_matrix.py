@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ import pytest
 from configs.compose import compose_run
 from configs.resume import resumed
 from dogo_fed.config_text import load_run_config
+from dogo_fed.contracts import PeerId
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.run.evaluate import evaluate_run
 from dogo_fed.run.matrix import matrix_of_run
+from dogo_fed.storage.run_folder import note_site
 from server.commands import matrix as command
 from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
@@ -93,6 +96,22 @@ def test_a_peer_with_images_of_its_own_is_evaluated_on_them_again(tmp_path: Path
         evaluate_run(run, changed, "knn", {"k": 5})
 
 
+def test_encoders_of_others_are_evaluated_where_the_images_are(tmp_path: Path) -> None:
+    private = ("+data@peers.wide.data=synthetic", "peers.wide.data.options.size=80",
+               "peers.wide.data.options.test_size=24", "peers.wide.data.options.seed=7")  # fmt: skip
+    run = tmp_path / "run"
+    run_here(compose_run([*TINY, *private, "peers=pair", f"run_dir={run}"]))
+    whole, _ = matrix_of_run(run, load_run_config(run))
+    site, given = tmp_path / "site", tmp_path / "resnet.safetensors"
+    shutil.copytree(run / "peers" / "wide", site / "peers" / "wide")
+    note_site(site, load_run_config(run), PeerId("wide"))
+    shutil.copy(run / "peers" / "resnet" / "encoder.safetensors", given)
+    column, _ = matrix_of_run(site, load_run_config(site), [given])
+    assert column.accuracies == whole.accuracies and set(column.accuracies) == {"resnet", "wide"}
+    with pytest.raises(ConfigError, match=r"two encoders are named wide; rename the file wide\."):
+        matrix_of_run(site, load_run_config(site), [given.rename(tmp_path / "wide.safetensors")])
+
+
 def test_a_run_without_private_images_has_no_matrix(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"type dogo-fed evaluate run={tmp_path}"):
         matrix_of_run(tmp_path, compose_run([*TINY]))
@@ -101,7 +120,7 @@ def test_a_run_without_private_images_has_no_matrix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["runs=x"], "it takes run, trust"),
+        (["runs=x"], "it takes run, encoders, trust"),
         (["trust=true"], "name the run: run="),
         (["run=x", "trust=maybe"], "trust must be true or false"),
         (["run=nowhere"], "nowhere is no run folder"),
