@@ -6,8 +6,10 @@ message may be repeated, so one that was lost is sent again.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dogo_fed.assignment import Assignment
@@ -17,6 +19,8 @@ from dogo_fed.wire import dogo_pb2 as pb
 _CLOSE_TRIES = 3
 _PAUSE_AFTER_MISS_S = 1.0
 _BEFORE_CLOSING_S = 5.0
+_MOST_REPORTS, _MOST_LAST_REPORTS = 256, 16_384
+"""Reports that are taken from one reply, and from a peer's last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,11 +241,29 @@ class Conversation:
             self.ending = _ending(reply)
         return True
 
-    def new_reports(self, reply: pb.HostReply) -> list[pb.ReportRequest]:
-        """Returns the reports of a reply that earlier replies did not have."""
-        known = max(self._num_reports - reply.first_report, 0)
-        self._num_reports = max(self._num_reports, reply.first_report + len(reply.reports))
-        return list(reply.reports)[known:]
+    def new_reports(
+        self, reply: pb.HostReply, is_welcome: Callable[[pb.ReportRequest], bool] = lambda _: True
+    ) -> Iterator[pb.ReportRequest]:
+        """Yields the reports of a reply that earlier replies did not have, and so takes them.
+
+        What is not taken is not confirmed either, so the peer sends it again. It keeps what has not
+        been confirmed, so a reply that begins behind that is none of its replies.
+
+        Args:
+            reply: what a peer's host has answered.
+            is_welcome: whether this report may be taken now. After the end none comes again, so then
+                nobody is asked.
+        """
+        is_last = reply.state == pb.ENDED
+        most = _MOST_LAST_REPORTS if is_last else _MOST_REPORTS
+        if reply.first_report > self._num_reports:
+            return
+        known = self._num_reports - reply.first_report
+        for report in itertools.islice(reply.reports, known, known + most):
+            if not is_last and not is_welcome(report):
+                return
+            self._num_reports += 1
+            yield report
 
     def _is_not_there(self, reply: pb.HostReply, now_s: float) -> None:
         """Notes why the peer's host can't answer for it: it starts, waits for a GPU, or is gone."""

@@ -212,8 +212,11 @@ class FlowerFleet:
             return
         if reply.HasField("join"):
             conversation.bring_join(self._calls.join(peer, reply.join))
-        for report in conversation.new_reports(reply):
-            self._calls.report(peer, report)
+        calls = self._calls
+        for report in conversation.new_reports(
+            reply, is_welcome=lambda report: calls.report_wait_s(peer, report) == 0
+        ):
+            calls.report(peer, report)
         if reply.HasField("offer"):
             refused = self._calls.offer(peer, reply.offer)
             if refused is not None:

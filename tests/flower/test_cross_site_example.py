@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import REPOSITORY, run_python
+from tests.support.command_line import REPOSITORY, dogo_fed, run_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(600)]
 
 SITES = ("cnn", "resnet", "wide")
+SHORT = ("steps=8", "steps_per_round=4", "eval.linear=false")
 
 
-def test_three_sites_and_a_coordinator_without_images(tmp_path: Path) -> None:
-    folder = tmp_path / "cross-site"
-    output = run_python(
-        ["-m", "examples.cross_site.run", str(folder), "steps=8", "steps_per_round=4",
-         "eval.linear=false"],
-        cwd=REPOSITORY,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Returns the folder of a short run of the example, and what it printed."""
+    folder = tmp_path_factory.mktemp("example") / "cross-site"
+    arguments = ["-m", "examples.cross_site.run", str(folder), *SHORT]
+    return folder, run_python(arguments, cwd=REPOSITORY)
+
+
+def site_run(folder: Path, site: str) -> Path:
+    (path,) = (folder / site / "runs").iterdir()
+    return path
+
+
+def test_three_sites_and_a_coordinator_without_images(example: tuple[Path, str]) -> None:
+    folder, output = example
     summary = json.loads((folder / "run" / "summary.json").read_text())
     assert sorted(summary["peers"]) == list(SITES)
     assert all(
@@ -28,7 +38,7 @@ def test_three_sites_and_a_coordinator_without_images(tmp_path: Path) -> None:
     )
     assert "each peer sends 8 distributions of 4 KiB" in output
     for site in SITES:
-        (encoder,) = (folder / site / "runs").glob(f"*/peers/{site}/encoder.safetensors")
+        encoder = site_run(folder, site) / "peers" / site / "encoder.safetensors"
         private = json.loads((encoder.parent / "private_images.json").read_text())
         assert private["num_train"] == 270 and private["num_classes"] == 4
         told = [path for path in (folder / "run").rglob("*") if path.is_file()]
@@ -39,3 +49,49 @@ def test_three_sites_and_a_coordinator_without_images(tmp_path: Path) -> None:
     assert not (folder / "run" / "peers").exists() or not list(
         (folder / "run" / "peers").rglob("*.safetensors")
     )
+
+
+def test_the_sites_end_with_the_weights_of_one_process(
+    example: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, _ = example
+    images = folder / "images"
+    private = [
+        setting
+        for site in SITES
+        for setting in (
+            f"peers.{site}.data={images / site}",
+            f"peers.{site}.data.options.image_size=32",
+        )
+    ]
+    dogo_fed(
+        "train", "host=local", "peers=trio", f"data={images / 'anchors'}",
+        "data.options.image_size=32", "data.options.labels=none", *private, "anchor_share=0.5",
+        "exchange.rows=features", "batch_size=64", *SHORT, f"run_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    here, there = (
+        json.loads((path / "summary.json").read_text())["peers"]
+        for path in (tmp_path / "run", folder / "run")
+    )
+    for site in SITES:
+        assert here[site]["state_digest"] == there[site]["state_digest"]
+
+
+def test_a_site_has_all_that_it_needs_to_use_its_encoder(
+    example: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, _ = example
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    run = site_run(folder, "cnn")
+    dogo_fed("evaluate", f"run={run}", "protocol=knn")
+    (sheet,) = (run / "evaluation").glob("*.json")
+    (score,) = json.loads(sheet.read_text())["encoders"]["cnn"]["scores"]
+    assert score["value"] == summary["peers"]["cnn"]["knn_top1"]
+    dogo_fed("export", f"run={run}")
+    assert "together with other peers" in (run / "export" / "cnn-safetensors.md").read_text()
+    given = tmp_path / "wide.safetensors"
+    shutil.copy(site_run(folder, "wide") / "peers" / "wide" / "encoder.safetensors", given)
+    output = dogo_fed("matrix", f"run={run}", f"encoders={given}")
+    rows = (run / "evaluation" / "matrix.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [["cnn", "cnn"], ["wide", "cnn"]]
+    assert "on cnn (270)" in output

@@ -458,19 +458,44 @@ def test_reports_are_new_once(talk):
     line = talk.line
     told = pb.HostReply(reports=[report(0), report(1)], first_report=0)
     assert numbers(line.new_reports(told)) == [0, 1]
-    assert line.new_reports(told) == []
+    assert numbers(line.new_reports(told)) == []
     more = pb.HostReply(reports=[report(n) for n in range(1, 4)], first_report=1)
     assert numbers(line.new_reports(more)) == [2, 3]
-    assert line.new_reports(pb.HostReply(first_report=4)) == []
+    assert numbers(line.new_reports(pb.HostReply(first_report=4))) == []
     old = pb.HostReply(reports=[report(0)], first_report=0)
-    assert line.new_reports(old) == []
+    assert numbers(line.new_reports(old)) == []
+
+
+def test_what_is_not_welcome_yet_comes_again(talk):
+    line = talk.line
+    told = pb.HostReply(reports=[report(n) for n in range(4)], first_report=0)
+    assert numbers(line.new_reports(told, lambda one: one.steps[0].step < 3)) == [0, 1, 2]
+    again = pb.HostReply(reports=[report(3), report(4)], first_report=3)
+    assert numbers(line.new_reports(again)) == [3, 4]
+
+
+def test_one_reply_brings_so_many_reports_but_the_last_one_all(talk):
+    reports = [report(n) for n in range(300)]
+    told = pb.HostReply(state=pb.RUNNING, reports=reports, first_report=0)
+    assert numbers(talk.line.new_reports(told)) == list(range(256))
+    last = pb.HostReply(state=pb.ENDED, reports=reports, first_report=0)
+    assert numbers(talk.line.new_reports(last, lambda _: False)) == list(range(256, 300))
+
+
+@pytest.mark.parametrize("first", [1, 2**32, 2**64 - 1])
+def test_a_reply_that_begins_behind_what_was_confirmed_brings_nothing(first, talk):
+    talk.next()
+    reply = pb.HostReply(state=pb.RUNNING, reports=[report(0)], first_report=first)
+    assert talk.line.receive(reply, talk.now_s)
+    assert numbers(talk.line.new_reports(reply)) == []
+    assert talk.after(PATIENCE.poll_s).request.reports_received == 0
 
 
 def test_the_host_is_told_how_many_reports_have_come(talk):
     talk.next()
     reply = pb.HostReply(state=pb.RUNNING, reports=[report(0), report(1)])
     assert talk.line.receive(reply, talk.now_s)
-    talk.line.new_reports(reply)
+    assert numbers(talk.line.new_reports(reply)) == [0, 1]
     assert talk.after(PATIENCE.poll_s).request.reports_received == 2
 
 

@@ -809,6 +809,7 @@ def whole_reply(run_id):
                 result=pb.PeerResult(backbone="b"),
             )
         ],
+        first_report=1,
         leave=pb.LeaveRequest(sender=sender),
     )
 
