@@ -43,10 +43,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         FileNotFoundError: the block wrote nothing, or the folder does not exist.
     """
     target = Path(path)
-    owner = f"{_machine()}-{os.getpid()}-{_started_at(os.getpid())}"
-    partial = target.with_name(
-        f".{target.stem}.{owner}-{secrets.token_hex(4)}.partial{target.suffix}"
-    )
+    partial = _partial(target)
     try:
         yield partial
         _flush_file(partial)
@@ -55,6 +52,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         raise
     _flush_folder(target.parent)
+
+
+def partial_folder(path: Path) -> Path:
+    """Makes and returns a temporary folder beside `path`, which the caller renames or removes.
+
+    If the process is killed before that, `remove_partials` finds it.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    partial = _partial(path)
+    partial.mkdir(mode=0o700)
+    return partial
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | memoryview | str) -> None:
@@ -131,7 +141,7 @@ def without_nan(value: object) -> object:
 
 
 def remove_partials(folder: Path) -> list[Path]:
-    """Removes the temporary files in a folder whose process is gone, and returns their paths.
+    """Removes the temporary files and folders in a folder whose process is gone; returns their paths.
 
     Those of a process on another machine stay, since nothing is known of it here.
     """
@@ -140,9 +150,18 @@ def remove_partials(folder: Path) -> list[Path]:
         found = _PARTIAL.fullmatch(path.name)
         if found is None or found[1] != _machine() or _is_alive(int(found[2]), int(found[3])):
             continue
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
         removed.append(path)
     return removed
+
+
+def _partial(target: Path) -> Path:
+    """Returns a new temporary path beside `target` that tells whose it is."""
+    owner = f"{_machine()}-{os.getpid()}-{_started_at(os.getpid())}"
+    return target.with_name(f".{target.stem}.{owner}-{secrets.token_hex(4)}.partial{target.suffix}")
 
 
 @functools.cache

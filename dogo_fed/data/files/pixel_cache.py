@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dogo_fed.atomic import atomic_path, write_atomic
+from dogo_fed.atomic import atomic_path, partial_folder, remove_partials, write_atomic
 from dogo_fed.data.files.decode import Decoded, Decoding, decode, without_pillows_limit
 from dogo_fed.data.files.listing import CACHE_FOLDER, Broken, ImageFile, Listing, Splits
 from dogo_fed.data.map_style import UInt8Array, fingerprint, pixel_statistics
@@ -203,7 +202,8 @@ def _fill(entry: Path, splits: Splits, how: Decoding) -> None:
         entry.parent.mkdir(parents=True, exist_ok=True)
         if is_new:
             _share_like(splits.root, entry.parent)
-        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=entry.parent))
+        remove_partials(entry.parent)  # of a process that was killed, gigabytes maybe
+        unfinished = partial_folder(entry)
     except OSError as error:
         logger.warning(
             "no image cache in %s (%s); images are decoded every time", entry.parent, error

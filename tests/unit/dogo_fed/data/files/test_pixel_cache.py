@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.files import pixel_cache
 from dogo_fed.data.map_style import fingerprint
 from dogo_fed.errors import DataError
+from tests.support.command_line import REPOSITORY
 from tests.support.image_folders import (
     all_images,
     draw,
@@ -164,6 +168,22 @@ def test_a_faster_process_does_not_disturb(tmp_path, monkeypatch, caplog):
     assert raced and not caplog.text
     assert torch.equal(all_images(data.train), images[:4])
     assert len(entries(tmp_path)) == 1
+
+
+def test_what_a_killed_decoding_has_left_is_removed_by_the_next(tmp_path):
+    write_folder(tmp_path)
+    program = (
+        "import os, signal; from dogo_fed.data.files import pixel_cache; "
+        "from tests.support.image_folders import load_folder; from pathlib import Path; "
+        "pixel_cache.decode = lambda *given: os.kill(os.getpid(), signal.SIGKILL); "
+        f"load_folder(Path({str(tmp_path)!r}))"
+    )
+    killed = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False)
+    (left,) = entries(tmp_path)
+    assert killed.returncode == -signal.SIGKILL and ".partial" in left.name
+    load_folder(tmp_path)
+    (entry,) = entries(tmp_path)
+    assert entry != left and (entry / "train.npy").exists()
 
 
 def test_an_entry_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
