@@ -41,6 +41,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the block wrote nothing, or the folder does not exist.
+        OSError: it could not be written; the error names `path`, also where the system names nothing.
     """
     target = Path(path)
     partial = _partial(target)
@@ -48,8 +49,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield partial
         _flush_file(partial)
         os.replace(partial, target)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(partial), partial):
+            error.filename = str(target)
         raise
     _flush_folder(target.parent)
 
@@ -65,6 +68,22 @@ def partial_folder(path: Path) -> Path:
     partial = _partial(path)
     partial.mkdir(mode=0o700)
     return partial
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder, and checks that it takes files, before hours go into what is to be written there.
+
+    Raises:
+        OSError: it does not; the error names the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = _partial(folder / "probe")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        error.filename = str(folder)
+        raise
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | memoryview | str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from dogo_fed import layout, seeding
+from dogo_fed.atomic import check_writable
 from dogo_fed.config import ComponentConfig, RunConfig
 from dogo_fed.contracts import PeerId, Score
 from dogo_fed.data.held_out import dataset_with_test_part, with_test_part
@@ -71,9 +72,12 @@ def evaluate_run(
         DataError: a data set is missing or has no labels.
         CheckpointError: the run has no encoders (yet), they do not fit, or they are of an earlier end.
         EvaluationError: a feature is not finite, or an encoder changed.
+        OSError: the folder takes no files; known before anything is computed.
     """
     check_protocol(protocol, options)
     subjects = open_run(folder, config, dataset=dataset, peers=peers)
+    with private_files():
+        check_writable(folder / layout.EVALUATION)
     complete = with_targets(protocol, options, config.data)
     scores: dict[PeerId, list[Score]] = {}
     for whose, group in by_dataset(subjects).items():

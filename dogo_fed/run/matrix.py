@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dogo_fed import layout
-from dogo_fed.atomic import write_atomic
+from dogo_fed.atomic import check_writable, write_atomic
 from dogo_fed.config import EvalConfig, RunConfig
 from dogo_fed.data.labels import num_labelled, why_no_accuracy
 from dogo_fed.engine.loaded_run import load_run
@@ -89,6 +89,7 @@ def matrix_of_run(
         CheckpointError: the run has no encoders (yet), or they do not fit; or one of the files does
             not say what it is.
         DataError: a data set is missing or broken, or is not that of the run.
+        OSError: the folder takes no files; known before anything is computed.
     """
     if not any(map(config.has_private, config.peers)):
         raise ConfigError(
@@ -96,6 +97,8 @@ def matrix_of_run(
             f"type dogo-fed evaluate run={folder}"
         )
     run = load_run(config)
+    with private_files():
+        check_writable(folder / layout.EVALUATION)
     sites = {name: roles.own for name, roles in sorted(run.private.items())}
     whole = run.data.evaluated
     reasons = {
@@ -136,7 +139,6 @@ def _knn(subject: Subject, settings: EvalConfig) -> float:
 
 
 def _written(found: Matrix, folder: Path) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"matrix.{suffix}" for suffix in ("csv", "md", "png")]
     write_atomic(paths[0], found.to_csv())
     write_atomic(paths[1], found.to_markdown())

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from configs.shorthand import with_data_at
 from dogo_fed import layout
+from dogo_fed.atomic import check_writable
 from dogo_fed.config import DataConfig, EvalConfig, RunConfig
 from dogo_fed.config_text import load_run_config
 from dogo_fed.data.held_out import dataset_with_test_part
@@ -68,10 +69,13 @@ def run(composed: DictConfig) -> int:
 
 
 def evaluate(request: EvaluationRequest) -> None:
-    """Runs every protocol of the request, one after the other; writes and prints the scores.
+    """Runs every protocol of the request, one after the other; prints and writes the scores.
+
+    Scores that can't be written are printed all the same, and so are those that follow.
 
     Raises:
         DogoError: see `dogo_fed.run.evaluate.evaluate_run`.
+        OSError: the folder of the results takes no files; known before anything is computed, or later.
     """
     fix_numerics(request.threads)
     if request.run is None:
@@ -82,6 +86,8 @@ def evaluate(request: EvaluationRequest) -> None:
         config = load_run_config(folder, trust=bool(request.trust))
         subjects, source = _from_run(request, folder, config), folder.resolve().name
     console = _console()
+    check_writable(_out(request))
+    unwritten: list[OSError] = []
     for protocol, options in request.protocol.items():
         complete = dict(options)
         if config is not None and request.data is None:
@@ -89,12 +95,18 @@ def evaluate(request: EvaluationRequest) -> None:
         for whose, group in by_dataset(subjects).items():
             with console.status(Text(f"{protocol} ...")):
                 sheet = evaluate_subjects(group, protocol, complete, source=source)
-                stem = _stem(protocol, request, group) + whose
-                paths = write_sheet(sheet, _out(request), stem)
             if whose:
                 console.print(f"on {one_line(sheet.dataset, 80)}", highlight=False, soft_wrap=True)
             console.print(scores_table(sheet))
-            console.print(f"written to {', '.join(map(one_line, paths))}\n", soft_wrap=True)
+            try:
+                paths = write_sheet(sheet, _out(request), _stem(protocol, request, group) + whose)
+            except OSError as error:
+                console.print("not written: see the error at the end\n")
+                unwritten.append(error)
+            else:
+                console.print(f"written to {', '.join(map(one_line, paths))}\n", soft_wrap=True)
+    if unwritten:
+        raise unwritten[0]
 
 
 def _console() -> Console:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import io
 import json
 import math
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -36,6 +38,7 @@ from dogo_fed.run.train import train
 from dogo_fed.run.weights_file import WeightsFile, open_file
 from dogo_fed.storage.provenance_file import Start, write_starts
 from dogo_fed.storage.run_folder import note_site
+from server.commands import evaluate as evaluate_command
 from server.commands.evaluation_request import as_lists, compose_evaluation
 
 CNN = ComponentConfig(name="small_cnn", options={"width": 4})
@@ -362,6 +365,38 @@ def test_an_export_and_its_card_bring_what_an_evaluation_needs(finished, tmp_pat
     assert dict(request.backbone.options) == dict(backbone.options)
     assert request.image_size == trained_on.image_size
     assert (tuple(request.mean), tuple(request.std)) == (trained_on.mean, trained_on.std)
+
+
+def _evaluate_command(arguments: list[str]) -> None:
+    evaluate_command.evaluate(compose_evaluation(arguments))
+
+
+def test_a_folder_that_takes_no_files_is_said_before_anything_is_computed(
+    finished, copy, monkeypatch
+) -> None:
+    def evaluate(*given: object) -> None:
+        raise AssertionError("nothing is computed")
+
+    monkeypatch.setattr(evaluate_command, "evaluate_subjects", evaluate)
+    (copy / "evaluation").write_text("a file in the folder's place")
+    with pytest.raises(FileExistsError) as refusal:
+        _evaluate_command([f"run={copy}", "protocol=knn"])
+    assert refusal.value.filename == str(copy / "evaluation")
+
+
+def test_scores_that_cannot_be_written_are_printed(finished, copy, monkeypatch, capsys) -> None:
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left") as failure:
+        _evaluate_command(
+            [f"run={copy}", "protocol=[knn,linear]", "protocol.linear.epochs=2"],
+        )
+    assert failure.value.filename == str(copy / "evaluation" / "knn.json"), "the first of them"
+    printed = capsys.readouterr().out
+    assert printed.count("not written") == 2 and "knn" in printed and "linear" in printed
+    assert not list((copy / "evaluation").iterdir())
 
 
 # ---- sheets ----
