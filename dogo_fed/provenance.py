@@ -140,15 +140,12 @@ class Provenance:
 
     def changes(self, now: Provenance) -> list[str]:
         """Returns a phrase for all that is not as it was and may change numbers, data apart."""
-        pairs = [("source", self.source, now.source), ("device", self.device, now.device)]
-        for name in sorted({*self.packages, *now.packages}):
-            missing = "not there"
-            pairs.append((name, self.packages.get(name, missing), now.packages.get(name, missing)))
-        return [
-            f"{name} was {_shown(then)} and is {_shown(value)}"
-            for name, then, value in pairs
-            if then != value
-        ]
+        return changed_origin(self.origin, now.origin)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What computed: source, device and each package, by name, with its digest or version."""
+        return {"source": self.source, "device": self.device, **self.packages}
 
     def to_plain(self) -> dict[str, Any]:
         """Returns this as plain values, for JSON."""
@@ -172,6 +169,26 @@ class Provenance:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"this is no provenance of this version: {error!r}") from error
+
+
+def origin_here(device: torch.device, source: str) -> dict[str, str]:
+    """Returns what computes on a device in this process; see `Provenance.origin`.
+
+    Args:
+        device: what computes.
+        source: digest of the source that this process has loaded.
+    """
+    return {"source": source, "device": _named(device), **_packages()}
+
+
+def changed_origin(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Returns a phrase, with both values, for all that is not as it was and may change numbers."""
+    missing = "not there"
+    return [
+        f"{name} was {_shown(then.get(name, missing))} and is {_shown(now.get(name, missing))}"
+        for name in dict.fromkeys([*then, *now])
+        if then.get(name) != now.get(name)
+    ]
 
 
 def check_same_images(then: DataFacts, now: DataFacts, *, of: str, instead: str) -> None:

@@ -261,7 +261,7 @@ def compare(
         rows=tuple(_rows(experiment, methods + variants, finished)),
         costs=tuple(_costs(experiment, methods + variants, finished)),
         cells=tuple(reports),
-        origins=origins(finished),
+        origins=origins(finished, experiment.protocols),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dogo_fed.compare.experiment import Cell
+from dogo_fed.compare.protocols import protocol_origin
 from dogo_fed.contracts import PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError
@@ -71,15 +72,20 @@ def _case_of(cell: Cell, peer: str | None = None) -> str:
     return str((shared, to_plain(cell.config.peers[peer].data)))
 
 
-def origins(finished: Iterable[tuple[Cell, RunSummary]]) -> dict[str, dict[str, list[str]]]:
-    """Returns for source, device and each package its values, each with the cells it is about."""
+def origins(
+    finished: Iterable[tuple[Cell, RunSummary]], protocols: Iterable[str] = ()
+) -> dict[str, dict[str, list[str]]]:
+    """Returns for source, device and each package its values, each with the cells it is about.
+
+    Args:
+        finished: the finished cells, with their summaries.
+        protocols: evaluations after the training, whose origin counts too.
+    """
+    evaluations = tuple(protocols)
     found: dict[str, dict[str, list[str]]] = {}
     for cell, summary in finished:
-        starts = _starts(summary)
-        facts = [
-            {"source": provenance.source, "device": provenance.device, **provenance.packages}
-            for provenance in (start.provenance for start in starts)
-        ] or [{"source": _NOT_KNOWN}]
+        facts = [start.provenance.origin for start in _starts(summary)] or [{"source": _NOT_KNOWN}]
+        facts += [protocol_origin(cell.folder, name) for name in evaluations]
         for fact in facts:
             for name, value in fact.items():
                 cells = found.setdefault(name, {}).setdefault(value, [])

@@ -49,6 +49,7 @@ class Encoder:
         linear_stream: names of the random stream of the probe at the end of its run.
         device: where it computes.
         batch_size: images in a forward pass.
+        state_digest: of the peer whose backbone it is, at its run's end; None if not known.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Encoder:
     linear_stream: tuple[str, ...] = ("linear probe",)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int = 500
+    state_digest: str | None = None
 
     def features(self, source: ImageSource) -> FrozenFeatures:
         """Returns the features of every image of `source`, resized and normalised for this encoder.

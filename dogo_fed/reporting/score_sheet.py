@@ -25,6 +25,8 @@ class ScoreSheet:
         seed: of subsets and noise.
         options: of the protocol, defaults included; plain values.
         scores: by encoder, in the order of the protocol.
+        origin: what computed them: digest of the source, device and libraries, each with its version.
+        states: by encoder, the digest of the peer's state that it is of; None if not known.
     """
 
     protocol: str
@@ -34,6 +36,8 @@ class ScoreSheet:
     seed: int
     options: Mapping[str, object]
     scores: Mapping[str, Sequence[Score]]
+    origin: Mapping[str, str]
+    states: Mapping[str, str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

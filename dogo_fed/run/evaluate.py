@@ -34,7 +34,13 @@ from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
 from dogo_fed.models.weights import read_description
 from dogo_fed.packages import source_digest
 from dogo_fed.private_files import private_files
-from dogo_fed.provenance import DataFacts, Provenance, check_same_images
+from dogo_fed.provenance import (
+    DataFacts,
+    Provenance,
+    changed_origin,
+    check_same_images,
+    origin_here,
+)
 from dogo_fed.reporting.score_sheet import ScoreSheet
 from dogo_fed.reporting.scores import write_sheet
 from dogo_fed.storage.newest_end import check_newest_end
@@ -125,6 +131,7 @@ def open_run(
         _check_peer(folder, config, name)
     home, trained_on = _data_of(folder, config, dataset, is_evaluated_on=on is None)
     on_device = resolve_device(config.device)
+    _tell_other_origin(folder, origin_here(on_device, source_digest()))
     private: Mapping[str, DataSet] = {}
     if on is None:
         assert home is not None, "the run's own images are loaded if there are no others"
@@ -141,6 +148,7 @@ def open_run(
             linear_stream=(name, "linear probe"),
             device=on_device,
             batch_size=config.eval.batch_size,
+            state_digest=PeerFolder(folder, PeerId(name)).encoder_state(),
         )
         if on is None:
             _check_images(folder, name, facts, private.get(name), trained_on)
@@ -277,19 +285,24 @@ def _data_of(
         if dataset is None
         else with_test_part(dataset, share)
     )
-    now = Provenance.of(home, resolve_device(config.device), source_digest())
+    now = DataFacts.of(home)
     if not starts:
-        return home, now.data
-    then = starts[-1].provenance
+        return home, now
+    then = starts[-1].provenance.data
     check_same_images(
-        then.data, now.data, of=f"run {folder.name}", instead="name other images by data=<name>"
+        then, now, of=f"run {folder.name}", instead="name other images by data=<name>"
     )
-    changes = then.changes(now)
+    return home, then
+
+
+def _tell_other_origin(folder: Path, here: Mapping[str, str]) -> None:
+    """Says what trained a run, as far as it was something else than what evaluates it."""
+    starts = read_starts(folder)
+    changes = changed_origin(starts[-1].provenance.origin, here) if starts else []
     if changes:
         logger.warning(
             "run %s was trained with something else: %s", folder.name, "; ".join(changes)
         )
-    return home, then.data
 
 
 def evaluate_subjects(
@@ -321,6 +334,8 @@ def evaluate_subjects(
         seed=first.seed,
         options={key: _recorded(value) for key, value in recorded.items()},
         scores=scores,
+        origin=origin_here(first.encoder.device, source_digest()),
+        states={one.encoder.name: one.encoder.state_digest for one in subjects},
     )
 
 

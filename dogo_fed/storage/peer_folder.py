@@ -18,7 +18,7 @@ from dogo_fed.atomic import room_for, write_atomic, write_json_atomic
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError, StorageFull
 from dogo_fed.ledger import Ledger
-from dogo_fed.models.weights import load_weights, read_weights
+from dogo_fed.models.weights import load_weights, read_description, read_weights
 from dogo_fed.provenance import DataFacts, check_same_images
 from dogo_fed.storage.checkpoint import CheckpointStore
 from dogo_fed.storage.trace_file import write_trace
@@ -104,6 +104,13 @@ class PeerFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomic(self.encoder_path, content)
         return self.encoder_path
+
+    def encoder_state(self) -> str | None:
+        """Returns the digest of the state that the exported encoder is of; None if it says none."""
+        if not self.encoder_path.is_file():
+            return None
+        said = read_description(self.encoder_path).get("state_digest")
+        return said if isinstance(said, str) else None
 
     def write_trace(self, ledger: Ledger) -> None:
         """Writes where the time of the sampled steps went; on a full disk that is only logged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from dogo_fed.compare.comparison import CellReport, Comparison, compare
 from dogo_fed.compare.experiment import Cell, Method
-from dogo_fed.compare.origin import check_images, images_of
+from dogo_fed.compare.origin import check_images, images_of, origins
 from dogo_fed.compare.report import to_json, to_markdown
 from dogo_fed.compare.standing import finished_cells
 from dogo_fed.contracts import PeerId
@@ -61,6 +62,20 @@ def test_cells_of_one_origin_need_no_word(cells: list[Cell]) -> None:
     comparison = comparison_of(cells)
     assert "Not all cells" not in to_markdown(comparison)
     assert to_json(comparison)["origins"]["source"] == {HERE.source: [one.id for one in cells]}
+
+
+def test_scores_that_another_version_has_made_are_said_with_their_cells(cells: list[Cell]) -> None:
+    for number, cell in enumerate(cells):
+        finish(cell, HERE)
+        made_by = {**HERE.origin, "source": "0" * 32} if number == 1 else HERE.origin
+        (cell.folder / "evaluation").mkdir()
+        (cell.folder / "evaluation" / "knn.json").write_text(
+            json.dumps({"options": {}, "encoders": {}, "origin": made_by})
+        )
+    finished = finished_cells(cells)
+    assert origins(finished)["source"] == {HERE.source: [one.id for one in cells]}
+    assert origins(finished, ["knn"])["source"]["0" * 32] == [cells[1].id]
+    assert len(origins(finished, ["knn"])["torch"]) == 1
 
 
 def test_cells_with_other_images_are_refused_with_both_values(cells: list[Cell]) -> None:

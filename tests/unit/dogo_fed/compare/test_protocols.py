@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dogo_fed.compare.protocols import has_protocol, read_protocol
+import pytest
+import torch
+
+from dogo_fed.compare.protocols import has_protocol, protocol_origin, read_protocol
+from dogo_fed.contracts import PeerId
+from dogo_fed.storage.peer_folder import PeerFolder
 from tests.support.comparison_cells import shared_config
 
 SCORE = {
@@ -18,15 +23,36 @@ MEAN = {
 }  # fmt: skip
 
 
-def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    """Their scores do not say what their level is."""
-    folder = tmp_path / "evaluation"
-    folder.mkdir()
+def write_knn(run: Path, **more: object) -> None:
+    folder = run / "evaluation"
+    folder.mkdir(exist_ok=True)
     options = {"k": 5, "temperature": 0.07}
     sheet = {"options": options, "encoders": {"one": {"scores": [SCORE], "means": [MEAN]}}}
-    (folder / "knn.json").write_text(json.dumps(sheet))
+    (folder / "knn.json").write_text(json.dumps({**sheet, **more}))
+
+
+def export(run: Path, **described: object) -> None:
+    PeerFolder(run, PeerId("one")).export_encoder(torch.nn.Linear(2, 2), described)
+
+
+def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """Their scores do not say what their level is."""
+    write_knn(tmp_path)
     assert read_protocol(tmp_path, "knn") == {"one": {"knn/k = 5": 0.5}}
+    assert protocol_origin(tmp_path, "knn") == {}
+
+
+def test_scores_are_those_of_these_peers_and_options(tmp_path: Path) -> None:
+    export(tmp_path, state_digest="ab")
+    write_knn(tmp_path, states={"one": "ab", "two": "ab"})
     config = shared_config(0)
     assert has_protocol(tmp_path, config, "knn", {"k": 5}, ["one"])
     assert not has_protocol(tmp_path, config, "knn", {"k": 5}, ["one", "two"])
     assert not has_protocol(tmp_path, config, "knn", {"k": 6}, ["one"])
+
+
+@pytest.mark.parametrize("more", [{}, {"states": {}}, {"states": {"one": "ab"}}, {"states": 3}])
+def test_scores_of_other_weights_than_those_in_the_folder_are_none(tmp_path: Path, more) -> None:
+    export(tmp_path, state_digest="cd")
+    write_knn(tmp_path, **more)
+    assert not has_protocol(tmp_path, shared_config(0), "knn", {"k": 5}, ["one"])

@@ -26,7 +26,8 @@ from dogo_fed.errors import CheckpointError, ConfigError, DataError
 from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options
 from dogo_fed.evaluation.subject import Inputs
 from dogo_fed.models.weights import read_weights
-from dogo_fed.provenance import Provenance
+from dogo_fed.packages import source_digest
+from dogo_fed.provenance import Provenance, origin_here
 from dogo_fed.reporting.pictures import score_plot
 from dogo_fed.reporting.score_sheet import ScoreSheet, means
 from dogo_fed.reporting.scores import CSV_COLUMNS, scores_table, write_sheet
@@ -251,10 +252,11 @@ def test_an_encoder_outlives_a_start_that_has_done_nothing_and_a_summary_that_is
     assert len(open_run(copy, config)) == 2
 
 
-def test_other_code_is_said_when_a_run_is_evaluated(finished, monkeypatch, caplog) -> None:
+@pytest.mark.parametrize("on", [None, synthetic(size=40, test_size=20, seed=7)], ids=["own", "on"])
+def test_other_code_is_said_when_a_run_is_evaluated(on, finished, monkeypatch, caplog) -> None:
     folder, config = finished
     monkeypatch.setattr(evaluate_module, "source_digest", lambda: "0" * 32)
-    open_run(folder, config)
+    open_run(folder, config, on=on)
     (line,) = [one.getMessage() for one in caplog.records if "something else" in one.getMessage()]
     assert line.startswith("run finished was trained with something else: source was ")
 
@@ -367,6 +369,15 @@ def test_an_export_and_its_card_bring_what_an_evaluation_needs(finished, tmp_pat
     assert (tuple(request.mean), tuple(request.std)) == (trained_on.mean, trained_on.std)
 
 
+def test_scores_say_what_has_computed_them_and_of_which_weights(finished, copy) -> None:
+    _, config = finished
+    evaluate_run(copy, config, "knn", {"k": 5}, peers=["wide"])
+    sheet = json.loads((copy / "evaluation" / "knn.json").read_text())
+    summary = json.loads((copy / "summary.json").read_text())
+    assert sheet["states"] == {"wide": summary["peers"]["wide"]["state_digest"]}
+    assert sheet["origin"] == origin_here(torch.device("cpu"), source_digest())
+
+
 def _evaluate_command(arguments: list[str]) -> None:
     evaluate_command.evaluate(compose_evaluation(arguments))
 
@@ -413,6 +424,7 @@ def sheet(num_conditions: int = 2) -> ScoreSheet:
     return ScoreSheet(
         protocol="p", source="run", dataset="d", fingerprint="f", seed=0, options={},
         scores={"first": scores, "second": scores[:-1]},
+        origin={"source": "s"}, states={"first": "1", "second": None},
     )  # fmt: skip
 
 
