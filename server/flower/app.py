@@ -23,7 +23,7 @@ from configs.shorthand import in_full
 from dogo_fed.config import RunConfig
 from dogo_fed.contracts import Event, EventKind, PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
-from dogo_fed.errors import ConfigError, DogoError, Stopped
+from dogo_fed.errors import ConfigError, DogoError, Stopped, own_failure
 from dogo_fed.reporting.sink import Sink, TeeSink
 from dogo_fed.reporting.summary import RunSummary, print_summary
 from dogo_fed.run.prepare import prepare
@@ -56,8 +56,20 @@ def main(grid: Grid, context: Context) -> None:
         summary = run(grid, context.run_config)
     except DogoError as error:
         logger.error("dogo-fed: %s", error)
+        if own_failure(error) is None:
+            logging.getLogger("flwr").addFilter(_without_traceback)
         raise
     print_summary(summary)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Takes the traceback from what Flower says of an error whose sentence has been said.
+
+    Flower logs the traceback of whatever ends an app, as a part of a line or as a line of its own. That
+    of a user's own code stays, since it is what he looks for.
+    """
+    record.exc_info = record.exc_text = None
+    return not str(record.msg).startswith("Traceback ")
 
 
 def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:

@@ -55,7 +55,8 @@ def ask_checkpoints(
                 except ValueError as error:
                     trouble[peer] = last_line(str(error))
         except Exception as error:  # whatever Flower's client raises
-            trouble |= dict.fromkeys(set(nodes) - set(found), f"{type(error).__name__}: {error}")
+            why = last_line(f"{type(error).__name__}: {error}")
+            trouble |= dict.fromkeys(set(nodes) - set(found), why)
         if len(found) == len(nodes):
             return found
         if time.monotonic() > deadline_s:

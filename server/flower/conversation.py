@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 from dogo_fed.assignment import Assignment
 from dogo_fed.contracts import Ending, Outcome, PeerId
+from dogo_fed.text import one_line
 from dogo_fed.wire import dogo_pb2 as pb
 
 _CLOSE_TRIES = 3
 _PAUSE_AFTER_MISS_S = 1.0
 _BEFORE_CLOSING_S = 5.0
+_LONGEST_PLACE = 200
 _MOST_REPORTS, _MOST_LAST_REPORTS = 256, 16_384
 """Reports that are taken from one reply, and from a peer's last one."""
 
@@ -227,7 +229,7 @@ class Conversation:
             return False
         self._missed_since_s = None
         self._is_known = True
-        self.where = reply.where
+        self.where = one_line(reply.where, _LONGEST_PLACE)
         self.next_step = max(self.next_step, reply.next_step)
         self._told_until = max(self._told_until, sent.request.until_step)
         self._was_told_to_stop |= sent.request.stop
@@ -269,11 +271,13 @@ class Conversation:
         """Notes why the peer's host can't answer for it: it starts, waits for a GPU, or is gone."""
         patience = self._patience
         if reply.state == pb.UNKNOWN and self._is_known:
-            self.ending = f"is gone: {reply.message}"
+            self.ending = f"is gone: {one_line(reply.message)}"
         elif reply.state == pb.NO_ROOM:
-            self._note_absence(reply.message, patience.placement_s, Outcome.UNFIT, now_s)
+            self._note_absence(one_line(reply.message), patience.placement_s, Outcome.UNFIT, now_s)
         else:
-            self._note_absence(reply.message, patience.unreachable_s, Outcome.FAILED, now_s)
+            self._note_absence(
+                one_line(reply.message), patience.unreachable_s, Outcome.FAILED, now_s
+            )
 
     def _note_absence(self, what: str, allowed_s: float, outcome: Outcome, now_s: float) -> None:
         if self._missed_since_s is None or outcome is not self._missed_for:
@@ -287,10 +291,12 @@ class Conversation:
 
 
 def _ending(reply: pb.HostReply) -> Ending:
+    """Returns how a peer ended. Its words are a site's, and go into errors that anybody may print."""
+    said = one_line(reply.message)
     try:
-        return Ending(Outcome(reply.outcome), reply.message)
+        return Ending(Outcome(reply.outcome), said)
     except ValueError:
         return Ending(
             Outcome.FAILED,
-            f"ended in a way that this version does not know ({reply.outcome}): {reply.message}",
+            f"ended in a way that this version does not know ({reply.outcome}): {said}",
         )

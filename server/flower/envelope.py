@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from google.protobuf.message import DecodeError
 
 from clients.flower.envelope import LEASE_S, RECORD, REPLY, REQUEST
+from dogo_fed.text import one_line
 from dogo_fed.wire import dogo_pb2 as pb
 
 LIVES_S = 300.0
@@ -73,4 +74,4 @@ def unpacked(message: Message, most_bytes: int) -> pb.HostReply:
 def last_line(text: str | None) -> str:
     """Returns the last line of one of Flower's error texts, which may hold whole tracebacks."""
     lines = [line for line in (text or "").splitlines() if line.strip()]
-    return lines[-1].strip()[:_LONGEST_LINE] if lines else "no reason given"
+    return one_line(lines[-1].strip(), _LONGEST_LINE) if lines else "no reason given"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import logging
 import os
 import shlex
 import signal
+import traceback
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -15,7 +19,7 @@ from configs.compose import compose_run
 from dogo_fed.assignment import Assignment
 from dogo_fed.config import Host, Transport
 from dogo_fed.contracts import Outcome
-from dogo_fed.errors import ConfigError, ExchangeError, Stopped
+from dogo_fed.errors import ConfigError, DogoError, ExchangeError, Stopped
 from dogo_fed.exit_status import EXIT_STOPPED, status_of
 from dogo_fed.reporting.summary import was_stopped
 from dogo_fed.storage.run_folder import create
@@ -66,6 +70,41 @@ def test_plain_keys_are_settings():
     assert (config.rounds, config.steps_per_round, config.seed) == (3, 7, 5)
     assert config.run_dir == "/somewhere/run"
     assert configured(steps=9).steps == 9
+
+
+@pytest.fixture
+def flowers_log():
+    """What Flower's logger writes, tracebacks included."""
+    written, log = io.StringIO(), logging.getLogger("flwr")
+    handler, before = logging.StreamHandler(written), list(log.filters)
+    log.addHandler(handler)
+    yield written
+    log.removeHandler(handler)
+    log.filters[:] = before
+
+
+def end_the_app(run_config):
+    """Ends the app as Flower does, which logs what was raised."""
+    context = SimpleNamespace(run_config={**DEFAULTS, **run_config})
+    with pytest.raises(DogoError) as raised:
+        server_app.main(None, context)
+    log = logging.getLogger("flwr")
+    log.error("%s raised an exception", "ServerApp", exc_info=raised.value)
+    log.error("".join(traceback.format_exception(raised.value)))
+
+
+def test_a_users_mistake_is_a_sentence_and_no_traceback(flowers_log, capsys, tmp_path):
+    nowhere = tmp_path / "nowhere"
+    end_the_app({"data": "image_folder", "hydra-overrides": f"data.options.root={nowhere}"})
+    assert flowers_log.getvalue() == "ServerApp raised an exception\n"
+    assert f"dogo-fed: there is no folder {nowhere}" in capsys.readouterr().out
+
+
+def test_a_users_own_code_that_fails_keeps_its_traceback(flowers_log, monkeypatch, tmp_path):
+    (tmp_path / "my_images.py").write_text("def load():\n    raise RuntimeError('my mistake')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    end_the_app({"data": "own", "hydra-overrides": "data.name=my_images:load"})
+    assert "my_images.py" in flowers_log.getvalue() and "my mistake" in flowers_log.getvalue()
 
 
 @pytest.mark.parametrize("nothing", [0, "", None])

@@ -56,7 +56,9 @@ class Talk:
         return self.next()
 
     def reply(self, state=pb.RUNNING, **fields):
-        return self.line.receive(pb.HostReply(state=state, where="here", **fields), self.now_s)
+        return self.line.receive(
+            pb.HostReply(**{"state": state, "where": "here", **fields}), self.now_s
+        )
 
     def miss(self, why="lost"):
         return self.line.missed(why, self.now_s)
@@ -335,6 +337,15 @@ def test_an_ending_carries_its_outcome(talk, outcome):
     assert talk.reply(pb.ENDED, outcome=outcome.value, message="why")
     assert talk.line.ending == Ending(outcome, "why")
     assert talk.after(1000.0) is None
+
+
+def test_what_a_site_says_is_one_line_of_bounded_length(talk):
+    talk.known()
+    talk.after(PATIENCE.poll_s)
+    rude = "\x1b[2Jgone\ndogo-fed: all is well" + 10**6 * "!"
+    talk.reply(pb.ENDED, outcome=Outcome.FAILED.value, message=rude, where=rude)
+    for text in (talk.line.ending.message, talk.line.where):
+        assert text.isprintable() and len(text) <= 2000 and "gone" in text
 
 
 def test_an_outcome_that_nobody_knows_is_a_failure(talk):
