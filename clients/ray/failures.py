@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
+_FRAME = re.compile(r'^\s*File ".+", line \d+', re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -13,13 +14,28 @@ def cause_of(error: BaseException) -> str:
     """Returns the cause of an error that Ray raises, without colours.
 
     Ray's text of an error in another process is that process's traceback in colours. It begins with
-    the name of the actor or the task, and the cause is its last line.
+    the name of the actor or the task, and the cause is its last line. It is the same where an actor's
+    process could not import us, or could not be made. Of an environment that could not be set up, the
+    last line is the cause too.
     """
     if isinstance(error, RayTaskError):
         cause = getattr(error, "cause", None)
         if isinstance(cause, BaseException) and not isinstance(cause, RayError):
-            return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
-    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
+            said = str(cause)
+            if has_traceback(cause):
+                return _lines(said)[-1]
+            return f"{type(cause).__name__}: {said}" if said else type(cause).__name__
+    lines = _lines(str(error))
     if not lines:
         return type(error).__name__
-    return lines[-1] if isinstance(error, RayTaskError) else lines[0]
+    is_last = isinstance(error, RayTaskError | RuntimeEnvSetupError) or has_traceback(error)
+    return lines[-1] if is_last else lines[0]
+
+
+def has_traceback(error: BaseException) -> bool:
+    """Whether the text of an error holds a traceback of Python."""
+    return _FRAME.search(str(error)) is not None
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError, RuntimeEnvSetupError
 
-from clients.ray.failures import cause_of
+from clients.ray.failures import cause_of, has_traceback
 
 TRACEBACK = """\x1b[36mray::PeerActor.run()\x1b[39m (pid=7, ip=127.0.0.1, actor_id=0a1b)
   File "/home/ada/mine.py", line 3, in embed
@@ -40,6 +40,27 @@ def test_a_cause_that_can_not_travel_is_told_by_its_last_line() -> None:
 
 def test_a_cause_without_a_message_is_told_by_its_name() -> None:
     assert cause_of(raised(AssertionError(), "Traceback\nAssertionError")) == "AssertionError"
+
+
+def test_an_actor_that_could_not_be_made_tells_why() -> None:
+    error = ActorDiedError(raised(AttributeError("of the other process")))
+    assert "creation task" in str(error) and has_traceback(error)
+    assert cause_of(error) == "AttributeError: 'Mine' object has no attribute 'projector'"
+    assert not has_traceback(RayActorError())
+
+
+def test_a_node_without_us_is_told_as_such() -> None:
+    text = (
+        "The actor with name PeerActor failed to import on the worker:\n\nTraceback (most recent "
+        'call last):\n  File "x.py", line 1, in <module>\n'
+        "ModuleNotFoundError: No module named 'clients'"
+    )
+    assert cause_of(raised(RuntimeError(text))) == "ModuleNotFoundError: No module named 'clients'"
+
+
+def test_an_environment_that_could_not_be_set_up_tells_why() -> None:
+    error = RuntimeEnvSetupError("pip could not find dogo-fed")
+    assert cause_of(error) == "pip could not find dogo-fed"
 
 
 def test_other_errors_are_told_by_their_first_line_without_colours() -> None:
