@@ -60,8 +60,7 @@ def run_lockstep(
     Returns:
         The peers' results in the order of the sessions, None for each if the run was stopped early.
     """
-    for session in sessions:
-        session.start()
+    _start_all(sessions)
     while not all(session.is_finished for session in sessions):
         is_stop_asked = stop_requested()
         for session in sessions:
@@ -85,3 +84,12 @@ def run_lockstep(
             if not session.is_finished:
                 session.end_step()
     return [session.finish() for session in sessions]
+
+
+def _start_all(sessions: Sequence[PeerSession]) -> None:
+    """Starts the peers; one that is stopped while it evaluates stops all, since none waits yet."""
+    for session in sessions:
+        session.start()
+    if any(session.is_stopped for session in sessions):
+        for session in sessions:
+            session.stop()

@@ -23,8 +23,19 @@ logger = logging.getLogger(__name__)
 _ALIVE_EVERY_S = 1.0
 
 
+class _LeftOff(Exception):
+    """An early end is wanted, so the evaluation is left off."""
+
+
 class RoundEnd:
-    """The evaluations of one peer, and what it leaves."""
+    """The evaluations of one peer, and what it leaves.
+
+    An evaluation may take hours. If an early end is wanted meanwhile, it is left off. It is still due
+    when the run goes on.
+
+    Attributes:
+        was_left_off: whether that has happened.
+    """
 
     def __init__(
         self,
@@ -54,6 +65,7 @@ class RoundEnd:
         self._progress = progress
         self._frozen_digest: str | None = None
         self._says_alive_at_s = math.inf
+        self.was_left_off = False
 
     @property
     def is_untrained_known(self) -> bool:
@@ -66,10 +78,16 @@ class RoundEnd:
         if self._peer.is_frozen:
             self._frozen_digest = state_digest(self._peer.objective)
 
-    def evaluate(self, round_number: int) -> None:
-        """Measures the encoder, without the linear probe, notes it, and reports it."""
+    def evaluate(self, round_number: int) -> bool:
+        """Measures the encoder, without the linear probe, notes it, and reports it.
+
+        Returns:
+            Whether it did, and was not left off.
+        """
         started_s = time.perf_counter()
         found = self._measure(linear_probe=False)
+        if found is None:
+            return False
         if round_number == 0:
             self._progress.knn_top1_untrained = found.knn_top1
             self._progress.rankme_untrained = found.rankme
@@ -78,9 +96,13 @@ class RoundEnd:
         seconds = time.perf_counter() - started_s
         self._progress.evaluation_due, self._progress.evaluation_s = None, seconds
         self._emit_round(round_number, found, seconds)
+        return True
 
-    def result(self) -> PeerResult:
+    def result(self) -> PeerResult | None:
         """Measures the encoder at the end of the run, reports it, and returns the peer's result.
+
+        Returns:
+            The result; None if the evaluation was left off.
 
         Raises:
             EvaluationError: the evaluation changed the backbone.
@@ -89,6 +111,8 @@ class RoundEnd:
         started_s = time.perf_counter()
         backbone = self._peer.objective.backbone
         found = self._measure(linear_probe=self._run.config.eval.linear)
+        if found is None:
+            return None
         self._progress.knn_top1 = found.knn_top1
         self._emit_round(self._run.plan.num_rounds, found, time.perf_counter() - started_s)
         progress, settings = self._progress, self._run.config.peers[self._peer.id]
@@ -136,16 +160,35 @@ class RoundEnd:
         settings = self._run.config.peers[self._peer.id].backbone
         return {"name": settings.name, "options": to_plain(settings.options)}
 
-    def _measure(self, *, linear_probe: bool) -> Measured:
-        """Returns what `measure` does; meanwhile says once a second that the peer is alive."""
+    def _measure(self, *, linear_probe: bool) -> Measured | None:
+        """Returns what `measure` does; meanwhile says once a second that the peer is alive.
+
+        Where an early end is wanted, it returns None instead.
+        """
         self._says_alive_at_s = time.monotonic() + _ALIVE_EVERY_S
-        with listening(self._say_alive):
-            return measure(self._peer, self._run, linear_probe=linear_probe)
+        try:
+            with listening(self._say_alive):
+                return measure(self._peer, self._run, linear_probe=linear_probe)
+        except _LeftOff:
+            self.was_left_off = True
+            logger.warning(
+                "peer=%s leaves off its evaluation, since the run is to stop; it is made when the run "
+                "goes on",
+                self._peer.id,
+            )
+            return None
 
     def _say_alive(self) -> None:
+        """Says so at most once a second.
+
+        Raises:
+            _LeftOff: whoever is told wants an early end.
+        """
         if time.monotonic() >= self._says_alive_at_s:
             self._sink.alive()
             self._says_alive_at_s = time.monotonic() + _ALIVE_EVERY_S
+            if self._sink.stop_requested():
+                raise _LeftOff
 
     def _emit_round(self, round_number: int, found: Measured, seconds: float) -> None:
         logger.info(

@@ -124,6 +124,11 @@ class PeerSession:
         return self._is_stopped or self._progress.step >= self._run.plan.total_steps
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether the run ends early for this peer."""
+        return self._is_stopped
+
+    @property
     def next_step(self) -> int:
         """The step that the peer begins next."""
         return self._progress.step + len(self._open)
@@ -148,12 +153,12 @@ class PeerSession:
         undelivered, self._progress.undelivered = self._progress.undelivered, []
         for entry in undelivered:
             self._sink.emit(record_from_json(entry))
-        if self._progress.evaluation_due is not None:
-            self._round_end.evaluate(self._progress.evaluation_due)
+        due = self._progress.evaluation_due
+        if due is not None and self._round_end.evaluate(due):
             self._save_if_there_is_room(again=True)
         self._round_end.remember_frozen()
-        if not self._round_end.is_untrained_known:
-            self._round_end.evaluate(round_number=0)
+        if not self._round_end.is_untrained_known and not self._round_end.evaluate(round_number=0):
+            self._is_stopped = True  # after a first step it could not be measured any more
         self._save_if_there_is_room()
 
     def begin_step(self) -> None:
@@ -422,6 +427,7 @@ class PeerSession:
         self.save()
         self._folder.write_trace(self._ledger)
         result = None if self._is_stopped else self._round_end.result()
+        self._is_stopped = result is None
         if result is not None:
             self._round_end.export(result)
             self._sink.emit(result)
@@ -473,12 +479,11 @@ class PeerSession:
 
     def _after_step(self, step: int) -> None:
         plan, number = self._run.plan, self._progress.evaluation_due
-        if number is not None:
+        if number is not None and not self._round_end.was_left_off:
             is_long = self._progress.evaluation_s > _LONG_EVALUATION_S
             if is_long:  # whoever is ended meanwhile has lost nothing
                 self._save_if_there_is_room()
-            self._round_end.evaluate(number)
-            if is_long:
+            if self._round_end.evaluate(number) and is_long:
                 self._save_if_there_is_room(again=True)
         every = self._run.config.checkpoint.every_steps
         due = plan.ends_round(step) if every is None else (step + 1) % every == 0

@@ -23,6 +23,10 @@ class Sink(Protocol):
         """Takes note that the run goes on although there is nothing to report: it evaluates."""
         return  # said, since an empty body makes a protocol's method abstract
 
+    def stop_requested(self) -> bool:
+        """Whether an early end is wanted, as far as this sink has heard."""
+        return False
+
     def flush(self) -> None:
         """Delivers what was emitted; called before a checkpoint, so that the two belong together."""
         return
@@ -52,6 +56,10 @@ class TeeSink(Sink):
         """Tells every sink."""
         for sink in self._sinks:
             sink.alive()
+
+    def stop_requested(self) -> bool:
+        """Whether any of the sinks has heard so."""
+        return any(sink.stop_requested() for sink in self._sinks)
 
     def flush(self) -> None:
         """Flushes every sink."""
