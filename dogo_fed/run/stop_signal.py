@@ -57,6 +57,28 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
+def interrupts_at_once() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does.
+
+    It is for work that keeps nothing half done, around `stop_on_signal`, which puts its own handlers
+    in place of these. Outside the main thread it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in STOP_SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def hangups_are_ours() -> Iterator[None]:
     """Keeps SIGHUP from the processes that this thread starts in the block.
 

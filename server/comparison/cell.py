@@ -25,6 +25,7 @@ from dogo_fed.exit_status import EXIT_STOPPED, status_of
 from dogo_fed.process_setup import keep_freed_memory
 from dogo_fed.reporting.summary import was_stopped
 from dogo_fed.run.evaluate import evaluate_run
+from dogo_fed.run.stop_signal import interrupts_at_once
 from server.hosts.launch import launch
 from server.terminal_log import log_to_terminal
 
@@ -92,22 +93,28 @@ def run_cell(text: str) -> tuple[int, str]:
     Returns:
         An exit status and, if it is not 0, a sentence. A `DogoError` is caught.
     """
+    stopped = (EXIT_STOPPED, "stopped by the user")
     try:
-        job = CellJob.from_json(text)
-        config = from_mapping(job.config)
-        keep_freed_memory()
-        fix_numerics(config.threads_per_peer)
-        if not job.is_trained and was_stopped(launch(config)):
-            return EXIT_STOPPED, "stopped by the user"
-        folder = Path(job.folder)
-        with listening(_SignOfLife(folder)):
-            for name, options in job.protocols.items():
-                evaluate_run(folder, config, name, options, peers=job.learners)
+        with interrupts_at_once():
+            return (0, "") if _do(CellJob.from_json(text)) else stopped
     except DogoError as error:
         return status_of(error), str(error)
     except KeyboardInterrupt:
-        return EXIT_STOPPED, "stopped by the user"
-    return 0, ""
+        return stopped
+
+
+def _do(job: CellJob) -> bool:
+    """Does a job; returns whether it is done, and was not stopped in its training."""
+    config = from_mapping(job.config)
+    keep_freed_memory()
+    fix_numerics(config.threads_per_peer)
+    if not job.is_trained and was_stopped(launch(config)):
+        return False
+    folder = Path(job.folder)
+    with listening(_SignOfLife(folder)):
+        for name, options in job.protocols.items():
+            evaluate_run(folder, config, name, options, peers=job.learners)
+    return True
 
 
 def main() -> None:

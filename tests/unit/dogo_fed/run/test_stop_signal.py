@@ -11,7 +11,7 @@ import termios
 
 import pytest
 
-from dogo_fed.run.stop_signal import hangups_are_ours, stop_on_signal
+from dogo_fed.run.stop_signal import hangups_are_ours, interrupts_at_once, stop_on_signal
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,22 @@ def test_who_was_told_to_ignore_closed_terminals_goes_on() -> None:
             assert not asked()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_work_that_keeps_nothing_half_done_ends_at_once(number) -> None:
+    with pytest.raises(KeyboardInterrupt), interrupts_at_once():
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_part_of_it_may_end_well(number) -> None:
+    with interrupts_at_once():
+        with stop_on_signal() as asked:
+            os.kill(os.getpid(), number)
+            assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
 
 
 def test_processes_that_peers_need_outlive_a_closed_terminal() -> None:

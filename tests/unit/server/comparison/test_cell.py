@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from dogo_fed import layout
 from dogo_fed.config_text import to_mapping
 from dogo_fed.evaluation.pulse import beat
+from dogo_fed.exit_status import EXIT_STOPPED
 from server.comparison import cell
 from server.comparison.cell import CellJob, run_cell
 from server.comparison.cell_loop import newest_of, signs_of_life
@@ -69,3 +71,20 @@ def test_many_beats_are_one_sign_of_life_a_second(folder: Path) -> None:
 def test_a_beat_makes_no_file_and_no_trouble(tmp_path: Path) -> None:
     cell._SignOfLife(tmp_path)()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("when", ["fix_numerics", "evaluate_run"])
+def test_a_cell_that_is_ended_while_it_loads_or_is_evaluated_is_stopped_and_not_failed(
+    when, tmp_path, monkeypatch
+) -> None:
+    def ended(*given: object, **more: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(cell, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(cell, "fix_numerics", lambda threads: None)
+    monkeypatch.setattr(cell, when, ended)
+    job = CellJob(
+        folder=str(tmp_path), config=to_mapping(shared_config(0)), is_trained=True,
+        protocols={"knn": {}}, learners=["big"],
+    )  # fmt: skip
+    assert run_cell(job.to_json()) == (EXIT_STOPPED, "stopped by the user")
