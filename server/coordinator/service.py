@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -77,18 +78,25 @@ def read_certificate(settings: CoordinatorConfig) -> ServerCertificate | None:
     """Returns the certificate in the files that the settings name, or None if they name none.
 
     Raises:
-        ConfigError: a file can't be read.
+        ConfigError: a file can't be read, is no such PEM file, or the key is that of another
+            certificate.
     """
     if settings.certificate is None or settings.private_key is None:
         return None
     try:
+        # gRPC says of a file that it can't use only that it could not listen.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            settings.certificate, settings.private_key, password=lambda: b""
+        )
         return ServerCertificate(
             Path(settings.certificate).read_bytes(), Path(settings.private_key).read_bytes()
         )
-    except OSError as error:
+    except OSError as error:  # an error of TLS is one
         raise ConfigError(
-            f"the coordinator's certificate or key can't be read: {error}; check "
-            "coordinator.certificate and coordinator.private_key"
+            f"coordinator.certificate={settings.certificate} with "
+            f"coordinator.private_key={settings.private_key} can't be used: {error}. They must be PEM "
+            "files: the certificate first, those of the authorities above it after it, and its own key "
+            "without a password"
         ) from error
 
 

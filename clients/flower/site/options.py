@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,10 @@ def _certificates(path: str | None) -> bytes | None:
         raise ConfigError(f"root_certificates={path} can't be read: {error}") from error
     if b"-----BEGIN CERTIFICATE-----" not in content:
         raise ConfigError(f"root_certificates={path} holds no PEM certificate")
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # an error of TLS is one
+        raise ConfigError(f"root_certificates={path} can't be used: {error}") from error
     return content
 
 
