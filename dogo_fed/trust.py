@@ -75,7 +75,7 @@ def places_in(config: RunConfig) -> Iterator[Reach]:
     public address of the coordinator, and an address to listen on opens this machine. Whatever the
     host is: a run may go on in another one.
     """
-    if config.ray.address not in (None, "auto"):
+    if config.ray.address is not None:  # "auto" too: what is found here may be another user's
         yield Reach("ray.address", str(config.ray.address))
     for name in ("address", "public_address"):
         place = getattr(config.coordinator, name)

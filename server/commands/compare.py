@@ -19,12 +19,13 @@ from dogo_fed.compare.standing import (
 )
 from dogo_fed.compare.variants_picture import draw_variants
 from dogo_fed.errors import DogoError
-from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, tell
+from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, say, tell
 from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.units import human_seconds
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.storage.run_lock import run_lock
+from dogo_fed.text import one_line
 from server.comparison.cell_loop import CellLoop, CellRunner
 from server.comparison.process_cells import ProcessCells, default_jobs, gpus_of_cells
 from server.comparison.request import ComparisonRequest, preset_names, request_comparison
@@ -61,6 +62,7 @@ exit status: 0 all cells finished, 1 some did not, 2 could not be started, 130 s
 """
 
 _KILL_PATIENCE_S = 5.0
+_GOES_ON = "the same command goes on with the cells that are not finished"
 
 
 def main() -> None:
@@ -93,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
     except (DogoError, OSError) as error:
         return tell(error)
     except KeyboardInterrupt:
-        return EXIT_STOPPED
+        return say(f"ended at once; {_GOES_ON}", EXIT_STOPPED)
 
 
 def describe(request: ComparisonRequest, standings: dict[str, Standing]) -> str:
@@ -185,7 +187,8 @@ def _run_cells(request: ComparisonRequest) -> int:
     outcomes = {report.outcome for report in reports}
     if outcomes == {"finished"}:
         return 0
-    return EXIT_STOPPED if stop_requested() and "failed" not in outcomes else EXIT_FAILED
+    was_stopped = stop_requested() and "failed" not in outcomes
+    return say(_GOES_ON, EXIT_STOPPED if was_stopped else EXIT_FAILED)
 
 
 def _report(request: ComparisonRequest, reports: Sequence[CellReport]) -> None:
@@ -194,7 +197,7 @@ def _report(request: ComparisonRequest, reports: Sequence[CellReport]) -> None:
     draw_comparison(comparison, request.out / "compare.png")
     if comparison.variants and SOLO in comparison.methods:
         draw_variants(comparison, request.out / "variants.png")
-    sys.stdout.write(f"\n{to_markdown(comparison)}\n{request.out}\n")
+    sys.stdout.write(f"\n{to_markdown(comparison)}\n{one_line(request.out)}\n")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.evaluation.protocols import protocol_title
 from dogo_fed.evaluation.protocols.ood import with_targets
 from dogo_fed.evaluation.subject import Subject
-from dogo_fed.exit_status import EXIT_STOPPED, tell
+from dogo_fed.exit_status import EXIT_STOPPED, say, tell
 from dogo_fed.reporting.scores import scores_table, write_sheet
 from dogo_fed.run.evaluate import by_dataset, evaluate_subjects, open_run
 from dogo_fed.run.weights_file import WeightsFile, open_file
@@ -64,7 +64,7 @@ def run(composed: DictConfig) -> int:
     except (DogoError, OSError) as error:
         return tell(error)
     except KeyboardInterrupt:
-        return EXIT_STOPPED
+        return say("stopped; the scores that were printed are written", EXIT_STOPPED)
     return 0
 
 

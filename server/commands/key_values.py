@@ -10,7 +10,10 @@ from dogo_fed.components import close_matches
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import load_run_config
 from dogo_fed.errors import ConfigError, DogoError
-from dogo_fed.exit_status import tell
+from dogo_fed.exit_status import EXIT_STOPPED, say, tell
+from dogo_fed.text import one_line
+
+_LONGEST_LINE = 100_000
 
 
 def run_command(usage: str, run: Callable[[Sequence[str]], str]) -> None:
@@ -25,9 +28,12 @@ def run_command(usage: str, run: Callable[[Sequence[str]], str]) -> None:
         sys.stdout.write(usage)
         return
     try:
-        sys.stdout.write(f"{run(arguments)}\n")
+        for line in run(arguments).split("\n"):  # a path in it need not be UTF-8
+            sys.stdout.write(f"{one_line(line, _LONGEST_LINE)}\n")
     except (DogoError, OSError) as error:
         sys.exit(tell(error))
+    except KeyboardInterrupt:
+        sys.exit(say("stopped; what it had not written yet is not written", EXIT_STOPPED))
 
 
 def key_values(command: str, arguments: Sequence[str], keys: Sequence[str]) -> dict[str, str]:

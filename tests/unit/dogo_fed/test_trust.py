@@ -149,6 +149,7 @@ def test_a_folder_can_not_say_that_it_is_trusted(tmp_path: Path) -> None:
     ("setting", "value"),
     [
         ("ray.address", "10.0.0.1:6379"),
+        ("ray.address", "auto"),
         ("coordinator.public_address", "elsewhere.example:443"),
         ("coordinator.address", "0.0.0.0"),
     ],
