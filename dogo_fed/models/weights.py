@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dogo_fed.errors import CheckpointError
+from dogo_fed.models.digest import tensors_digest
 from dogo_fed.models.stem import LARGEST_SMALL_KERNEL, SMALL_IMAGE_BELOW, halvings_taken_out
 from dogo_fed.models.tensor_names import Fit, best_fit
 from dogo_fed.text import some_of
@@ -22,6 +23,9 @@ from dogo_fed.text import some_of
 CLASSIFIER_PREFIXES = ("fc.", "classifier.", "head.", "heads.", "last_linear.")
 """How the names of the layer after the features begin in torchvision and timm."""
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
+TENSORS = "tensors"
+"""In the description of an encoder that a run has exported: the digest of the file's tensors."""
+
 _PARALLEL = "module."
 _COUNTER = "num_batches_tracked"
 _MOST_NAMED = 5
@@ -48,7 +52,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     _check_kind(path)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _undamaged(path, load_file(path))
         content: object = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError,
             KeyError) as error:  # fmt: skip
@@ -99,6 +103,21 @@ def _raise_if_it_names_a_class(path: Path, message: str) -> None:
         f'python -c "import torch; x = torch.load({str(path)!r}, weights_only=False, '
         "map_location='cpu'); torch.save(x.get('state_dict', x.get('model', x)), 'weights.pt')\""
     )
+
+
+def _undamaged(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a file; of one that says what its tensors are, only if they are these.
+
+    Raises:
+        CheckpointError: they are others.
+    """
+    said = read_description(path).get(TENSORS)
+    if said is not None and said != tensors_digest(tensors):
+        raise CheckpointError(
+            f"{path} is damaged: its tensors are not those that were written. Take another copy of it, "
+            "or let its run write it again"
+        )
+    return tensors
 
 
 def read_description(path: Path) -> dict[str, object]:

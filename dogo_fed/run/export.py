@@ -21,10 +21,11 @@ from dogo_fed.atomic import atomic_path, write_atomic
 from dogo_fed.config import ComponentConfig, RunConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError, ConfigError
+from dogo_fed.models.digest import tensors_digest
 from dogo_fed.models.library import OURS, torchvision_model
 from dogo_fed.models.rebuild import changes, timm_code, torchvision_code
 from dogo_fed.models.tensor_names import torchvision_from_ours
-from dogo_fed.models.weights import read_description
+from dogo_fed.models.weights import TENSORS, read_description
 from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.summary import read_summary
 from dogo_fed.run.evaluate import open_backbone
@@ -152,7 +153,9 @@ def _packed(
 ) -> bytes:
     """Returns the content of a file; where the format has room for it, with the run's description."""
     if form is not Format.TORCHVISION:
-        metadata = {"dogo_fed": json.dumps(described)} if described else None
+        # The names of the tensors may be others now, so the digest is.
+        said = {**described, TENSORS: tensors_digest(tensors)}
+        metadata = {"dogo_fed": json.dumps(said)} if described else None
         return save(dict(tensors), metadata=metadata)
     content = io.BytesIO()
     torch.save(tensors, content)

@@ -18,7 +18,8 @@ from dogo_fed.atomic import room_for, write_atomic, write_json_atomic
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError, StorageFull
 from dogo_fed.ledger import Ledger
-from dogo_fed.models.weights import load_weights, read_description, read_weights
+from dogo_fed.models.digest import tensors_digest
+from dogo_fed.models.weights import TENSORS, load_weights, read_description, read_weights
 from dogo_fed.provenance import DataFacts, check_same_images
 from dogo_fed.storage.checkpoint import CheckpointStore
 from dogo_fed.storage.trace_file import write_trace
@@ -99,7 +100,8 @@ class PeerFolder:
             for name, tensor in backbone.state_dict().items()
             if isinstance(tensor, torch.Tensor)
         }
-        content = save(tensors, metadata={"dogo_fed": json.dumps(description)})
+        described = {**description, TENSORS: tensors_digest(tensors)}
+        content = save(tensors, metadata={"dogo_fed": json.dumps(described)})
         with room_for("the encoder", self.path, len(content)):
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomic(self.encoder_path, content)

@@ -86,7 +86,7 @@ class ReportRules:
         _check_number(peer, "mutual_kl", report.mutual_kl, _LARGEST_LOSS)
         _check_count(peer, "num_teachers", report.num_teachers, self.num_peers - 1)
         for name in ("compute_s", "wait_s", "exchange_s"):
-            _check_number(peer, name, getattr(report, name), _LONGEST_DURATION_S)
+            _check_duration(peer, name, getattr(report, name))
         for name in ("bytes_up", "bytes_down"):
             _check_count(peer, name, getattr(report, name), self.message_bytes)
 
@@ -94,7 +94,7 @@ class ReportRules:
         _check_count(report.peer, "round", report.round, self.plan.num_rounds)
         _check_count(report.peer, "step of a round", report.step, self.plan.total_steps)
         _check_share(report.peer, "knn_top1", report.knn_top1)
-        _check_number(report.peer, "seconds", report.seconds, _LONGEST_DURATION_S)
+        _check_duration(report.peer, "seconds", report.seconds)
         for name in _HEALTH:
             _check_number(report.peer, name, getattr(report, name), _LARGEST_LOSS)
 
@@ -116,10 +116,18 @@ def _check_count(peer: PeerId, name: str, value: int, most: int) -> None:
 
 
 def _check_number(peer: PeerId, name: str, value: float, largest: float) -> None:
-    """Checks a loss or a duration; NaN says that there is none."""
+    """Checks a loss or the like; NaN says that there is none."""
     if not (math.isnan(value) or abs(value) <= largest):
         raise Refused(
             f"peer {peer!r} reports {name}={value:g}; that is infinite or beyond {largest:g}"
+        )
+
+
+def _check_duration(peer: PeerId, name: str, value: float) -> None:
+    """Checks a number of seconds; NaN says that there is none."""
+    if not (math.isnan(value) or 0.0 <= value <= _LONGEST_DURATION_S):
+        raise Refused(
+            f"peer {peer!r} reports {name}={value:g}; a duration is 0 to {_LONGEST_DURATION_S:g} s"
         )
 
 

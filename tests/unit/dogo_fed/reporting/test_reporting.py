@@ -48,6 +48,7 @@ from dogo_fed.reporting.sinks.tensorboard import TensorBoardSink
 from dogo_fed.reporting.sinks.totals import RunTotals
 from dogo_fed.reporting.summary import build_summary, print_summary, read_summary
 from dogo_fed.reporting.units import human_bytes, human_seconds
+from tests.support.distributions import KeepingSink
 
 HEALTH = ("feature_std", "rankme", "alignment", "uniformity", "rankme_untrained")
 
@@ -320,6 +321,15 @@ class TestTeeSink:
         with pytest.raises(OSError, match="disk full"):
             tee.close()
         assert all(sink.records == [lost()] and sink.is_closed for sink in sinks)
+
+    def test_a_sign_of_life_reaches_all_and_one_wish_to_stop_is_enough(self) -> None:
+        sinks = [KeepingSink(), KeepingSink()]
+        tee = TeeSink(*sinks)
+        tee.alive()
+        assert [sink.signs_of_life for sink in sinks] == [1, 1]
+        assert not tee.stop_requested()
+        sinks[1].stop_requested = lambda: True  # type: ignore[method-assign]
+        assert tee.stop_requested()
 
     def test_a_sink_that_fails_keeps_no_record_from_the_others(self) -> None:
         class Full(Sink):

@@ -373,8 +373,21 @@ def test_the_exported_encoder_loads_into_the_plain_backbone(tmp_path):
     plain.load_state_dict(load_file(path))
     assert same_bits(dict(plain.state_dict()), dict(peer.objective.backbone.state_dict()))
     with safe_open(path, "pt") as file:
-        assert json.loads(file.metadata()["dogo_fed"]) == {"peer": "cnn"}
+        described = json.loads(file.metadata()["dogo_fed"])
+    assert described["peer"] == "cnn" and described.keys() == {"peer", "tensors"}
     assert [item.name for item in path.parent.iterdir()] == ["encoder.safetensors"]
+
+
+@pytest.mark.parametrize("place", [-1, -50, -100])
+def test_a_bit_that_has_flipped_in_an_encoder_is_noticed(place, tmp_path):
+    folder = PeerFolder(tmp_path, PeerId("cnn"))
+    path = folder.export_encoder(ToyBackbone(), {"peer": "cnn"})
+    folder.load_encoder(ToyBackbone())
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{path} is damaged"):
+        folder.load_encoder(ToyBackbone())
 
 
 def test_an_encoder_with_shared_tensors_is_exported_too(tmp_path):

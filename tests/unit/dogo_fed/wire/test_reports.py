@@ -87,6 +87,7 @@ def test_a_step_that_no_peer_of_this_run_could_do_is_refused_by_name(changes, sa
         ({"knn_top1": 1.01}, "knn_top1=1.01; an accuracy is 0 to 1"),
         ({"knn_top1": -math.inf}, "knn_top1=-inf"),
         ({"seconds": 1e308}, "seconds=1e"),
+        ({"seconds": -1.0}, "seconds=-1; a duration is 0 to"),
     ],
 )
 def test_a_round_that_this_run_does_not_have_is_refused_by_name(changes, said):

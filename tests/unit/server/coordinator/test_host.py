@@ -94,6 +94,17 @@ def test_it_can_be_started_by_itself() -> None:
             link.close()
 
 
+def test_who_says_that_it_evaluates_has_given_a_sign_of_life() -> None:
+    """Else the supervisor would end a run whose peers evaluate for longer than recovery.silence_s."""
+    with new_host() as host:
+        links = joined(host)
+        before_s = host.last_report_s
+        links[ADA].report([], [], None, is_evaluating=True)
+        assert host.last_report_s > before_s
+        for link in links.values():
+            link.close()
+
+
 def test_two_hosts_never_share_a_secret() -> None:
     assert new_host().secret != new_host().secret
 
