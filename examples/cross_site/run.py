@@ -216,7 +216,11 @@ def environment(home: Path | None) -> dict[str, str]:
     """Returns the environment of a process; Flower keeps what it keeps in FLWR_HOME."""
     path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
     own = {} if home is None else {"FLWR_HOME": str(home)}
-    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
+    quiet = {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "GRPC_VERBOSITY": "NONE",  # else gRPC writes a line for each stranger whose TLS fails
+    }
     return {**os.environ, **quiet, **own, "PATH": path}
 
 

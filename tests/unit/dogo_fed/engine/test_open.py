@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from configs.compose import compose_run
+from dogo_fed import atomic
 from dogo_fed.contracts import PeerId, TeacherSignal
 from dogo_fed.engine import session as session_module
 from dogo_fed.engine import step as step_module
@@ -125,6 +126,18 @@ def test_a_new_run_does_not_write_over_an_earlier_one_of_its_name(run, folder, w
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert link.calls == []
     assert opened(gone_on(run, folder), folder).next_step == 0
+
+
+def test_what_a_killed_save_has_left_is_removed_where_the_peer_is(run, folder, monkeypatch):
+    """At a site nobody else looks into its folder."""
+    store = PeerFolder(folder, ADA).checkpoints
+    monkeypatch.setattr(atomic, "_is_alive", lambda pid, started_at: False)
+    with atomic.atomic_path(store.folder / "step-000000003.pt") as partial:
+        partial.touch()
+        (kept := store.folder / "mine.partial").touch()
+        opened(gone_on(run, folder), folder, checkpoint_step=1)
+        assert not partial.exists() and kept.exists()
+        partial.touch()
 
 
 def test_what_was_set_aside_is_removed_when_the_peer_has_got_as_far_again(run, folder):
