@@ -42,9 +42,12 @@ pytestmark = pytest.mark.kill
 
 @pytest.mark.slow
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_killed_peer_comes_back(host: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "images", [(), ("partition=dirichlet", "partition.alpha=1")], ids=["shared", "private"]
+)
+def test_a_killed_peer_comes_back(host: str, images: tuple[str, ...], tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    process = start("train", *RUN, f"host={host}", f"run_dir={run_dir}")
+    process = start("train", *RUN, *images, f"host={host}", f"run_dir={run_dir}")
     try:
         wait_for_step(run_dir, 15, process)
         victim = peer_pids(run_dir)["wide"]

@@ -138,13 +138,22 @@ def test_with_private_images_and_all_variants_every_host_equals_one_process(
 
 
 @pytest.mark.slow
-@pytest.mark.grpc
-@within(num_runs=2)
-def test_four_sites_with_private_images_equal_one_process(tmp_path: Path) -> None:
-    sites = ("peers=sites", "partition=dirichlet", "partition.alpha=0.1", "exchange.rows=features")
-    found = by_host(tmp_path, ("local", "processes"), *sites)
-    assert len(set(found["local"].values())) == len(found["local"])
-    assert found["processes"] == found["local"]
+@pytest.mark.ray
+@pytest.mark.flower
+@within(num_runs=5)
+@pytest.mark.parametrize(("peers", "number"), [("pair", 2), ("sites", 4)])
+def test_sites_with_private_images_equal_one_process_in_every_host(
+    peers: str, number: int, tmp_path: Path
+) -> None:
+    sites = (
+        f"peers={peers}",
+        "partition=dirichlet",
+        "partition.alpha=0.1",
+        "exchange.rows=features",
+    )
+    found = by_host(tmp_path, HOSTS, *sites)
+    assert len(set(found["local"].values())) == number
+    assert {name: one for name, one in found.items() if one != found["local"]} == {}
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from clients.flower import peer_host
-from clients.flower.peer_host import PeerHost
+from clients.flower.peer_host import PeerHost, SiteSettings
 from configs.compose import compose_run
 from dogo_fed import seeding
 from dogo_fed.contracts import Ending, Outcome, PeerId, PeerResult, StepReport, Ticket
@@ -236,6 +236,114 @@ def test_with_all_variants_messages_equal_lock_step(make_scene, reference, tmp_p
     assert all(expected[peer] != reference[peer] for peer in expected)
     for node_id in NODES.values():
         assert scene.grid.kinds(node_id).count("train.step") == 2, "the steps 0 and 3"
+
+
+# ---- what leaves a site ----
+
+
+def site_of(tmp_path, *private):
+    """The host of a site that has private images beside the anchors of `prepared`."""
+    own = compose_run(
+        ["data=synthetic", "data.options.size=32", "data.options.test_size=8", "peers=pair",
+         "+data@peers.wide.data=synthetic", "peers.wide.data.options.test_size=8", *private]
+    )  # fmt: skip
+    return PeerHost("site", SiteSettings(config=own, root_certificates=None, run_root=tmp_path))
+
+
+def told_by(scene, tmp_path, *private):
+    """Carries a run out; returns the replies of the site's host."""
+    replies = []
+    site = scene.hosts[BOB] = site_of(tmp_path, *private)
+    scene.all_hosts.append(site)
+    handle = site.handle
+
+    def kept(body):
+        replies.append(pb.HostReply.FromString(handle(body)))
+        return replies[-1].SerializeToString()
+
+    site.handle = kept
+    scene.supervise()
+    return replies
+
+
+def in_order(replies):
+    """Returns what replies hold, each thing once: they are repeated until they have arrived."""
+    joins, offers, reports, leaves, frames = {}, {}, {}, {}, set()
+    for reply in replies:
+        calls = [
+            getattr(reply, name) for name in ("join", "offer", "leave") if reply.HasField(name)
+        ]
+        for message in (*calls, *reply.reports):
+            message.sender.incarnation = ""  # random
+        if reply.HasField("join"):
+            reply.join.ClearField("run_id")  # the two runs have folders of their own
+            joins[reply.join.SerializeToString(deterministic=True)] = reply.join
+        if reply.HasField("offer"):
+            reply.offer.ticket.ClearField("run_id")
+            offers[reply.offer.ticket.step] = reply.offer
+        if reply.HasField("leave"):
+            leaves[reply.leave.SerializeToString(deterministic=True)] = reply.leave
+        reports |= {reply.first_report + n: one for n, one in enumerate(reply.reports)}
+        rest = pb.HostReply()
+        rest.CopyFrom(reply)
+        for name in ("join", "offer", "leave", "reports", "first_report", "state", "next_step"):
+            rest.ClearField(name)
+        frames.add(rest.SerializeToString(deterministic=True))
+    told = [reports[number] for number in sorted(reports)]
+    records = [record for one in told for record in (*one.steps, *one.rounds)]
+    return (
+        list(joins),
+        offers,
+        records,
+        [one.result for one in told if one.HasField("result")],
+        frames,
+    )
+
+
+def blanked(message, names):
+    copy = type(message)()
+    copy.CopyFrom(message)
+    for name in names:
+        copy.ClearField(name)
+    return copy
+
+
+def test_replies_depend_on_private_images_by_rows_losses_and_scores_alone(
+    make_scene, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(seeding, "_owner", WaitingOwner())
+    found = []
+    for number, private in enumerate(
+        (("size=20", "seed=1"), ("size=70", "seed=2", "num_classes=7"))
+    ):
+        scene = make_scene("exchange=flower", "peers=pair", "anchor_share=0.5", real=True)
+        options = [f"peers.wide.data.options.{one}" for one in private]
+        found.append(in_order(told_by(scene, tmp_path / f"site-{number}", *options)))
+    (
+        (joins, offers, records, results, frames),
+        (joins_2, offers_2, records_2, results_2, frames_2),
+    ) = found
+    assert joins == joins_2 and len(joins) == 1
+    assert frames == frames_2
+    assert list(offers) == list(offers_2) == list(range(STEPS))
+    assert any(offers[n].distribution.rows != offers_2[n].distribution.rows for n in offers)
+    for one, two in zip(offers.values(), offers_2.values(), strict=True):
+        assert len(one.distribution.rows) == len(two.distribution.rows) == 8 * 8 * 4
+        for message in (one, two):
+            message.distribution.ClearField("rows")
+            message.distribution.ClearField("negative_entropy")
+        assert one == two
+    allowed = {
+        field.name
+        for field in (*pb.StepReport.DESCRIPTOR.fields, *pb.RoundReport.DESCRIPTOR.fields,
+                      *pb.PeerResult.DESCRIPTOR.fields)
+        if field.type == field.TYPE_DOUBLE or field.name in ("bytes_down", "state_digest")
+    }  # fmt: skip
+    for mine, theirs in ((records, records_2), (results, results_2)):
+        assert len(mine) == len(theirs) > 0
+        for one, two in zip(mine, theirs, strict=True):
+            names = allowed & {field.name for field in one.DESCRIPTOR.fields}
+            assert blanked(one, names) == blanked(two, names)
 
 
 # ---- toys: the life cycle ----
