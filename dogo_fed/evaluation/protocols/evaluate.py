@@ -9,7 +9,7 @@ from dogo_fed import components
 from dogo_fed.contracts import Score
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.guard import frozen
-from dogo_fed.evaluation.protocols.catalog import PROTOCOLS
+from dogo_fed.evaluation.protocols.catalog import NOT_COUNTED, PROTOCOLS
 from dogo_fed.evaluation.subject import Subject
 
 
@@ -55,11 +55,13 @@ def evaluate(subject: Subject, protocol: str, options: Mapping[str, object]) -> 
 
     Raises:
         ConfigError: the protocol or an option is unknown, or impossible for this data set.
-        DataError: the data set has no labels, or images that the encoder can't take.
+        DataError: no accuracy can be counted on the data set, or the encoder can't take its images.
         EvaluationError: a feature is not finite, or the protocol changed the encoder.
     """
     check_protocol(protocol, options)
     function = components.resolve("protocol", protocol, PROTOCOLS)
+    if _counts_labels(protocol):
+        subject.check_accuracy()
     with frozen(subject.encoder.backbone):
         try:
             scores = function(subject, **options)
@@ -68,3 +70,9 @@ def evaluate(subject: Subject, protocol: str, options: Mapping[str, object]) -> 
     if not isinstance(scores, list) or not all(isinstance(score, Score) for score in scores):
         raise ConfigError(f"protocol {protocol!r} must return a list of dogo_fed.contracts.Score")
     return scores
+
+
+def _counts_labels(protocol: str) -> bool:
+    """Whether a protocol of ours counts an accuracy on the subject's images; one's own may not."""
+    names = (name for name, path in PROTOCOLS.items() if protocol in (name, path))
+    return any(name not in NOT_COUNTED for name in names)
