@@ -502,6 +502,14 @@ def test_dicom_is_scaled_by_its_stored_bits(tmp_path):
     assert (shown[0] - torch.linspace(0, 255, 8)).abs().max() <= 1
 
 
+def test_dicom_is_stored_at_up_to_twice_the_side_of_the_views(tmp_path):
+    write_dicom(tmp_path / "a.dcm", np.zeros((40, 24), np.uint16))
+    assert all_images(load_folder(tmp_path).train).shape[-1] == 16
+    assert all_images(load_folder(tmp_path, image_size=16).train).shape[-1] == 24
+    write_dicom(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16))
+    assert all_images(load_folder(tmp_path).train).shape[-1] == 8
+
+
 def test_dicom_shows_its_window_or_the_range_that_is_stated(tmp_path):
     shown = dicom_levels(tmp_path, RAMP, WindowCenter=1000, WindowWidth=400)
     assert shown[0].tolist()[0] == 0 and shown[0].tolist()[3:] == [255] * 5
