@@ -100,10 +100,10 @@ def _all_bits(opened: Image.Image, file: Path | BinaryIO) -> npt.NDArray[np.uint
             swapped[kind] = f"{found[1]};16{_OTHER_ORDER[found[2]]}"
         elif kind == _GREY_AND_ALPHA and opened.mode == "RGBA":
             swapped[kind] = "RGBA"  # the four bytes of a pixel
-    is_in_planes = getattr(opened, "tag_v2", {}).get(_PLANAR) == _IN_PLANES
-    if not swapped or (
-        is_in_planes and _tiles(opened)[0][0] == "libtiff"
-    ):  # has its own way with them
+    is_in_planes = _tags(opened).get(_PLANAR) == _IN_PLANES
+    if is_in_planes and _tiles(opened)[0][0] == "libtiff":  # it has a way of its own with them
+        return None
+    if not swapped:
         return None
     high_HWC = np.asarray(opened).astype(np.uint16)
     with Image.open(file) as again:

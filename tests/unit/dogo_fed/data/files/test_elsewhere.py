@@ -180,6 +180,20 @@ def load_shards(root: Path, **options):
     return build_dataset("webdataset", {"root": str(root), "image_size": 8, **options})
 
 
+def test_where_there_are_no_shards_it_is_said_what_there_is(tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"no \.tar shards in .* \(found there: \.jpg \(1\)\)"):
+        load_shards(tmp_path)
+    write_shard(tmp_path / "more/a.tar", [("1.png", png(1))])
+    with pytest.raises(
+        DataError, match=r"in folders of it: .*/more \(1\); set data\.options\.root"
+    ):
+        load_shards(tmp_path)
+    with pytest.raises(DataError, match=r"there is no folder .*/nowhere"):
+        load_shards(tmp_path / "nowhere")
+
+
 def test_shards_in_the_order_of_their_names(tmp_path):
     write_shard(tmp_path / "b-train.tar", [("x/3.png", png(3)), ("x/3.cls", b"1")])
     write_shard(
