@@ -13,9 +13,7 @@ from torch import nn
 from dogo_fed import seeding
 from dogo_fed.data.adapt import adapted
 from dogo_fed.data.augment import normalise
-from dogo_fed.data.labels import why_no_accuracy
 from dogo_fed.data.source import DataSet, ImageSource
-from dogo_fed.errors import DataError
 from dogo_fed.evaluation.features import FrozenFeatures, extract_features
 from dogo_fed.evaluation.linear_probe import Standardiser
 
@@ -98,17 +96,6 @@ class Subject:
     def on(self, dataset: DataSet) -> Subject:
         """Returns the same encoder on another data set."""
         return Subject(self.encoder, dataset, self.seed)
-
-    def check_accuracy(self) -> None:
-        """Asks whether an accuracy can be counted on the data set, before anything is computed.
-
-        Raises:
-            DataError: it can't, or it would say nothing; says why, and what can be measured.
-        """
-        reason = why_no_accuracy(self.dataset)
-        if reason is not None:
-            instead = "; protocol=health needs no labels" if len(self.dataset.test) else ""
-            raise DataError(f"{self.dataset.name}: no accuracy can be counted: {reason}{instead}")
 
     @property
     def num_classes(self) -> int:

@@ -10,7 +10,7 @@ from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.kin import check_split, split_alike
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError
-from dogo_fed.evaluation.protocols.probing import probe_score
+from dogo_fed.evaluation.protocols.probing import check_accuracy, probe_score
 from dogo_fed.evaluation.subject import Subject
 
 _NAME = "ood"
@@ -47,7 +47,7 @@ def ood(
             )
     subjects = [subject.on(dataset) for dataset in datasets]
     for there in subjects:
-        there.check_accuracy()
+        check_accuracy(there.dataset)
     return [
         probe_score(there, there.probe_train, protocol=_NAME, condition=there.dataset.name)
         for there in subjects
