@@ -1,4 +1,4 @@
-"""A Pillow image in 8 bits, grey or RGB: its full range, on a stated ground."""
+"""A Pillow image in 8 bits, grey or RGB: the right way up, its full range, on a stated ground."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageOps
 
 from dogo_fed.errors import ConfigError, DataError
 
@@ -69,14 +69,14 @@ def value_range_of(given: Sequence[float] | None) -> tuple[float, float] | None:
 
 
 def in_colours(image: Image.Image, how: Colours) -> Image.Image:
-    """Returns an image in 8 bits, grey or RGB, without transparency.
+    """Returns an image as its EXIF orientation says it is seen, in 8 bits, without transparency.
 
     Raises:
         DataError: its pixels have no range, or lie outside it; the message asks for one.
     """
-    image.load()
+    stored_as, image = image.format, ImageOps.exif_transpose(image)  # which loads it
     if image.mode in (*SIXTEEN_BITS, "I", "F"):
-        image = _in_eight_bits(image, how)
+        image = _in_eight_bits(image, stored_as, how)
     has_alpha = image.mode in WITH_ALPHA or "transparency" in image.info
     if has_alpha:
         seen = image.convert("RGBA")
@@ -86,34 +86,55 @@ def in_colours(image: Image.Image, how: Colours) -> Image.Image:
 
 
 def eight_bits(values: npt.NDArray[Any], black: float, white: float) -> npt.NDArray[np.uint8]:
-    """Returns numbers in 8 bits: black and what is below it become 0, white and above 255."""
+    """Returns numbers in 8 bits: black and what is below it become 0, white and above 255.
+
+    NaN becomes 0 as well.
+    """
     share = (values.astype(np.float64) - black) / (white - black)
-    return np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8)
+    share = np.nan_to_num(np.clip(share, 0.0, 1.0), nan=0.0)
+    return np.rint(share * 255.0).astype(np.uint8)
 
 
-def _in_eight_bits(image: Image.Image, how: Colours) -> Image.Image:
-    """Returns an image of more than 8 bits as grey of 8, its range spread over all of them."""
+def _in_eight_bits(image: Image.Image, stored_as: str | None, how: Colours) -> Image.Image:
+    """Returns an image of more than 8 bits as grey of 8, its range spread over all of them.
+
+    A number that stands for transparent pixels becomes a channel of its own, since two numbers may
+    become one grey.
+    """
     values: npt.NDArray[Any] = np.asarray(image).astype(np.float64)
-    black, white = how.value_range or _range_of_type(image, values)
-    return Image.fromarray(eight_bits(values, black, white))
+    black, white = how.value_range or _range_of_type(image.mode, stored_as, values)
+    grey = Image.fromarray(eight_bits(values, black, white))
+    hidden = image.info.get("transparency")
+    if isinstance(hidden, int):
+        grey.putalpha(Image.fromarray((values != hidden).astype(np.uint8) * 255))
+    return grey
 
 
-def _range_of_type(image: Image.Image, values: npt.NDArray[Any]) -> tuple[float, float]:
-    """Returns the range of the image's type.
+def _range_of_type(
+    mode: str, stored_as: str | None, values: npt.NDArray[Any]
+) -> tuple[float, float]:
+    """Returns the range of the type of an image's pixels.
 
     Raises:
-        DataError: it has none, or the values lie outside.
+        DataError: it has none, or the values lie outside, or are no numbers.
     """
-    mode = "I;16" if image.mode in SIXTEEN_BITS else image.mode
-    low, high = float(values.min()), float(values.max())
-    if mode == "I" and image.format in ("PNG", "PPM"):  # 16 bits, which older Pillows read as 32
+    mode = "I;16" if mode in SIXTEEN_BITS else mode
+    numbers = values[np.isfinite(values)]
+    if not numbers.size:
+        raise DataError("none of its pixels is a number (all are NaN or infinite)")
+    low, high = float(numbers.min()), float(numbers.max())
+    without = values.size - numbers.size
+    if mode == "I" and stored_as in ("PNG", "PPM"):  # 16 bits, which older Pillows read as 32
         mode = "I;16"
     limits = TYPE_RANGES.get(mode)
-    if limits is None or not (limits[0] <= low and high <= limits[1]):
+    if limits is None or without or not (limits[0] <= low and high <= limits[1]):
         kind = "32-bit integers" if mode == "I" else "floating-point numbers"
+        no_numbers = f", and {without} of them are NaN or infinite" if without else ""
+        white = high if high > low else low + 1.0
         raise DataError(
-            f"its pixels are {kind} from {low:g} to {high:g}; say which are black and white, for "
-            f"example data.options.value_range=[{low:g},{high:g}]"
+            f"its pixels are {kind} from {low:g} to {high:g}{no_numbers}; say which are black and "
+            f"white, for example data.options.value_range=[{low:g},{white:g}]"
+            + (" (NaN becomes black)" if without else "")
         )
     return limits
 

@@ -244,6 +244,9 @@ def _without_setting(error: DataError) -> str:
 
 def _float_to_uint8(what: str, image_CHW: torch.Tensor) -> torch.Tensor:
     """Returns an image in 0..1 as uint8; other values are an error: they were normalised."""
+    if not image_CHW.isfinite().all():
+        number = int((~image_CHW.isfinite()).sum())
+        raise DataError(f"{what}: {number} of its values are NaN or infinite; put 0 in their place")
     low, high = float(image_CHW.min()), float(image_CHW.max())
     if not (low >= 0.0 and high <= 1.0):
         raise DataError(

@@ -19,6 +19,7 @@ from dogo_fed.compare.standing import (
 )
 from dogo_fed.compare.variants_picture import draw_variants
 from dogo_fed.errors import DogoError
+from dogo_fed.evaluation.protocols import check_labels
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, say, tell
 from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.units import human_seconds
@@ -148,8 +149,8 @@ def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing
     """Checks one new cell for each method, peers and data set, as a run would at its start.
 
     Raises:
-        ConfigError, DataError: the cell can't be run, or cells that are finished were trained on
-            other images.
+        ConfigError, DataError: the cell can't be run, or a protocol can't be counted on its images,
+            or cells that are finished were trained on other images.
     """
     checked, images = set[object](), dict[str, DataFacts]()
     for cell in request.cells:
@@ -157,7 +158,11 @@ def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing
         if case in checked or cell.needs or standings[cell.id] is not Standing.NEW:
             continue
         checked.add(case)
-        images |= images_of(cell, prepare(cell.config))
+        run = prepare(cell.config)
+        for protocol in request.experiment.protocols:
+            for peer in run.peer_ids:
+                check_labels(protocol, run.data_of(peer).evaluated)
+        images |= images_of(cell, run)
     check_images(finished_cells(request.cells), images)
 
 

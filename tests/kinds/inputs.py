@@ -160,6 +160,27 @@ def _table(here: Path) -> list[str]:
     return [*at(here / "photos"), f"data.options.labels={here / 'labels.csv'}"]
 
 
+@kind("labels in a table of several columns, without endings")
+def _wide_table(here: Path) -> list[str]:
+    fill(here / "photos", 60)
+    rows = [f"{index},img_{index:03d},{CLASSES[index % 3]}" for index in range(60)]
+    (here / "labels.csv").write_text("patient,image_id,dx\n" + "\n".join(rows) + "\n")
+    return [*at(here / "photos"), f"data.options.labels={here / 'labels.csv'}"]
+
+
+@kind("a folder around train and test")
+def _wrapped(here: Path) -> list[str]:
+    split(here / "download" / "dataset")
+    return at(here / "download")
+
+
+@kind("train and test in each of several folders")
+def _several_sets(here: Path) -> list[str]:
+    for name in ("bottle", "cable"):
+        split(here / "images" / name)
+    return at(here / "images")
+
+
 @kind("linked folders, and a link to nowhere")
 def _links(here: Path) -> list[str]:
     split(here / "real")
@@ -187,6 +208,14 @@ def _latin1(here: Path) -> list[str]:
     folder = os.fsencode(root / "train" / "cat")
     os.rename(folder + b"/img_000.jpg", folder + b"/caf\xe9.jpg")
     return at(root)
+
+
+@kind("photos without an ending")
+def _no_ending(here: Path) -> list[str]:
+    fill(here / "photos", 60)
+    for photo in (here / "photos").iterdir():
+        photo.rename(photo.with_suffix(""))
+    return at(here / "photos")
 
 
 @kind("endings in capitals")

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dogo_fed.data.colours import Colours, in_colours
-from dogo_fed.data.files.dicom import is_dicom, read_dicom
+from dogo_fed.data.files.dicom import is_dicom, read_dicom, size_of_dicom
+from dogo_fed.data.files.sixteen_bits import mend_planes, spread_colours
 from dogo_fed.data.map_style import UInt8Array
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.text import one_line
@@ -92,6 +93,8 @@ def without_pillows_limit() -> Iterator[None]:
 def size_of(file: Path | BinaryIO) -> tuple[int, int] | None:
     """Returns width and height as seen, from the file's head; None if it can't be read."""
     try:
+        if isinstance(file, Path) and is_dicom(file):
+            return size_of_dicom(file)
         with Image.open(file) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             return image.size[::-1] if turned else image.size
@@ -117,6 +120,10 @@ def decode(file: Path | BinaryIO, how: Decoding) -> Decoded:
             image, frames = read_dicom(file, how.colours.value_range)
             return Decoded(fitted(image, how), frames > 1)
         with Image.open(file) as opened:
+            _check_size(opened, how)
+            mend_planes(opened)
+            if how.colours.value_range is not None:
+                spread_colours(opened, file, how.colours.value_range)
             return Decoded(fitted(opened, how), _has_more_frames(opened))
     except DataError:
         raise
@@ -136,9 +143,7 @@ def fitted(image: Image.Image, how: Decoding) -> UInt8Array:
         DataError: it is too large, or its pixels have no range; Pillow's errors if it is broken.
     """
     _check_size(image, how)
-    turned = ImageOps.exif_transpose(image)
-    turned.format = image.format  # a copy has none, and `in_colours` asks for it
-    image = in_colours(turned, how.colours)
+    image = in_colours(image, how.colours)
     if image.size != (how.side, how.side):
         image = ImageOps.fit(image, (how.side, how.side), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)

@@ -49,6 +49,17 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def size_of_dicom(path: Path) -> tuple[int, int]:
+    """Returns width and height as the head of a DICOM file says; its pixels are not read.
+
+    Raises whatever pydicom raises on a file that is broken.
+    """
+    import pydicom
+
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+    return int(header.Columns), int(header.Rows)
+
+
 def read_dicom(
     path: Path, value_range: tuple[float, float] | None = None
 ) -> tuple[Image.Image, int]:
@@ -132,7 +143,7 @@ def _in_grey(
     share = np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0)
     if kind == "MONOCHROME1":
         share = 1.0 - share
-    return np.rint(share * 255.0).astype(np.uint8)
+    return np.rint(np.nan_to_num(share, nan=0.0) * 255.0).astype(np.uint8)
 
 
 def _as_shown(

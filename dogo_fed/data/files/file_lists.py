@@ -37,23 +37,38 @@ def read_rows(path: Path, split: Callable[[str], list[str]]) -> list[Row]:
     Raises:
         DataError: the file is missing, is no text, is empty, or a line has no two parts.
     """
+    rows = []
+    for where, line in lines_of(path):
+        parts = split(line)
+        if len(parts) < 2:
+            raise no_row(where, line)
+        rows.append(Row(where, parts[0], parts[1]))
+    return rows
+
+
+def lines_of(path: Path) -> list[tuple[str, str]]:
+    """Returns the lines of a list that are not empty, each with where it is, for messages.
+
+    Raises:
+        DataError: the file is missing, is no text, or is empty.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the list of images {path} can't be read: {error}") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        parts = split(line.strip())
-        if len(parts) >= 2:
-            rows.append(Row(f"{path}, line {number}", parts[0], parts[1]))
-        elif line.strip():
-            raise DataError(
-                f"{path}, line {number}: expected an image and its class, not "
-                f"{line.strip()[:SHOWN_CHARACTERS]!r}"
-            )
-    if not rows:
+    numbered = [
+        (f"{path}, line {number}", line.strip(" "))
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not numbered:
         raise DataError(f"the list of images {path} is empty")
-    return rows
+    return numbered
+
+
+def no_row(where: str, line: str) -> DataError:
+    """Returns the error of a line that has not an image and its class."""
+    return DataError(f"{where}: expected an image and its class, not {line[:SHOWN_CHARACTERS]!r}")
 
 
 def list_images(rows: list[Row], folder: Path, to_label: Callable[[str], int]) -> Listing:

@@ -22,8 +22,11 @@ from dogo_fed.data.files.listing import (
     Splits,
     class_folders,
     counted,
+    has_images,
     images_below,
     images_in,
+    suffixes,
+    used,
 )
 from dogo_fed.data.files.parts import TEST_NAMES, TRAIN_NAMES, not_used_note
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
@@ -32,7 +35,23 @@ from dogo_fed.errors import DataError
 from dogo_fed.text import one_line, some_of
 
 FOLDERS, NONE = "folders", "none"
+_FILES = {
+    ".tar": "tar shards are read by data=webdataset data.options.root={}",
+    ".npz": "arrays are read by data=npz data.options.path={}",
+    **dict.fromkeys(
+        (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"),
+        "unpack it, and name the folder that it becomes: data=<folder>",
+    ),
+    **dict.fromkeys(
+        (".csv", ".tsv", ".txt"),
+        "name the folder of the images: data=<folder>. A table of their classes is "
+        "data.options.labels={}",
+    ),
+}
+"""What to type for a file that is no folder of images."""
 _MOST_NAMES = 6
+_MOST_WRAPPERS = 8
+"""Folders in folders that are looked into for train/, one in the other."""
 
 
 @with_pixel_options
@@ -50,13 +69,14 @@ def image_folder(
     The training images are those below train/, and the test images those below test/ (or val/). If
     there is no train/, all images are training images. The folders in it are the classes, and
     images at any depth below one are of it. Images beside them, and all images where there are no
-    folders, have no class.
+    folders, have no class. If all images are in one folder, which has train/ or test/, it is that
+    folder's that are read.
 
     Args:
         root: the folder.
         image_size: side of the views in pixels.
         labels: `folders`, `none`, or a table (.csv or .tsv) whose lines have the path of an image,
-            relative to root, and its class.
+            relative to root, and its class; see `read_label_table`.
         stored_size: side of the stored images, from which crops are taken. None stores what the
             images have, up to twice image_size.
         cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root. If it can't be
@@ -79,8 +99,8 @@ def find_images(root: Path, labels: str = FOLDERS) -> Splits:
     Raises:
         DataError: there are none, or the layout is not as expected.
     """
-    train_folder, test_folder, notes = _find_parts(root)
     by_folder = labels == FOLDERS
+    train_folder, test_folder, notes = _find_parts(root, by_folder)
     train = _read_part(train_folder, by_folder)
     test = _read_part(test_folder, by_folder) if test_folder is not None else _Part()
     if not train.num_images:
@@ -91,13 +111,18 @@ def find_images(root: Path, labels: str = FOLDERS) -> Splits:
     if classes and train_folder == root:
         notes.append(
             f"no train/ in {root}: its folders {_some(classes)} are taken as classes "
-            "(data.options.labels=none if they are none)"
+            f"(data.options.labels=none if they are none{_within(root, classes)})"
         )
     listings = [_labelled(part, classes) for part in (train, test)]
     if labels not in (FOLDERS, NONE):
-        classes, to_label = read_label_table(root, labels, [*listings[0], *listings[1]])
+        table = read_label_table(root, labels, [*listings[0], *listings[1]])
+        classes = table.classes
+        notes += table.notes
+        for part, place in ((train, train_folder), (test, test_folder)):
+            if place is not None:
+                used(table.path, place, part.left_out)
         listings = [
-            [replace(file, label=to_label.get(file.path, NO_LABEL)) for file in files]
+            [replace(file, label=table.labels.get(file.path, NO_LABEL)) for file in files]
             for files in listings
         ]
     notes += left_out_note(train.left_out + test.left_out)
@@ -112,8 +137,8 @@ def find_images(root: Path, labels: str = FOLDERS) -> Splits:
     )
 
 
-def list_classes(folder: Path, classes: Sequence[str]) -> tuple[Listing, list[Broken]]:
-    """Returns the image files of a folder of class folders, by class and then by name.
+def list_classes(folder: Path, classes: Sequence[str]) -> Found:
+    """Returns what is in a folder of class folders, its images by class and then by name.
 
     Raises:
         DataError: there is a class folder too many, or no image.
@@ -122,7 +147,7 @@ def list_classes(folder: Path, classes: Sequence[str]) -> tuple[Listing, list[Br
     _check_strangers(folder, part, classes)
     if not part.num_images:
         raise DataError(f"{folder} has no images; expected are class folders with images")
-    return _labelled(part, classes), part.broken
+    return Found(_labelled(part, classes), part.broken, part.left_out)
 
 
 @dataclass(slots=True)
@@ -147,29 +172,91 @@ class _Part:
         return found.files
 
 
-def _find_parts(root: Path) -> tuple[Path, Path | None, list[str]]:
+def _find_parts(root: Path, by_folder: bool) -> tuple[Path, Path | None, list[str]]:
     """Returns the training folder, the test folder if there is one, and notes.
 
     Raises:
-        DataError: there is no such folder, or test images without training images.
+        DataError: there is no such folder, or test images without training images, or it can't be
+            told which of several folders is meant.
     """
     if not root.is_dir():
         raise DataError(_no_folder(root))
-    folders = class_folders(root)
+    folder, notes = _unwrapped(root, by_folder)
+    folders = class_folders(folder)
     train = _first(folders, TRAIN_NAMES)
     test = _first(folders, TEST_NAMES)
     if train is None:
         if test is not None:
             raise DataError(
-                f"{root} has {test}/ but no train/; found {_some(folders)}. Name the folder of the "
+                f"{folder} has {test}/ but no train/; found {_some(folders)}. Name the folder of the "
                 "training images train, or set data.options.root to it"
             )
-        return root, None, []
+        return root, None, notes
     others = [f"{name}/" for name in folders if name not in (train, test)]
-    beside = len(images_in(root, NO_LABEL).files)
+    beside = len(images_in(folder, NO_LABEL).files)
     if beside:
         others.insert(0, f"{beside} image{'s' * (beside > 1)}")
-    return root / train, None if test is None else root / test, [*not_used_note(others, root)]
+    notes += not_used_note(others, folder)
+    return _inmost(folder / train), None if test is None else _inmost(folder / test), notes
+
+
+def _unwrapped(root: Path, by_folder: bool) -> tuple[Path, list[str]]:
+    """Returns the folder that has train/ or test/, and notes; the root itself if none has.
+
+    An archive often has all of a data set in one folder. Its test images are no images of a class.
+
+    Raises:
+        DataError: it can't be told which of several folders is meant.
+    """
+    folder = root
+    for _ in range(_MOST_WRAPPERS):
+        names = class_folders(folder)
+        if _first(names, (*TRAIN_NAMES, *TEST_NAMES)) is not None:
+            read = f"{root} has its images in {folder.relative_to(root)}/, which is read"
+            return folder, [] if folder == root else [read]
+        divided = [name for name in names if _is_divided(folder / name)]
+        if divided:  # labels/ of some archives has train/ and test/ too, with texts in them
+            names = [name for name in names if has_images(folder / name)]
+            divided = [name for name in divided if name in names]
+        if divided and len(names) > 1:
+            return root, _taken_together(folder, divided, by_folder)
+        if len(names) != 1 or images_in(folder, NO_LABEL).files:
+            break
+        folder /= names[0]
+    return root, []
+
+
+def _is_divided(folder: Path) -> bool:
+    """Whether a folder has a part to train with and one to test with."""
+    names = class_folders(folder)
+    return all(_first(names, wanted) is not None for wanted in (TRAIN_NAMES, TEST_NAMES))
+
+
+def _taken_together(folder: Path, divided: Sequence[str], by_folder: bool) -> list[str]:
+    """Returns the note that the test images of several folders are trained with.
+
+    Raises:
+        DataError: nobody has said that no folder is a class.
+    """
+    found = f"{folder} has no train/, but there is one beside test images in {_some(divided)}"
+    if by_folder:
+        raise DataError(
+            f"{found}. Set data.options.root to one of them ({folder / divided[0]}), or "
+            "data.options.labels=none to train with all images, those to test with too"
+        )
+    return [f"{found}: all images are training images"]
+
+
+def _inmost(part: Path) -> Path:
+    """Returns the folder of a part, which some archives have twice: train/train/."""
+    for _ in range(_MOST_WRAPPERS):
+        names = class_folders(part)
+        if [name.lower() for name in names] != [part.name.lower()] or images_in(
+            part, NO_LABEL
+        ).files:
+            break
+        part /= names[0]
+    return part
 
 
 def _first(folders: Iterable[str], wanted: Sequence[str]) -> str | None:
@@ -227,9 +314,19 @@ def _labelled(part: _Part, classes: Sequence[str]) -> Listing:
     return files + part.unlabelled
 
 
+def _within(root: Path, classes: Sequence[str]) -> str:
+    """Returns how to take the folders in the only class for classes, if it has several."""
+    inside = class_folders(root / classes[0]) if len(classes) == 1 else []
+    return f"; data={root / classes[0]} if those in it are" if len(inside) > 1 else ""
+
+
 def _no_folder(root: Path) -> str:
     if root.is_file():
-        return f"{root} is a file; image_folder takes a folder (data.options.root)"
+        ending = root.suffix.lower()
+        instead = _FILES.get(ending, "image_folder takes a folder (data.options.root)")
+        if ending in suffixes():
+            instead = f"image_folder takes a folder, such as data={root.parent}"
+        return f"{root} is a file; {instead.format(root)}"
     above = next((parent for parent in root.parents if parent.is_dir()), Path("."))
     there = class_folders(above)
     return (

@@ -12,9 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dogo_fed.data.files.file_lists import Row, label_below, list_images, read_rows
-from dogo_fed.data.files.image_files import check_image_size, dataset_from_files, side_to_store
+from dogo_fed.data.files.image_files import (
+    check_image_size,
+    dataset_from_files,
+    left_out_note,
+    side_to_store,
+)
 from dogo_fed.data.files.image_folder import list_classes
-from dogo_fed.data.files.listing import Broken, Found, Listing, Splits, class_folders, images_in
+from dogo_fed.data.files.listing import Found, Splits, class_folders, images_in, used
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import DataError
@@ -111,13 +116,12 @@ def imagenet(
     if not wnids:
         raise DataError(f"imagenet expects train/<wnid>/*.JPEG, but {folder / 'train'} is empty")
     found = [_class(folder, wnid, label) for label, wnid in enumerate(wnids)]
-    broken: list[Broken] = []
     if class_folders(folder / "val"):
-        test, broken = list_classes(folder / "val", wnids)
+        test = list_classes(folder / "val", wnids)
     else:
         annotations = _find_annotations(folder, val_annotations)
         test = _annotated(folder / "val", annotations, _label_of(wnids))
-    splits = _splits(folder, wnids, found, test, broken)
+    splits = _splits(folder, wnids, found, test)
     how = pixels.decoding(side_to_store(stored_size, image_size, splits.train))
     return dataset_from_files("imagenet", splits, image_size, cache_dir, how=how)
 
@@ -126,17 +130,18 @@ def _splits(
     folder: Path,
     wnids: Sequence[str],
     found: Sequence[Found],
-    test: Listing,
-    broken: Sequence[Broken] = (),
+    test: Found,
 ) -> Splits:
     """Returns the files of both parts."""
+    left_out = sum((of_class.left_out for of_class in found), test.left_out)
     return Splits(
         root=folder,
         train=[file for of_class in found for file in of_class.files],
-        test=test,
+        test=test.files,
         num_classes=len(wnids),
         class_names=tuple(wnids),
-        broken=(*(file for of_class in found for file in of_class.broken), *broken),
+        broken=(*(file for of_class in found for file in of_class.broken), *test.broken),
+        notes=left_out_note(left_out),
     )
 
 
@@ -176,6 +181,9 @@ def _class(folder: Path, below: str, label: int) -> Found:
     if not found.files:
         what = "has no images" if place.is_dir() else "is missing"
         raise DataError(f"the class folder {place} {what}")
+    inside = len(class_folders(place))
+    if inside:
+        found.left_out["folders in class folders"] += inside
     return found
 
 
@@ -208,7 +216,7 @@ def _find_annotations(folder: Path, named: str | None) -> Path:
     )
 
 
-def _annotated(folder: Path, annotations: Path, to_label: Callable[[str], int]) -> Listing:
+def _annotated(folder: Path, annotations: Path, to_label: Callable[[str], int]) -> Found:
     """Returns the images of a flat folder by name, with the classes that a file gives them.
 
     Raises:
@@ -221,10 +229,12 @@ def _annotated(folder: Path, annotations: Path, to_label: Callable[[str], int]) 
     ]
     files = sorted(list_images(rows, folder, to_label), key=lambda file: file.path)
     annotated = {file.path.name for file in files}
-    for file in images_in(folder, NO_LABEL).files:
+    there = images_in(folder, NO_LABEL)
+    used(annotations, folder, there.left_out)
+    for file in there.files:
         if file.path.name not in annotated:
             raise DataError(f"the image {file.path} has no line in {annotations}")
-    return files
+    return Found(files, there.broken, there.left_out)
 
 
 def _with_suffix(name: str) -> str:

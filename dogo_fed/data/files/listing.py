@@ -19,8 +19,11 @@ from dogo_fed.text import one_line, some_of
 
 NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 """Formats that Pillow knows by name but can't read by itself, or that hold no pixels."""
-NO_CLASSES = ("__MACOSX",)
-"""Folders that an archive leaves beside the images."""
+NO_CLASSES = (
+    "__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information",
+    "lost+found",
+)  # fmt: skip
+"""Folders that an archive, a storage device or a system leaves beside the images."""
 CACHE_FOLDER = ".dogo_fed_cache"
 """Where decoded pixels are kept, in the folder of the images."""
 NEEDS = {
@@ -30,8 +33,14 @@ NEEDS = {
     ".tar": "read by data=webdataset",
     ".npz": "read by data=npz",
     ".arrow": "read by data=hf_dataset",
+    ".zip": "unpack it first",
+    ".tgz": "unpack it first",
+    ".7z": "unpack it first",
+    ".rar": "unpack it first",
 }
-"""What reads files that Pillow alone does not."""
+"""What reads files that Pillow alone does not, or what to do with them."""
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
+"""How files of pictures begin that may have lost their ending; WebP begins with RIFF."""
 _MOST_OPENED = 16
 """Files of one ending that are opened one after the other to see whether they begin like DICOM."""
 _NUMBER = "a number"
@@ -122,7 +131,7 @@ def class_folders(folder: Path) -> list[str]:
     """Returns the names of the folders in a folder in alphabetical order, hidden ones left out."""
     with os.scandir(folder) as entries:
         return sorted(
-            entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)
+            entry.name for entry in entries if _is_folder(entry) and not is_hidden(entry.name)
         )
 
 
@@ -134,6 +143,19 @@ def images_in(folder: Path, label: int) -> Found:
 def images_below(folder: Path, label: int) -> Found:
     """Returns the images in a folder and in its folders, all of one class; links are followed."""
     return _look(folder, label, inside=True)
+
+
+def has_images(folder: Path) -> bool:
+    """Whether there is an image in a folder or in its folders."""
+    return any(_walk(folder, True, _Sorting(Counter()), {_identity(folder)}))
+
+
+def used(path: Path, folder: Path, left_out: Counter[str]) -> None:
+    """Takes a file that is used from the count of what was left out below a folder."""
+    reason = f"no image: {_ending(path.name)}"
+    if left_out[reason] and path.resolve().is_relative_to(folder.resolve()):
+        left_out[reason] -= 1
+    left_out += Counter()  # drops what is counted no more
 
 
 def counted(left_out: Counter[str]) -> str:
@@ -183,7 +205,7 @@ class _Sorting:
     def is_image(self, entry: os.DirEntry[str]) -> bool:
         """Whether a file looks like an image; counts it if not."""
         ending = os.path.splitext(entry.name)[1].lower()
-        if ending in suffixes():
+        if ending in suffixes() or (not ending and _begins_like_picture(entry)):
             return True
         reason = _ending(entry.name)
         if ending not in NEEDS and self._begins_like_dicom(entry, ending):
@@ -196,7 +218,7 @@ class _Sorting:
     def _begins_like_dicom(self, entry: os.DirEntry[str], ending: str) -> bool:
         """Looks into a file, but not into each of many that have the same ending in vain."""
         kind = _NUMBER if ending[1:].isdigit() else ending
-        if (ending and self.unlike[kind] >= _MOST_OPENED) or not entry.is_file():
+        if (ending and self.unlike[kind] >= _MOST_OPENED) or not _is_file(entry):
             return False
         is_dicom = dicom.is_dicom(Path(entry.path))
         self.unlike[kind] = 0 if is_dicom else self.unlike[kind] + 1
@@ -221,7 +243,7 @@ def _walk(
             continue
         if is_hidden(entry.name):
             sorting.left_out["hidden"] += 1
-        elif entry.is_dir():
+        elif _is_folder(entry):
             if not inside:
                 continue
             identity = _identity(Path(entry.path))
@@ -231,6 +253,32 @@ def _walk(
                 yield from _walk(Path(entry.path), inside, sorting, above | {identity})
         elif sorting.is_image(entry):
             yield entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _begins_like_picture(entry: os.DirEntry[str]) -> bool:
+    """Looks into a file without an ending."""
+    try:
+        if not entry.is_file():
+            return False
+        with open(entry.path, "rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head.startswith(BEGINNINGS) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
 
 
 def _ending(name: str) -> str:

@@ -15,6 +15,7 @@ from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.files.records import ImageRecord, dataset_from_records
 from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import ConfigError, DataError
+from dogo_fed.text import one_line, some_of
 
 _LABELS = ("cls", "label", "class")
 _JSON_LABELS = ("label", "cls", "class")
@@ -48,7 +49,7 @@ def webdataset(
     place = Path(root)
     shards = [place] if place.is_file() else sorted(place.glob("*.tar"))
     if not shards:
-        raise DataError(f"there are no .tar shards in {root}; set data.options.root")
+        raise DataError(_no_shards(place))
     trains, tests, others = _parts(shards)
     if not trains:
         raise DataError(f"all {len(shards)} shards in {root} are test shards by their names")
@@ -62,6 +63,24 @@ def webdataset(
         notes=not_used_note([shard.name for shard in others], root),
         left_out=left_out,
     )
+
+
+def _no_shards(place: Path) -> str:
+    """Returns what is where shards were looked for."""
+    if not place.is_dir():
+        return f"there is no folder {place}; set data.options.root to a folder of .tar shards"
+    below = Counter(str(shard.parent) for shard in place.rglob("*.tar"))
+    if below:
+        found = some_of([f"{folder} ({number})" for folder, number in sorted(below.items())], 4)
+        return (
+            f"there are no .tar shards in {place} itself, but in folders of it: {found}; set "
+            "data.options.root to one of them"
+        )
+    endings = Counter(
+        one_line(path.suffix or path.name, 40) for path in place.iterdir() if path.is_file()
+    )
+    found = some_of([f"{ending} ({number})" for ending, number in sorted(endings.items())], 6)
+    return f"there are no .tar shards in {place} (found there: {found or 'no files'}); set data.options.root"
 
 
 def _parts(shards: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:

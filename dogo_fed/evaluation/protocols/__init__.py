@@ -2,10 +2,18 @@
 
 from dogo_fed.evaluation.protocols.catalog import PROTOCOLS
 from dogo_fed.evaluation.protocols.evaluate import (
+    check_labels,
     check_protocol,
     complete_options,
     evaluate,
     protocol_title,
 )
 
-__all__ = ["PROTOCOLS", "check_protocol", "complete_options", "evaluate", "protocol_title"]
+__all__ = [
+    "PROTOCOLS",
+    "check_labels",
+    "check_protocol",
+    "complete_options",
+    "evaluate",
+    "protocol_title",
+]

@@ -16,3 +16,6 @@ PROTOCOLS = {
     "corruptions": "dogo_fed.evaluation.protocols.corruptions:corruptions",
     "health": "dogo_fed.evaluation.protocols.health:health",
 }
+
+NOT_COUNTED = ("health", "ood")
+"""Those that count no labels of the subject's images; ood counts those of its targets."""

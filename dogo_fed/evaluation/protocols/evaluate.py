@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 from dogo_fed import components
 from dogo_fed.contracts import Score
+from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.guard import frozen
-from dogo_fed.evaluation.protocols.catalog import PROTOCOLS
+from dogo_fed.evaluation.protocols.catalog import NOT_COUNTED, PROTOCOLS
+from dogo_fed.evaluation.protocols.probing import check_accuracy
 from dogo_fed.evaluation.subject import Subject
 
 
@@ -45,6 +47,17 @@ def complete_options(protocol: str, options: Mapping[str, object]) -> dict[str, 
     return {**defaults, **options}
 
 
+def check_labels(protocol: str, dataset: DataSet) -> None:
+    """Asks whether a data set has the labels that a protocol of ours counts; one's own may need none.
+
+    Raises:
+        DataError: it has not; says why, and what can be measured.
+    """
+    names = (name for name, path in PROTOCOLS.items() if protocol in (name, path))
+    if any(name not in NOT_COUNTED for name in names):
+        check_accuracy(dataset)
+
+
 def evaluate(subject: Subject, protocol: str, options: Mapping[str, object]) -> list[Score]:
     """Returns the scores of an encoder under a protocol.
 
@@ -55,11 +68,12 @@ def evaluate(subject: Subject, protocol: str, options: Mapping[str, object]) -> 
 
     Raises:
         ConfigError: the protocol or an option is unknown, or impossible for this data set.
-        DataError: the data set has no labels, or images that the encoder can't take.
+        DataError: no accuracy can be counted on the data set, or the encoder can't take its images.
         EvaluationError: a feature is not finite, or the protocol changed the encoder.
     """
     check_protocol(protocol, options)
     function = components.resolve("protocol", protocol, PROTOCOLS)
+    check_labels(protocol, subject.dataset)
     with frozen(subject.encoder.backbone):
         try:
             scores = function(subject, **options)

@@ -10,7 +10,7 @@ from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.kin import check_split, split_alike
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError
-from dogo_fed.evaluation.protocols.probing import probe_score
+from dogo_fed.evaluation.protocols.probing import check_accuracy, probe_score
 from dogo_fed.evaluation.subject import Subject
 
 _NAME = "ood"
@@ -31,7 +31,7 @@ def ood(
 
     Raises:
         ConfigError: there is no target, or it is what the encoder was trained on.
-        DataError: a target is missing or broken.
+        DataError: a target is missing or broken, or no accuracy can be counted on it.
     """
     if isinstance(targets, str | Mapping) or not isinstance(targets, Sequence):
         raise ConfigError(f"targets must be a list of data sets, not {targets!r}")
@@ -45,11 +45,13 @@ def ood(
                 f"{dataset.name} is what the encoder was trained on; name another data set by data=... "
                 "or protocol.ood.targets=[...]"
             )
-    scores = []
-    for dataset in datasets:
-        there = subject.on(dataset)
-        scores.append(probe_score(there, there.probe_train, protocol=_NAME, condition=dataset.name))
-    return scores
+    subjects = [subject.on(dataset) for dataset in datasets]
+    for there in subjects:
+        check_accuracy(there.dataset)
+    return [
+        probe_score(there, there.probe_train, protocol=_NAME, condition=there.dataset.name)
+        for there in subjects
+    ]
 
 
 def with_targets(

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 
 from dogo_fed.contracts import Score
-from dogo_fed.errors import ConfigError
+from dogo_fed.data.labels import why_no_accuracy
+from dogo_fed.data.source import DataSet
+from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.evaluation.features import FrozenFeatures
 from dogo_fed.evaluation.intervals import wilson
 from dogo_fed.evaluation.softmax_probe import fit_probe
@@ -56,6 +58,18 @@ def probe_score(
     test = subject.probe_test
     value, low, high = accuracy(probe.predict(test.features_NF), test.labels_N)
     return Score(protocol, condition, draw, TOP1, value, low, high, group, *level)
+
+
+def check_accuracy(dataset: DataSet) -> None:
+    """Asks whether an accuracy can be counted on a data set, before anything is computed.
+
+    Raises:
+        DataError: it can't, or it would say nothing; says why, and what can be measured.
+    """
+    reason = why_no_accuracy(dataset)
+    if reason is not None:
+        instead = "; protocol=health needs no labels" if len(dataset.test) else ""
+        raise DataError(f"{dataset.name}: no accuracy can be counted: {reason}{instead}")
 
 
 def check_draws(draws: int) -> None:

@@ -398,10 +398,29 @@ def test_map_style_grey_becomes_three_channels():
     assert (all_images(data.train) == torch.from_numpy(grey)).all()
 
 
+def test_map_style_images_of_pillow_are_turned_as_their_exif_says(tmp_path):
+    stored = np.zeros((4, 4, 3), np.uint8)
+    stored[:, :2] = 250  # left as stored, the top as seen
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        data = dataset_from_map_style("mine", [opened])
+    image_CHW = all_images(data.train)[0]
+    assert (image_CHW[:, :2] == 250).all() and (image_CHW[:, 2:] == 0).all()
+
+
+def test_map_style_images_may_have_no_class():
+    image = random_images(1)[0]
+    data = dataset_from_map_style("mine", [(image, None), (image, -1), (image, 2)])
+    assert data.train.labels.tolist() == [-1, -1, 2]
+
+
 @pytest.mark.parametrize(
     ("item", "sentence"),
     [
         ("image", "item 1 is a str"),
+        ((torch.full((3, 8, 8), torch.nan), 0), "item 1: 192 of its values are NaN"),
         ((None, 0), "item 1 is a NoneType"),
         ((random_images(1)[0], "cat"), "item 1 has the class 'cat'"),
         ((random_images(1), 0), "item 1 has shape"),

@@ -195,6 +195,23 @@ def test_imagenet_with_class_folders(imagenet):
     assert data.num_classes == 3
 
 
+def test_what_imagenet_leaves_out_is_counted(imagenet):
+    add_val(imagenet, flat=False)
+    draw(imagenet / f"train/{CAT}/more/a.JPEG", 1)
+    (imagenet / f"train/{CAT}/read.txt").write_text("x")
+    (imagenet / f"val/{CAT}/read.txt").write_text("x")
+    assert load_imagenet(imagenet).notes == (
+        "left out: folders in class folders (1), no image: .txt (2)",
+    )
+
+
+def test_what_tiny_imagenet_leaves_out_is_counted(tiny):
+    assert load_tiny(tiny).notes == ()
+    (tiny / "val/images/read.me").write_text("x")
+    (tiny / f"train/{CAT}/images/more").mkdir()
+    assert load_tiny(tiny).notes == ("left out: folders in class folders (1), no image: .me (1)",)
+
+
 @pytest.mark.parametrize(
     ("place", "line"),
     [
@@ -214,6 +231,7 @@ def test_imagenet_with_a_flat_val(imagenet, place, line):
     (imagenet / place).write_text("\n".join(header + lines))
     named = {"val_annotations": str(imagenet / place)} if place == "elsewhere.txt" else {}
     data = load_imagenet(imagenet, **named)
+    assert data.notes == ()  # the list is used, and so not left out
     assert brightness(data.test) == [102, 101, 100]  # by file name
     assert data.test.labels.tolist() == [2, 1, 0]
 

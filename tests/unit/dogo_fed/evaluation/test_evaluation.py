@@ -8,6 +8,8 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dogo_fed.data.source import TensorImages
 from dogo_fed.errors import ConfigError, DataError, EvaluationError
@@ -309,11 +311,33 @@ class TestKnn:
         with pytest.raises(DataError, match="same number of features"):
             knn_predictions(bank, queries.features_NF[:, :3], k=3)
 
+    def test_no_matrix_of_images_and_classes_is_made(self) -> None:
+        """Of 100,000 images and 1,000 classes it would have 400 MB, for each chunk of queries."""
+        num_bank, num_classes = 2000, 500
+        features_NF = torch.randn(num_bank, 4, generator=generator())
+        bank = FrozenFeatures(features_NF, torch.arange(num_bank) % num_classes)
+        with LargestTensor() as seen:
+            knn_predictions(bank, features_NF[:8], k=3, queries_per_chunk=4)
+        assert num_bank * 4 <= seen.numel < num_bank * num_classes // 10
+
     def test_k_counts_labelled_images_only(self) -> None:
         bank = clustered(10, 1)
         half = torch.where(torch.arange(10) < 5, bank.labels_N, -1)
         with pytest.raises(ConfigError, match="there are 5"):
             knn_top1(FrozenFeatures(bank.features_NF, half), clustered(4, 2), k=6)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that is made inside."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for one in tree_leaves(made):
+            if isinstance(one, torch.Tensor):
+                self.numel = max(self.numel, one.numel())
+        return made
 
 
 class TestLinearProbe:

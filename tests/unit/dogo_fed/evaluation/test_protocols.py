@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -525,6 +526,31 @@ def test_what_can_not_be_is_one_clear_sentence(what: str) -> None:
     protocol, options, message = IMPOSSIBLE[what]
     with pytest.raises(ConfigError, match=message):
         evaluate(subject(Pixels(), marked()), protocol, options)
+
+
+@pytest.mark.parametrize("protocol", [*PROTOCOLS, PROTOCOLS["knn"]])
+@pytest.mark.parametrize(
+    ("train", "test", "reason"),
+    [(0, 0, "all training images that have a class"), (-1, -1, "no training image has a class")],
+)
+def test_no_accuracy_is_counted_where_it_says_nothing(
+    protocol: str, train: int, test: int, reason: str
+) -> None:
+    """With one class every answer is right; the health needs no labels."""
+    marks = marked(name="of one class")
+    dataset = replace(
+        marks,
+        train=TensorImages(marks.train.images(torch.arange(60)), torch.full((60,), train)),
+        test=TensorImages(marks.test.images(torch.arange(20)), torch.full((20,), test)),
+        num_classes=1,
+    )
+    options = {"targets": [marked(), dataset]} if protocol == "ood" else {}
+    there = subject(Pixels(), marked() if protocol == "ood" else dataset)
+    if protocol == "health":
+        assert evaluate(there, protocol, options)
+        return
+    with pytest.raises(DataError, match=f"of one class: no accuracy.*{reason}.*protocol=health"):
+        evaluate(there, protocol, options)
 
 
 def test_the_training_set_is_no_transfer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,11 +13,12 @@ from dogo_fed import layout
 from dogo_fed.compare.experiment import Method
 from dogo_fed.compare.standing import Standing, standing_of
 from dogo_fed.engine.loaded_run import load_run
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.storage.run_lock import run_lock
 from server.commands import compare as command
 from server.comparison.request import ComparisonRequest
 from tests.support.comparison_cells import made_cells, made_experiment, write_summary
+from tests.support.image_folders import draw
 
 SMALL = {
     "data": {"name": "synthetic", "options": {"size": 32, "test_size": 8}},
@@ -39,7 +41,23 @@ def test_a_comparison_of_sites_goes_on_after_its_first_cell(tmp_path: Path) -> N
     write_summary(cells[0], scores, provenance=[start])
     standings = {cell.id: standing_of(cell, {}) for cell in cells}
     assert list(standings.values()).count(Standing.NEW) == len(cells) - 1
-    command._check_first_cells(request(tmp_path, cells=cells), standings)
+    command._check_first_cells(request(tmp_path, cells=cells, experiment=experiment), standings)
+
+
+@pytest.mark.parametrize(("protocol", "is_refused"), [("linear", True), ("health", False)])
+def test_accuracies_of_one_class_are_refused_before_a_cell_is_trained(
+    tmp_path: Path, protocol: str, is_refused: bool
+) -> None:
+    experiment = made_experiment(methods=[Method.SOLO], seeds=[0], protocols={protocol: {}})
+    for number in range(24):
+        draw(tmp_path / f"images/all/{number}.png", number, size=16)
+    options = {"root": str(tmp_path / "images"), "image_size": 16}
+    images = {"name": "image_folder", "options": options}
+    cells = made_cells(experiment, tmp_path, data=images, batch_size=16, steps=2)
+    asked = request(tmp_path, cells=cells, experiment=experiment)
+    refused = pytest.raises(DataError, match=r"no accuracy can be counted.*protocol=health")
+    with refused if is_refused else nullcontext():
+        command._check_first_cells(asked, {cell.id: Standing.NEW for cell in cells})
 
 
 def test_a_second_command_in_the_same_folder_is_refused(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,3 +20,36 @@ def test_black_images_get_advice_that_the_loader_can_take(data, is_option):
     said = "\n".join(describe(black, compose_run([f"data={data}"])))
     assert "the images are nearly black (mean 0.000 of 1)" in said
     assert ("data.options.value_range=[0,4095]" in said) is is_option
+
+
+def said_of(number, labels, side=8, stored=8):
+    images = np.random.default_rng(0).integers(0, 256, (number, 3, stored, stored)).astype(np.uint8)
+    data = dataset_from_arrays("mine", images, labels, images[:4], labels[:4])
+    return list(describe(replace(data, image_size=side), compose_run(["data=imagenet"])))
+
+
+@pytest.mark.parametrize(
+    ("number", "with_class", "k"), [(40, 40, 4), (60, 30, 3), (8, 8, 1), (3000, 3000, 200)]
+)
+def test_the_neighbours_that_fit_are_those_of_the_images_with_a_class(number, with_class, k):
+    labels = [index % 2 if index < with_class else -1 for index in range(number)]
+    assert f"fits         eval.knn_k={k}, the default here" in said_of(number, labels)
+
+
+def test_without_classes_it_is_said_why_there_are_no_accuracies():
+    said = said_of(8, [0] * 8)
+    assert any(line.startswith("fits         no kNN and no linear probe: all") for line in said)
+    assert not any("knn_k" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("side", "stored", "advised"), [(8, 8, None), (8, 15, None), (8, 16, 16), (112, 224, 224)]
+)
+def test_larger_views_are_advised_where_the_images_have_the_pixels(side, stored, advised):
+    advice = [
+        line for line in said_of(4, [0, 1] * 2, side, stored) if "data.options.image_size=" in line
+    ]
+    if advised is None:
+        assert advice == []
+    else:
+        assert f"data.options.image_size={advised}, since" in advice[0]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -185,3 +189,166 @@ def test_pillows_own_limit_is_put_back():
     with without_pillows_limit():
         assert Image.MAX_IMAGE_PIXELS is None
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def png_of_sixteen_bits(values_HWC, hidden=b""):
+    """Returns a PNG file of 16-bit numbers with 1 to 4 channels, which Pillow can't write."""
+    height, width, channels = values_HWC.shape
+    rows = (b"\0" + row.astype(">u2").tobytes() for row in values_HWC)
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    parts = {b"IHDR": struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)}
+    parts |= {b"tRNS": hidden} if hidden else {}
+    parts |= {b"IDAT": zlib.compress(b"".join(rows)), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in parts.items()
+    )
+
+
+def tif_of_sixteen_bits(values_HWC, order, planar):
+    """Returns a TIFF file of RGB in 16 bits, which Pillow can't write."""
+    height, width, _ = values_HWC.shape
+    stored = values_HWC.transpose(2, 0, 1) if planar == 2 else values_HWC
+    data = stored.astype(f"{order}u2").tobytes()
+    num = 3 if planar == 2 else 1
+    bits, offsets, sizes, start = 200, 210, 230, 250
+    places = [start + index * len(data) // 3 for index in range(3)]
+    tags = [
+        (256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, bits), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, num, offsets if num > 1 else start), (277, 3, 1, 3), (278, 3, 1, height),
+        (279, 4, num, sizes if num > 1 else len(data)), (284, 3, 1, planar),
+    ]  # fmt: skip
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    for tag, kind, number, value in tags:
+        one = struct.pack(f"{order}HH", value, 0) if kind == 3 and number == 1 else None
+        head += struct.pack(f"{order}HHI", tag, kind, number) + (
+            one or struct.pack(f"{order}I", value)
+        )
+    head = head.ljust(bits, b"\0") + struct.pack(f"{order}3H", 16, 16, 16)
+    head = head.ljust(offsets, b"\0") + struct.pack(f"{order}3I", *places)
+    head = head.ljust(sizes, b"\0") + struct.pack(f"{order}3I", *[len(data) // 3] * 3)
+    return head.ljust(start, b"\0") + data
+
+
+SIXTEEN_BITS = {
+    "png": png_of_sixteen_bits,
+    "ii.tif": lambda values: tif_of_sixteen_bits(values, "<", 1),
+    "mm.tif": lambda values: tif_of_sixteen_bits(values, ">", 1),
+    "planes.tif": lambda values: tif_of_sixteen_bits(values, "<", 2),
+    "planes_mm.tif": lambda values: tif_of_sixteen_bits(values, ">", 2),
+}
+TWELVE_BITS = Decoding(side=4, colours=Colours(value_range=(0.0, 4095.0)))
+
+
+def colours_up_to(top, channels=3):
+    values = np.random.default_rng(0).integers(0, top + 1, (4, 4, channels))
+    return values, values.transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("kind", SIXTEEN_BITS)
+@pytest.mark.parametrize("from_memory", [True, False])
+def test_a_stated_range_is_that_of_colours_too(tmp_path, kind, from_memory):
+    """12 bits of a microscope in a file of 16: all of them count."""
+    values, seen = colours_up_to(4095)
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(SIXTEEN_BITS[kind](values))
+    pixels = decode(io.BytesIO(path.read_bytes()) if from_memory else path, TWELVE_BITS).pixels
+    assert np.array_equal(pixels, np.rint(seen / 4095 * 255))
+
+
+@pytest.mark.parametrize("kind", SIXTEEN_BITS)
+def test_colours_of_sixteen_bits_without_a_range_are_their_upper_bytes(tmp_path, kind):
+    values, seen = colours_up_to(65535)
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(SIXTEEN_BITS[kind](values))
+    assert np.array_equal(decode(path, HOW).pixels, seen >> 8)
+
+
+@pytest.mark.parametrize("planar", [1, 2])
+def test_libtiff_gives_numbers_in_the_order_of_the_machine(tmp_path, monkeypatch, planar):
+    """Compressed files are read by it; here, all are."""
+    monkeypatch.setattr("PIL.TiffImagePlugin.READ_LIBTIFF", True)
+    values, seen = colours_up_to(4095)
+    path = tmp_path / "a.tif"
+    path.write_bytes(tif_of_sixteen_bits(values, ">", planar))
+    assert np.array_equal(decode(path, HOW).pixels, seen >> 8)
+    if planar == 2:
+        with pytest.raises(DataError, match="value_range can't be kept"):
+            decode(path, TWELVE_BITS)
+    else:
+        assert np.array_equal(decode(path, TWELVE_BITS).pixels, np.rint(seen / 4095 * 255))
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_transparency_keeps_a_range_of_its_own(tmp_path, channels):
+    values, seen = colours_up_to(4095, channels)
+    values[..., -1] = 65535
+    values[0, :, -1] = 0
+    (tmp_path / "a.png").write_bytes(png_of_sixteen_bits(values))
+    pixels = decode(tmp_path / "a.png", TWELVE_BITS).pixels
+    assert (pixels[:, 0] == 255).all()  # the ground
+    assert np.array_equal(pixels[0, 1:], np.rint(seen[0, 1:] / 4095 * 255))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_one_colour_of_sixteen_bits_that_is_transparent_shows_the_ground(tmp_path, channels):
+    """1000 and 1001 are one grey in 8 bits, and only one of them is transparent."""
+    values = np.full((4, 4, channels), 1001)
+    values[0] = 1000
+    hidden = np.full(channels, 1000, ">u2").tobytes()
+    (tmp_path / "a.png").write_bytes(png_of_sixteen_bits(values, hidden))
+    for how in (TWELVE_BITS, HOW) if channels == 1 else (TWELVE_BITS,):
+        pixels = decode(tmp_path / "a.png", how).pixels
+        assert (pixels[:, 0] == 255).all() and (pixels[:, 1:] < 100).all()
+
+
+def test_a_range_that_can_not_be_kept_is_refused_and_not_passed_over(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6\n4 4\n65535\n" + bytes(96))
+    assert decode(tmp_path / "a.ppm", HOW).pixels.max() == 0
+    with pytest.raises(
+        DataError, match=r"PPM file, so data\.options\.value_range can't.*save it as"
+    ):
+        decode(tmp_path / "a.ppm", TWELVE_BITS)
+
+
+@pytest.mark.parametrize("ending", ["png", "jp2", "ppm", "jpg", "tif"])
+def test_a_range_does_not_touch_colours_of_eight_bits(tmp_path, ending):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8))
+    path = tmp_path / f"a.{ending}"
+    assert np.array_equal(decoded(image, path, TWELVE_BITS), decode(path, HOW).pixels)
+
+
+def test_the_bits_of_jpeg_2000_are_read_from_its_head(tmp_path):
+    path = tmp_path / "a.jp2"
+    Image.new("RGB", (4, 4)).save(path)
+    content = bytearray(path.read_bytes())
+    content[content.find(b"\xff\x4f\xff\x51") + 42] = 11  # of 12 bits
+    with pytest.raises(DataError, match=r"JPEG2000 file, so data\.options\.value_range can't"):
+        decode(io.BytesIO(bytes(content)), TWELVE_BITS)
+
+
+def test_pixels_that_are_no_numbers_are_named_and_black_in_a_stated_range(tmp_path):
+    values, _ = ramp(1.0, np.float32)
+    values[0, :2] = np.nan, np.inf
+    with pytest.raises(DataError, match="2 of them are NaN or infinite") as caught:
+        decoded(Image.fromarray(values), tmp_path / "a.tif")
+    proposed = re.search(r"value_range=\[(.*),(.*)\]", str(caught.value))
+    limits = float(proposed[1]), float(proposed[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = decode(tmp_path / "a.tif", Decoding(side=4, colours=Colours(value_range=limits)))
+    assert pixels.pixels[0, 0, 0] == 0 and pixels.pixels[0, 0, 1] == 255
+    assert pixels.pixels[0, 3, 3] == 255
+
+
+def test_no_number_at_all_is_said(tmp_path):
+    with pytest.raises(DataError, match="none of its pixels is a number"):
+        decoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), tmp_path / "a.tif")
+
+
+def test_the_range_that_is_proposed_for_even_pixels_may_be_given(tmp_path):
+    with pytest.raises(DataError, match=r"value_range=\[7.5,8.5\]"):
+        decoded(Image.fromarray(np.full((4, 4), 7.5, np.float32)), tmp_path / "a.tif")

@@ -180,6 +180,20 @@ def load_shards(root: Path, **options):
     return build_dataset("webdataset", {"root": str(root), "image_size": 8, **options})
 
 
+def test_where_there_are_no_shards_it_is_said_what_there_is(tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"no \.tar shards in .* \(found there: \.jpg \(1\)\)"):
+        load_shards(tmp_path)
+    write_shard(tmp_path / "more/a.tar", [("1.png", png(1))])
+    with pytest.raises(
+        DataError, match=r"in folders of it: .*/more \(1\); set data\.options\.root"
+    ):
+        load_shards(tmp_path)
+    with pytest.raises(DataError, match=r"there is no folder .*/nowhere"):
+        load_shards(tmp_path / "nowhere")
+
+
 def test_shards_in_the_order_of_their_names(tmp_path):
     write_shard(tmp_path / "b-train.tar", [("x/3.png", png(3)), ("x/3.cls", b"1")])
     write_shard(
@@ -500,6 +514,14 @@ RAMP = np.linspace(0, 4095, 8, dtype=np.uint16)[None].repeat(8, 0)
 def test_dicom_is_scaled_by_its_stored_bits(tmp_path):
     shown = dicom_levels(tmp_path, RAMP)
     assert (shown[0] - torch.linspace(0, 255, 8)).abs().max() <= 1
+
+
+def test_dicom_is_stored_at_up_to_twice_the_side_of_the_views(tmp_path):
+    write_dicom(tmp_path / "a.dcm", np.zeros((40, 24), np.uint16))
+    assert all_images(load_folder(tmp_path).train).shape[-1] == 16
+    assert all_images(load_folder(tmp_path, image_size=16).train).shape[-1] == 24
+    write_dicom(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16))
+    assert all_images(load_folder(tmp_path).train).shape[-1] == 8
 
 
 def test_dicom_shows_its_window_or_the_range_that_is_stated(tmp_path):

@@ -169,6 +169,8 @@ def test_classes_that_are_numbers_are_in_their_order(tmp_path):
         ("1.png,cat\n1.png,dog\n", r"line 2: '1\.png' was named before, in .*line 1"),
         ("1.png\n", "line 1: expected an image and its class"),
         ("", "is empty"),
+        ("image,dx\n1.png\n", "line 2: expected an image and its class"),
+        ("7.png,label\n", r"line 1: there is no image '7\.png' below"),
     ],
 )
 def test_a_wrong_table_names_its_line(tmp_path, table, says):
@@ -178,10 +180,112 @@ def test_a_wrong_table_names_its_line(tmp_path, table, says):
         load_folder(tmp_path, labels="t.csv")
 
 
+@pytest.mark.parametrize(
+    ("table", "classes", "note"),
+    [
+        ("image_id,age,dx\n1.png,43,mel\n2.png,50,nv\n", "mel nv", "its column 'dx' is taken"),
+        ("lesion,image,label\nH1,1.png,b\nH2,2.png,a\n", "b a", "its column 'label' is taken"),
+        ("label,image\nb,1.png\na,2.png\n", "b a", None),
+        ("picture,label\n1.png,b\n2.png,a\n", "b a", None),
+        ("image,weight,height\n1.png,7,8\n2.png,6,9\n", "7 6", "its column 'weight' is taken"),
+        ("1.png,b,x\n2.png,a,y\n", "b a", "no line of headings; its second column is taken"),
+        ("1.png,label\n2.png,class\n", "label class", None),
+        ("id_code,diagnosis\n1,4\n2,0\n", "4 0", None),
+        ("image\tlabel\n1.png\tb\n2.png\t\n", "b -", None),
+    ],
+)
+def test_the_headings_say_which_column_has_the_class(tmp_path, table, classes, note):
+    for number in (1, 2):
+        draw(tmp_path / f"{number}.png", number)
+    (tmp_path / "t.csv").write_text(table)
+    data = load_folder(tmp_path, labels="t.csv")
+    names = [*data.class_names, "-"]
+    assert " ".join(names[label] for label in data.train.labels) == classes
+    assert data.notes == () if note is None else [note in one for one in data.notes] == [True]
+
+
+def test_a_table_may_leave_out_ending_and_folder_where_one_image_is_meant(tmp_path):
+    for number, place in enumerate(("a/1.png", "a/2.png", "b/2.png", "b/3.png", "4.png")):
+        draw(tmp_path / place, number)
+    (tmp_path / "t.csv").write_text("a/1,cat\nb/2,owl\n3.png,dog\n4,cat\n")
+    data = load_folder(tmp_path, labels="t.csv")
+    of_level = dict(zip(levels(data.train), data.train.labels.tolist(), strict=True))
+    assert of_level == {0: 0, 1: -1, 2: 2, 3: 1, 4: 0}
+    (tmp_path / "t.csv").write_text("2.png,cat\n")
+    with pytest.raises(DataError, match=r"line 1: '2\.png' may be any of 2 images \(.*a/2.*b/2"):
+        load_folder(tmp_path, labels="t.csv")
+
+
+def test_the_table_is_not_left_out(tmp_path):
+    write_folder(tmp_path)
+    for place in ("train/t.csv", "train/other.csv"):
+        (tmp_path / place).write_text("train/cat/0.png,cat\n")
+    data = load_folder(tmp_path, labels="train/t.csv")
+    assert data.notes == ("left out: no image: .csv (1)",)
+
+
 def test_labels_that_are_neither_a_word_nor_a_table(tmp_path):
     draw(tmp_path / "1.png", 1)
     with pytest.raises(DataError, match="labels must be folders, none or a table; there is no"):
         load_folder(tmp_path, labels="folder")
+
+
+# ---- folders in folders ----
+
+
+@pytest.mark.parametrize("labels", ["folders", "none"])
+@pytest.mark.parametrize("wrapper", ["dataset", "a/b/c"])
+def test_a_folder_around_train_and_test_is_looked_into(tmp_path, labels, wrapper):
+    images = write_folder(tmp_path / wrapper)
+    (tmp_path / "read.me").write_text("x")
+    data = load_folder(tmp_path, labels=labels)
+    assert torch.equal(all_images(data.train), images[:4])
+    assert torch.equal(all_images(data.test), images[4:])
+    assert data.class_names == (("cat", "dog") if labels == "folders" else ())
+    assert data.notes == (f"{tmp_path} has its images in {wrapper}/, which is read",)
+
+
+def test_folders_beside_it_without_images_do_not_matter(tmp_path):
+    """As for finding things in pictures: their boxes are beside them in texts."""
+    images = write_folder(tmp_path / "images")
+    for part in ("train", "test"):
+        (tmp_path / f"labels/{part}").mkdir(parents=True)
+        (tmp_path / f"labels/{part}/0.txt").write_text("0 1 1 2 2")
+    data = load_folder(tmp_path)
+    assert torch.equal(all_images(data.train), images[:4])
+    assert torch.equal(all_images(data.test), images[4:])
+
+
+def test_a_folder_around_test_images_without_training_images(tmp_path):
+    draw(tmp_path / "all/val/a.png", 1)
+    draw(tmp_path / "all/cat/a.png", 1)
+    with pytest.raises(DataError, match=r"/all has val/ but no train/; found cat, val\."):
+        load_folder(tmp_path)
+
+
+def test_test_images_in_several_folders_are_not_trained_with_unless_asked(tmp_path):
+    for name in ("bottle", "cable"):
+        write_folder(tmp_path / name)
+    with pytest.raises(DataError, match=r"beside test images in bottle, cable\. Set .*/bottle\)"):
+        load_folder(tmp_path)
+    data = load_folder(tmp_path, labels="none")
+    assert len(data.train) == 12
+    assert "all images are training images" in said(data)
+
+
+def test_a_folder_around_class_folders_is_a_class_and_the_way_out_is_said(tmp_path):
+    for name in ("cat", "dog"):
+        draw(tmp_path / f"all/{name}/a.png", 1)
+    data = load_folder(tmp_path)
+    assert data.class_names == ("all",)
+    assert f"data={tmp_path}/all if those in it are)" in said(data)
+
+
+def test_a_part_that_an_archive_has_twice(tmp_path):
+    draw(tmp_path / "train/train/cat/a.png", 1)
+    draw(tmp_path / "test/test/cat/a.png", 2)
+    data = load_folder(tmp_path)
+    assert (levels(data.train), levels(data.test), data.class_names) == ([1], [2], ("cat",))
 
 
 # ---- what is left out ----
@@ -224,6 +328,37 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     data = load_folder(root)
     assert (levels(data.train), data.train.labels.tolist()) == ([1, 9], [0, 1])
     assert "links to a folder above (1)" in said(data)
+
+
+def test_pictures_without_an_ending_are_known_by_how_they_begin(tmp_path):
+    for number, kind in enumerate(("jpg", "png", "gif", "tif", "webp")):
+        draw(tmp_path / f"a{number}.{kind}", 50 * number)
+        os.rename(tmp_path / f"a{number}.{kind}", tmp_path / f"a{number}")
+    (tmp_path / "LICENSE").write_text("RIFF and text")
+    data = load_folder(tmp_path)
+    assert levels(data.train) == [0, 50, 100, 150, 200]
+    assert data.notes == ("left out: no image: LICENSE (1)",)
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "lost+found", "$RECYCLE.BIN", "#recycle"])
+def test_what_a_storage_device_leaves_is_no_class(tmp_path, name):
+    draw(tmp_path / "cat/a.png", 1)
+    draw(tmp_path / f"{name}/a.png", 2)
+    draw(tmp_path / f"cat/{name}/a.png/small.png", 3)
+    data = load_folder(tmp_path)
+    assert (levels(data.train), data.class_names) == ([1], ("cat",))
+
+
+def test_a_link_that_leads_to_itself_is_a_broken_one(tmp_path):
+    draw(tmp_path / "cat/a.png", 1)
+    for name in ("b.png", "folder"):
+        (tmp_path / "cat" / name).symlink_to(name)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=r"b\.png: a link to nothing \(Too many levels"):
+        load_folder(tmp_path)
+    data = load_folder(tmp_path, skip_broken=True)
+    assert levels(data.train) == [1]
+    assert "no image: folder (1), no image: loop (1)" in said(data)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems take only names of text")
@@ -297,6 +432,22 @@ def test_a_file_is_no_folder(tmp_path):
     draw(tmp_path / "a.png", 1)
     with pytest.raises(DataError, match=r"a\.png is a file; image_folder takes a folder"):
         load_folder(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a.tar", r"data=webdataset data\.options\.root=/.*/a\.tar"),
+        ("a.npz", r"data=npz data\.options\.path=/.*/a\.npz"),
+        ("a.zip", "unpack it"),
+        ("a.tar.gz", "unpack it"),
+        ("a.csv", r"data\.options\.labels=/.*/a\.csv"),
+    ],
+)
+def test_a_file_of_another_kind_names_what_reads_it(tmp_path, name, says):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=f"is a file; .*{says}"):
+        load_folder(tmp_path / name)
 
 
 def test_test_images_without_training_images(tmp_path):
