@@ -386,7 +386,7 @@ def _taught_by(config: RunConfig, student: str, teachers: str) -> RunConfig:
         name: (
             peer
             if name == student or peer.frozen_from is not None
-            else dataclasses.replace(peer, frozen_from=teachers)
+            else dataclasses.replace(peer, init=None, weights_prefix=None, frozen_from=teachers)
         )
         for name, peer in config.peers.items()
     }

@@ -302,6 +302,8 @@ def _reporting(
             else:
                 for note in notes_of(run):
                     sink.emit(Event(kind=EventKind.DATA, message=note))
+                for note in run.weights_notes:
+                    sink.emit(Event(kind=EventKind.WEIGHTS, message=note))
                 traffic = traffic_of(run)
                 if traffic is not None:
                     sink.emit(Event(kind=EventKind.TRAFFIC, message=traffic))

@@ -147,17 +147,24 @@ def _jobs(request: ComparisonRequest) -> int:
 def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing]) -> None:
     """Checks one new cell for each method, peers and data set, as a run would at its start.
 
+    What there is to know about the weights that peers start from is said once.
+
     Raises:
         ConfigError, DataError: the cell can't be run, or cells that are finished were trained on
             other images.
     """
     checked, images = set[object](), dict[str, DataFacts]()
+    notes: dict[str, None] = {}
     for cell in request.cells:
         case = (cell.column.method, cell.peers, cell.data)
         if case in checked or cell.needs or standings[cell.id] is not Standing.NEW:
             continue
         checked.add(case)
-        images |= images_of(cell, prepare(cell.config))
+        run = prepare(cell.config)
+        notes |= dict.fromkeys(run.weights_notes)
+        images |= images_of(cell, run)
+    for note in notes:
+        say(note, 0)
     check_images(finished_cells(request.cells), images)
 
 

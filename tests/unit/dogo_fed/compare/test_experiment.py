@@ -57,6 +57,16 @@ def test_a_student_among_three_is_taught_by_the_two_others_as_they_were_alone() 
         assert cell.learners == (student,)
 
 
+def test_a_frozen_peer_needs_no_file_to_start_from() -> None:
+    """It comes as it ended alone, where it has started from that file."""
+    peers = {"big": {**PEER, "init": "w.pth", "weights_prefix": "module."}, "small": PEER}
+    cells = made_cells(made_experiment(methods=[Method.OFFLINE], seeds=[0]), OUT, peers=peers)
+    big = {cell.student: cell.config.peers["big"] for cell in cells}
+    assert (big[None].init, big["big"].init) == ("w.pth", "w.pth")
+    assert (big["small"].init, big["small"].weights_prefix) == (None, None)
+    assert big["small"].frozen_from is not None
+
+
 def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
     methods = [one for one in Method if one not in (Method.PRIVATE, Method.CENTRAL)]
     methods = [one for one in methods if not one.is_baseline]
