@@ -201,7 +201,7 @@ def _num_classes(objective: str, dataset: DataSet) -> int:
     if num_unlabelled:
         raise ConfigError(
             f"objective {objective!r} learns from labels, but {num_unlabelled} of the "
-            f"{len(dataset.train)} training images of {dataset.name} have none; leave them out, or "
+            f"{len(dataset.train)} training images of {dataset.title} have none; leave them out, or "
             "choose a self-supervised objective"
         )
     return dataset.num_classes

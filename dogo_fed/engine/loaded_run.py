@@ -247,7 +247,7 @@ def load_run(
         for name, own in private_images(wanted, whole, config.eval.test_share).items():
             parts[name] = DataRoles(shared=whole, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
-    schedule = make_schedule(config, len(data.shared.train))
+    schedule = make_schedule(config, len(data.shared.train), data.shared.title)
     plan = make_plan(config, schedule)
     return LoadedRun(
         config=config,

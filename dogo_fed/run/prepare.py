@@ -111,5 +111,5 @@ def _check_neighbours(run: LoadedRun) -> None:
         if k is not None and k > number and why_no_accuracy(evaluated) is None:
             raise ConfigError(
                 f"eval.knn_k={k} neighbours are more than the {number} labelled training images of "
-                f"{evaluated.name}; leave it out, or set it to at most {number}"
+                f"{evaluated.title}; leave it out, or set it to at most {number}"
             )

@@ -276,7 +276,7 @@ def _reporting(
     """
     metrics = MetricsLog(folder.metrics)
     done = {str(peer): folder.checkpoints.get(peer) or 0 for peer in run.peer_ids}
-    title = f"run={folder.run_id}  {run.config.host.value}  {run.data.shared.name}"
+    title = f"run={folder.run_id}  {run.config.host.value}  {run.data.shared.title}"
     view = LiveView(
         [str(peer) for peer in run.peer_ids],
         run.plan.total_steps,

@@ -43,15 +43,17 @@ def probe_score(
     *,
     protocol: str,
     condition: str,
+    stream: str | None = None,
     draw: int = 0,
     group: str = "",
     level: Level = NO_ORDER,
 ) -> Score:
     """Returns the test accuracy of a probe trained on `train`, standardised features and labels.
 
-    The probe's own random stream is named by protocol, condition and draw.
+    The probe's own random stream is named by protocol, condition and draw; `stream` stands for a
+    condition whose words may change.
     """
-    generator = subject.generator(protocol, condition, draw, "probe")
+    generator = subject.generator(protocol, condition if stream is None else stream, draw, "probe")
     probe = fit_probe(train, subject.num_classes, generator)
     test = subject.probe_test
     value, low, high = accuracy(probe.predict(test.features_NF), test.labels_N)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from functools import partial
@@ -525,6 +526,24 @@ def test_what_can_not_be_is_one_clear_sentence(what: str) -> None:
     protocol, options, message = IMPOSSIBLE[what]
     with pytest.raises(ConfigError, match=message):
         evaluate(subject(Pixels(), marked()), protocol, options)
+
+
+def test_two_folders_are_two_targets_and_their_streams_are_named_as_ever() -> None:
+    one = subject(Pixels(), marked())
+    folders = [
+        dataclasses.replace(
+            marked(noise=40 + number, name="image_folder"), title=title, fingerprint=title
+        )
+        for number, title in enumerate(("cats", "dogs"))
+    ]
+    found = evaluate(one, "ood", {"targets": folders})
+    assert [score.condition for score in found] == ["cats", "dogs"]
+    for folder, score in zip(folders, found, strict=True):
+        before = dataclasses.replace(folder, title="image_folder")
+        (expected,) = evaluate(one, "ood", {"targets": [before]})
+        assert expected.condition == "image_folder" and expected.value == score.value
+    with pytest.raises(ConfigError, match="same name: cats, cats; rename one"):
+        evaluate(one, "ood", {"targets": [folders[0], folders[0]]})
 
 
 def test_the_training_set_is_no_transfer() -> None:
