@@ -45,7 +45,7 @@ Did it help? Runs every method with every seed, and prints the paired difference
 
   experiment=  {presets}
   methods=     of solo, offline, dogo, fedavg, fedx, flesd, fccl, supervised;
-               with a partition also private and central
+               where peers have private images also private; with a partition also central
   seeds=       one pair each
   peers=, data=   configurations, or lists of them; backbones (peers=[resnet50,resnet18]) are one
                   set of peers, and data=/path/to/images is a folder
