@@ -114,7 +114,7 @@ KINDS = {
     "BYOL with two state dicts": lambda p: {
         "online_network_state_dict": {
             **prefixed("encoder.", children(body(p))),
-            "projetion.net.0.weight": torch.zeros(8, 8),  # their spelling
+            "projection.net.0.weight": torch.zeros(8, 8),
         },
         "target_network_state_dict": prefixed("encoder.", children(other())),
     },
