@@ -39,7 +39,7 @@ format: $(VENV)/.installed-dev ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-dev ## steps, exchange, far link, coordinator, views; half an hour on 2 cores; writes benchmarks/results/
+bench: $(VENV)/.installed-dev ## steps, exchange, far link, coordinator, views, memory; half an hour on 2 cores; writes benchmarks/results/
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.epoch
 	$(BIN)/python -m benchmarks.round_trip
@@ -47,6 +47,7 @@ bench: $(VENV)/.installed-dev ## steps, exchange, far link, coordinator, views; 
 	$(BIN)/python -m benchmarks.far_link
 	$(BIN)/python -m benchmarks.coordinator
 	$(BIN)/python -m benchmarks.data_path
+	$(BIN)/python -m benchmarks.loss_memory
 	$(BIN)/python -m benchmarks.page
 
 bench-full: $(VENV)/.installed-dev ## exchange and far link over 2 to 64 peers, batches to 4096, all distances; hours

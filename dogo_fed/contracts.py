@@ -238,6 +238,7 @@ class EventKind(enum.StrEnum):
     """What happened. The values stand in metrics.jsonl and summary.json.
 
     DATA: a note about the images.
+    WEIGHTS: a note about the weights that a peer starts from, or teaches with.
     TRAFFIC: how much the run is going to exchange.
     RESUMED: the run goes on.
     SETTINGS_CHANGED: it goes on with other settings.
@@ -254,6 +255,7 @@ class EventKind(enum.StrEnum):
     """
 
     DATA = "data"
+    WEIGHTS = "weights"
     TRAFFIC = "traffic"
     RESUMED = "resumed"
     SETTINGS_CHANGED = "settings_changed"

@@ -10,10 +10,10 @@ import enum
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 EVERY_STEPS = 8
 """One step of so many is in the sample, in the mean."""
@@ -71,12 +71,14 @@ class Span:
     Attributes:
         started_s: seconds since the epoch, so that spans of several processes fit together.
         seconds: with the parts inside of it.
+        is_beside: whether another thread did it while the step went on.
     """
 
     part: Part
     step: int
     started_s: float
     seconds: float
+    is_beside: bool = False
 
 
 @dataclass(slots=True)
@@ -163,6 +165,15 @@ class Ledger:
         self._seconds[Part.WAIT] += seconds
         self.spans.append(Span(Part.WAIT, step, last.started_s, seconds))
 
+    def add_beside(self, spans: Iterable[Span]) -> None:
+        """Takes parts that another thread has done while the step went on; see `recorded_apart`.
+
+        They count beside the parts of the step's own thread.
+        """
+        for span in spans:
+            self._seconds[span.part] += span.seconds
+            self.spans.append(replace(span, is_beside=True))
+
     def mean_ms(self) -> dict[str, float]:
         """Returns the mean milliseconds of each part in a step; nothing if no step was recorded."""
         if self.num_steps == 0:
@@ -180,3 +191,26 @@ def part(part: Part) -> AbstractContextManager[None]:
     """Says that the block is this part of a step; recorded if a ledger is open."""
     ledger = _ledger.get()
     return nullcontext() if ledger is None else ledger.part(part)
+
+
+@contextmanager
+def recorded_apart(step: int) -> Iterator[list[Span]]:
+    """Records what this thread does of a step that another one drives, if the step is in the sample.
+
+    Yields:
+        The list that has the parts after the block, for `add_beside`.
+    """
+    spans: list[Span] = []
+    ledger = Ledger()
+    try:
+        with ledger.step(step):
+            yield spans
+    finally:
+        spans += ledger.spans
+
+
+def add_beside(spans: Iterable[Span]) -> None:
+    """Adds parts that another thread has done to the ledger that is open; drops them if none is."""
+    ledger = _ledger.get()
+    if ledger is not None:
+        ledger.add_beside(spans)

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -39,6 +39,8 @@ class DataFacts:
         mean, std: per channel, of pixel values scaled to 0..1.
         num_classes: labels are below it.
         class_names: in the order of the labels; empty if they have no names.
+        title: what people call it. A folder that was moved may have another one, so the data set is
+            not known by it.
     """
 
     name: str
@@ -52,6 +54,10 @@ class DataFacts:
     std: tuple[float, ...]
     num_classes: int
     class_names: tuple[str, ...]
+    title: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", self.title or self.name)
 
     @classmethod
     def of(cls, dataset: DataSet) -> DataFacts:
@@ -71,6 +77,7 @@ class DataFacts:
             std=dataset.std,
             num_classes=dataset.num_classes,
             class_names=dataset.class_names,
+            title=dataset.title,
         )
 
     @classmethod
@@ -92,6 +99,7 @@ class DataFacts:
             std=tuple(float(value) for value in plain["std"]),
             num_classes=int(plain["num_classes"]),
             class_names=tuple(str(name) for name in plain["class_names"]),
+            title=str(plain.get("title", "")),  # earlier versions wrote none
         )
         check_image_facts(facts.image_size, facts.mean, facts.std)
         return facts
@@ -99,10 +107,11 @@ class DataFacts:
     def differences(self, now: DataFacts) -> list[str]:
         """Returns a phrase, with both values, for everything that is not as it was."""
         return [
-            f"{field.name} was {_shown(then)} and is {_shown(value)}"
-            for field in dataclasses.fields(self)
-            if (then := getattr(self, field.name)) != (value := getattr(now, field.name))
-            and not (field.name == "test_fingerprint" and "" in (then, value))
+            f"{fact.name} was {_shown(then)} and is {_shown(value)}"
+            for fact in dataclasses.fields(self)
+            if fact.compare
+            and (then := getattr(self, fact.name)) != (value := getattr(now, fact.name))
+            and not (fact.name == "test_fingerprint" and "" in (then, value))
         ]
 
 

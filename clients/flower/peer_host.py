@@ -182,7 +182,7 @@ class PeerHost:
         around = PeerEnvironment()
         if self._site is not None:
             assignment = _as_site(assignment, self._site)
-            around = PeerEnvironment(root_certificates=self._site.root_certificates)
+            around = PeerEnvironment(root_certificates=self._site.root_certificates, is_site=True)
         return _Job(key, assignment, around, tells_all=self._site is None)
 
     def _said(self, state: Any, message: str, outcome: Outcome = Outcome.FINISHED) -> bytes:

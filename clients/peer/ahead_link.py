@@ -22,6 +22,7 @@ from dogo_fed.contracts import (
 )
 from dogo_fed.errors import CoordinatorLost
 from dogo_fed.exchange.base import Traffic
+from dogo_fed.ledger import Span, add_beside, recorded_apart
 
 _POLL_S = 1.0
 _ENDS_WITHIN_S = 5.0
@@ -29,12 +30,13 @@ _ENDS_WITHIN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What came of an exchange: a signal, or the error that `collect` raises."""
+    """What came of an exchange: a signal, or the error that `collect` raises; and what took its time."""
 
     step: int
     signal: TeacherSignal | None
     error: Exception | None
     traffic: Traffic
+    spans: list[Span]
 
 
 class AheadLink:
@@ -75,6 +77,7 @@ class AheadLink:
             if answer.step != ticket.step:
                 continue
             self._traffic = answer.traffic
+            add_beside(answer.spans)
             if answer.error is not None:
                 raise answer.error
             assert answer.signal is not None, "no error, so there is a signal"
@@ -117,9 +120,12 @@ class AheadLink:
             ticket, distribution = item
             signal: TeacherSignal | None = None
             error: Exception | None = None
-            try:
-                self._inner.publish(ticket, distribution)
-                signal = self._inner.collect(ticket)
-            except Exception as failed:  # raised where somebody waits for it, with its traceback
-                error = failed
-            self._answers.put(_Answer(ticket.step, signal, error, self._inner.last_traffic))
+            with recorded_apart(ticket.step) as spans:
+                try:
+                    self._inner.publish(ticket, distribution)
+                    signal = self._inner.collect(ticket)
+                except (
+                    Exception
+                ) as failed:  # raised where somebody waits for it, with its traceback
+                    error = failed
+            self._answers.put(_Answer(ticket.step, signal, error, self._inner.last_traffic, spans))

@@ -56,12 +56,15 @@ class PeerEnvironment:
         stop_requested: whether the host wants an early end; the coordinator may want one too.
         root_certificates: PEM, to check the coordinator's certificate. With it, a peer does not
             speak in the clear.
+        is_site: whether the peer's settings are this site's own. Then its terminal tells what there
+            is to know about the peer's weights; elsewhere whoever started the run has told it.
     """
 
     open_link: Callable[[PeerId, RunConfig], CoordinatorLink] | None = None
     await_turn: Callable[[int, Callable[[], bool]], None] = lambda step, is_stop_wanted: None
     stop_requested: Callable[[], bool] = lambda: False
     root_certificates: bytes | None = None
+    is_site: bool = False
 
 
 def run_assignment(assignment: Assignment, around: PeerEnvironment | None = None) -> Ending:
@@ -135,6 +138,10 @@ def _open(
         checkpoint_step=assignment.checkpoint_step,
         takes_newest=assignment.takes_newest,
     )
+    for notice in session.peer.notices:
+        logger.log(
+            logging.WARNING if around.is_site else logging.INFO, "peer=%s %s", peer_id, notice
+        )
     return session, link, sink
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -386,7 +386,7 @@ def _taught_by(config: RunConfig, student: str, teachers: str) -> RunConfig:
         name: (
             peer
             if name == student or peer.frozen_from is not None
-            else dataclasses.replace(peer, frozen_from=teachers)
+            else dataclasses.replace(peer, init=None, weights_prefix=None, frozen_from=teachers)
         )
         for name, peer in config.peers.items()
     }
@@ -399,7 +399,7 @@ def _exchanging(config: RunConfig, enabled: bool) -> RunConfig:
     )
 
 
-def _check(config: RunConfig, methods: Iterable[Method]) -> None:
+def _check(config: RunConfig, methods: Collection[Method]) -> None:
     if config.precision is Precision.AUTO:
         raise ConfigError(
             "precision=auto may choose otherwise in each cell, and cells would not be paired; name fp32 "
@@ -410,10 +410,17 @@ def _check(config: RunConfig, methods: Iterable[Method]) -> None:
             "dogo and offline need at least 2 peers that teach each other, but there is only "
             f"{', '.join(config.peers)}; choose other peers=, or methods=[solo]"
         )
-    if not config.partition.is_private and {Method.PRIVATE, Method.CENTRAL} & set(methods):
+    if not config.partition.is_private and Method.CENTRAL in methods:
         raise ConfigError(
-            "private and central are about a data set that is cut into anchors and private images; add "
-            "partition=dirichlet (or iid, classes), or choose methods=[solo,dogo]"
+            "central is about a data set that is cut into anchors and private images, so that all can be "
+            "put in one place again; add partition=dirichlet (or iid, classes), or leave out central"
+        )
+    without = [name for name in _learners(config) if not config.has_private(name)]
+    if without and Method.PRIVATE in methods:
+        raise ConfigError(
+            f"private trains each peer on its private images alone, and peer {without[0]} has none; name "
+            f"them by peers.{without[0]}.data, add partition=dirichlet (or iid, classes), or leave out "
+            "private"
         )
     frozen = [
         name

@@ -91,6 +91,8 @@ class PeerConfig:
             peer teaches with the weights of its newest checkpoint there, or of the file, and never
             learns. A file has no head, so it teaches by its features (exchange.rows=features). On a
             cluster both paths must be absolute.
+        weights_prefix: what stands in front of the backbone's names in that weights file; null looks
+            for it.
     """
 
     backbone: ComponentConfig = field(metadata=OWN)
@@ -125,6 +127,7 @@ class PeerConfig:
     sync_batchnorm: bool = field(default=False, metadata=OWN)
     init: str | None = field(default=None, metadata=OWN)
     frozen_from: str | None = field(default=None, metadata=OWN)
+    weights_prefix: str | None = field(default=None, metadata=OWN)
 
     def __post_init__(self) -> None:
         require_positive(
@@ -171,6 +174,11 @@ class PeerConfig:
         require(
             self.init is None or self.frozen_from is None,
             "init and frozen_from both name weights for one peer; give one of them",
+        )
+        require(
+            self.weights_prefix is None or self.init is not None or self.frozen_from is not None,
+            f"weights_prefix={self.weights_prefix} is about the names in a weights file; name the file by "
+            "init or frozen_from, or leave it out",
         )
         require(
             math.isfinite(self.distill_weight) and self.distill_weight >= 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from dogo_fed.config.checks import require, require_positive
@@ -375,6 +375,14 @@ class RunConfig:
                 if value != default:
                     found[f"{setting.path}.options.{name}"] = to_plain(value)
         return found
+
+    def variants_without(self, sites: Collection[str]) -> dict[str, object]:
+        """Returns the variants but for the settings of these peers, which their sites decide.
+
+        What this configuration says of such a peer is not what it was trained with.
+        """
+        theirs = tuple(f"peers.{name}." for name in sites)
+        return {path: value for path, value in self.variants.items() if not path.startswith(theirs)}
 
 
 def _check_names(graph: Mapping[str, Mapping[str, float]], peers: Mapping[str, PeerConfig]) -> None:

@@ -73,6 +73,7 @@ def imbalanced(
         test_fingerprint=data.test_fingerprint,
         class_names=data.class_names,
         notes=data.notes,
+        title=f"{data.title}_imbalanced",
     )
 
 

@@ -106,7 +106,7 @@ def _groups(dataset: DataSet, source: ImageSource, settings: PartitionConfig) ->
     if len(labels_N) and labels_N.min() < 0:
         raise ConfigError(
             f"partition={settings.kind.value} cuts by class, but {int((labels_N < 0).sum())} images of "
-            f"{dataset.name} have none; partition=iid needs no classes"
+            f"{dataset.title} have none; partition=iid needs no classes"
         )
     return labels_N
 
@@ -151,7 +151,7 @@ def _some_classes(
     number, each = dataset.num_classes, settings.classes_per_peer
     if each > number:
         raise ConfigError(
-            f"partition.classes_per_peer={each} is more than the {number} classes of {dataset.name}"
+            f"partition.classes_per_peer={each} is more than the {number} classes of {dataset.title}"
         )
     row = draws.permutation(number)
     has_GP = np.zeros((number, num_peers))
@@ -193,6 +193,7 @@ def _part(dataset: DataSet, name: str, train_N: IntArray, test_N: IntArray | Non
     return dataclasses.replace(
         dataset,
         name=f"{dataset.name}:{name}",
+        title=f"{dataset.title}:{name}",
         train=Subset(dataset.train, train_ids_N),
         fingerprint=fingerprint_of_part(dataset.fingerprint, train_ids_N),
         notes=(),

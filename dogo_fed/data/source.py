@@ -38,7 +38,12 @@ class ImageSource(Protocol):
 class DataSet:
     """A training and a test source that belong together; the test source may have no images.
 
+    It has two names. `name` names random streams (those of subsets and noise) and is a part of what
+    a run is known by, so it may not change: any folder of images has the same one, wherever it lies.
+    People need to tell two folders apart, and read `title`.
+
     Attributes:
+        name: what it is, for the code.
         image_size: side of the views and of what is evaluated, in pixels. The images may be larger;
             then crops are taken from them as they are.
         mean, std: per channel, of pixel values scaled to 0..1; used to normalise.
@@ -47,6 +52,7 @@ class DataSet:
         num_classes: 0 if no image has a class.
         class_names: in the order of the labels; empty if they have no names.
         notes: what a user should know about how the images were read, a sentence each.
+        title: what reports, files and messages call it; its name if nothing else is given.
     """
 
     name: str
@@ -60,6 +66,10 @@ class DataSet:
     test_fingerprint: str = ""
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", self.title or self.name)
 
 
 class TensorImages:

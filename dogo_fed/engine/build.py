@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +24,6 @@ from dogo_fed.models.weights import load_weights, read_weights
 from dogo_fed.objectives.base import Objective
 from dogo_fed.objectives.catalog import KNOWN
 from dogo_fed.storage.peer_folder import PeerFolder
-
-logger = logging.getLogger(__name__)
 
 
 def build_peer(
@@ -58,6 +55,7 @@ def build_peer(
         ConfigError: a component is unknown, an option is wrong, the backbone does not give
             features, or a frozen peer's weights can't be loaded.
     """
+    notices: list[str] = []
     try:
         with seeding.stream(run_seed, peer_id, "initialisation"):
             is_own = backbone is not None or not components.is_known(
@@ -66,7 +64,7 @@ def build_peer(
             if backbone is None:
                 backbone = build_backbone(settings.backbone, dataset.image_size, len(dataset.mean))
             if settings.init is not None:
-                _initialise(backbone, "init", settings.init)
+                notices = _initialise(backbone, "init", settings.init, settings.weights_prefix)
             feature_dim = _feature_dim(backbone, dataset, is_own=is_own)
             objective = _build_objective(settings.objective, backbone, feature_dim, dataset)
         if rows is not None:
@@ -83,7 +81,7 @@ def build_peer(
             params=_parameter_groups(objective, settings.optimizer),
         )
         if settings.frozen_from is not None:
-            _freeze(objective, peer_id, settings.frozen_from, rows)
+            notices = _freeze(objective, peer_id, settings, rows)
         augmentation = build_augmentation(
             settings.augmentation.name,
             settings.augmentation.options,
@@ -114,6 +112,7 @@ def build_peer(
         clip_norm=settings.optimizer.clip_norm,
         chunk_size=settings.chunk_size,
         is_gated=settings.gate is Gate.AGREEMENT,
+        notices=tuple(notices),
     )
 
 
@@ -202,53 +201,63 @@ def _num_classes(objective: str, dataset: DataSet) -> int:
     if num_unlabelled:
         raise ConfigError(
             f"objective {objective!r} learns from labels, but {num_unlabelled} of the "
-            f"{len(dataset.train)} training images of {dataset.name} have none; leave them out, or "
+            f"{len(dataset.train)} training images of {dataset.title} have none; leave them out, or "
             "choose a self-supervised objective"
         )
     return dataset.num_classes
 
 
-def _initialise(backbone: nn.Module, setting: str, path: str) -> None:
-    """Gives a backbone the weights of a file.
+def _initialise(backbone: nn.Module, setting: str, path: str, prefix: str | None) -> list[str]:
+    """Gives a backbone the weights of a file; returns what a user should know about them.
 
     Raises:
         ConfigError: the file can't be read, or does not fit the backbone.
     """
     try:
-        notices = load_weights(backbone, read_weights(Path(path)), path)
+        return load_weights(backbone, read_weights(Path(path)), path, prefix)
     except CheckpointError as error:
         raise ConfigError(f"{setting}={path}: {error}") from error
-    for notice in notices:
-        logger.info("%s", notice)
 
 
-def _freeze(objective: Objective, peer_id: PeerId, run_dir: str, rows: Rows | None) -> None:
+def _freeze(
+    objective: Objective, peer_id: PeerId, settings: PeerConfig, rows: Rows | None
+) -> list[str]:
     """Gives a frozen peer the weights that the peer of its name has in another run, or of a file.
+
+    Returns:
+        What a user should know about the weights of a file.
 
     Raises:
         ConfigError: there is nothing there; that run has no checkpoint of this peer, or it is of
             another model; or a file's weights are to teach by a head that they do not have.
     """
-    if not Path(run_dir).exists():
-        raise ConfigError(f"frozen_from={run_dir}: there is no such weights file or run folder")
-    if Path(run_dir).is_file():
+    source = settings.frozen_from
+    assert source is not None, "this peer is frozen"
+    if not Path(source).exists():
+        raise ConfigError(f"frozen_from={source}: there is no such weights file or run folder")
+    if Path(source).is_file():
         if rows is not Rows.FEATURES:
             raise ConfigError(
-                f"frozen_from={run_dir} is a weights file, which has a backbone and no projector. Its "
+                f"frozen_from={source} is a weights file, which has a backbone and no projector. Its "
                 "similarities are those of its features: type exchange.rows=features"
             )
-        _initialise(objective.backbone, "frozen_from", run_dir)
-        return
-    folder = PeerFolder(Path(run_dir), peer_id)
+        return _initialise(objective.backbone, "frozen_from", source, settings.weights_prefix)
+    if settings.weights_prefix is not None:
+        raise ConfigError(
+            f"weights_prefix={settings.weights_prefix} is about the names in a weights file, and "
+            f"frozen_from={source} is a run folder; leave it out"
+        )
+    folder = PeerFolder(Path(source), peer_id)
     try:
         step = folder.checkpoints.load_weights(objective)
     except CheckpointError as error:
-        raise ConfigError(f"frozen_from={run_dir}: {error}") from error
+        raise ConfigError(f"frozen_from={source}: {error}") from error
     if step is None:
         raise ConfigError(
-            f"frozen_from={run_dir}: that run has no checkpoint of a peer of this name; train it "
+            f"frozen_from={source}: that run has no checkpoint of a peer of this name; train it "
             "there first"
         )
+    return []
 
 
 def _feature_dim(backbone: nn.Module, dataset: DataSet, *, is_own: bool) -> int:

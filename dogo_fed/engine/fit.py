@@ -49,12 +49,13 @@ def _power_of_two(most: int) -> int:
     return 1 << max(1, most.bit_length() - 1)
 
 
-def make_schedule(config: RunConfig, num_samples: int) -> Schedule:
+def make_schedule(config: RunConfig, num_samples: int, title: str | None = None) -> Schedule:
     """Returns the run's schedule: which shared images each step uses.
 
     Args:
         config: the run's settings, fitted to its images.
         num_samples: training images that are shared.
+        title: what people call them; None is the name in the settings.
 
     Raises:
         ConfigError: a step uses more images than there are.
@@ -62,8 +63,8 @@ def make_schedule(config: RunConfig, num_samples: int) -> Schedule:
     number = config.anchors_per_step
     if number > num_samples and config.share_of_anchors == 1.0:
         raise ConfigError(
-            f"batch_size={config.batch_size} is larger than the data set {config.data.name}, which "
-            f"has {num_samples} training images; batch_size={usual_batch_size(num_samples)} fits, "
+            f"batch_size={config.batch_size} is larger than the data set {title or config.data.name}, "
+            f"which has {num_samples} training images; batch_size={usual_batch_size(num_samples)} fits, "
             "and is taken if none is named"
         )
     if number > num_samples:

@@ -26,8 +26,20 @@ from dogo_fed.engine.helper_tensors import FIRST, add_up, joined, learning, meet
 from dogo_fed.engine.numerics import compile_backbone, fix_numerics
 from dogo_fed.objectives.base import Objective
 
-DONE = True
-"""What a helper says when it has done what it was asked for."""
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a helper says when it has done what it was asked for.
+
+    Attributes:
+        used: of a backward pass, for each weight that learns, whether the part has a gradient of it.
+            It goes through the pipe, since whoever reads a tensor waits for the device.
+    """
+
+    used: tuple[bool, ...] = ()
+
+
+DONE = Done()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,15 +214,12 @@ class PartOfPass:
                 [gradient_nD for _, gradient_nD in with_graph],
                 allow_unused=True,
             )
-        pipe.send(DONE)
+        pipe.send(Done(tuple(gradient is not None for gradient in found)))
         add_up(
             [
                 torch.zeros_like(weight) if gradient is None else gradient
                 for weight, gradient in zip(weights, found, strict=True)
-            ],
-            torch.tensor(
-                [gradient is not None for gradient in found], dtype=torch.int32, device=self._device
-            ),
+            ]
         )
 
     def _take_gradients(self, heads: Sequence[str]) -> tuple[torch.Tensor, ...]:

@@ -60,9 +60,8 @@ def joined(by_head: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat([head_nD.float() for head_nD in by_head], dim=1)
 
 
-def add_up(gradients: Sequence[torch.Tensor], is_used: torch.Tensor) -> None:
+def add_up(gradients: Sequence[torch.Tensor]) -> None:
     """Adds up all processes' gradients; the first process has the sums, in place."""
-    dist.reduce(is_used, dst=FIRST, op=dist.ReduceOp.MAX)
     for flat, group in zip(_flat(gradients), _by_type(gradients), strict=True):
         dist.reduce(flat, dst=FIRST)
         _put(flat, group)

@@ -36,7 +36,7 @@ from torch import nn
 
 from dogo_fed.components import error_in_words
 from dogo_fed.contracts import PeerId
-from dogo_fed.engine.helper_process import DONE, GradientOrder, PassOrder, PassSettings, help_peer
+from dogo_fed.engine.helper_process import Done, GradientOrder, PassOrder, PassSettings, help_peer
 from dogo_fed.engine.helper_tensors import (
     FIRST,
     WITHIN_S,
@@ -188,27 +188,29 @@ class Helpers:
     def take_gradients(self, like: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         """Returns the sum of the helpers' gradients by weight; None for one that no part uses."""
         sums = [torch.zeros_like(weight) for weight in like]
-        is_used = torch.zeros(len(sums), dtype=torch.int32, device=like[0].device)
         with self._failures():
-            self._hear()
-            add_up(sums, is_used)
+            parts = [done.used for done in self._hear()]
+            add_up(sums)
         return [
-            gradient if used else None
-            for gradient, used in zip(sums, is_used.tolist(), strict=True)
+            gradient if any(used) else None
+            for gradient, used in zip(sums, zip(*parts, strict=True), strict=True)
         ]
 
-    def _hear(self) -> None:
-        """Returns when every helper has said that it has done its part.
+    def _hear(self) -> list[Done]:
+        """Returns what the helpers say, when every one has done its part.
 
         Raises:
             HelperLost: one has failed, or has not answered in time.
         """
+        heard = []
         for number, pipe in enumerate(self._pipes, start=1):
             if not pipe.poll(WITHIN_S):
                 raise self._failure(f"helper {number} has not answered for {WITHIN_S:g} s")
             answer = pipe.recv()
-            if answer is not DONE:
+            if not isinstance(answer, Done):
                 raise self._failure(str(answer))
+            heard.append(answer)
+        return heard
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
@@ -224,7 +226,7 @@ class Helpers:
             try:
                 while pipe.poll(_LAST_WORDS_S):
                     answer = pipe.recv()
-                    if answer is not DONE:
+                    if not isinstance(answer, Done):
                         return str(answer)
             except (EOFError, OSError):
                 continue

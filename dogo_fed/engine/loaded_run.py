@@ -62,6 +62,8 @@ class LoadedRun:
         agreement: the values that all processes of the run must share.
         backbones: the user's own modules, by peer, in place of those that the settings name.
         notes: what was decided on the way, a sentence each.
+        weights_notes: what a user should know about the weights that peers start from, once they
+            were tried; a sentence each.
     """
 
     config: RunConfig
@@ -74,6 +76,7 @@ class LoadedRun:
     cut: Cut | None = None
     backbones: Mapping[str, nn.Module] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
+    weights_notes: tuple[str, ...] = ()
 
     @property
     def peer_ids(self) -> tuple[PeerId, ...]:
@@ -244,7 +247,7 @@ def load_run(
         for name, own in private_images(wanted, whole, config.eval.test_share).items():
             parts[name] = DataRoles(shared=whole, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
-    schedule = make_schedule(config, len(data.shared.train))
+    schedule = make_schedule(config, len(data.shared.train), data.shared.title)
     plan = make_plan(config, schedule)
     return LoadedRun(
         config=config,

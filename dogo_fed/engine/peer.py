@@ -72,6 +72,7 @@ class Peer:
         reads_late: whether losses are read, and updates checked, where the device is waited for anyway,
             or those of several steps at a time.
         looks_ahead: whether a step's forward pass is done before the update of the step before.
+        notices: what a user should know about the weights that it starts from, a sentence each.
     """
 
     id: PeerId
@@ -101,6 +102,7 @@ class Peer:
     helpers: Helpers | None = None
     reads_late: bool = False
     looks_ahead: bool = False
+    notices: tuple[str, ...] = ()
     _drawn: dict[int, Views] = field(default_factory=dict, init=False)
     _unchecked: list[tuple[int, torch.Tensor, torch.Tensor]] = field(
         default_factory=list, init=False

@@ -22,7 +22,16 @@ from dogo_fed.text import some_of
 
 CLASSIFIER_PREFIXES = ("fc.", "classifier.", "head.", "heads.", "last_linear.")
 """How the names of the layer after the features begin in torchvision and timm."""
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
+_OTHER_HEADS = (
+    "projection_head.", "projection.", "projector.", "prediction_head.", "predictor.", "prototypes.",
+    "aux1.", "aux2.", "AuxLogits.", "head_dist.",
+)  # fmt: skip
+"""The same of what stands beside it: heads of objectives, classifiers half-way, DeiT's second one."""
+_WRAPPERS = (
+    "state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "net", "network", "encoder",
+    "backbone", "student", "teacher", "online_network_state_dict", "target_network_state_dict",
+)  # fmt: skip
+"""Under which names of a file people keep a state dict."""
 TENSORS = "tensors"
 """In the description of an encoder that a run has exported: the digest of the file's tensors."""
 
@@ -42,7 +51,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Returns the named tensors of a .safetensors file, or of a .pt, .pth or .bin file.
 
     The latter are read by torch with `weights_only=True`, which builds tensors and plain containers
-    and nothing else. A state dict may be nested under "state_dict", "model" or "model_state_dict".
+    and nothing else. A state dict may be nested under "state_dict", "model", "encoder" and other
+    usual names. Where several of them hold tensors, each stands in front of the names of its own.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another kind, or holds no state dict.
@@ -61,9 +71,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             f"{path} can't be read as weights: {' '.join(str(error).split())[:200]}; a .safetensors file, "
             "or a .pt file of tensors only, was expected"
         ) from error
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    content = _unwrapped(content)
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path} holds no state dict, but a {type(content).__name__}")
     tensors = {str(name): tensor for name, tensor in content.items()}
@@ -74,6 +82,28 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             "model.state_dict()"
         )
     return tensors
+
+
+def _unwrapped(content: object) -> object:
+    """Returns the state dict in what a file holds; of several, their names together.
+
+    A network and its average, or a student and its teacher, are told apart by their prefixes then.
+    """
+    if not isinstance(content, Mapping):
+        return content
+    inside = {
+        name: found
+        for name in _WRAPPERS
+        if isinstance(found := _unwrapped(content.get(name)), Mapping)
+        and any(isinstance(tensor, torch.Tensor) for tensor in found.values())
+    }
+    if len(inside) <= 1:
+        return next(iter(inside.values()), content)
+    return {
+        f"{wrapper}.{name}": tensor
+        for wrapper, found in inside.items()
+        for name, tensor in found.items()
+    }
 
 
 def _check_kind(path: Path) -> None:
@@ -100,8 +130,10 @@ def _raise_if_it_names_a_class(path: Path, message: str) -> None:
     raise CheckpointError(
         f"{path} can't be read as weights: it holds a {named[1]} beside its tensors, and reading that "
         "would run code of the file. If you trust whoever made it, save the tensors alone, once: "
-        f'python -c "import torch; x = torch.load({str(path)!r}, weights_only=False, '
-        "map_location='cpu'); torch.save(x.get('state_dict', x.get('model', x)), 'weights.pt')\""
+        'python -c "import torch; t = lambda x: x if isinstance(x, torch.Tensor) else {k: t(v) for k, v '
+        "in getattr(x, 'state_dict', lambda: x)().items() if hasattr(v, 'state_dict') or "
+        f"isinstance(v, (dict, torch.Tensor))}}; x = torch.load({str(path)!r}, weights_only=False, "
+        "map_location='cpu'); torch.save(t(x), 'weights.pt')\""
     )
 
 
@@ -161,7 +193,7 @@ def load_weights(
     """
     wanted = backbone.state_dict()
     fit = best_fit(wanted, tensors, prefix)
-    dropped = [name for name in fit.strangers if _is_classifier(name.removeprefix(fit.prefix))]
+    dropped = [name for name in fit.strangers if _is_head(name.removeprefix(fit.prefix))]
     taken = {name: tensors[theirs] for name, theirs in fit.names.items()}
     misfits = {
         fit.names[name]: (tensor.shape, wanted[name].shape)
@@ -211,8 +243,8 @@ def _notices_of_halvings(what: str, backbone: nn.Module) -> list[str]:
     ]
 
 
-def _is_classifier(name: str) -> bool:
-    return name.startswith(CLASSIFIER_PREFIXES)
+def _is_head(name: str) -> bool:
+    return name.startswith((*CLASSIFIER_PREFIXES, *_OTHER_HEADS))
 
 
 def _notices(
@@ -230,9 +262,12 @@ def _notices(
     if others:
         named = [f"{group} ({number})" for group, number in others.items()]
         notices.append(f"{what}: not used: {some_of(named, _MOST_NAMED)}")
-    if dropped:
-        named = [name.removeprefix(fit.prefix) for name in dropped]
-        notices.append(
-            f"{what}: the classifier's weights are not used: {some_of(named, _MOST_NAMED)}"
-        )
+    heads = [name.removeprefix(fit.prefix) for name in dropped]
+    for whose, prefixes in (
+        ("the classifier's", CLASSIFIER_PREFIXES),
+        ("other heads'", _OTHER_HEADS),
+    ):
+        named = [name for name in heads if name.startswith(prefixes)]
+        if named:
+            notices.append(f"{what}: {whose} weights are not used: {some_of(named, _MOST_NAMED)}")
     return notices

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import nn
@@ -75,6 +77,13 @@ class MomentumEncoder(nn.Module):
         self.momentum = momentum
         self.total_updates = total_updates
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
+
+    def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> Self:
+        """Moves all but the number of updates, which stays on the CPU: to read it waits for nothing."""
+        num_updates = self.num_updates
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.num_updates = num_updates
+        return self
 
     @torch.no_grad()
     def forward(self, view_NCHW: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ _HEALTH = ("rank untrained -> trained", "spread", "alignment", "uniformity")
 _LEAST_SHARE = 0.02
 """A smaller part of a step is not printed."""
 
-_NOTES = (EventKind.DATA, EventKind.TRAFFIC)
+_NOTES = (EventKind.DATA, EventKind.WEIGHTS, EventKind.TRAFFIC)
 """Kinds of events that tell what the run is about, before anything has happened."""
 
 

@@ -323,13 +323,13 @@ def evaluate_subjects(
     title = protocol_title(protocol)
     scores = {}
     for subject in subjects:
-        logger.info("%s of %s on %s", title, subject.encoder.name, subject.dataset.name)
+        logger.info("%s of %s on %s", title, subject.encoder.name, subject.dataset.title)
         scores[subject.encoder.name] = evaluate(subject, protocol, options)
     first = subjects[0]
     return ScoreSheet(
         protocol=title,
         source=source,
-        dataset=first.dataset.name,
+        dataset=first.dataset.title,
         fingerprint=first.dataset.fingerprint,
         seed=first.seed,
         options={key: _recorded(value) for key, value in recorded.items()},
@@ -348,7 +348,7 @@ def initial_backbone(settings: ComponentConfig, inputs: Inputs, seed: int) -> to
 def _recorded(value: object) -> object:
     """Returns an option as plain values, as the score sheet records it."""
     if isinstance(value, DataSet):
-        return value.name
+        return value.title
     if isinstance(value, Mapping):
         return {str(key): _recorded(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

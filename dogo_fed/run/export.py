@@ -30,6 +30,7 @@ from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.summary import read_summary
 from dogo_fed.run.evaluate import open_backbone
 from dogo_fed.storage.peer_folder import PeerFolder
+from dogo_fed.text import one_line
 
 _RESNETS = ("resnet18", "resnet34", "resnet50")
 _TORCHVISIONS = ("mobilenet_v2", "shufflenet_v2")
@@ -217,6 +218,7 @@ def _card(
     """Returns the text of the model card, with the lines that load the file."""
     settings = config.peers[peer]
     reached = _summary_of(folder, peer) or _as_described(described)
+    images = one_line(trained_on.title, 80).replace("|", r"\|")  # a folder may be called anything
     is_alone = not (config.exchanges or (folder / layout.SITE_CONFIG).is_file())
     lines = [
         f"# {peer}: {settings.backbone}, {settings.objective.name}",
@@ -226,7 +228,7 @@ def _card(
         "",
         "| | |",
         "|---|---|",
-        f"| images | {trained_on.name}, {trained_on.num_train}, fingerprint `{trained_on.fingerprint}` |",
+        f"| images | {images}, {trained_on.num_train}, fingerprint `{trained_on.fingerprint}` |",
         f"| input | {len(trained_on.mean)} x {trained_on.image_size} x {trained_on.image_size} |",
         f"| mean, of pixels in 0..1 | {list(trained_on.mean)} |",
         f"| deviation | {list(trained_on.std)} |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import torch
@@ -91,10 +92,13 @@ def prepare(
     is_known = config.host in (Host.LOCAL, Host.PROCESSES) or config.device == "cpu"
     if is_known:  # elsewhere, each peer's own node decides
         run.check_device(resolve_device(config.device))
+    notices: list[str] = []
     for peer_id in run.peer_ids:
         peer = run.build_peer(peer_id, torch.device("cpu"))
+        notices += (f"peer {peer_id}: {notice}" for notice in peer.notices)
         if config.anchors is None:
             try_own_code(run, peer)
+    run = dataclasses.replace(run, weights_notes=tuple(notices))
     return with_fastest(run) if config.precision is Precision.AUTO else run
 
 
@@ -107,5 +111,5 @@ def _check_neighbours(run: LoadedRun) -> None:
         if k is not None and k > number and why_no_accuracy(evaluated) is None:
             raise ConfigError(
                 f"eval.knn_k={k} neighbours are more than the {number} labelled training images of "
-                f"{evaluated.name}; leave it out, or set it to at most {number}"
+                f"{evaluated.title}; leave it out, or set it to at most {number}"
             )

@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -120,6 +120,7 @@ def conduct(
     host: RunHost,
     on_folder: Callable[[Path], None] = lambda folder: None,
     ask_far_peers: AskFarPeers = lambda run_id: None,
+    sites: Callable[[], Collection[str]] = tuple,
 ) -> RunSummary:
     """Runs a prepared run in this host, writes the run folder, and returns its summary.
 
@@ -130,6 +131,8 @@ def conduct(
         host: runs the peers.
         on_folder: is told the run folder as soon as it is this start's own.
         ask_far_peers: see `run_folder.reopen`; asked if a run goes on.
+        sites: tells, when the run has ended, which peers were at sites, whose settings this process
+            does not know. The summary says nothing of them.
 
     Raises:
         ConfigError, DataError, StartError, CheckpointError: it could not be started. The folder of
@@ -161,7 +164,7 @@ def conduct(
         write_starts(path, starts)
         if run.cut is not None:
             write_atomic(path / _CUT, run.cut.to_csv())
-        return _carry_through(run, folder, host, starts, put_back)
+        return _carry_through(run, folder, host, starts, put_back, sites)
 
 
 def _as_now(*paths: Path) -> Callable[[], None]:
@@ -191,6 +194,7 @@ def _carry_through(
     host: RunHost,
     starts: Sequence[Start],
     put_back: Callable[[], None],
+    sites: Callable[[], Collection[str]],
 ) -> RunSummary:
     """Runs the peers and concludes; `put_back` undoes what was written before they started."""
     started_s = time.monotonic() - folder.earlier_s
@@ -214,7 +218,7 @@ def _carry_through(
                 put_back()
             else:
                 wall_s = time.monotonic() - started_s
-                summary = _conclude(run, folder, totals, wall_s, starts)
+                summary = _conclude(run, folder, totals, wall_s, starts, sites())
     return summary
 
 
@@ -224,6 +228,7 @@ def _conclude(
     totals: RunTotals,
     wall_s: float,
     starts: Sequence[Start],
+    sites: Collection[str],
 ) -> RunSummary:
     """Writes the summary and the curves of what the run has reached.
 
@@ -238,7 +243,7 @@ def _conclude(
         wall_s=wall_s,
         exchange_enabled=config.exchanges,
         totals=totals,
-        variants=config.variants,
+        variants=config.variants_without(sites),
     )
     summary["provenance"] = [start.to_plain() for start in starts]
     summary["step_ms"] = merge_traces(folder.path, config.peers)
@@ -276,7 +281,7 @@ def _reporting(
     """
     metrics = MetricsLog(folder.metrics)
     done = {str(peer): folder.checkpoints.get(peer) or 0 for peer in run.peer_ids}
-    title = f"run={folder.run_id}  {run.config.host.value}  {run.data.shared.name}"
+    title = f"run={folder.run_id}  {run.config.host.value}  {run.data.shared.title}"
     view = LiveView(
         [str(peer) for peer in run.peer_ids],
         run.plan.total_steps,
@@ -302,6 +307,8 @@ def _reporting(
             else:
                 for note in notes_of(run):
                     sink.emit(Event(kind=EventKind.DATA, message=note))
+                for note in run.weights_notes:
+                    sink.emit(Event(kind=EventKind.WEIGHTS, message=note))
                 traffic = traffic_of(run)
                 if traffic is not None:
                     sink.emit(Event(kind=EventKind.TRAFFIC, message=traffic))

@@ -25,18 +25,22 @@ def write_trace(path: Path, peer: str, ledger: Ledger) -> None:
     """Writes the steps of one peer, in full or not at all, if there are any."""
     if ledger.num_steps == 0:
         return
-    events = [
+    events: list[dict[str, Any]] = [
         {
             "name": span.part.value,
             "ph": "X",
             "ts": 1e6 * span.started_s,
             "dur": 1e6 * span.seconds,
             "pid": 0,
-            "tid": 0,
+            "tid": int(span.is_beside),
             "args": {"step": span.step},
         }
         for span in ledger.spans
     ]
+    if any(span.is_beside for span in ledger.spans):
+        events.append(
+            {"name": "thread_name", "ph": "M", "pid": 0, "tid": 1, "args": {"name": "exchange"}}
+        )
     write_json_atomic(path, {_EVENTS: [_named(0, peer), *events], _MEAN_MS: ledger.mean_ms()})
 
 

@@ -46,7 +46,7 @@ Did it help? Runs every method with every seed, and prints the paired difference
 
   experiment=  {presets}
   methods=     of solo, offline, dogo, fedavg, fedx, flesd, fccl, supervised;
-               with a partition also private and central
+               where peers have private images also private; with a partition also central
   seeds=       one pair each
   peers=, data=   configurations, or lists of them; backbones (peers=[resnet50,resnet18]) are one
                   set of peers, and data=/path/to/images is a folder
@@ -148,11 +148,14 @@ def _jobs(request: ComparisonRequest) -> int:
 def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing]) -> None:
     """Checks one new cell for each method, peers and data set, as a run would at its start.
 
+    What there is to know about the weights that peers start from is said once.
+
     Raises:
         ConfigError, DataError: the cell can't be run, or a protocol can't be counted on its images,
             or cells that are finished were trained on other images.
     """
     checked, images = set[object](), dict[str, DataFacts]()
+    notes: dict[str, None] = {}
     for cell in request.cells:
         case = (cell.column.method, cell.peers, cell.data)
         if case in checked or cell.needs or standings[cell.id] is not Standing.NEW:
@@ -162,7 +165,10 @@ def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing
         for protocol in request.experiment.protocols:
             for peer in run.peer_ids:
                 check_labels(protocol, run.data_of(peer).evaluated)
+        notes |= dict.fromkeys(run.weights_notes)
         images |= images_of(cell, run)
+    for note in notes:
+        say(note, 0)
     check_images(finished_cells(request.cells), images)
 
 

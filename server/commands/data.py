@@ -65,8 +65,7 @@ def _main(composed: DictConfig) -> None:
     try:
         config = from_omegaconf(composed, HydraConfig.get().overrides.task)
         dataset = dataset_with_test_part(config.data, config.eval.test_share)
-        name = Path(dataset.name.replace(":", "-")).name
-        folder = Path(_out[-1]).expanduser() if _out else OUT / name
+        folder = Path(_out[-1]).expanduser() if _out else usual_folder(dataset)
         folder.mkdir(parents=True, exist_ok=True)
         draw_samples(dataset, folder / SAMPLES)
     except (DogoError, OSError) as error:
@@ -77,12 +76,17 @@ def _main(composed: DictConfig) -> None:
     sys.stdout.write(f"samples      {one_line(folder / SAMPLES)}\n")
 
 
+def usual_folder(dataset: DataSet) -> Path:
+    """Returns the folder in which a data set's samples are without `out=`."""
+    return OUT / Path(dataset.title.replace(":", "-")).name
+
+
 def describe(dataset: DataSet, config: RunConfig) -> Iterator[str]:
     """Yields the lines that say what a data set is, what was left out, and what suits it."""
     side, channels = dataset.image_size, len(dataset.mean)
     stored = dataset.train.images(torch.tensor([0])).shape[-1]
     larger = f", stored at {stored} x {stored}" if stored != side else ""
-    yield f"data set     {dataset.name}"
+    yield f"data set     {one_line(dataset.title)}"
     yield f"training     {len(dataset.train)} images"
     yield f"test         {len(dataset.test)} images"
     yield f"image size   {side} x {side}, {channels} channel{'s' * (channels > 1)}{larger}"

@@ -168,4 +168,4 @@ def _stem(protocol: str, request: EvaluationRequest, subjects: Sequence[Subject]
     title = protocol_title(protocol)
     if request.run is None or request.data is None:
         return title
-    return f"{title}-{Path(subjects[0].dataset.name).name}"
+    return f"{title}-{Path(subjects[0].dataset.title).name}"

@@ -79,6 +79,7 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
         DogoError: see `main`.
     """
     config = configuration(run_config)
+    sites: set[PeerId] = set()
     with _stop_before_exit() as stop_asked:
 
         def ask_sites(run_id: str) -> Mapping[PeerId, Sequence[int]] | None:
@@ -114,6 +115,7 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
                 why = "stopped by the user before every peer had a Flower node"
                 sink.emit(Event(kind=EventKind.STOPPED, message=why, step=folder.first_step))
                 return
+            sites.update(peer for peer, node in nodes.items() if node.is_site)
             if not any(node.is_site for node in nodes.values()):
                 from server.hosts.ray_actors import warn_if_open
 
@@ -128,7 +130,7 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
             finally:
                 fleet.release()
 
-        return conduct(prepare(config), host, ask_far_peers=ask_sites)
+        return conduct(prepare(config), host, ask_far_peers=ask_sites, sites=lambda: sites)
 
 
 def configuration(run_config: Mapping[str, object]) -> RunConfig:

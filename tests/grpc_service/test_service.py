@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
 import socket
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from clients.peer import grpc_link
+from clients.peer.ahead_link import AheadLink
 from clients.peer.grpc_link import GrpcLink, translate
 from clients.peer.report_sink import ReportSink
 from dogo_fed.contracts import (
@@ -37,6 +39,7 @@ from dogo_fed.errors import (
     SchemaMismatch,
     StaleTicket,
 )
+from dogo_fed.ledger import Ledger, Part, is_sampled
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.dogo_pb2_grpc import (
     CoordinationServicer,
@@ -82,6 +85,23 @@ def test_the_largest_batch_travels_in_full_precision(make_site):
         assert signal.negative_entropy == other.negative_entropy
         for number in (end.last_traffic.bytes_up, end.last_traffic.bytes_down):
             assert 4 * size**2 < number < 4 * size**2 + 1000
+
+
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_encoding_and_decoding_are_in_the_ledger_of_a_step(make_site, looks_ahead):
+    step = next(filter(is_sampled, itertools.count()))
+    ends = joined(make_site(first_step=step, real_clock=True), ADA, BOB)
+    ledger, (mine, other) = Ledger(), ends
+    mine = AheadLink(mine) if looks_ahead else mine
+    with ledger.step(step):
+        mine.publish(ticket(step), distribution(0))
+    other.publish(ticket(step), distribution(1))
+    with ledger.step(step):
+        assert mine.collect(ticket(step)).teachers == (BOB,)
+    found = ledger.mean_ms()
+    assert found["encode"] > 0 and found["decode"] > 0
+    spans = [(one.part, one.is_beside) for one in ledger.spans]
+    assert spans == [(Part.ENCODE, looks_ahead), (Part.DECODE, looks_ahead)]
 
 
 def test_two_view_directions_travel_where_they_are_agreed_and_are_too_much_where_not(make_site):

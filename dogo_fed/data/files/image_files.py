@@ -29,17 +29,19 @@ def dataset_from_files(
     cache_dir: str | None,
     *,
     how: Decoding,
+    title: str = "",
 ) -> DataSet:
     """Returns image files as a data set.
 
     Args:
-        name: what reports call it.
+        name: what it is, see `DataSet`.
         splits: the files.
         image_size: side of the views, in pixels.
         cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in the splits' root. If
             it can't be written to, nothing is kept, and every process decodes the images anew.
         how: how the files become pixels, at which side they are stored, and whether images that
             can't be read are left out.
+        title: what people call it; empty is its name.
 
     Raises:
         DataError: images can't be read (all of them are named, or the first twenty), or there is no
@@ -74,6 +76,7 @@ def dataset_from_files(
         test_fingerprint=facts.test_fingerprint,
         class_names=splits.class_names,
         notes=(*splits.notes, *frames_note(facts.num_several), *broken_note(broken)),
+        title=title,
     )
 
 

@@ -52,6 +52,7 @@ _FILES = {
 _MOST_NAMES = 6
 _MOST_WRAPPERS = 8
 """Folders in folders that are looked into for train/, one in the other."""
+_LONGEST_TITLE = 80
 
 
 @with_pixel_options
@@ -90,7 +91,14 @@ def image_folder(
     check_image_size("image_folder", image_size)
     splits = find_images(Path(root), labels)
     how = pixels.decoding(side_to_store(stored_size, image_size, splits.train))
-    return dataset_from_files("image_folder", splits, image_size, cache_dir, how=how)
+    return dataset_from_files(
+        "image_folder", splits, image_size, cache_dir, how=how, title=_title(Path(root))
+    )
+
+
+def _title(root: Path) -> str:
+    """Returns a folder's own name, as it can be printed and be a part of a file's name."""
+    return one_line(root.expanduser().resolve().name, _LONGEST_TITLE)
 
 
 def find_images(root: Path, labels: str = FOLDERS) -> Splits:

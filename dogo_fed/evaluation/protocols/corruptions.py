@@ -80,7 +80,7 @@ def _test_images(subject: Subject, number: int | None) -> ImageSource:
         return source
     if not 1 <= number <= len(source):
         raise ConfigError(
-            f"test_images must be from 1 to the {len(source)} that {subject.dataset.name} has, not "
+            f"test_images must be from 1 to the {len(source)} that {subject.dataset.title} has, not "
             f"{number}"
         )
     order_N = torch.randperm(len(source), generator=subject.generator(_NAME, "test images"))

@@ -48,7 +48,7 @@ def imbalance(
     if largest < 2:
         raise ConfigError(
             f"every one of the {num_classes} classes needs two labelled images to make some rare; a "
-            f"class of {subject.dataset.name} has {largest}"
+            f"class of {subject.dataset.title} has {largest}"
         )
     if not 0.0 < smallest_share < 1.0:
         raise ConfigError(f"smallest_share must be above 0 and below 1, not {smallest_share}")

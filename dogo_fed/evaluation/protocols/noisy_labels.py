@@ -104,7 +104,7 @@ def _targets(mapping: str | Sequence[int], subject: Subject) -> tuple[int, ...]:
         )
     if len(targets) != num_classes:
         raise ConfigError(
-            f"mapping names a class for {len(targets)} classes, but {subject.dataset.name} has "
+            f"mapping names a class for {len(targets)} classes, but {subject.dataset.title} has "
             f"{num_classes}"
         )
     return tuple(targets)

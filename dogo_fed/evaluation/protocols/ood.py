@@ -36,20 +36,29 @@ def ood(
     if isinstance(targets, str | Mapping) or not isinstance(targets, Sequence):
         raise ConfigError(f"targets must be a list of data sets, not {targets!r}")
     datasets = [_load(target) for target in targets] or [subject.dataset]
-    names = [dataset.name for dataset in datasets]
-    if len(set(names)) != len(names):
-        raise ConfigError(f"two targets have the same name: {', '.join(names)}")
+    titles = [dataset.title for dataset in datasets]
+    if len(set(titles)) != len(titles):
+        raise ConfigError(
+            f"two targets have the same name: {', '.join(titles)}; rename one, or evaluate on them one "
+            "after the other"
+        )
     for dataset in datasets:
         if dataset.fingerprint == subject.encoder.trained_on:
             raise ConfigError(
-                f"{dataset.name} is what the encoder was trained on; name another data set by data=... "
+                f"{dataset.title} is what the encoder was trained on; name another data set by data=... "
                 "or protocol.ood.targets=[...]"
             )
     subjects = [subject.on(dataset) for dataset in datasets]
     for there in subjects:
         check_accuracy(there.dataset)
     return [
-        probe_score(there, there.probe_train, protocol=_NAME, condition=there.dataset.name)
+        probe_score(
+            there,
+            there.probe_train,
+            protocol=_NAME,
+            condition=there.dataset.title,
+            stream=there.dataset.name,
+        )
         for there in subjects
     ]
 

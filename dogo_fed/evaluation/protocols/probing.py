@@ -45,15 +45,17 @@ def probe_score(
     *,
     protocol: str,
     condition: str,
+    stream: str | None = None,
     draw: int = 0,
     group: str = "",
     level: Level = NO_ORDER,
 ) -> Score:
     """Returns the test accuracy of a probe trained on `train`, standardised features and labels.
 
-    The probe's own random stream is named by protocol, condition and draw.
+    The probe's own random stream is named by protocol, condition and draw; `stream` stands for a
+    condition whose words may change.
     """
-    generator = subject.generator(protocol, condition, draw, "probe")
+    generator = subject.generator(protocol, condition if stream is None else stream, draw, "probe")
     probe = fit_probe(train, subject.num_classes, generator)
     test = subject.probe_test
     value, low, high = accuracy(probe.predict(test.features_NF), test.labels_N)
@@ -69,7 +71,7 @@ def check_accuracy(dataset: DataSet) -> None:
     reason = why_no_accuracy(dataset)
     if reason is not None:
         instead = "; protocol=health needs no labels" if len(dataset.test) else ""
-        raise DataError(f"{dataset.name}: no accuracy can be counted: {reason}{instead}")
+        raise DataError(f"{dataset.title}: no accuracy can be counted: {reason}{instead}")
 
 
 def check_draws(draws: int) -> None:

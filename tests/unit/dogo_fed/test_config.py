@@ -301,6 +301,30 @@ def test_variants_are_named_as_the_settings_are():
     assert dataclasses.replace(config, exchange=ExchangeConfig(enabled=False)).variants == {}
 
 
+def test_another_teacher_is_a_variant_where_it_is_used():
+    ours = {
+        "peers.wide.teacher": "ema",
+        "peers.wide.teacher_momentum": 0.9,
+        "peers.wide.teacher_temperature": 0.2,
+        "peers.wide.teacher_temperature_end": 0.05,
+    }
+    settings = [f"{path}={value}" for path, value in ours.items()]
+    config = compose_run(["peers=pair", "peers.resnet.distill_weight=0.390625", *settings])
+    assert config.variants == ours
+    alone = dataclasses.replace(config, exchange=ExchangeConfig(enabled=False))
+    assert alone.variants == {}
+
+
+def test_settings_that_sites_decide_are_no_variants_of_the_run():
+    settings = ["exchange.symmetric=true", "peers.wide.teacher=ema", "peers.resnet.gate=agreement"]
+    config = compose_run(["peers=pair", "peers.resnet.distill_weight=0.390625", *settings])
+    named = set(config.variants)
+    assert named == {"exchange.symmetric", "peers.wide.teacher", "peers.resnet.gate"}
+    assert config.variants_without(()) == config.variants
+    assert set(config.variants_without(["wide"])) == named - {"peers.wide.teacher"}
+    assert config.variants_without(["wide", "resnet"]) == {"exchange.symmetric": True}
+
+
 def test_what_a_peer_publishes_is_a_variant_unless_it_is_the_default():
     config = compose_run(["peers=pair"])
 

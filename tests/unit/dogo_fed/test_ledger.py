@@ -9,7 +9,15 @@ import pytest
 
 from configs.compose import compose_run
 from dogo_fed import layout
-from dogo_fed.ledger import EVERY_STEPS, Ledger, Part, is_sampled, part
+from dogo_fed.ledger import (
+    EVERY_STEPS,
+    Ledger,
+    Part,
+    add_beside,
+    is_sampled,
+    part,
+    recorded_apart,
+)
 from dogo_fed.reporting.summary import _footnotes
 from dogo_fed.storage.trace_file import merge_traces, write_trace
 from tests.support.tiny_run import TINY, run_here
@@ -117,6 +125,25 @@ def test_a_run_tells_where_the_time_of_its_steps_went(tmp_path):
     assert {event["pid"] for event in spans} == {0, 1}
     first, last = (min(one["ts"] for one in spans), max(one["ts"] + one["dur"] for one in spans))
     assert last - first < 60e6, "microseconds, on one time line"
+
+
+def test_what_another_thread_does_has_a_line_of_its_own(tmp_path):
+    ledger, clock = Ledger(), Clock()
+    with recorded_apart(SAMPLED) as spans, part(Part.ENCODE):
+        pass
+    with recorded_apart(SAMPLED + 1) as none, part(Part.ENCODE):
+        pass
+    with ledger.step(SAMPLED):
+        clock.work(Part.FORWARD, 1.0)
+        add_beside([*spans, *none])
+    add_beside(spans)  # no ledger is open
+    assert [one.part for one in spans] == [Part.ENCODE] and none == []
+    assert ledger.mean_ms()["encode"] == pytest.approx(1e3 * spans[0].seconds)
+    write_trace(tmp_path / layout.TRACE, "ada", ledger)
+    events = json.loads((tmp_path / layout.TRACE).read_text())["traceEvents"]
+    rows = {event["name"]: event["tid"] for event in events if event["ph"] == "X"}
+    assert rows == {"forward": 0, "encode": 1}
+    assert {"name": "exchange"} in [event["args"] for event in events if event["ph"] == "M"]
 
 
 def test_a_broken_trace_is_left_out_and_said(tmp_path, caplog):

@@ -39,6 +39,16 @@ def test_the_same_data_set_is_known_again(dataset: DataSet) -> None:
     assert DataFacts.of(dataset).differences(DataFacts.of(again)) == []
 
 
+def test_a_folder_that_was_moved_is_known_again(dataset: DataSet) -> None:
+    then = DataFacts.of(dataclasses.replace(dataset, title="photos"))
+    now = DataFacts.of(dataclasses.replace(dataset, title="photos (old)"))
+    assert then.differences(now) == [] and then == now
+    plain = dataclasses.asdict(then)
+    assert DataFacts.from_plain(plain).title == "photos"
+    del plain["title"]  # as an earlier version has written it
+    assert DataFacts.from_plain(plain).title == dataset.name
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

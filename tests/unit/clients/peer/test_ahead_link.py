@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 
@@ -11,7 +12,10 @@ from clients.peer.ahead_link import AheadLink
 from dogo_fed.contracts import TeacherSignal, Ticket
 from dogo_fed.errors import CoordinatorLost, StaleTicket
 from dogo_fed.exchange.base import Traffic
+from dogo_fed.ledger import Ledger, Part, is_sampled, part
 from tests.support.distributions import distribution
+
+SAMPLED = next(filter(is_sampled, itertools.count()))
 
 
 def ticket(step):
@@ -89,3 +93,37 @@ def test_answers_to_steps_that_were_given_up_are_dropped():
     assert link.collect(ticket(7)).next_step == 8
     link.close()
     link.close()
+
+
+class Working(Far):
+    """Its messages take time to be written and read."""
+
+    def publish(self, given, shown):
+        with part(Part.ENCODE):
+            time.sleep(0.002)
+        super().publish(given, shown)
+
+    def collect(self, given):
+        signal = super().collect(given)
+        with part(Part.DECODE):
+            time.sleep(0.001)
+        return signal
+
+
+def test_what_its_thread_encodes_and_decodes_is_in_the_peers_ledger():
+    far, ledger = Working(), Ledger()
+    link = AheadLink(far)
+    for step in (SAMPLED, SAMPLED + 1):  # the second is not in the sample
+        with ledger.step(step):
+            link.publish(ticket(step), distribution(0))
+        far.answers.release()
+        with ledger.step(step):
+            link.collect(ticket(step))
+    link.close()
+    found = ledger.mean_ms()
+    assert ledger.num_steps == 1
+    assert 2.0 <= found["encode"] < 1000 and 1.0 <= found["decode"] < 1000
+    assert [(one.part, one.step, one.is_beside) for one in ledger.spans] == [
+        (Part.ENCODE, SAMPLED, True),
+        (Part.DECODE, SAMPLED, True),
+    ]

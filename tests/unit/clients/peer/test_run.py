@@ -193,3 +193,20 @@ def test_a_peer_that_made_no_update_has_not_finished(
     ending = run_assignment(assignment)
     assert ending.outcome is outcome
     assert ("has made no update" in ending.message) == (outcome is Outcome.FAILED)
+
+
+@pytest.mark.parametrize("is_site", [True, False])
+def test_what_there_is_to_know_of_its_weights_is_in_its_log_and_shown_at_a_site(
+    is_site, assignment, tmp_path, monkeypatch, caplog
+) -> None:
+    """Elsewhere whoever started the run has told it."""
+    notice = "w.pth: 120 names fit after 'module.'"
+    peer = SimpleNamespace(notices=(notice,), is_frozen=False)
+    monkeypatch.setattr(run, "open_session", lambda *given, **named: SimpleNamespace(peer=peer))
+    monkeypatch.setattr(run, "run_peer", lambda *arguments: None)
+    link = SimpleNamespace(close=lambda: None)
+    around = PeerEnvironment(open_link=lambda peer_id, config: link, is_site=is_site)
+    run_assignment(assignment, around)
+    assert f"peer=wide {notice}" in log_of(tmp_path)
+    levels = [one.levelname for one in caplog.records if notice in one.getMessage()]
+    assert levels == ["WARNING" if is_site else "INFO"], "a site's terminal shows warnings"

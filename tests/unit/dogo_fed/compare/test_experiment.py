@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,16 @@ def test_a_student_among_three_is_taught_by_the_two_others_as_they_were_alone() 
         assert sources == {name: None if name == student else solo for name in "abc"}
         assert cell.config.exchanges
         assert cell.learners == (student,)
+
+
+def test_a_frozen_peer_needs_no_file_to_start_from() -> None:
+    """It comes as it ended alone, where it has started from that file."""
+    peers = {"big": {**PEER, "init": "w.pth", "weights_prefix": "module."}, "small": PEER}
+    cells = made_cells(made_experiment(methods=[Method.OFFLINE], seeds=[0]), OUT, peers=peers)
+    big = {cell.student: cell.config.peers["big"] for cell in cells}
+    assert (big[None].init, big["big"].init) == ("w.pth", "w.pth")
+    assert (big["small"].init, big["small"].weights_prefix) == (None, None)
+    assert big["small"].frozen_from is not None
 
 
 def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
@@ -139,6 +150,24 @@ def test_with_private_images_methods_differ_in_what_a_peer_sees_and_hears() -> N
     assert (private.anchors_per_step, solo.anchors_per_step) == (0, 128)
     assert not central.partition.is_private and central.anchors_per_step == 256
     assert dataclasses.replace(central, partition=solo.partition, steps_per_round=None) == solo
+
+
+def with_own_images(*names: str) -> dict[str, Any]:
+    own = {"name": "image_folder", "options": {"root": "/somewhere/own"}}
+    return {name: {**PEER, "data": own} if name in names else PEER for name in ("big", "small")}
+
+
+def test_private_is_possible_where_every_peer_has_images_of_its_own() -> None:
+    experiment = made_experiment(methods=[Method.PRIVATE, Method.SOLO], seeds=[0])
+    cells = made_cells(experiment, OUT, peers=with_own_images("big", "small"))
+    private, solo = (dataclasses.replace(cell.config, run_dir=None) for cell in cells)
+    assert (private.anchors_per_step, solo.anchors_per_step) == (0, 128)
+    assert dataclasses.replace(private, anchor_share=None) == solo
+    with pytest.raises(ConfigError, match=r"peer small has none; name them by peers\.small\.data"):
+        made_cells(experiment, OUT, peers=with_own_images("big"))
+    central = made_experiment(methods=[Method.CENTRAL])
+    with pytest.raises(ConfigError, match="central is about a data set that is cut"):
+        made_cells(central, OUT, peers=with_own_images("big", "small"))
 
 
 def test_private_and_central_need_a_partition() -> None:

@@ -16,7 +16,14 @@ from dogo_fed.contracts import PeerId
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine import helper_process
 from dogo_fed.engine import open as opening
-from dogo_fed.engine.helper_process import DONE, PartOfPass, PassOrder, PassSettings, help_peer
+from dogo_fed.engine.helper_process import (
+    DONE,
+    Done,
+    PartOfPass,
+    PassOrder,
+    PassSettings,
+    help_peer,
+)
 from dogo_fed.engine.helpers import Helpers, _GiveGradients, _TakeGradients
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.step import absorb, propose
@@ -87,6 +94,26 @@ def test_only_heads_with_a_gradient_are_gone_back_through(heads, passes, alone):
     part = part_of_pass(SimCLR(backbone, FEATURES, hidden_dim=7, output_dim=5))
     part.give_gradients(heads, PIPE)
     assert sorted(backbone.gone_back) == passes
+
+
+def test_which_weights_have_a_gradient_is_said_and_not_read_from_a_device(alone):
+    said = []
+    pipe = SimpleNamespace(send=said.append, poll=PIPE.poll, recv=PIPE.recv)
+    objective = SimCLR(Noting(), FEATURES, hidden_dim=7, output_dim=5)
+    part_of_pass(objective).give_gradients(("features_b",), pipe)
+    (done,) = said
+    is_of_backbone = [name.startswith("backbone.") for name, _ in objective.named_parameters()]
+    assert list(done.used) == is_of_backbone and not all(is_of_backbone)
+
+    helpers = Helpers.__new__(Helpers)
+    helpers._peer, helpers._processes = PeerId("wide"), []
+    answers = [Done((True, False, False)), Done((False, False, True))]
+    helpers._pipes = [
+        SimpleNamespace(poll=lambda within_s: True, recv=lambda answer=answer: answer)
+        for answer in answers
+    ]
+    taken = helpers.take_gradients([torch.ones(2, device="meta")] * 3)
+    assert [one is None for one in taken] == [False, True, False]
 
 
 def test_a_head_without_a_graph_is_passed_over(alone):

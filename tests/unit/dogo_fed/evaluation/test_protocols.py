@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -538,7 +538,7 @@ def test_no_accuracy_is_counted_where_it_says_nothing(
 ) -> None:
     """With one class every answer is right; the health needs no labels."""
     marks = marked(name="of one class")
-    dataset = replace(
+    dataset = dataclasses.replace(
         marks,
         train=TensorImages(marks.train.images(torch.arange(60)), torch.full((60,), train)),
         test=TensorImages(marks.test.images(torch.arange(20)), torch.full((20,), test)),
@@ -551,6 +551,24 @@ def test_no_accuracy_is_counted_where_it_says_nothing(
         return
     with pytest.raises(DataError, match=f"of one class: no accuracy.*{reason}.*protocol=health"):
         evaluate(there, protocol, options)
+
+
+def test_two_folders_are_two_targets_and_their_streams_are_named_as_ever() -> None:
+    one = subject(Pixels(), marked())
+    folders = [
+        dataclasses.replace(
+            marked(noise=40 + number, name="image_folder"), title=title, fingerprint=title
+        )
+        for number, title in enumerate(("cats", "dogs"))
+    ]
+    found = evaluate(one, "ood", {"targets": folders})
+    assert [score.condition for score in found] == ["cats", "dogs"]
+    for folder, score in zip(folders, found, strict=True):
+        before = dataclasses.replace(folder, title="image_folder")
+        (expected,) = evaluate(one, "ood", {"targets": [before]})
+        assert expected.condition == "image_folder" and expected.value == score.value
+    with pytest.raises(ConfigError, match="same name: cats, cats; rename one"):
+        evaluate(one, "ood", {"targets": [folders[0], folders[0]]})
 
 
 def test_the_training_set_is_no_transfer() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -98,6 +97,37 @@ KINDS = {
         }
     },
     "lightly": lambda p: {"state_dict": prefixed("backbone.", children(body(p)))},
+    "SwAV": lambda p: {
+        **prefixed("module.", body(p)),
+        "module.projection_head.0.weight": torch.zeros(8, 512),
+        "module.prototypes.weight": torch.zeros(8, 8),
+    },
+    "DINO": lambda p: {
+        "student": {
+            **prefixed("module.backbone.", body(p)),
+            "module.head.last_layer.weight_v": torch.zeros(8, 8),
+        },
+        "teacher": prefixed("backbone.", other()),
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(1)}}, "param_groups": []},
+        "epoch": 3,
+    },
+    "BYOL with two state dicts": lambda p: {
+        "online_network_state_dict": {
+            **prefixed("encoder.", children(body(p))),
+            "projection.net.0.weight": torch.zeros(8, 8),
+        },
+        "target_network_state_dict": prefixed("encoder.", children(other())),
+    },
+    "timm with an average": lambda p: {
+        "state_dict": p.state_dict(),
+        "state_dict_ema": other(),
+        "arch": "resnet18",
+    },
+    "net": lambda p: {"net": prefixed("module.", p.state_dict()), "acc": 93.1},
+    "encoder": lambda p: {"encoder": body(p), "epoch": 1},
+    "backbone": lambda p: {"backbone": body(p), "head": {"weight": torch.zeros(1)}},
+    "teacher alone": lambda p: {"teacher": prefixed("backbone.", body(p))},
+    "model in a state_dict": lambda p: {"state_dict": {"model": body(p)}},
     "timm": lambda p: body(p),
     "without counts of batches": lambda p: {
         name: one for name, one in body(p).items() if "num_batches" not in name
@@ -117,6 +147,49 @@ def test_files_of_other_projects_are_loaded(kind, plain, expected, tmp_path):
         assert "120 names fit after 'module.encoder_q.'" in said
         assert "module.encoder_k (120)" in said and "module.queue (1)" in said
         assert "the classifier's weights are not used: fc.0.weight" in said
+
+
+def test_of_several_state_dicts_the_one_that_is_taken_is_named_and_another_can_be_given(
+    plain, expected, tmp_path
+):
+    path = tmp_path / "dino.pth"
+    torch.save({"student": prefixed("backbone.", other()), "teacher": body(plain)}, path)
+    found, given = (resnet18(image_size=128).eval() for _ in range(2))
+    notices = load_weights(found, read_weights(path), "dino.pth")
+    assert notices[0] == "dino.pth: 120 names fit after 'student.backbone.'"
+    assert "not used: teacher.conv1 (1), teacher.bn1 (5)" in notices[1]
+    load_weights(given, read_weights(path), "dino.pth", prefix="teacher.")
+    with torch.no_grad():
+        assert torch.allclose(given(IMAGES), expected, atol=1e-4)
+        assert not torch.allclose(found(IMAGES), expected, atol=1e-2)
+
+
+HEADS = {
+    "googlenet": ("aux1.fc1.weight", "aux2.conv.bn.bias", "fc.weight"),
+    "inception_v3": ("AuxLogits.conv0.conv.weight", "fc.bias"),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_classifiers_half_way_are_left_out(name):
+    backbone = torchvision_model(name, image_size=32)
+    tensors = {**backbone.state_dict(), **{head: torch.zeros(1) for head in HEADS[name]}}
+    said = " ".join(load_weights(backbone, tensors, "x"))
+    assert "other heads' weights are not used: " + HEADS[name][0] in said
+    assert "the classifier's weights are not used: fc." in said
+    theirs = torchvision.models.get_model(name, weights=None, init_weights=False).state_dict()
+    assert set(HEADS[name]) <= set(theirs), "these are torchvision's names"
+
+
+def test_the_second_head_of_a_distilled_transformer_is_left_out():
+    timm = pytest.importorskip("timm")
+    small = {"embed_dim": 12, "depth": 1, "num_heads": 2, "num_classes": 4}
+    theirs = timm.create_model("deit_tiny_distilled_patch16_224", **small)
+    backbone = timm.create_model("deit_tiny_distilled_patch16_224", **{**small, "num_classes": 0})
+    assert load_weights(backbone, theirs.state_dict(), "x") == [
+        "x: the classifier's weights are not used: head.weight, head.bias",
+        "x: other heads' weights are not used: head_dist.weight, head_dist.bias",
+    ]
 
 
 def test_torchvisions_own_network_takes_our_names(plain, expected):
@@ -213,23 +286,35 @@ def test_one_notice_says_that_a_network_for_small_images_has_other_strides():
     assert load_weights(resnet18(image_size=32), resnet18(image_size=32).state_dict(), "x") == []
 
 
-def test_a_class_in_a_pickle_is_named_with_the_safe_way_out(plain, tmp_path):
-    path = tmp_path / "namespace.pth"
-    torch.save({"state_dict": body(plain), "args": argparse.Namespace(lr=0.1)}, path)
+CLASSES = {
+    "argparse.Namespace": lambda p: {"state_dict": body(p), "args": argparse.Namespace(lr=0.1)},
+    "torchvision.models.resnet.ResNet": lambda p: p,
+    "torchvision.models.resnet.ResNet ": lambda p: {"epoch": 2, "net": p, "args": [1, 2]},
+    "argparse.Namespace ": lambda p: {
+        "student": prefixed("module.", body(p)),
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(1)}}, "param_groups": [{"lr": 0.1}]},
+        "args": argparse.Namespace(lr=0.1),
+    },
+}
+
+
+@pytest.mark.parametrize("named", CLASSES)
+def test_a_class_in_a_pickle_is_named_with_the_safe_way_out(
+    named, plain, expected, tmp_path, monkeypatch
+):
+    path = tmp_path / "classes.pth"
+    torch.save(CLASSES[named](plain), path)
     with pytest.raises(CheckpointError) as caught:
         read_weights(path)
     message = str(caught.value)
-    assert "holds a argparse.Namespace beside its tensors" in message
+    assert f"holds a {named.strip()} beside its tensors" in message
     code = re.search(r'python -c "(.*)"', message)[1]
-    import os
-
-    before = Path.cwd()
-    os.chdir(tmp_path)
-    try:
-        exec(code)  # the way out works
-    finally:
-        os.chdir(before)
-    assert set(read_weights(tmp_path / "weights.pt")) == set(body(plain))
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})  # the way out works
+    backbone = resnet18(image_size=128).eval()
+    load_weights(backbone, read_weights(tmp_path / "weights.pt"), "weights.pt")
+    with torch.no_grad():
+        assert torch.allclose(backbone(IMAGES), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(

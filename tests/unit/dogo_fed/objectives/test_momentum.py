@@ -123,6 +123,21 @@ def test_the_schedule_counts_updates_and_comes_back_with_the_state(kind):
     assert state_digest(fresh.target.backbone) != before
 
 
+@pytest.mark.parametrize("total_updates", [4, None])
+def test_an_update_reads_nothing_from_the_device(total_updates):
+    """Whoever reads a number from a GPU waits for it; from the device "meta" nothing can be read."""
+    backbone, projector, target = copied(0.9, total_updates)
+    known = set(target.state_dict())
+    for module in (backbone, projector, target):
+        module.to("meta")
+    target.follow(backbone, projector)
+    target.follow(backbone, projector)
+    assert target.num_updates == 2 and target.num_updates.device.type == "cpu"
+    assert set(target.state_dict()) == known
+    others = {name: one for name, one in target.named_buffers() if name != "num_updates"}
+    assert {one.device.type for one in (*target.parameters(), *others.values())} == {"meta"}
+
+
 @pytest.mark.parametrize("kind", WITH_TARGET)
 def test_an_update_moves_the_target_after_the_weights(kind):
     peer = toy_peer(kind)

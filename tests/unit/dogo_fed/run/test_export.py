@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,13 @@ def test_making_the_card_draws_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     before = torch.get_rng_state()
     export_encoder(tmp_path, config_of(settings), "a", Format.TORCHVISION, tmp_path / "again.file")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_card_calls_the_images_by_their_title(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = dataclasses.replace(facts(32, 3), name="image_folder", title="a|b")
+    settings = {"name": "resnet18", "options": {}}
+    exported(tmp_path, monkeypatch, settings, Format.TORCHVISION, known)
+    (card,) = tmp_path.glob("*.md")
+    assert r"| images | a\|b, 9, fingerprint `f` |" in card.read_text()

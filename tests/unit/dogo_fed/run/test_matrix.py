@@ -12,6 +12,7 @@ import pytest
 
 from configs.compose import compose_run
 from configs.resume import resumed
+from configs.shorthand import in_full
 from dogo_fed.config_text import load_run_config
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import ConfigError, DataError
@@ -23,6 +24,17 @@ from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
 
 CUT = ("partition=dirichlet", "partition.alpha=1", "partition.least_images=8", "peers=pair")
+
+
+def test_a_site_trains_its_peer_at_home_as_it_would_be_without_exchange(tmp_path: Path) -> None:
+    """By this it can tell whether taking part helped; see docs/cross_site.md."""
+    own = ("peers.wide.data=synthetic", "peers.wide.data.options.seed=5")
+    alone = ("peers=pair", "exchange.enabled=false", "anchor_share=0.5", "batch_size=32")
+    all_here, at_home = tmp_path / "all", tmp_path / "home"
+    run_here(compose_run([*TINY, *in_full([*alone, *own]), f"run_dir={all_here}"]))
+    left_out = ("~peers.resnet",)
+    run_here(compose_run([*TINY, *in_full([*alone, *own, *left_out]), f"run_dir={at_home}"]))
+    assert digests(at_home) == {"wide": digests(all_here)["wide"]}
 
 
 @pytest.fixture(scope="module")

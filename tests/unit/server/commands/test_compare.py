@@ -73,3 +73,17 @@ def test_a_second_command_in_the_same_folder_is_refused(
     with run_lock(out), pytest.raises(ConfigError, match=f"goes on in {out}"):
         command._run(request(out))
     assert held == []
+
+
+def test_what_there_is_to_know_of_weights_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = made_experiment(methods=[Method.SOLO, Method.DOGO], seeds=[0])
+    cells = made_cells(experiment, tmp_path)
+    note = "peer big: w.pth: 120 names fit after 'module.'"
+    monkeypatch.setattr(command, "prepare", lambda config: SimpleNamespace(weights_notes=(note,)))
+    monkeypatch.setattr(command, "images_of", lambda cell, run: {})
+    standings = {cell.id: Standing.NEW for cell in cells}
+    asked = request(tmp_path, cells=cells, experiment=experiment)
+    command._check_first_cells(asked, standings)
+    assert len(cells) == 2 and capsys.readouterr().err.count(note) == 1

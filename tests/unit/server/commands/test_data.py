@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import numpy as np
 import pytest
 
 from configs.compose import compose_run
 from dogo_fed.data.map_style import dataset_from_arrays
-from server.commands.data import describe
+from server.commands.data import describe, usual_folder
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,9 @@ def test_black_images_get_advice_that_the_loader_can_take(data, is_option):
 def said_of(number, labels, side=8, stored=8):
     images = np.random.default_rng(0).integers(0, 256, (number, 3, stored, stored)).astype(np.uint8)
     data = dataset_from_arrays("mine", images, labels, images[:4], labels[:4])
-    return list(describe(replace(data, image_size=side), compose_run(["data=imagenet"])))
+    return list(
+        describe(dataclasses.replace(data, image_size=side), compose_run(["data=imagenet"]))
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,10 @@ def test_larger_views_are_advised_where_the_images_have_the_pixels(side, stored,
         assert advice == []
     else:
         assert f"data.options.image_size={advised}, since" in advice[0]
+
+
+def test_two_folders_have_two_sheets():
+    one = dataset_from_arrays("image_folder", np.zeros((8, 3, 8, 8), np.uint8), [0, 1] * 4)
+    folders = [dataclasses.replace(one, title=title) for title in ("cats", "dogs", "a:b")]
+    assert [usual_folder(data).name for data in folders] == ["cats", "dogs", "a-b"]
+    assert next(describe(folders[0], compose_run([]))) == "data set     cats"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import logging
 import os
 import shlex
@@ -264,6 +265,31 @@ def test_a_relative_folder_to_go_on_with_is_refused_as_such(saved, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="absolute"):
         configured(hydra_overrides="resume=earlier")
+
+
+@pytest.mark.usefixtures("flower_identity")
+def test_the_summary_names_no_settings_that_sites_decide(tmp_path):
+    """What the coordinator has in their place was not used by anybody."""
+
+    def site(peer):
+        def reply(message):
+            if message.metadata.message_type == "query.hello":
+                about = {"peer": peer, "is-site": True, "partition-id": -1, "num-partitions": 0}
+                return Message(RecordDict({"about": ConfigRecord(about)}), reply_to=message)
+            unfit = Outcome.UNFIT.value
+            answer = pb.HostReply(state=pb.ENDED, outcome=unfit, message="enough")
+            return answered(message, answer.SerializeToString())
+
+        return reply
+
+    folder = tmp_path / "run"
+    teaching = ["exchange=flower", "exchange.symmetric=true", "peers.wide.distill_weight=2"]
+    overrides = shlex.join([*TINY[:-1], "peers=pair", *teaching, f"run_dir={folder}"])
+    with pytest.raises(ExchangeError, match="enough"):
+        run(FakeGrid({7: site("resnet"), 8: site("wide")}, AtOnce()),
+            {**DEFAULTS, "hydra-overrides": overrides})  # fmt: skip
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["variants"] == {"exchange.symmetric": True}
 
 
 @pytest.mark.usefixtures("flower_identity")

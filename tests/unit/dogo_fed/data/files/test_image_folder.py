@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dogo_fed.config import PartitionConfig, PartitionKind
 from dogo_fed.data.files.listing import suffixes
 from dogo_fed.data.map_style import fingerprint
+from dogo_fed.data.partition import cut
 from dogo_fed.errors import ConfigError, DataError
 from tests.support.image_folders import (
     all_images,
@@ -42,6 +44,23 @@ def test_order_and_labels(tmp_path, tests):
     assert data.class_names == ("cat", "dog")
     assert data.fingerprint == fingerprint(images[:4])
     assert data.notes == ()
+
+
+def test_people_read_the_folders_own_name_and_streams_are_named_as_ever(tmp_path, monkeypatch):
+    photos = tmp_path / "my photos (2024)"
+    write_folder(photos)
+    monkeypatch.chdir(photos)
+    for root in (photos, f"{photos}/", "."):
+        data = load_folder(root)
+        assert (data.name, data.title) == ("image_folder", "my photos (2024)")
+    how = PartitionConfig(kind=PartitionKind.IID, anchors=0.5, least_images=1)
+    part = cut(data, ["a"], how, 0).anchors
+    assert (part.name, part.title) == ("image_folder:anchors", "my photos (2024):anchors")
+
+
+def test_a_folder_may_be_called_what_can_not_be_printed(tmp_path):
+    write_folder(tmp_path / "red\x1b[31m")
+    assert load_folder(tmp_path / "red\x1b[31m").title == r"red\x1b[31m"
 
 
 def test_train_in_any_case(tmp_path):

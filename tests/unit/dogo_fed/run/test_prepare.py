@@ -1,0 +1,79 @@
+"""What is told before a run: what there is to know about the weights that its peers start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.compose import compose_run
+from dogo_fed.config import RunConfig
+from dogo_fed.errors import ConfigError
+from dogo_fed.reporting.summary import print_summary
+from dogo_fed.run.prepare import prepare
+from tests.support.tiny_run import TINY, run_here
+
+PEER = "simclr"
+
+
+def config_of(*overrides: str) -> RunConfig:
+    return compose_run([*TINY, "peers=simclr_simsiam", *overrides])
+
+
+def backbone_of(config: RunConfig) -> dict[str, torch.Tensor]:
+    peer = prepare(config).build_peer(PEER, torch.device("cpu"))
+    return {name: one.clone() for name, one in peer.objective.backbone.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> dict[str, torch.Tensor]:
+    """The weights of a backbone of another seed."""
+    return backbone_of(config_of("seed=7"))
+
+
+@pytest.fixture
+def file(elsewhere, tmp_path: Path) -> Path:
+    """A student and its teacher in one file: the second is the one that is wanted."""
+    student = {f"module.{name}": torch.zeros_like(one) for name, one in elsewhere.items()}
+    path = tmp_path / "dino.pth"
+    torch.save({"student": student, "teacher": elsewhere}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "setting", [[f"peers.{PEER}.init"], ["exchange.rows=features", f"peers.{PEER}.frozen_from"]]
+)
+def test_what_there_is_to_know_of_weights_is_in_terminal_and_summary(
+    setting, file, elsewhere, tmp_path, capsys
+) -> None:
+    *others, name = setting
+    summary = run_here(config_of(*others, f"{name}={file}", f"run_dir={tmp_path}/run"))
+    found = [event["message"] for event in summary["events"] if event["kind"] == "weights"]
+    number = len(elsewhere)
+    assert found[0] == f"peer {PEER}: {file}: {number} names fit after 'student.module.'"
+    assert found[1].startswith(f"peer {PEER}: {file}: not used: teacher.")
+    print_summary(summary)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"weights: peer {PEER}: " in shown and f"{number} names fit after" in shown
+
+
+def test_a_run_whose_weights_are_drawn_has_nothing_to_say_of_them() -> None:
+    assert prepare(config_of()).weights_notes == ()
+
+
+def test_a_prefix_that_is_given_is_taken(file, elsewhere) -> None:
+    config = config_of(f"peers.{PEER}.init={file}", f"peers.{PEER}.weights_prefix=teacher.")
+    assert config.peers[PEER].weights_prefix == "teacher."
+    found = backbone_of(config)
+    assert all(torch.equal(found[name], one) for name, one in elsewhere.items())
+    with pytest.raises(ConfigError, match=f"init={file}: .* does not fit the backbone"):
+        prepare(config_of(f"peers.{PEER}.init={file}", f"peers.{PEER}.weights_prefix=nowhere."))
+
+
+def test_a_prefix_without_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="name the file by init or frozen_from"):
+        config_of(f"peers.{PEER}.weights_prefix=teacher.")
+    frozen = (f"peers.{PEER}.frozen_from={tmp_path}", f"peers.{PEER}.weights_prefix=teacher.")
+    with pytest.raises(ConfigError, match="is a run folder; leave it out"):
+        prepare(config_of(*frozen))
