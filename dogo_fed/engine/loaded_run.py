@@ -24,7 +24,7 @@ from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_peer
-from dogo_fed.engine.fit import fitted, make_plan, make_schedule
+from dogo_fed.engine.fit import check_enough_images, fitted, make_plan, make_schedule
 from dogo_fed.engine.learning_rate import LearningRate
 from dogo_fed.engine.numerics import compile_backbone, resolve_device
 from dogo_fed.engine.passes import Passes
@@ -244,6 +244,8 @@ def load_run(
         for name, own in private_images(wanted, whole, config.eval.test_share).items():
             parts[name] = DataRoles(shared=whole, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
+    here = [name for name, peer in config.peers.items() if peer.data is None or name in parts]
+    check_enough_images(config, data.shared, [parts.get(name, data).evaluated for name in here])
     schedule = make_schedule(config, len(data.shared.train))
     plan = make_plan(config, schedule)
     return LoadedRun(
