@@ -117,7 +117,10 @@ def _too_few(faults: Mapping[str, str]) -> str:
     text = f"{', and '.join(faults.values())}; type {' '.join(faults)}"
     if not any(typed.startswith("batch_size") for typed in faults):
         return text
-    return f"{text}. A run that names none finds what fits; a comparison has batch_size={USUAL_BATCH_SIZE}"
+    return (
+        f"{text}. Where none is named, a run takes what fits, and a comparison "
+        f"batch_size={USUAL_BATCH_SIZE}"
+    )
 
 
 def make_schedule(config: RunConfig, num_samples: int) -> Schedule:

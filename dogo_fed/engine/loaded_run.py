@@ -205,6 +205,7 @@ def load_run(
     *,
     peers: Collection[str] | None = None,
     by_manifest: bool = False,
+    is_to_start: bool = False,
 ) -> LoadedRun:
     """Returns the run with its data, its schedule and its plan.
 
@@ -216,6 +217,7 @@ def load_run(
             anyway.
         by_manifest: whether `config.anchors`, if it is set, stands for the shared images: this
             process coordinates and needs none.
+        is_to_start: whether there have to be as many labelled images as kNN has neighbours.
 
     Raises:
         ConfigError: a setting is impossible with this data set.
@@ -245,7 +247,8 @@ def load_run(
             parts[name] = DataRoles(shared=whole, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
     here = [name for name, peer in config.peers.items() if peer.data is None or name in parts]
-    check_enough_images(config, data.shared, [parts.get(name, data).evaluated for name in here])
+    evaluated = [parts.get(name, data).evaluated for name in here if is_to_start]
+    check_enough_images(config, data.shared, evaluated)
     schedule = make_schedule(config, len(data.shared.train))
     plan = make_plan(config, schedule)
     return LoadedRun(

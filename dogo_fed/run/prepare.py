@@ -86,7 +86,7 @@ def prepare(
             f"{', '.join(config.peers)}"
         )
     here = None if config.are_all_here else ()  # private images of others are at their places
-    run = load_run(config, dataset, backbones, peers=here, by_manifest=True)
+    run = load_run(config, dataset, backbones, peers=here, by_manifest=True, is_to_start=True)
     is_known = config.host in (Host.LOCAL, Host.PROCESSES) or config.device == "cpu"
     if is_known:  # elsewhere, each peer's own node decides
         run.check_device(resolve_device(config.device))

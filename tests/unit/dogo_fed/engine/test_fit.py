@@ -50,7 +50,7 @@ def test_only_a_batch_that_is_not_named_is_fitted():
 def loaded(number, **others):
     pixels = torch.zeros(number, 3, 8, 8, dtype=torch.uint8)
     few = dataset_from_arrays("few", pixels, [one % 2 for one in range(number)])
-    return load_run(run_config(**others), few)
+    return load_run(run_config(**others), few, is_to_start=True)
 
 
 def test_what_too_few_images_are_for_is_said_at_once_with_values_that_fit():
@@ -62,9 +62,7 @@ def test_what_too_few_images_are_for_is_said_at_once_with_values_that_fit():
         "batch_size=512 is more than the 54 training images of few, and eval.knn_k=200 is more than "
         "the 54 labelled training images of few; type batch_size=16 eval.knn_k=5."
     )
-    assert message.endswith(
-        "A run that names none finds what fits; a comparison has batch_size=256"
-    )
+    assert message.endswith("a run takes what fits, and a comparison batch_size=256")
     assert loaded(60, batch_size=16, eval={"knn_k": 5}).schedule.steps_per_epoch == 3
 
 
