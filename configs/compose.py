@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,7 +13,9 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.overrides import key_of
+from configs.groups import group_names, names_of
+from configs.hints import hint_for
+from configs.overrides import key_of, path_of
 from configs.views import views_by_images
 from dogo_fed.components import did_you_mean
 from dogo_fed.config import RunConfig
@@ -20,30 +23,50 @@ from dogo_fed.config_text import from_mapping
 from dogo_fed.errors import ConfigError
 
 _NO_SUCH_KEY = re.compile(r"Could not override '(?P<key>[^']+)'")
-_NO_SUCH_CHOICE = re.compile(
-    r"Could not find '(?P<group>[^'/]+)/(?P<name>[^']+)'.*?Available options[^:]*:", re.DOTALL
-)
+_NO_SUCH_CHOICE = re.compile(r"Could not (?:find|load) '(?P<group>[^'/]+)/(?P<name>[^']+)'")
+_IS_THERE = re.compile(r"An item is already at '(?P<key>[^']+)'")
+_IS_NOT_THERE = re.compile(r"Could not delete from config\. '(?P<key>[^']+)'")
+_SEVERAL = re.compile(r"Ambiguous value for argument '(?P<key>[^=']+)=(?P<value>.*?)'\n")
+_NO_NAME = "Config group override must be a string or a list"
+
+_KINDS = {"data": "data set", "peers": "set of peers", "protocol": "protocol"}
+"""What the files of a group are, in words, where that is not the group's name."""
+_COMMANDS = {"evaluate": "evaluate"}
+"""The command whose --help lists the settings of a file; of any other it is train."""
 
 TRUST = "trust"
 """Says on a command line that code which a run folder's settings name may run; no setting of a run."""
 
 
-def compose_run(overrides: Sequence[str] = (), *, peers_are_chosen: bool = True) -> RunConfig:
+def compose_run(
+    overrides: Sequence[str] = (),
+    *,
+    peers_are_chosen: bool = True,
+    words: Mapping[str, str] = MappingProxyType({}),
+) -> RunConfig:
     """Returns the checked configuration for these overrides, e.g. ["peers=trio", "seed=3"].
 
     Args:
         overrides: as on the command line.
         peers_are_chosen: see `configs.views.views_by_images`.
+        words: what stands in this command for a setting of a run, for messages.
 
     Raises:
         ConfigError: an unknown key, a wrong type or an impossible value.
     """
-    composed = compose_named("run", overrides)
+    composed = compose_named("run", overrides, words)
     return from_omegaconf(composed, overrides, peers_are_chosen=peers_are_chosen)
 
 
-def compose_named(name: str, overrides: Sequence[str]) -> DictConfig:
+def compose_named(
+    name: str, overrides: Sequence[str], words: Mapping[str, str] = MappingProxyType({})
+) -> DictConfig:
     """Returns what Hydra composes from configs/<name>.yaml and these overrides.
+
+    Args:
+        name: of the file.
+        overrides: as on the command line.
+        words: see `compose_run`.
 
     Raises:
         ConfigError: an unknown key or group.
@@ -60,63 +83,116 @@ def compose_named(name: str, overrides: Sequence[str]) -> DictConfig:
         )
         raise ConfigError(f"{error.override!r} can't be read as a setting{hint}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_in_our_words(name, str(error), overrides)) from error
+        raise ConfigError(_in_our_words(name, str(error), overrides, words)) from error
 
 
-def _in_our_words(name: str, message: str, overrides: Sequence[str]) -> str:
+def _in_our_words(
+    name: str, message: str, overrides: Sequence[str], words: Mapping[str, str]
+) -> str:
     """Returns what is wrong with an override, without Hydra's advice, which is for programmers."""
     unknown = _NO_SUCH_KEY.search(message)
     if unknown is not None:
-        key = unknown["key"]
-        value = next(
-            (override.partition("=")[2] for override in overrides if key_of(override) == key),
-            "<value>",
-        )
-        known = _settings(name)
-        close = difflib.get_close_matches(key, known, n=3)
-        close += [
-            setting
-            for setting in known
-            if setting.rpartition(".")[2] == key and setting not in close
-        ]
-        hint = did_you_mean([f"{setting}={value}" for setting in close[:3]])
-        return f"there is no setting {key}{hint}"
+        typed = (one for one in overrides if key_of(one) == unknown["key"])
+        value = next(typed, "=<value>").partition("=")[2]
+        key = unknown["key"].rpartition("@")[2]
+        return no_setting(key, value, known_settings(name, overrides), words, name)
     choice = _NO_SUCH_CHOICE.search(message)
     if choice is not None:
-        group, wanted = choice["group"], choice["name"]
-        there = re.findall(r"^\s+(\S+)$", message[choice.end() :], re.MULTILINE)
-        hint = did_you_mean(difflib.get_close_matches(wanted, there, n=3))
-        return f"there is no {group} {wanted!r}; known are {', '.join(sorted(there))}{hint}"
+        there = names_of(choice["group"])
+        hint = did_you_mean(difflib.get_close_matches(choice["name"], there, n=3))
+        kind = _KINDS.get(choice["group"], choice["group"])
+        return f"there is no {kind} {choice['name']!r}; known are {', '.join(there)}{hint}"
+    found = _IS_THERE.search(message)
+    if found is not None:
+        return f"{found['key']} is a setting already; leave out the plus sign in front of it"
+    found = _IS_NOT_THERE.search(message)
+    if found is not None:
+        return f"there is no {found['key']} that could be left out"
+    found = _SEVERAL.search(message)
+    if found is not None:
+        key, value = found["key"], found["value"]
+        return (
+            f"{key} takes one value, not {value}; type {key}=[{value}] for a list, {key}=\"'{value}'\" "
+            f"for a text with commas, or -m {key}={value} for one run after the other"
+        )
+    if _NO_NAME in message:
+        groups = group_names()
+        named = [one for one in overrides if path_of(one).rpartition(".")[2] in groups]
+        return f"a name is wanted, and there is none: {' '.join(named or overrides)}"
     return " ".join(message.split())
 
 
-def _settings(name: str) -> list[str]:
-    """Returns the paths of all settings that configs/<name>.yaml has with its defaults."""
-    found: list[str] = []
+def no_setting(
+    key: str,
+    value: str,
+    known: Mapping[str, object],
+    words: Mapping[str, str] = MappingProxyType({}),
+    name: str = "run",
+) -> str:
+    """Returns the sentence about a key that is no setting, with the setting to type.
+
+    Args:
+        key: what was typed.
+        value: its value.
+        known: the settings that there are; see `known_settings`.
+        words: what stands in this command for a setting of a run.
+        name: the file that was composed.
+    """
+    below = [setting for setting in known if setting.startswith(f"{key}.")]
+    what = f"{key} has no value, but settings of its own" if below else f"there is no setting {key}"
+    hint = hint_for(key, value, known, words).text
+    return what + (hint or f"; `dogo-fed {_COMMANDS.get(name, 'train')} --help` lists the settings")
+
+
+def known_settings(name: str, overrides: Sequence[str]) -> dict[str, object]:
+    """Returns the settings of configs/<name>.yaml with their values, by what the overrides choose.
+
+    Where a file is chosen by its name (data, peers.<name>.backbone), its path is among them. If the
+    choices make no sense, the settings are those of the defaults.
+    """
+    groups = group_names()
+    choices = [
+        one
+        for one in overrides
+        if one.startswith("~") or "@" in key_of(one) or path_of(one) in (*groups, "data.name")
+    ]
+    with initialize_config_module(config_module="configs", version_base="1.3"):
+        try:
+            composed = compose(config_name=name, overrides=choices)
+        except (HydraException, OmegaConfBaseException, ValueError):
+            composed = compose(config_name=name)
+    found: dict[str, object] = {}
 
     def walk(content: object, path: str) -> None:
+        if path.rpartition(".")[2] in groups:
+            found[path] = None
         if isinstance(content, dict) and content:
             for key, value in content.items():
                 walk(value, f"{path}.{key}" if path else str(key))
         else:
-            found.append(path)
+            found[path] = content
 
-    with initialize_config_module(config_module="configs", version_base="1.3"):
-        walk(OmegaConf.to_container(compose(config_name=name), resolve=False), "")
+    walk(OmegaConf.to_container(composed, resolve=False), "")
     return found
 
 
-def check_overrides(arguments: Sequence[str]) -> None:
+def check_overrides(
+    arguments: Sequence[str], words: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Checks a command line before Hydra reads it, because Hydra's messages are long or tracebacks.
 
     With a flag (--help, --cfg, -m) nothing is checked: Hydra only prints something, or there are
     several configurations.
 
+    Args:
+        arguments: as Hydra reads them.
+        words: see `compose_run`.
+
     Raises:
         ConfigError: see `compose_run`.
     """
     if not any(argument.startswith("-") for argument in arguments):
-        compose_run(arguments)
+        compose_run(arguments, words=words)
 
 
 def says_trust(overrides: Sequence[str]) -> bool:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,13 +20,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from configs.compose import compose_named
-from configs.overrides import key_of, quoted
+from configs.compose import compose_named, known_settings, no_setting
+from configs.groups import names_of, options_of
+from configs.hints import hint_for, is_word
+from configs.overrides import key_of, path_of, quoted
 from configs.views import LEFT_TO_THE_IMAGES, views_by_images
 from dogo_fed.components import did_you_mean
 from dogo_fed.data.catalog import DATASETS
 from dogo_fed.errors import ConfigError
-from dogo_fed.packages import package_folder
 
 _PEER_PART = re.compile(
     r"peers\.(?P<peer>[^.=]+)\.(?P<group>backbone|objective|augmentation|optimizer)"
@@ -32,34 +36,18 @@ _PRIVATE = re.compile(r"peers\.(?P<peer>[^.=]+)\.data")
 _WAS_ADDED = re.compile(r"peers\.[^.=]+\.frozen_from")
 """Was no setting of the shipped peers before, so people have "+" in front of it."""
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_ROOT_WORDS = ("root", "data.root", "data.options.root", "data.path", "path", "folder", "images")
-_INSTEAD = {
-    "epochs": "rounds",
-    "num_epochs": "rounds",
-    "max_epochs": "rounds",
-    "batch": "batch_size",
-    "bs": "batch_size",
-    "image_size": "data.options.image_size",
-    "size": "data.options.image_size",
-    "model": "peers",
-    "models": "peers",
-    "dataset": "data",
-    "output": "run_dir",
-    "output_dir": "run_dir",
-    "out_dir": "run_dir",
-    "gpus": "ray.gpus_per_peer",
-}
-"""Other words for a setting; the value is passed on as it is."""
-_OF_EVERY_PEER = {
-    "lr": "optimizer.options.lr",
-    "learning_rate": "optimizer.options.lr",
-    "weight_decay": "optimizer.options.weight_decay",
-    "temperature": "objective.options.temperature",
-    "distill_weight": "distill_weight",
-    "kl_temperature": "kl_temperature",
-}
-"""Words for a setting that each peer has its own of."""
-_NEED_A_NAME = ("own", "timm", "torchvision")
+_MEMBER = re.compile(r"(?P<package>[A-Za-z_][A-Za-z0-9_.]*):(?P<name>[A-Za-z0-9_][^\s,'\"\[\]{}]*)")
+"""What code is named by: a model of a library (timm:<model>), or "package.module:name"."""
+_LIBRARIES = ("timm", "torchvision")
+"""Packages that have a file of their own in the group `backbone`."""
+_ROOT_WORDS = (
+    "root", "path", "folder", "images", "input", "input_dir", "image_dir", "img_dir",
+    "data_dir", "data_path", "data_root",
+    "data.root", "data.path", "data.dir", "data.folder", "data.options.root",
+)  # fmt: skip
+_PLACES = ("data", "run", "run_dir", "resume", "out", "checkpoint", *_ROOT_WORDS)
+"""Keys whose values may be folders or files, whose names may have blanks."""
+_NEED_A_NAME = ("own", *_LIBRARIES)
 """Backbones of which the file says only where they come from."""
 _SMALL = ("tiny_", "small_")
 """Backbones that learn at the rate of our own small peers."""
@@ -68,7 +56,15 @@ _HYDRAS_FLAGS = (
     "--shell-completion", "--config-path", "--config-name", "--config-dir", "--info",
     "--experimental-rerun", "-h", "-c", "-p", "-r", "-m", "-sc", "-cp", "-cn", "-cd", "-i",
 )  # fmt: skip
+_WITHOUT_VALUE = "--run"
+"""Of Hydra's flags the one that takes no value, and is typed with one by those who mean run=."""
+_LONGEST_NAME = 56
+"""Of a peer that is made of a backbone; a number may go behind it."""
 _IS_FLAG = re.compile(r"--?[A-Za-z]")
+
+
+EVALUATION_WORDS = {"peer_names": "peer"}
+"""What stands in `dogo-fed evaluate` for a setting of its file."""
 
 
 def in_full(
@@ -77,15 +73,19 @@ def in_full(
     is_own: Callable[[str], bool] = lambda key: False,
     words: Mapping[str, str] = MappingProxyType({}),
     is_elsewhere: bool = False,
+    name: str = "run",
 ) -> list[str]:
     """Returns the arguments of any command that takes settings of a run, as Hydra reads them.
 
     - `data=/path/to/images` is `data=image_folder data.options.root=/path/to/images`; so are
-      `root=`, `data.root=` and `data.options.root=` where no data set is named. With `resume=` these
-      three, and all `data.options.*`, are options of the run's data set, which is known.
+      `root=`, `data.root=` and the like where no data set is named. With `resume=` these, and all
+      `data.options.*`, are options of the run's data set, which is known.
     - `peers=[resnet18,mobilenet_v2]` are two peers with these backbones and the usual recipe.
     - `peers.wide.backbone=resnet18` is `backbone@peers.wide.backbone=resnet18`, and likewise for
       objective, augmentation and optimizer.
+    - `timm:<model>`, `torchvision:<model>` and `package.module:name` may stand for a backbone, and
+      the last one for a data set, an objective or an augmentation as well. They have no options but
+      those that are named.
     - `peers.ada.data=/path/to/images`, or the name of a data set, are private images of that peer.
     - Values that Hydra can't read as they are (blanks, parentheses, "~") are quoted.
 
@@ -95,29 +95,27 @@ def in_full(
         words: what stands in this command for a setting of a run, for messages.
         is_elsewhere: whether the command works in another folder than the user, so that places have
             to be absolute.
+        name: the file in configs/ whose settings these are.
 
     Raises:
         ConfigError: a flag or a word is no setting; the message has the setting to type.
     """
-    is_sweep = any(one in ("-m", "--multirun") for one in arguments)
-    has_data = any(argument.startswith("data=") for argument in arguments)
-    goes_on = any(key_of(argument) == "resume" for argument in arguments)
+    line = _Line(tuple(arguments), words, is_elsewhere, name)
     full: list[str] = []
     flags_value = False  # Hydra's flags may be followed by a value
-    for number, argument in enumerate(arguments, 1):
+    for number, argument in enumerate(arguments):
         if argument.startswith("-"):
-            full.append(_checked_flag(argument, arguments[number:], words))
+            full.append(line.checked_flag(number))
             flags_value = "=" not in argument
             continue
         if flags_value and "=" not in argument:
             full.append(argument)
         else:
-            meant = [argument]
-            if not is_own(key_of(argument)):
-                meant = _meant(argument, has_data, goes_on, words, is_elsewhere)
-            full += [setting if is_sweep else _readable(setting) for setting in meant]
+            is_passed_on = "=" in argument and is_own(key_of(argument))
+            meant = [argument] if is_passed_on else line.meant(number)
+            full += [setting if line.is_sweep else _readable(setting) for setting in meant]
         flags_value = False
-    return full
+    return _with_options_of_own(full)
 
 
 def in_full_for_hydra(
@@ -149,92 +147,242 @@ def in_full_for_hydra(
     return [*full, *views]
 
 
-def with_data_at(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments of a command without settings of a run, as Hydra reads them.
+def in_full_for_evaluation(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments of `dogo-fed evaluate`, as Hydra reads them.
 
-    Only data=/path/to/images is spelled out.
+    A data set and a backbone are named as for a run.
+
+    Raises:
+        ConfigError: see `in_full`.
     """
-    full: list[str] = []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        full += _data_at(value) if key == "data" and _is_path(value) else [argument]
-    return [_readable(argument) for argument in full]
+    return in_full(
+        arguments,
+        is_own=lambda key: key.partition(".")[0] not in ("data", "backbone", *_ROOT_WORDS),
+        words=EVALUATION_WORDS,
+        name="evaluate",
+    )
 
 
-def _meant(
-    argument: str, has_data: bool, goes_on: bool, words: Mapping[str, str], is_elsewhere: bool
-) -> list[str]:
-    """Returns the overrides that one argument stands for.
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A command line, whose arguments are understood by what the others say.
+
+    Attributes:
+        arguments: as typed.
+        words, is_elsewhere, name: see `in_full`.
+    """
+
+    arguments: tuple[str, ...]
+    words: Mapping[str, str]
+    is_elsewhere: bool
+    name: str
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether there are several runs, so that a value may stand for several."""
+        return any(one in ("-m", "--multirun") for one in self.arguments)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a run goes on, which has its data set and its peers already."""
+        return any(key_of(argument) == "resume" for argument in self.arguments)
+
+    @property
+    def _named_data(self) -> str | None:
+        """What the line says for the data set; None if it says nothing."""
+        said = dict(one.split("=", 1) for one in self.arguments if "=" in one)
+        is_code = _MEMBER.fullmatch(said.get("data.name", ""))
+        return said.get("data", "own" if is_code else None)
+
+    def meant(self, number: int) -> list[str]:
+        """Returns the overrides that one argument stands for."""
+        argument = self.arguments[number]
+        key, equals, value = argument.lstrip("+").partition("=")
+        if _WAS_ADDED.fullmatch(key):
+            return [f"{key}={value}"]
+        if not equals:
+            return [argument] if argument.startswith(("~", "+")) else self._no_setting(number)
+        if key == "data":
+            return self._data(value)
+        if key in _ROOT_WORDS or key.startswith("data.options."):
+            return self._option_of_data(argument)
+        if key == "peers":
+            return _peers(value)
+        if _PRIVATE.fullmatch(key) and value != "null":
+            where = _named_data(value, key, self.is_elsewhere)
+            return [f"+data@{key}={where[0].partition('=')[2]}", *where[1:]]
+        part = _PEER_PART.fullmatch(key)
+        if part is not None or (key == "backbone" and self.name == "evaluate"):
+            return _part(key, key.rpartition(".")[2], value) or [argument]
+        self._check_word(key, value)
+        return self._named_code(key, value) or [argument]
+
+    def checked_flag(self, number: int) -> str:
+        """Returns a flag of Hydra.
+
+        Raises:
+            ConfigError: it is none; settings have no dashes.
+        """
+        argument, after = self.arguments[number], self.arguments[number + 1 : number + 2]
+        flag, equals, given = argument.partition("=")
+        value = given if equals else None
+        if not equals and after and "=" not in after[0] and not _IS_FLAG.match(after[0]):
+            value = after[0]
+        if flag in _HYDRAS_FLAGS and not (flag == _WITHOUT_VALUE and value is not None):
+            return argument
+        key = flag.lstrip("-").replace("-", "_")
+        hint = hint_for(key, value, self._known(), self.words)
+        raise ConfigError(
+            f"there is no flag {flag}; settings are written {hint.typed}"
+            if hint.typed
+            else f"there is no flag {flag}, and no setting {key}{hint.text}"
+        )
+
+    def _known(self) -> dict[str, object]:
+        """Returns the settings that there are by what else the line says."""
+        chosen: list[str] = []
+        for number, argument in enumerate(self.arguments):
+            if "=" in argument and argument[0] != "-" and not is_word(key_of(argument)):
+                try:
+                    chosen += [_readable(one) for one in self.meant(number)]
+                except ConfigError:
+                    continue  # it is told when its turn comes
+        return known_settings(self.name, chosen)
+
+    def _no_setting(self, number: int) -> list[str]:
+        """Raises ConfigError about an argument without "="; it may be a part of the one before."""
+        argument, before = self.arguments[number], self.arguments[number - 1] if number else ""
+        key, equals, value = before.partition("=")
+        is_place = key in _PLACES or "/" in value or value.startswith("~")
+        if equals and value and is_place and value not in names_of("data"):
+            rest = list(takewhile(lambda one: "=" not in one, self.arguments[number:]))
+            whole = shlex.quote(" ".join([value, *rest]))
+            raise ConfigError(
+                f"{argument!r} is no setting; a place with blanks goes in quotes: {key}={whole}"
+            )
+        if self.name == "evaluate":
+            raise ConfigError(f"{argument!r} is no setting; a finished run is run={argument}")
+        if _is_path(argument):
+            raise ConfigError(f"{argument!r} is no setting; a folder of images is data={argument}")
+        groups = [group for group in ("peers", "data") if argument in names_of(group)]
+        hint = did_you_mean([f"{group}={argument}" for group in groups])
+        raise ConfigError(f"{argument!r} is no setting, which is written key=value{hint}")
+
+    def _data(self, value: str) -> list[str]:
+        """Returns the overrides for `data=`: a name, a place, or code of the user's own."""
+        places = [one.strip() for one in value.strip("[]").split(",")]
+        if value.startswith("[") and any(map(_is_path, places)):
+            raise ConfigError(
+                f"data={value}: a place stands alone; put the images of several into one folder, in "
+                "which links to folders will do, and type data=<that folder>"
+            )
+        return _named_data(value, "data", self.is_elsewhere)
+
+    def _option_of_data(self, argument: str) -> list[str]:
+        """Returns the overrides for an option of the data set.
+
+        A run that goes on knows its data set. Where nothing names one, a place is one of images.
+        """
+        key, _, value = argument.lstrip("+").partition("=")
+        named = self._named_data
+        if key not in _ROOT_WORDS:
+            return [f"++{key}={value}" if self.goes_on and named is None else argument]
+        if named is None:
+            kind, place = _data_at(value, is_elsewhere=self.is_elsewhere)
+            return [f"++{place}"] if self.goes_on else [kind, place]
+        if _is_path(named) and not key.startswith("data.options."):
+            raise ConfigError(f"data={named} and {key}={value} both say where the images are")
+        if _is_path(named) or named not in names_of("data") or named == "own":
+            return [f"data.options.root={value}"]
+        options = options_of(named)
+        option = next((one for one in ("root", "path") if one in options), None)
+        if option is None:
+            raise ConfigError(
+                f"{key}={value}: the data set {named} is at no place of yours; images at a place are "
+                f"data={value}, without data={named}"
+            )
+        return [f"data.options.{option}={value}"]
+
+    def _check_word(self, key: str, value: str) -> None:
+        """Raises ConfigError with the setting to type if a word is another word for one."""
+        if not is_word(key) or value.startswith("{"):
+            return
+        known = self._known()
+        if key not in known:
+            raise ConfigError(no_setting(key, value, known, self.words, self.name))
+
+    def _named_code(self, key: str, value: str) -> list[str]:
+        """Returns the overrides for the name of code in place of a data set or a backbone of ours.
+
+        The options of what was there before are not for it. Nothing is returned for anything else.
+        """
+        above, _, last = key.rpartition(".")
+        group = above.rpartition(".")[2]
+        is_code = last == "name" and group in ("data", "backbone") and _MEMBER.fullmatch(value)
+        others = {path_of(one) for one in self.arguments if "=" in one and one[0] not in "-~"}
+        is_chosen = self.goes_on or above in others or (group == "backbone" and "peers" in others)
+        return _part(above, group, value) if is_code and not is_chosen else []
+
+
+def _part(path: str, group: str, value: str) -> list[str]:
+    """Returns the overrides that choose a part of the settings by its name; none if it is no name.
 
     Args:
-        argument: as on the command line.
-        has_data: whether another argument names the data set.
-        goes_on: whether another argument names a run that goes on.
-        words: see `in_full`.
-        is_elsewhere: see `in_full`.
+        path: of the part.
+        group: of settings, which has the files.
+        value: the name of a file, or of code.
     """
-    key, equals, value = argument.lstrip("+").partition("=")
-    if _WAS_ADDED.fullmatch(key):
-        return [f"{key}={value}"]
-    if not equals:
-        if _is_path(argument) and not argument.startswith("~"):
-            raise ConfigError(f"{argument!r} is no setting; a folder of images is data={argument}")
-        return [argument]
-    if key == "data" and _is_path(value):
-        return _data_at(value, is_elsewhere=is_elsewhere)
-    if key in _ROOT_WORDS or key.startswith("data.options."):
-        if has_data:
-            return [f"data.options.root={value}" if key in _ROOT_WORDS else argument]
-        return _option_of_data(argument, goes_on, is_elsewhere)
-    if key == "peers":
-        return _peers(value)
-    if _PRIVATE.fullmatch(key) and value != "null":
-        where = _data_at(value, key, is_elsewhere) if _is_path(value) else [f"data={value}"]
-        return [f"+data@{key}={where[0].partition('=')[2]}", *where[1:]]
-    part = _PEER_PART.fullmatch(key)
-    if part is not None and _WORD.fullmatch(value):
-        return [f"{part['group']}@{key}={value}"]
-    _check_word(key, value, words)
-    return [argument]
+    at = path if path == group else f"{group}@{path}"
+    code = _MEMBER.fullmatch(value)
+    if code is not None and "own" in names_of(group):
+        library = (
+            code["package"] if group == "backbone" and code["package"] in _LIBRARIES else "own"
+        )
+        return [f"{at}={library}", f"{path}.name={value}"]
+    return [f"{at}={value}"] if _WORD.fullmatch(value) else []
 
 
-def _option_of_data(argument: str, goes_on: bool, is_elsewhere: bool) -> list[str]:
-    """Returns the overrides for an option of a data set that no argument names.
-
-    A run that goes on knows its data set; for any other, a place is one of images.
-    """
-    key, _, value = argument.lstrip("+").partition("=")
-    if key not in _ROOT_WORDS:
-        return [f"++{key}={value}" if goes_on else argument]
-    kind, place = _data_at(value, is_elsewhere=is_elsewhere)
-    return [f"++{place}"] if goes_on else [kind, place]
-
-
-def _check_word(key: str, value: str, words: Mapping[str, str]) -> None:
-    """Raises ConfigError with the setting to type if a word is another word for one."""
-    if key in _INSTEAD or key in _OF_EVERY_PEER:
-        why = ", since each peer has its own" if key in _OF_EVERY_PEER else ""
-        raise ConfigError(f"there is no setting {key!r}{why}; type {_typed(key, value, words)}")
-
-
-def _typed(key: str, value: str, words: Mapping[str, str]) -> str:
-    """Returns what to type for a word: the setting, with the value that was given."""
-    if key in _OF_EVERY_PEER:
-        return f"peers.<name>.{_OF_EVERY_PEER[key]}={value}, with the peer's name"
-    setting = _INSTEAD.get(key, key)
-    return f"{words.get(setting, setting)}={value}"
+def _with_options_of_own(overrides: Sequence[str]) -> list[str]:
+    """Returns the overrides, in which options of what has any options may be new."""
+    open_paths = {
+        f"{path_of(one)}.options."
+        for one in overrides
+        if "=" in one and one.partition("=")[2] in _NEED_A_NAME
+    }
+    return [
+        f"++{one}" if one[:1] not in "+~-" and one.startswith(tuple(open_paths)) else one
+        for one in overrides
+    ]
 
 
 def _is_path(value: str) -> bool:
-    """Whether a value of `data` is a place and not a name, or a list of names."""
+    """Whether a value of `data` is a place and not a name, or a list of names.
+
+    Raises:
+        ConfigError: it is on another machine.
+    """
     value = _unquoted(value)
     if not value or (value.startswith("[") and value.endswith("]")):
         return False
+    if "://" in value:
+        raise ConfigError(
+            f"{value} is an address; images are read from this machine, so copy them here, and type "
+            "data=<their folder>"
+        )
     return (
         "/" in value
         or value.startswith(("~", "."))
         or (value not in names_of("data") and Path(value).exists())
     )
+
+
+def _named_data(value: str, setting: str, is_elsewhere: bool) -> list[str]:
+    """Returns the overrides for a data set by its name or its place, or by the code that loads it."""
+    if _is_path(value):
+        return _data_at(value, setting, is_elsewhere)
+    if _MEMBER.fullmatch(value):
+        return [f"{setting}=own", f"{setting}.name={value}"]
+    return [f"{setting}={value}"]
 
 
 def _data_at(value: str, setting: str = "data", is_elsewhere: bool = False) -> list[str]:
@@ -261,59 +409,62 @@ def _peers(value: str) -> list[str]:
     Peers of the user's own get the published recipe, with views that suit the images; tiny networks
     learn at the rate of ours.
     """
+    is_list = value.strip().startswith("[")
     inner = value.strip().removeprefix("[").removesuffix("]")
-    names = [name.strip().strip("'\"") for name in inner.split(",") if name.strip()]
+    backbones = [name.strip().strip("'\"") for name in inner.split(",") if name.strip()]
     presets = names_of("peers")
-    if len(names) == 1 and names[0] in presets and not value.strip().startswith("["):
-        return [f"peers={names[0]}"]
-    known = [backbone for backbone in names_of("backbone") if backbone not in _NEED_A_NAME]
-    if len(names) == 1 and names[0] not in known and not value.strip().startswith("["):
-        return [f"peers={value}"]  # Hydra's list of presets
-    strange = [name for name in names if name not in known]
-    if strange or not names:
-        stranger = strange[0] if strange else ""
-        hint = did_you_mean(difflib.get_close_matches(stranger, known, n=3))
-        raise ConfigError(
-            f"peers={value}: {stranger!r} is no backbone; known are {', '.join(known)}{hint}. "
-            f"Presets of peers are {', '.join(presets)}"
-        )
+    if backbones and not is_list and all(name in presets for name in backbones):
+        return [f"peers={','.join(backbones)}"]
+    if value.strip().startswith("{") or value == "null":
+        return [f"peers={value}"]
+    for name in backbones or [""]:
+        if not is_backbone(name):
+            raise ConfigError(
+                _no_backbone(value, name, may_be_preset=not is_list and len(backbones) == 1)
+            )
     overrides = ["~peers"]
-    for name, backbone in zip(_distinct(names), names, strict=True):
-        overrides.append(f"+peer@peers.{name}={LEFT_TO_THE_IMAGES}")
-        overrides.append(f"backbone@peers.{name}.backbone={backbone}")
+    for peer, backbone in zip(_distinct(map(peer_name, backbones)), backbones, strict=True):
+        overrides.append(f"+peer@peers.{peer}={LEFT_TO_THE_IMAGES}")
+        overrides += _part(f"peers.{peer}.backbone", "backbone", backbone)
         if backbone.startswith(_SMALL):
-            overrides.append(f"optimizer@peers.{name}.optimizer=adam")
+            overrides.append(f"optimizer@peers.{peer}.optimizer=adam")
     return overrides
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Returns names for peers with these backbones: a number goes behind one that comes again."""
-    seen: dict[str, int] = {}
-    found = []
+def is_backbone(name: str) -> bool:
+    """Whether a peer can be made of this name: a backbone's, or that of code."""
+    return (name in names_of("backbone") and name not in _NEED_A_NAME) or bool(
+        _MEMBER.fullmatch(name)
+    )
+
+
+def peer_name(backbone: str) -> str:
+    """Returns the name of a peer that is made of a backbone, which may be one of a library."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", backbone).strip("_-")[:_LONGEST_NAME]
+
+
+def _no_backbone(value: str, name: str, *, may_be_preset: bool) -> str:
+    """Returns the sentence about a name in `peers=` of which no peer can be made."""
+    presets = names_of("peers")
+    known = [backbone for backbone in names_of("backbone") if backbone not in _NEED_A_NAME]
+    near = difflib.get_close_matches(name, [*known, *(presets if may_be_preset else ())], n=3)
+    example = "timm:<model>, torchvision:<model>, and <package.module>:<name> for your own"
+    said = f"{name}:<model>" if name in _LIBRARIES else ""
+    said = "<package.module>:<name>" if name == "own" else said
+    hint = f"; type {said} in its place" if said else did_you_mean(near)
+    return (
+        f"peers={value}: {name!r} is no {'set of peers and no ' * may_be_preset}backbone; known are "
+        f"{', '.join(known)}, {example}. Sets of peers are {', '.join(presets)}{hint}"
+    )
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Returns the names, in which a number goes behind one that comes again."""
+    found: list[str] = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+        numbered = (name if number == 1 else f"{name}_{number}" for number in count(1))
+        found.append(next(one for one in numbered if one not in found))
     return found
-
-
-def _checked_flag(argument: str, after: Sequence[str], words: Mapping[str, str]) -> str:
-    """Returns a flag of Hydra.
-
-    Args:
-        argument: begins with a dash.
-        after: what stands behind it on the command line.
-        words: see `in_full`.
-
-    Raises:
-        ConfigError: it is none; settings have no dashes.
-    """
-    name, equals, value = argument.partition("=")
-    if name in _HYDRAS_FLAGS:
-        return argument
-    if not equals and after and "=" not in after[0] and not _IS_FLAG.match(after[0]):
-        value = after[0]
-    setting = _typed(name.lstrip("-").replace("-", "_"), value or "<value>", words)
-    raise ConfigError(f"there is no flag {name}; settings are written {setting}")
 
 
 def _readable(override: str) -> str:
@@ -341,9 +492,3 @@ def _can_be_read(override: str) -> bool:
 
 def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
-
-
-def names_of(group: str) -> list[str]:
-    """Returns the names of the files of a group of settings."""
-    folder = package_folder("configs") / group
-    return sorted(path.stem for path in folder.glob("*.yaml"))

@@ -146,11 +146,12 @@ def build(
     """Returns what the component called `name` builds from options and the caller's arguments.
 
     Raises:
-        ConfigError: see `resolve` and `check_options`, or a component of ours, or of a library that
-            we know, does not take a value.
+        ConfigError: see `resolve` and `check_options`; it does not take the caller's arguments; or
+            a component of ours, or of a library that we know, does not take a value.
         OwnCodeError: the user's own code has failed, with whatever it raised as the cause.
     """
     factory = resolve(kind, name, known)
+    _check_takes(kind, name, factory, own_arguments)
     check_options(kind, name, factory, options, reserved=own_arguments)
     try:
         return factory(**own_arguments, **options)
@@ -165,6 +166,19 @@ def build(
         raise ConfigError(
             f"{kind} {name!r} can't be made with the options {given or '(none)'}: {error}"
         ) from error
+
+
+def _check_takes(kind: str, name: str, factory: Factory, arguments: Iterable[str]) -> None:
+    """Raises ConfigError if the factory does not take what it will be called with."""
+    parameters = _keyword_parameters(kind, name, factory)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    missing = [argument for argument in arguments if argument not in parameters]
+    if missing:
+        raise ConfigError(
+            f"{kind} {name!r} is called with {', '.join(arguments)} by keyword, but has no argument "
+            f"{missing[0]!r}; give it one, or **others for what it does not need"
+        )
 
 
 def is_known(name: str, known: Mapping[str, str]) -> bool:

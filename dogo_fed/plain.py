@@ -17,7 +17,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import dacite
 
 from dogo_fed.errors import ConfigError
+from dogo_fed.text import some_of
 
+_MOST_NAMES = 6
 T = TypeVar("T")
 
 
@@ -131,7 +133,7 @@ def _as_member_of(kind: type[enum.Enum]) -> Callable[[object], object]:
 
 def _type_name(wanted: object) -> str:
     """Returns the name of a type for an error message; for an enum, its values."""
-    names: dict[object, str] = {
+    plain: dict[object, str] = {
         int: "a whole number",
         float: "a number",
         bool: "true or false",
@@ -140,8 +142,11 @@ def _type_name(wanted: object) -> str:
     }
     if isinstance(wanted, type) and issubclass(wanted, enum.Enum):
         return "one of " + ", ".join(str(member.value) for member in wanted)
-    if wanted in names:
-        return names[wanted]
-    if get_origin(wanted) is Mapping or dataclasses.is_dataclass(wanted):
+    if wanted in plain:
+        return plain[wanted]
+    if dataclasses.is_dataclass(wanted):
+        names = [setting.name for setting in dataclasses.fields(wanted)]
+        return f"a mapping of settings ({some_of(names, _MOST_NAMES)})"
+    if get_origin(wanted) is Mapping:
         return "a mapping of settings"
     return " or ".join(_type_name(part) for part in get_args(wanted)) or str(wanted)

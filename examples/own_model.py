@@ -4,9 +4,9 @@
 
 The backbone is any `nn.Module` that maps N x C x H x W images to N x F features. The data are
 arrays; for a torch-style data set use `dogo_fed.dataset_from_map_style`. On the command line, both
-are named by their import paths:
+are named by their import paths. In the folder of this file:
 
-    peers.a.backbone.name=my_package.nets:MyNet data.name=my_package.data:my_data
+    dogo-fed train peers.wide.backbone=own_model:MyNet data=own_model:my_data
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ from dogo_fed.config import EvalConfig
 
 
 class MyNet(nn.Module):
-    """A backbone of my own; the library asks only for the right shapes."""
+    """A backbone of my own; the library asks only for the right shapes.
 
-    def __init__(self) -> None:
+    A command line that names it says for which images it is made.
+    """
+
+    def __init__(self, image_size: int = 16, in_channels: int = 3) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2)
+            nn.Conv2d(in_channels, 16, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2),
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 
 from dogo_fed.config import RunConfig
+from dogo_fed.data.labels import num_labelled, why_no_accuracy
 from dogo_fed.data.schedule import Schedule
+from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.plan import Plan
 
+FEWEST_IMAGES = 2
+"""Of a step: with one there is nothing to compare it with."""
 USUAL_BATCH_SIZE = 256
 USUAL_STEPS_PER_ROUND = 100
 """Where passes hold private images, of which each peer has another number."""
@@ -49,31 +55,89 @@ def _power_of_two(most: int) -> int:
     return 1 << max(1, most.bit_length() - 1)
 
 
-def make_schedule(config: RunConfig, num_samples: int, title: str | None = None) -> Schedule:
+def check_enough_images(config: RunConfig, shared: DataSet, evaluated: Iterable[DataSet]) -> None:
+    """Checks that there are as many images as a step and kNN take.
+
+    Args:
+        config: the run's settings, fitted to its images.
+        shared: the data set that all peers see.
+        evaluated: the data sets on which encoders are evaluated.
+
+    Raises:
+        ConfigError: there are too few. The message has all settings to change, with values that fit.
+    """
+    number = len(shared.train)
+    if number < FEWEST_IMAGES and config.share_of_anchors == 1.0:
+        raise ConfigError(
+            f"the data set {shared.title} has {number} training image{'s' * (number != 1)}, and a step "
+            f"compares at least {FEWEST_IMAGES} with each other; add more images"
+        )
+    faults = {
+        **_fault_of_batch(config, shared.title, number),
+        **_fault_of_neighbours(config, evaluated),
+    }
+    if faults:
+        raise ConfigError(_too_few(faults))
+
+
+def _fault_of_batch(config: RunConfig, name: str, number: int) -> dict[str, str]:
+    """Returns why a step can't have its images, by what to type instead; else nothing."""
+    wanted = config.anchors_per_step
+    if wanted <= number:
+        return {}
+    if config.share_of_anchors == 1.0:
+        why = f"batch_size={config.batch_size} is more than the {number} training images of {name}"
+        return {f"batch_size={usual_batch_size(number)}": why}
+    share = number / (config.batch_size or 1)
+    return {
+        f"anchor_share={share:.2g}": (
+            f"a pass would hold {wanted} anchors (batch_size={config.batch_size}, "
+            f"anchor_share={config.share_of_anchors:g}), but there are only {number}"
+        )
+    }
+
+
+def _fault_of_neighbours(config: RunConfig, evaluated: Iterable[DataSet]) -> dict[str, str]:
+    """Returns why kNN can't have its neighbours, by what to type instead; else nothing."""
+    k = config.eval.knn_k
+    numbers = {
+        num_labelled(one.train.labels): one.title
+        for one in evaluated
+        if why_no_accuracy(one) is None
+    }
+    fewest = min(numbers, default=None)
+    if k is None or fewest is None or k <= fewest:
+        return {}
+    why = f"eval.knn_k={k} is more than the {fewest} labelled training images of {numbers[fewest]}"
+    return {f"eval.knn_k={usual_k(fewest)}": why}
+
+
+def _too_few(faults: Mapping[str, str]) -> str:
+    """Returns the sentence about settings that there are too few images for."""
+    text = f"{', and '.join(faults.values())}; type {' '.join(faults)}"
+    if not any(typed.startswith("batch_size") for typed in faults):
+        return text
+    return (
+        f"{text}. Where none is named, a run takes what fits, and a comparison "
+        f"batch_size={USUAL_BATCH_SIZE}"
+    )
+
+
+def make_schedule(config: RunConfig, num_samples: int) -> Schedule:
     """Returns the run's schedule: which shared images each step uses.
 
     Args:
         config: the run's settings, fitted to its images.
         num_samples: training images that are shared.
-        title: what people call them; None is the name in the settings.
 
     Raises:
         ConfigError: a step uses more images than there are.
     """
-    number = config.anchors_per_step
-    if number > num_samples and config.share_of_anchors == 1.0:
-        raise ConfigError(
-            f"batch_size={config.batch_size} is larger than the data set {title or config.data.name}, "
-            f"which has {num_samples} training images; batch_size={usual_batch_size(num_samples)} fits, "
-            "and is taken if none is named"
-        )
-    if number > num_samples:
-        raise ConfigError(
-            f"a pass would hold {number} anchors (batch_size={config.batch_size}, "
-            f"anchor_share={config.share_of_anchors:g}), but there are only {num_samples}; "
-            f"anchor_share={num_samples / (config.batch_size or 1):.2g} or less fits"
-        )
-    return Schedule(seed=config.seed, num_samples=num_samples, batch_size=max(1, number))
+    fault = _fault_of_batch(config, config.data.name, num_samples)
+    if fault:
+        raise ConfigError(_too_few(fault))
+    number = max(1, config.anchors_per_step)
+    return Schedule(seed=config.seed, num_samples=num_samples, batch_size=number)
 
 
 def make_plan(config: RunConfig, schedule: Schedule) -> Plan:

@@ -24,7 +24,7 @@ from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_peer
-from dogo_fed.engine.fit import fitted, make_plan, make_schedule
+from dogo_fed.engine.fit import check_enough_images, fitted, make_plan, make_schedule
 from dogo_fed.engine.learning_rate import LearningRate
 from dogo_fed.engine.numerics import compile_backbone, resolve_device
 from dogo_fed.engine.passes import Passes
@@ -208,6 +208,7 @@ def load_run(
     *,
     peers: Collection[str] | None = None,
     by_manifest: bool = False,
+    is_to_start: bool = False,
 ) -> LoadedRun:
     """Returns the run with its data, its schedule and its plan.
 
@@ -219,6 +220,7 @@ def load_run(
             anyway.
         by_manifest: whether `config.anchors`, if it is set, stands for the shared images: this
             process coordinates and needs none.
+        is_to_start: whether there have to be as many labelled images as kNN has neighbours.
 
     Raises:
         ConfigError: a setting is impossible with this data set.
@@ -247,7 +249,10 @@ def load_run(
         for name, own in private_images(wanted, whole, config.eval.test_share).items():
             parts[name] = DataRoles(shared=whole, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
-    schedule = make_schedule(config, len(data.shared.train), data.shared.title)
+    here = [name for name, peer in config.peers.items() if peer.data is None or name in parts]
+    evaluated = [parts.get(name, data).evaluated for name in here if is_to_start]
+    check_enough_images(config, data.shared, evaluated)
+    schedule = make_schedule(config, len(data.shared.train))
     plan = make_plan(config, schedule)
     return LoadedRun(
         config=config,

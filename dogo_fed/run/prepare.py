@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dogo_fed.config import Host, Precision, RunConfig
-from dogo_fed.data.labels import num_labelled, why_no_accuracy
+from dogo_fed.data.labels import why_no_accuracy
 from dogo_fed.data.partition import Cut
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.fastest import with_fastest
@@ -87,8 +87,7 @@ def prepare(
             f"{', '.join(config.peers)}"
         )
     here = None if config.are_all_here else ()  # private images of others are at their places
-    run = load_run(config, dataset, backbones, peers=here, by_manifest=True)
-    _check_neighbours(run)
+    run = load_run(config, dataset, backbones, peers=here, by_manifest=True, is_to_start=True)
     is_known = config.host in (Host.LOCAL, Host.PROCESSES) or config.device == "cpu"
     if is_known:  # elsewhere, each peer's own node decides
         run.check_device(resolve_device(config.device))
@@ -100,16 +99,3 @@ def prepare(
             try_own_code(run, peer)
     run = dataclasses.replace(run, weights_notes=tuple(notices))
     return with_fastest(run) if config.precision is Precision.AUTO else run
-
-
-def _check_neighbours(run: LoadedRun) -> None:
-    """Raises ConfigError if kNN asks for more neighbours than there are."""
-    k = run.config.eval.knn_k
-    for peer in run.peer_ids:
-        evaluated = run.data_of(peer).evaluated
-        number = num_labelled(evaluated.train.labels)
-        if k is not None and k > number and why_no_accuracy(evaluated) is None:
-            raise ConfigError(
-                f"eval.knn_k={k} neighbours are more than the {number} labelled training images of "
-                f"{evaluated.title}; leave it out, or set it to at most {number}"
-            )

@@ -20,7 +20,7 @@ from dogo_fed.data.adapt import resized
 from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.labels import num_labelled, why_no_accuracy
 from dogo_fed.data.source import DataSet
-from dogo_fed.engine.fit import usual_batch_size
+from dogo_fed.engine.fit import FEWEST_IMAGES, usual_batch_size
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.exit_status import EXIT_STOPPED, say, tell
@@ -35,6 +35,9 @@ _SAMPLES_PER_ROW = 16
 _LARGEST_SAMPLE = 96
 _MOST_CLASSES = 8
 _NEARLY_BLACK = 0.03
+
+_WORDS = {"run_dir": "out"}
+"""What stands here for a setting of a run."""
 
 _out: list[str] = []
 """What `out=` says; it is no setting of a run, so Hydra does not see it."""
@@ -52,8 +55,8 @@ def main() -> None:
             if argument.startswith("out=")
         ]
         settings = [argument for argument in sys.argv[1:] if not argument.startswith("out=")]
-        arguments = in_full_for_hydra(settings, words={"run_dir": "out"})
-        check_overrides(arguments)
+        arguments = in_full_for_hydra(settings, words=_WORDS)
+        check_overrides(arguments, words=_WORDS)
     except ConfigError as error:
         sys.exit(tell(error))
     sys.argv[1:] = arguments
@@ -100,6 +103,9 @@ def _what_fits(dataset: DataSet, config: RunConfig, stored: int) -> Iterator[str
     """Yields settings that suit the data set."""
     number = len(dataset.train)
     batch_size = usual_batch_size(number)
+    if number < FEWEST_IMAGES:
+        yield f"nothing: a step compares at least {FEWEST_IMAGES} images with each other"
+        return
     yield f"batch_size={batch_size} ({number // batch_size} steps an epoch)" + (
         f"; you gave {config.batch_size}" if config.batch_size is not None else ", the default here"
     )

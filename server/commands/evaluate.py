@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from configs.shorthand import with_data_at
+from configs.shorthand import in_full_for_evaluation
 from dogo_fed import layout
 from dogo_fed.atomic import check_writable
 from dogo_fed.config import DataConfig, EvalConfig, RunConfig
@@ -41,7 +41,7 @@ from server.terminal_log import log_to_terminal
 def main() -> None:
     """Evaluates what the command line says, and exits with the status of `run`."""
     try:
-        arguments = as_lists(with_data_at(sys.argv[1:]))
+        arguments = as_lists(in_full_for_evaluation(sys.argv[1:]))
         check_evaluation(arguments)
     except ConfigError as error:
         sys.exit(tell(error))

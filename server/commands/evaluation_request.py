@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.compose import compose_named
+from configs.shorthand import EVALUATION_WORDS
 from dogo_fed import components
 from dogo_fed.config import ComponentConfig, DataConfig
 from dogo_fed.errors import ConfigError
@@ -124,7 +125,7 @@ def compose_evaluation(overrides: Sequence[str] = ()) -> EvaluationRequest:
     Raises:
         ConfigError: an unknown key, a wrong type or an impossible value.
     """
-    return request_from_omegaconf(compose_named("evaluate", overrides))
+    return request_from_omegaconf(compose_named("evaluate", overrides, EVALUATION_WORDS))
 
 
 def request_from_omegaconf(composed: DictConfig) -> EvaluationRequest:

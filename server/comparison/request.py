@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.compose import compose_run
+from configs.groups import names_of
 from configs.overrides import key_of
-from configs.shorthand import in_full, names_of
+from configs.shorthand import in_full, is_backbone, peer_name
 from dogo_fed.compare.experiment import Cell, Expected, Experiment, Method, Runner, plan_cells
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.engine.fit import USUAL_BATCH_SIZE
@@ -38,9 +39,6 @@ _DECIDED = {
 }
 """Settings of a run that the user can't choose in a comparison, with the reason."""
 
-
-_WORDS = {"seed": "seeds", "run_dir": "out"}
-"""What stands here for a setting of a run."""
 
 _SAME_METHODS = {"local": "solo", "federated": "dogo"}
 """Other names of methods, which people use where images are private."""
@@ -100,6 +98,8 @@ class ComparisonRequest:
 _LISTS = ("methods", "seeds", "peers", "data", "overrides")
 _OWN = ("experiment", *(setting.name for setting in dataclasses.fields(CompareConfig)))
 _OWN_SECTIONS = ("variants", "protocols", "baselines", "expected")
+_WORDS = {**dict(zip(_OWN, _OWN, strict=True)), "seed": "seeds", "run_dir": "out"}
+"""What stands here for a setting of a run; the comparison's own stand for themselves."""
 
 
 def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
@@ -113,7 +113,7 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
         ConfigError: an unknown key, a wrong type or an impossible value.
     """
     arguments = _in_full(arguments)
-    name, content, overrides = _read(arguments)
+    name, content, overrides, backbones = _read(arguments)
     settings = from_plain(CompareConfig, content)
     for protocol, options in settings.protocols.items():
         check_protocol(protocol, options)
@@ -133,7 +133,10 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
     keys = {key_of(argument) for argument in arguments}
     # The preset has chosen its peers for its own images and not for others.
     compose_runs = partial(
-        _compose_runs, experiment, peers_are_chosen="peers" in keys or "data" not in keys
+        _compose_runs,
+        experiment,
+        backbones,
+        peers_are_chosen="peers" in keys or "data" not in keys,
     )
     configs = compose_runs(experiment.overrides)
     variants = {
@@ -195,8 +198,13 @@ def _is_own(key: str) -> bool:
     return key in _OWN or key.split(".")[0] in _OWN_SECTIONS
 
 
-def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
-    """Returns the preset's name, the comparison's settings, and the overrides of its runs."""
+def _read(
+    arguments: Sequence[str],
+) -> tuple[str, dict[str, Any], list[str], dict[str, list[str]]]:
+    """Returns the preset's name, the comparison's settings, the overrides of its runs, and backbones.
+
+    The backbones are those of each set of peers that is no preset.
+    """
     own, overrides, choice = list[Override](), list[str](), list[str]()
     for argument in arguments:
         key = key_of(argument)
@@ -218,24 +226,37 @@ def _read(arguments: Sequence[str]) -> tuple[str, dict[str, Any], list[str]]:
     for key in _LISTS:
         if key in content and not isinstance(content[key], list):
             content[key] = [content[key]]
+    backbones: dict[str, list[str]] = {}
     if isinstance(peers := content.get("peers"), list):
-        content["peers"] = _labels(peers)
+        content["peers"] = _labels(peers, backbones)
     content["protocols"] = _protocols(content.get("protocols"))
     methods = content.get("methods")
     if isinstance(methods, list):
         content["methods"] = [_SAME_METHODS.get(str(method), method) for method in methods]
-    return name, content, overrides
+    return name, content, overrides, backbones
 
 
-def _labels(peers: list[object]) -> list[object]:
+def _labels(peers: list[object], backbones: dict[str, list[str]]) -> list[object]:
     """Returns what each set of peers is called: its preset, or its backbones with hyphens between.
 
     A list of backbones alone is one set of peers, as it is for `dogo-fed train`.
+
+    Args:
+        peers: presets, and lists of backbones.
+        backbones: gets those lists, by what they are called.
     """
-    backbones, presets = names_of("backbone"), names_of("peers")
-    if peers and all(name in backbones and name not in presets for name in peers):
+    presets = names_of("peers")
+    if peers and all(is_backbone(str(name)) and name not in presets for name in peers):
         peers = [peers]
-    return ["-".join(map(str, entry)) if isinstance(entry, list) else entry for entry in peers]
+    labels: list[object] = []
+    for entry in peers:
+        if isinstance(entry, list):
+            label = "-".join(peer_name(str(name)) for name in entry)
+            backbones[label] = [str(name) for name in entry]
+            labels.append(label)
+        else:
+            labels.append(entry)
+    return labels
 
 
 def _put(content: dict[str, Any], path: Sequence[str], value: object) -> None:
@@ -300,15 +321,19 @@ def _merged(preset: Sequence[str], overrides: Sequence[str]) -> list[str]:
 
 
 def _compose_runs(
-    experiment: Experiment, overrides: Sequence[str], *, peers_are_chosen: bool
+    experiment: Experiment,
+    backbones: Mapping[str, Sequence[str]],
+    overrides: Sequence[str],
+    *,
+    peers_are_chosen: bool,
 ) -> dict[tuple[str, str, int], RunConfig]:
     found = {}
     presets = names_of("peers")
     for peers in experiment.peers:
-        chosen = peers if peers in presets else f"[{peers.replace('-', ',')}]"
+        chosen = peers if peers in presets else f"[{','.join(backbones.get(peers, [peers]))}]"
         for data in experiment.data:
             settings = [f"peers={chosen}", f"data={data}", *_merged(["host=local"], overrides)]
-            config = compose_run(in_full(settings), peers_are_chosen=peers_are_chosen)
+            config = compose_run(in_full(settings), peers_are_chosen=peers_are_chosen, words=_WORDS)
             if config.host not in (Host.LOCAL, Host.PROCESSES):
                 raise ConfigError(
                     f"host={config.host.value} is not for comparisons: the cells run side by "

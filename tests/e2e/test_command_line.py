@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from configs.compose import compose_run
+from configs.shorthand import in_full
+from dogo_fed.contracts import PeerId
 from dogo_fed.errors import ConfigError
 from dogo_fed.run.prepare import prepare
 from tests.support.command_line import REPOSITORY, SMALL_RUN, dogo_fed, run_python
@@ -207,3 +211,16 @@ def test_own_backbone_and_data_by_import_path(tmp_path: Path) -> None:
 def test_examples_run(example: str, tmp_path: Path) -> None:
     output = run_python([str(REPOSITORY / "examples" / example)], cwd=tmp_path)
     assert output.count("\n") >= 2
+
+
+def test_the_command_that_an_example_prints_trains_its_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = REPOSITORY / "examples"
+    text = (folder / "own_model.py").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    dogo-fed train (.*)$", text, re.MULTILINE)
+    monkeypatch.syspath_prepend(folder)
+    run = prepare(compose_run(in_full([*shlex.split(command), "host=local", "steps=1"])))
+    assert run.config.data.name == "own_model:my_data" and len(run.data.shared.train) == 300
+    wide = run.build_peer(PeerId("wide"))
+    assert type(wide.objective.backbone).__name__ == "MyNet"

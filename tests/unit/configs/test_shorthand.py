@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from configs.compose import compose_run
-from configs.shorthand import in_full, in_full_for_hydra, with_data_at
+from configs.compose import compose_named, compose_run
+from configs.shorthand import (
+    EVALUATION_WORDS,
+    in_full,
+    in_full_for_evaluation,
+    in_full_for_hydra,
+)
 from dogo_fed.errors import ConfigError
 
 
@@ -65,6 +70,89 @@ def test_other_options_of_the_folder_can_be_named_too():
     config = run("data=/x", "data.options.image_size=32", "data.options.labels=none")
     assert config.data.options["image_size"] == 32 and config.data.options["labels"] == "none"
     assert run("data=imagenet", "data.root=/x").data.options["root"] == "/x"
+
+
+@pytest.mark.parametrize("key", ["root", "path", "data.root", "data.path", "data_dir", "input"])
+def test_where_a_data_set_is_has_the_name_that_it_gives_it(key):
+    for data, option in (("webdataset", "root"), ("hf_dataset", "path"), ("npz", "path")):
+        options = run(f"data={data}", f"{key}=/x").data.options
+        assert options[option] == "/x" and len({"root", "path"} & set(options)) == 1
+    refusal = the_error("data=digits", f"{key}=/x")
+    assert "images at a place are data=/x, without data=digits" in refusal
+    assert "both say where the images are" in the_error("data=/y", f"{key}=/x")
+
+
+@pytest.mark.parametrize("typed", ["data=[/a,/b]", "data=[digits,/b]", "data=s3://bucket/x"])
+def test_places_that_can_not_be_read_are_answered_with_one_folder(typed):
+    message = the_error(typed)
+    assert typed.partition("=")[2] in message and "type data=<" in message
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["data=/my", "photos"], "data='/my photos'"),
+        (["seed=3", "data=/my", "photos/2024", "rounds=3"], "data='/my photos/2024'"),
+        (["root=my", "old", "photos"], "root='my old photos'"),
+        (["run_dir=/a", "b"], "run_dir='/a b'"),
+        (["data=/ada's", "photos"], """data='/ada'"'"'s photos'"""),
+    ],
+)
+def test_a_blank_that_the_shell_has_cut_at_is_answered_with_quotes(typed, meant):
+    assert the_error(*typed).endswith(f"a place with blanks goes in quotes: {meant}")
+
+
+def test_code_of_ones_own_in_place_of_a_data_set_has_no_options_of_another():
+    for typed in (["data.name=mine:load"], ["data=mine:load"], ["data=own", "data.name=mine:load"]):
+        data = run(*typed).data
+        assert (data.name, data.options, data.default_rounds) == ("mine:load", {}, 10)
+        assert run(*typed, "data.options.size=3").data.options == {"size": 3}
+    assert run("peers.wide.data=mine:load").peers["wide"].data.name == "mine:load"
+
+
+def test_code_of_ones_own_in_place_of_a_part_has_no_options_of_another():
+    for key in ("peers.wide.backbone", "peers.wide.backbone.name"):
+        peer = run(f"{key}=mine:Net", "peers.wide.backbone.options.size=3").peers["wide"]
+        assert (peer.backbone.name, peer.backbone.options) == ("mine:Net", {"size": 3})
+    assert run("peers.wide.objective=mine:Loss").peers["wide"].objective.name == "mine:Loss"
+    assert run("peers.wide.augmentation=mine:make").peers["wide"].augmentation.name == "mine:make"
+
+
+@pytest.mark.parametrize(
+    "model", ["timm:vit_tiny_patch16_224.augreg_in21k", "torchvision:resnet18"]
+)
+def test_models_of_libraries_are_backbones_wherever_one_is_named(model):
+    assert run(f"peers.wide.backbone={model}").peers["wide"].backbone.name == model
+    dropped = run(f"peers.wide.backbone={model}", "peers.wide.backbone.options.drop_rate=0.1")
+    assert dropped.peers["wide"].backbone.options == {"drop_rate": 0.1}
+    for typed in (f"[{model},resnet18,{model}]", f"{model},resnet18,{model}"):
+        peers = run(f"peers={typed}").peers
+        assert [peer.backbone.name for peer in peers.values()].count(model) == 2
+        assert set(peers) >= {"resnet18", model.replace(":", "_").replace(".", "_")}
+    (alone,) = run(f"peers={model}").peers.values()
+    assert alone.backbone.name == model
+    assert in_full_for_evaluation([f"backbone={model}"]) == [
+        f"backbone={model.partition(':')[0]}",
+        f"backbone.name={model}",
+    ]
+
+
+@pytest.mark.parametrize("backbone", ["timm:" + "x" * 90, "a.b:c", "timm:__x__", "timm:x/y-z"])
+def test_peers_have_names_of_folders_whatever_they_are_made_of(backbone):
+    assert len(run(f"peers=[{backbone},{backbone}]").peers) == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [("[timm,resnet18]", "timm:<model>"), ("[own]", "<package.module>:<name>")],
+)
+def test_a_library_alone_is_no_backbone(typed, says):
+    assert the_error(f"peers={typed}").endswith(f"; type {says} in its place")
+
+
+def test_presets_may_be_swept_over():
+    assert in_full(["-m", "peers=pair,trio"]) == ["-m", "peers=pair,trio"]
+    assert "-m peers=pair,trio" in the_error("peers=pair,trio")
 
 
 def views(*arguments):
@@ -208,7 +296,7 @@ def test_a_part_of_a_peer_is_named_as_if_it_were_a_setting(group, name):
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        (["epochs=3"], "there is no setting 'epochs'; type rounds=3"),
+        (["epochs=3"], "there is no setting epochs; type rounds=3"),
         (["--epochs=3"], "there is no flag --epochs; settings are written rounds=3"),
         (["--epochs", "3"], "there is no flag --epochs; settings are written rounds=3"),
         (["--batch-size=3"], "settings are written batch_size=3"),
@@ -217,8 +305,8 @@ def test_a_part_of_a_peer_is_named_as_if_it_were_a_setting(group, name):
         (["--lr=0.1"], "settings are written peers.<name>.optimizer.options.lr=0.1, with the"),
         (["-lr", "0.1"], "there is no flag -lr; settings are written peers.<name>.optimizer"),
         (["--seed", "-1"], "settings are written seed=-1"),
-        (["--symmetric", "seed=3"], "settings are written symmetric=<value>"),
-        (["--symmetric", "--cfg", "job"], "settings are written symmetric=<value>"),
+        (["--symmetric", "seed=3"], "settings are written exchange.symmetric=true"),
+        (["--symmetric", "--cfg", "job"], "settings are written exchange.symmetric=true"),
         (["lr=0.1"], "type peers.<name>.optimizer.options.lr=0.1"),
         (["eval.knn=20"], "there is no setting eval.knn; did you mean eval.knn_k=20"),
         (["sed=4"], "there is no setting sed; did you mean seed=4?"),
@@ -228,6 +316,26 @@ def test_a_part_of_a_peer_is_named_as_if_it_were_a_setting(group, name):
         (["peers=[]"], "is no backbone"),
         (["peers.wide.backbone=resnet99"], "there is no backbone 'resnet99'; known are"),
         (["peers.wild.distill_weight=1"], "did you mean peers.wide.distill_weight=1"),
+        (["peers.wild.backbone=resnet18"], "did you mean peers.wide.backbone=resnet18"),
+        (["peers=[resnet18]", "peers.wide.lr=1"], "no peer 'wide', the peers are resnet18"),
+        (["peers=[resnet18]", "lr=1"], "type peers.resnet18.optimizer.options.lr=1"),
+        (["data=/x", "channels=1"], "type data.options.channels=1"),
+        (["root=/x", "data.image_size=96"], "type data.options.image_size=96"),
+        (["--image-size", "96", "data=/x"], "settings are written data.options.image_size=96"),
+        (["data.options.labels=none"], "the data set digits_m has none"),
+        (
+            ["data=/x", "--num-workers", "4"],
+            "no flag --num-workers, and no setting num_workers; none",
+        ),
+        (["--colour"], "there is no flag --colour, and no setting colour"),
+        (["colour=red"], "`dogo-fed train --help` lists the settings"),
+        (["checkpoint=/w.pth"], "type peers.<name>.init=/w.pth"),
+        (["eval=5"], "eval must be a mapping of settings (knn_every_rounds, "),
+        (["+seed=3"], "seed is a setting already"),
+        (["~peers.wild"], "there is no peers.wild that could be left out"),
+        (["seed=1,2"], "seed takes one value, not 1,2"),
+        (["peers.wide.optimizer=5"], "a name is wanted"),
+        (["trio"], "did you mean peers=trio?"),
         (["/data/images"], "a folder of images is data=/data/images"),
     ],
 )
@@ -249,7 +357,7 @@ def test_what_is_meant_for_hydra_is_left_alone():
 
 
 def test_a_command_may_have_keys_and_words_of_its_own():
-    arguments = ["peers=[pair,trio]", "out=/a", "epochs=3", "data=[digits,/x]"]
+    arguments = ["peers=[pair,trio]", "out=/a", "epochs=3", "data=[digits,cifar10]"]
     own = in_full(arguments, is_own=lambda key: key in ("peers", "out", "epochs"))
     assert own == arguments
     with pytest.raises(ConfigError, match="settings are written out=/x"):
@@ -265,10 +373,36 @@ def test_a_command_that_works_elsewhere_takes_absolute_places_only(typed):
     assert in_full(["data=/x"], is_elsewhere=True) == in_full(["data=/x"])
 
 
-def test_commands_with_settings_of_their_own_know_places_too():
-    assert with_data_at(["image_size=3", "data=/a b", "out=x"]) == [
+def test_an_evaluation_knows_places_too():
+    assert in_full_for_evaluation(["image_size=3", "data=/a b", "out=x"]) == [
         "image_size=3",
         "data=image_folder",
         "data.options.root=/a b",
         "out=x",
     ]
+    assert in_full_for_evaluation(["root=/a"]) == ["data=image_folder", "data.options.root=/a"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (
+            ["--num-workers", "4"],
+            "no flag --num-workers, and no setting num_workers; none is needed",
+        ),
+        (["--run", "runs/x"], "settings are written run=runs/x"),
+        (["--peer", "wide"], "settings are written peer=wide"),
+        (["runs/x"], "a finished run is run=runs/x"),
+        (["run=/my", "runs"], "run='/my runs'"),
+        (["model=resnet18"], "type backbone=resnet18"),
+        (["data=/x", "channels=1"], "type data.options.channels=1"),
+        (["data.image_size=96"], "no data set is named. With data=/path/to/images"),
+        (["protocols=knn"], "did you mean protocol=knn?"),
+        (["resume=runs/x"], "type run=runs/x"),
+        (["colour=red"], "`dogo-fed evaluate --help` lists the settings"),
+    ],
+)
+def test_an_evaluation_answers_words_with_its_own_settings(typed, says):
+    with pytest.raises(ConfigError) as refusal:
+        compose_named("evaluate", in_full_for_evaluation(typed), EVALUATION_WORDS)
+    assert says in str(refusal.value)

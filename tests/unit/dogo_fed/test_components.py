@@ -43,3 +43,19 @@ def test_lars_without_timm_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
     error = the_error("lars", OPTIMIZERS)
     assert not isinstance(error, OwnCodeError)
     assert "No module named 'timm'; install it: pip install 'dogo-fed[timm]'" in str(error)
+
+
+def test_code_that_does_not_take_our_arguments_is_told_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "takes_little.py").write_text(
+        "def net(side): return 3\n"
+        "def in_part(in_channels): return 3\n"
+        "def open_net(**others): return others\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    ours = {"image_size": 8, "in_channels": 3}
+    for name in ("net", "in_part"):
+        with pytest.raises(ConfigError, match=r"image_size, in_channels by .* no .*'image_size'"):
+            components.build("backbone", f"takes_little:{name}", {}, {}, **ours)
+    assert components.build("backbone", "takes_little:open_net", {}, {}, **ours) == ours

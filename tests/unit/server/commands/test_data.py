@@ -62,3 +62,9 @@ def test_two_folders_have_two_sheets():
     folders = [dataclasses.replace(one, title=title) for title in ("cats", "dogs", "a:b")]
     assert [usual_folder(data).name for data in folders] == ["cats", "dogs", "a-b"]
     assert next(describe(folders[0], compose_run([]))) == "data set     cats"
+
+
+def test_one_image_suits_no_setting():
+    one = dataset_from_arrays("one", np.zeros((1, 3, 8, 8), np.uint8))
+    said = "\n".join(describe(one, compose_run(["data=npz"])))
+    assert "compares at least 2 images" in said and "batch_size" not in said

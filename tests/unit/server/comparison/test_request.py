@@ -164,6 +164,29 @@ def test_backbones_alone_are_one_set_of_peers() -> None:
     assert set(several.cells[-1].config.peers) == {"resnet18", "resnet18_2"}
 
 
+def test_models_of_libraries_are_peers_of_a_comparison() -> None:
+    request = request_comparison(
+        [
+            "methods=[solo]",
+            "seeds=0",
+            "peers=[[timm:vit_tiny.a-b,resnet18],[torchvision:resnet18,resnet18]]",
+        ]
+    )
+    assert [cell.peers for cell in request.cells] == [
+        "timm_vit_tiny_a-b-resnet18",
+        "torchvision_resnet18-resnet18",
+    ]
+    first, second = (
+        {peer.backbone.name for peer in cell.config.peers.values()} for cell in request.cells
+    )
+    assert (first, second) == (
+        {"timm:vit_tiny.a-b", "resnet18"},
+        {"torchvision:resnet18", "resnet18"},
+    )
+    one = request_comparison(["methods=[solo]", "seeds=0", "peers=[timm:x,resnet18]"])
+    assert [cell.peers for cell in one.cells] == ["timm_x-resnet18"]
+
+
 def test_a_teacher_from_outside_may_be_named_in_short(tmp_path: Path) -> None:
     teacher = tmp_path / "resnet50.pth"
     teacher.touch()
@@ -208,8 +231,14 @@ def test_a_cluster_runs_cells_as_tasks() -> None:
         (["protocols=[knn]", "protocols.knn.q=3"], ["knn", "'q'"]),
         (["peers=[pair,resnet18]"], ["resnet18"]),
         (["peers=[resnet18,own]"], ["'own' is no backbone"]),
+        (["data=/x", "channels=1"], ["type data.options.channels=1"]),
+        (["method=[solo]"], ["type methods=[solo]"]),
+        (["protocol=knn"], ["did you mean protocols=knn?"]),
+        (["output=x"], ["type out=x"]),
+        (["data=/my", "photos"], ["data='/my photos'"]),
+        (["--num-workers", "4"], ["no flag --num-workers, and no setting num_workers; none is"]),
         (["data=[]"], ["data", "empty"]),
-        (["data=[digits,/photos]"], ["'/photos' can't be a folder's name"]),
+        (["data=[digits,/photos]"], ["data=[digits,/photos]: a place stands alone"]),
         (["--epochs", "3"], ["there is no flag --epochs", "rounds=3"]),
         (["--seed=3"], ["seeds=3"]),
         (["--output", "x"], ["out=x"]),
