@@ -102,10 +102,15 @@ def test_a_users_mistake_is_a_sentence_and_no_traceback(flowers_log, capsys, tmp
 
 
 def test_a_users_own_code_that_fails_keeps_its_traceback(flowers_log, monkeypatch, tmp_path):
-    (tmp_path / "my_images.py").write_text("def load():\n    raise RuntimeError('my mistake')\n")
+    (tmp_path / "images_that_fail_under_flower.py").write_text(
+        "def load():\n    raise RuntimeError('my mistake')\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    end_the_app({"data": "own", "hydra-overrides": "data.name=my_images:load"})
-    assert "my_images.py" in flowers_log.getvalue() and "my mistake" in flowers_log.getvalue()
+    end_the_app({"data": "own", "hydra-overrides": "data.name=images_that_fail_under_flower:load"})
+    assert (
+        "images_that_fail_under_flower.py" in flowers_log.getvalue()
+        and "my mistake" in flowers_log.getvalue()
+    )
 
 
 @pytest.mark.parametrize("nothing", [0, "", None])
