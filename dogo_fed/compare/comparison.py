@@ -67,8 +67,9 @@ def unit_of(metric: str) -> Unit:
 
 
 PRIVATE, CENTRAL = Column(Method.PRIVATE), Column(Method.CENTRAL)
+TEACHER = Column(Method.TEACHER)
 
-_HELD_AGAINST = (PRIVATE, SOLO, OFFLINE, *map(Column, BASELINE_METHODS), CENTRAL)
+_HELD_AGAINST = (PRIVATE, SOLO, OFFLINE, TEACHER, *map(Column, BASELINE_METHODS), CENTRAL)
 
 LEAST_LOSS = 0.003
 """A loss that does not count as one: 0.3 percentage points."""
@@ -195,7 +196,7 @@ class Comparison:
             wanted: tuple[Column, ...] = _HELD_AGAINST
         elif column in self.variants:
             wanted = (SOLO, DOGO)
-        elif column.method.is_baseline:
+        elif column == TEACHER or column.method.is_baseline:
             wanted = (SOLO,)
         else:
             wanted = ()

@@ -38,6 +38,7 @@ class Method(enum.Enum):
     PRIVATE: each alone, from its private images, without the anchors.
     SOLO: each alone, exchange off; with private images, from these and the anchors.
     OFFLINE: one from the others, which were trained alone and stay frozen: two-stage distillation.
+    TEACHER: each from the teachers from outside alone (weights files), and not from the other peers.
     DOGO: all from each other; with private images, about the anchors.
     FEDAVG, FEDX, FLESD, FCCL: what people would use instead (`dogo_fed.baselines`).
     CENTRAL: each alone, from all images in one place: what partners who may not pool them can't have.
@@ -47,6 +48,7 @@ class Method(enum.Enum):
     PRIVATE = "private"
     SOLO = "solo"
     OFFLINE = "offline"
+    TEACHER = "teacher"
     DOGO = "dogo"
     FEDAVG = "fedavg"
     FEDX = "fedx"
@@ -273,6 +275,8 @@ def _cells_of(
         return [cell(_exchanging(_without_teachers(config), False))]
     if method is Method.DOGO:
         return [cell(_exchanging(config, True))]
+    if method is Method.TEACHER:
+        return [cell(_taught_from_outside(config))]
     if method is Method.PRIVATE:
         alone = _exchanging(_without_teachers(config), False)
         return [cell(_loss_on_all(dataclasses.replace(alone, anchor_share=0.0)))]
@@ -316,7 +320,35 @@ def _learners(config: RunConfig) -> list[str]:
 def _without_teachers(config: RunConfig) -> RunConfig:
     """Returns the settings without the teachers that come from outside, in weights files."""
     learners = {name: config.peers[name] for name in _learners(config)}
-    return dataclasses.replace(config, peers=learners)
+    if len(learners) == len(config.peers):
+        return config
+    # Who learns from whom may name them, and where they are left out nobody learns from anybody.
+    exchange = dataclasses.replace(config.exchange, graph=None)
+    return dataclasses.replace(config, peers=learners, exchange=exchange)
+
+
+def _taught_from_outside(config: RunConfig) -> RunConfig:
+    """Returns the settings with the teachers from outside as the only ones, at the weights they have."""
+    exchange, outside = (
+        config.exchange,
+        [name for name in config.peers if name not in _learners(config)],
+    )
+    graph = {}
+    for name in _learners(config):
+        weights = (
+            dict.fromkeys(outside, 1.0) if exchange.graph is None else exchange.graph.get(name, {})
+        )
+        chosen = {teacher: weights[teacher] for teacher in outside if weights.get(teacher, 0.0) > 0}
+        if chosen:
+            graph[name] = chosen
+    if not graph:
+        raise ConfigError(
+            "teacher is about peers that learn from a public encoder alone; name one by "
+            "peers.<name>.frozen_from=<weights file>, or leave out teacher"
+        )
+    return dataclasses.replace(
+        config, exchange=dataclasses.replace(exchange, enabled=True, graph=graph)
+    )
 
 
 def _loss_on_all(config: RunConfig) -> RunConfig:

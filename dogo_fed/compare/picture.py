@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ORDER = (
-    Column(Method.SUPERVISED), Column(Method.PRIVATE), *map(Column, BASELINE_METHODS), OFFLINE, SOLO,
-    DOGO, Column(Method.CENTRAL),
+    Column(Method.SUPERVISED), Column(Method.PRIVATE), *map(Column, BASELINE_METHODS), OFFLINE,
+    Column(Method.TEACHER), SOLO, DOGO, Column(Method.CENTRAL),
 )  # fmt: skip
 """From left to right: solo beside dogo, for that is the pair that matters."""
 

@@ -45,7 +45,7 @@ Did it help? Runs every method with every seed, and prints the paired difference
   dogo-fed compare --dry-run            lists the cells, and runs nothing
 
   experiment=  {presets}
-  methods=     of solo, offline, dogo, fedavg, fedx, flesd, fccl, supervised;
+  methods=     of solo, offline, teacher, dogo, fedavg, fedx, flesd, fccl, supervised;
                where peers have private images also private; with a partition also central
   seeds=       one pair each
   peers=, data=   configurations, or lists of them; backbones (peers=[resnet50,resnet18]) are one

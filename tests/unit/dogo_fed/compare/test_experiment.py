@@ -69,7 +69,8 @@ def test_a_frozen_peer_needs_no_file_to_start_from() -> None:
 
 
 def test_methods_differ_in_what_they_say_and_in_nothing_else() -> None:
-    methods = [one for one in Method if one not in (Method.PRIVATE, Method.CENTRAL)]
+    others = (Method.PRIVATE, Method.CENTRAL, Method.TEACHER)
+    methods = [one for one in Method if one not in others]
     methods = [one for one in methods if not one.is_baseline]
     cells = {
         cell.column.method: cell.config
@@ -168,6 +169,47 @@ def test_private_is_possible_where_every_peer_has_images_of_its_own() -> None:
     central = made_experiment(methods=[Method.CENTRAL])
     with pytest.raises(ConfigError, match="central is about a data set that is cut"):
         made_cells(central, OUT, peers=with_own_images("big", "small"))
+
+
+def with_public_encoder(folder: Path) -> dict[str, Any]:
+    weights = folder / "public.pth"
+    weights.touch()
+    return {"big": PEER, "small": PEER, "public": {**PEER, "frozen_from": str(weights)}}
+
+
+@pytest.mark.parametrize(
+    ("graph", "left"),
+    [
+        (None, {"big": {"public": 1.0}, "small": {"public": 1.0}}),
+        (
+            {"big": {"small": 1.0, "public": 0.3}, "small": {"big": 1.0}},
+            {"big": {"public": 0.3}},
+        ),
+    ],
+)
+def test_teacher_leaves_the_public_encoder_as_the_only_teacher(graph, left, tmp_path) -> None:
+    methods = [Method.SOLO, Method.TEACHER, Method.DOGO]
+    settings: dict[str, Any] = {"exchange": {"rows": "features", "graph": graph}}
+    solo, teacher, dogo = made_cells(
+        made_experiment(methods=methods, seeds=[0]),
+        OUT,
+        peers=with_public_encoder(tmp_path),
+        **settings,
+    )
+    assert teacher.id == "teacher/pair/synthetic/0"
+    assert teacher.learners == dogo.learners == solo.learners == ("big", "small")
+    assert teacher.config.exchange.graph == left
+    exchange = dataclasses.replace(teacher.config.exchange, graph=dogo.config.exchange.graph)
+    assert (
+        dataclasses.replace(teacher.config, exchange=exchange, run_dir=dogo.config.run_dir)
+        == dogo.config
+    ), "all else is the same"
+    assert sorted(solo.config.peers) == ["big", "small"]
+
+
+def test_teacher_without_a_public_encoder_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"name one by peers\.<name>\.frozen_from=<weights file>"):
+        made_cells(made_experiment(methods=[Method.SOLO, Method.TEACHER]), OUT)
 
 
 def test_private_and_central_need_a_partition() -> None:

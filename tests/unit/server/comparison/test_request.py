@@ -216,7 +216,7 @@ def test_a_cluster_runs_cells_as_tasks() -> None:
         (["experiment=nothing"], ["nothing", "digits_m_pair"]),
         (
             ["methods=[solo,magic]"],
-            ["methods", "solo, offline, dogo, fedavg", "magic"],
+            ["methods", "solo, offline, teacher, dogo, fedavg", "magic"],
         ),
         (["seeds=[a]"], ["seeds", "a whole number"]),
         (["seeds=[1.5]"], ["seeds", "a whole number"]),
