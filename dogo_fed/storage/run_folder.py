@@ -215,11 +215,13 @@ def reopen(
             f"begin the run again at step 0 by: {again} afresh=true (what is there is set aside)",
         )
     )
-    done = max((step or 0 for step in found.checkpoints.values()), default=0)
+    steps = {peer: step or 0 for peer, step in found.checkpoints.items()}
+    furthest = max(steps, key=lambda peer: steps[peer])
+    done = steps[furthest]
     if done > total_steps:
         raise ConfigError(
-            f"resume={config.resume}: the run has done {done} steps already, so it can't end after "
-            f"{total_steps}; give steps={done} or more, or more rounds"
+            f"resume={config.resume}: the run has done {done} steps already, by what peer {furthest} "
+            f"has, so it can't end after {total_steps}; give steps={done} or more, or more rounds"
         )
     settings = path / layout.CONFIG
     earlier = load_yaml(settings) if settings.is_file() else config
