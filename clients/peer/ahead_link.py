@@ -126,6 +126,6 @@ class AheadLink:
                     signal = self._inner.collect(ticket)
                 except (
                     Exception
-                ) as failed:  # raised where somebody waits for it, with its traceback
+                ) as failed:  # raised, with its traceback, where somebody waits for it
                     error = failed
             self._answers.put(_Answer(ticket.step, signal, error, self._inner.last_traffic, spans))

@@ -329,18 +329,16 @@ def _without_teachers(config: RunConfig) -> RunConfig:
 
 def _taught_from_outside(config: RunConfig) -> RunConfig:
     """Returns the settings with the teachers from outside as the only ones, at the weights they have."""
-    exchange, outside = (
-        config.exchange,
-        [name for name in config.peers if name not in _learners(config)],
-    )
-    graph = {}
-    for name in _learners(config):
-        weights = (
-            dict.fromkeys(outside, 1.0) if exchange.graph is None else exchange.graph.get(name, {})
-        )
-        chosen = {teacher: weights[teacher] for teacher in outside if weights.get(teacher, 0.0) > 0}
-        if chosen:
-            graph[name] = chosen
+    exchange, learners = config.exchange, _learners(config)
+    outside = [name for name in config.peers if name not in learners]
+    weights = exchange.graph
+    if weights is None:
+        weights = dict.fromkeys(learners, dict.fromkeys(outside, 1.0))
+    taught = {
+        name: {one: weight for one, weight in weights.get(name, {}).items() if one in outside}
+        for name in learners
+    }
+    graph = {name: teachers for name, teachers in taught.items() if any(teachers.values())}
     if not graph:
         raise ConfigError(
             "teacher is about peers that learn from a public encoder alone; name one by "

@@ -42,15 +42,12 @@ def private_images(
     if not settings:
         return {}
     shared = frozenset(image_digests(anchors.train, anchors.image_size))
-    return {
-        peer: _without_anchors(
-            peer,
-            own := _of_peer(peer, data, anchors, test_share),
-            _as_stored(own, data, anchors, test_share),
-            shared,
-        )
-        for peer, data in settings.items()
-    }
+    found = {}
+    for peer, data in settings.items():
+        own = _of_peer(peer, data, anchors, test_share)
+        compared = _as_stored(own, data, anchors, test_share)
+        found[peer] = _without_anchors(peer, own, compared, shared)
+    return found
 
 
 def _of_peer(peer: str, settings: DataConfig, anchors: DataSet, test_share: float) -> DataSet:

@@ -44,16 +44,8 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.set()
 
-    earlier = {
-        number: signal.signal(number, take)
-        for number in STOP_SIGNALS
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
+    with _handled_by(take):
         yield asked.is_set
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -66,16 +58,8 @@ def interrupts_at_once() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    earlier = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in STOP_SIGNALS
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
+    with _handled_by(signal.default_int_handler):
         yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -93,6 +77,21 @@ def hangups_are_ours() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _handled_by(take: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Lets a function take the signals that ask for an end, but for those that are ignored."""
+    earlier = {
+        number: signal.signal(number, take)
+        for number in STOP_SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def _leave(terminals: Sequence[int]) -> None:
