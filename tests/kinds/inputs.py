@@ -265,6 +265,24 @@ def _grey(here: Path, scaled: Callable[[Any], Any], end: str) -> list[str]:
     return at(here / "images")
 
 
+@kind("12 of 16 bits (value_range)")
+def _twelve_bits(here: Path) -> list[str]:
+    return [
+        *_grey(here, lambda grey: grey.astype(np.uint16) * 16, "png"),
+        "data.options.value_range=[0,4095]",
+    ]
+
+
+@kind("floats with missing numbers (.tif)")
+def _missing_numbers(here: Path) -> list[str]:
+    def scaled(grey: Any) -> Any:
+        floats = grey.astype(np.float32) / 255
+        floats[:2] = np.nan
+        return floats
+
+    return _grey(here, scaled, "tif")
+
+
 @kind("one channel (channels=1)")
 def _one_channel(here: Path) -> list[str]:
     return [*at(split(here / "images", mode="L", end="png")), "data.options.channels=1"]
@@ -317,6 +335,27 @@ def _few(here: Path) -> list[str]:
 
 
 # ---- elsewhere than in folders ----
+
+
+@kind("DICOM files without an ending")
+def _dicom(here: Path) -> list[str]:
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    (here / "scans").mkdir()
+    for index in range(72):
+        grey = np.asarray(picture(index % 3, index).convert("L")).astype(np.uint16) * 16
+        scan = pydicom.Dataset()
+        scan.file_meta = pydicom.dataset.FileMetaDataset()
+        scan.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        scan.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        scan.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        scan.Rows, scan.Columns = grey.shape
+        scan.SamplesPerPixel, scan.PhotometricInterpretation = 1, "MONOCHROME2"
+        scan.BitsAllocated, scan.BitsStored, scan.HighBit = 16, 12, 11
+        scan.PixelRepresentation, scan.PixelData = 0, grey.tobytes()
+        scan.save_as(here / "scans" / f"IM{index:04d}", enforce_file_format=True)
+    return at(here / "scans")
 
 
 @kind("an .npz file (MedMNIST)")
@@ -372,7 +411,7 @@ def _own(here: Path) -> list[str]:
         "    def __getitem__(self, i): return Image.open(self.files[i]).resize((32, 32))\n"
         "def load(): return Photos()\n"
     )
-    return ["data=own", "data.name=mydata:load"]
+    return ["data.name=mydata:load"]
 
 
 # ---- words ----
@@ -386,15 +425,26 @@ def _words(*settings: str) -> Kind:
     return write
 
 
+def _blank(here: Path) -> list[str]:
+    split(here / "my images")
+    return [f"data={here / 'my'}", "images"]
+
+
 KINDS |= {
     "data.root=": _words("data.root=@"),
     "root=": _words("root=@"),
+    "a blank without quotes": _blank,
+    "data.image_size=": _words("data=@", "data.image_size=64"),
     "epochs=": _words("data=@", "epochs=2"),
     "--epochs 2": _words("data=@", "--epochs", "2"),
     "lr=": _words("data=@", "lr=0.01"),
     "peers=resnet18,mobilenet_v2": _words("data=@", "peers=resnet18,mobilenet_v2"),
     "peers=[small_cnn,resnet10]": _words("data=@", "peers=[small_cnn,resnet10]"),
     "peers.wide.backbone=resnet10": _words("data=@", "peers.wide.backbone=resnet10"),
+    "backbone=resnet10": _words("data=@", "backbone=resnet10"),
+    "a cosine schedule and a longest gradient": _words(
+        "data=@", "peers.wide.optimizer.schedule=cosine", "peers.wide.optimizer.clip_norm=1"
+    ),
     "batch_size=4096 for 72 images": _words("data=@", "batch_size=4096"),
 }
 
@@ -445,6 +495,15 @@ def _namespace(path: Path, weights: dict[str, Any]) -> None:
     _save({"state_dict": weights, "args": argparse.Namespace(lr=0.1)}, path)
 
 
+def _teacher(here: Path) -> list[str]:
+    split(here / "images")
+    _save(_resnet18(), here / "public.pth")
+    return [
+        f"data={here / 'images'}", "data.options.image_size=128", "peers=[small_cnn,resnet18]",
+        "exchange.rows=features", f"peers.resnet18.frozen_from={here / 'public.pth'}",
+    ]  # fmt: skip
+
+
 KINDS |= {
     "init: torchvision's weights": _weights(
         lambda path, weights: _save(weights, path), "plain.pth"
@@ -462,4 +521,5 @@ KINDS |= {
         lambda path, weights: path.write_text("<!DOCTYPE html><html>404</html>") and None,
         "page.pth",
     ),
+    "frozen_from: torchvision's weights": _teacher,
 }
