@@ -8,13 +8,25 @@ statement. So the code says what `library.py` has done to this network, whatever
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from dogo_fed.errors import ConfigError
 from dogo_fed.models.library import timm_arguments, torchvision_arguments
+from dogo_fed.models.resnet import ResNet
+
+_SHALLOW = (2, 2, 2, 2)
+_DEEP = (3, 4, 6, 3)
+_TIMM_WIDTH = 64
+_TIMM_RESNETS: dict[tuple[type[nn.Module], tuple[int, ...]], str] = {
+    (BasicBlock, _SHALLOW): "resnet18",
+    (BasicBlock, _DEEP): "resnet34",
+    (Bottleneck, _DEEP): "resnet50",
+}
 
 
 def torchvision_code(
@@ -62,6 +74,42 @@ def timm_code(
         f"model = timm.create_model({model!r}, {_written(arguments)})",
         *changes(theirs, backbone),
     ]
+
+
+def timm_resnet_code(backbone: ResNet) -> list[str]:
+    """Returns the statements that make one of our ResNets by timm, under torchvision's names of tensors.
+
+    timm's stem has 64 channels, or twice the width of its deep stem. So a network of another width asks
+    for the deep one, whose convolutions are then replaced by ours.
+
+    Args:
+        backbone: a network without the published code's last layer.
+
+    Raises:
+        ConfigError: its width is odd.
+    """
+    convolution = cast(nn.Conv2d, backbone.stem[0])
+    stages = [cast(nn.Sequential, stage) for stage in backbone.stages]
+    block, layers = type(stages[0][0]), tuple(map(len, stages))
+    width, arguments = convolution.out_channels, dict[str, object]()
+    name = _TIMM_RESNETS.get((block, layers))
+    if name is None:  # of another depth, so it is one of timm's with other numbers of blocks
+        name = next(one for (kind, _), one in _TIMM_RESNETS.items() if kind is block)
+        arguments["layers"] = layers
+    if width != _TIMM_WIDTH:
+        if width % 2:
+            raise ConfigError(
+                f"timm has no ResNet with a stem of {width} channels, which is an odd number. Use "
+                "format=safetensors or format=onnx"
+            )
+        arguments["channels"] = tuple(width * 2**stage for stage in range(len(layers)))
+        arguments |= {"stem_type": "deep", "stem_width": width // 2}
+    made = {"num_classes": 0, "in_chans": convolution.in_channels, **arguments}
+    statements = [f"model = timm.create_model({name!r}, {_written(made)})"]
+    has_pool = any(isinstance(module, nn.MaxPool2d) for module in backbone.stem)
+    if arguments.get("stem_type") or not has_pool:
+        statements.append(_put("conv1", convolution))
+    return [*statements, *([] if has_pool else [_put("maxpool", nn.Identity())])]
 
 
 def changes(theirs: nn.Module, ours: nn.Module) -> list[str]:

@@ -23,7 +23,8 @@ from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.models.digest import tensors_digest
 from dogo_fed.models.library import OURS, torchvision_model
-from dogo_fed.models.rebuild import changes, timm_code, torchvision_code
+from dogo_fed.models.rebuild import timm_code, timm_resnet_code, torchvision_code
+from dogo_fed.models.resnet import ResNet
 from dogo_fed.models.tensor_names import torchvision_from_ours
 from dogo_fed.models.weights import TENSORS, read_description
 from dogo_fed.provenance import DataFacts
@@ -33,6 +34,8 @@ from dogo_fed.storage.peer_folder import PeerFolder
 from dogo_fed.text import one_line
 
 _RESNETS = ("resnet18", "resnet34", "resnet50")
+_RESNETS_OF_TIMM = ("resnet10", *_RESNETS)
+"""Which ResNets of ours timm can build, in any even width."""
 _TORCHVISIONS = ("mobilenet_v2", "shufflenet_v2")
 _SHUFFLENET = "shufflenet_v2_x1_0"
 _STANDARD_WIDTH = {
@@ -117,7 +120,7 @@ def _renamed(
     if form is Format.SAFETENSORS:
         return tensors
     _plain_name(settings, form)
-    if settings.name in _RESNETS:
+    if settings.name in _RESNETS_OF_TIMM:
         return {torchvision_from_ours(name): tensor for name, tensor in tensors.items()}
     return tensors
 
@@ -132,6 +135,12 @@ def _plain_name(settings: ComponentConfig, form: Format) -> str:
     if colon and collection == form.value:
         return member
     options = settings.options
+    if (
+        form is Format.TIMM
+        and settings.name in _RESNETS_OF_TIMM
+        and not options.get("keep_classifier", False)
+    ):
+        return settings.name
     width = options.get("width", _STANDARD_WIDTH.get(settings.name))
     is_plain = (
         width == _STANDARD_WIDTH.get(settings.name)
@@ -142,10 +151,14 @@ def _plain_name(settings: ComponentConfig, form: Format) -> str:
         return settings.name
     if is_plain and form is Format.TORCHVISION and settings.name in _TORCHVISIONS:
         return _SHUFFLENET if settings.name == "shufflenet_v2" else settings.name
-    known = ", ".join((*_RESNETS, *(_TORCHVISIONS if form is Format.TORCHVISION else ())))
+    if form is Format.TIMM:
+        known, others = f"{', '.join(_RESNETS_OF_TIMM)} in any even width", ""
+    else:
+        known = f"{', '.join((*_RESNETS, *_TORCHVISIONS))} in their usual widths"
+        others = "format=timm or " if settings.name in _RESNETS_OF_TIMM else ""
     raise ConfigError(
-        f"{form.value} has no network like {settings}; it has {known} in their usual widths, and "
-        f"{form.value}:<model>. Use format=safetensors or format=onnx"
+        f"{form.value} has no network like {settings}; it has {known}, and {form.value}:<model>. "
+        f"Use {others}format=safetensors or format=onnx"
     )
 
 
@@ -339,6 +352,8 @@ def _how_to_make(
         ConfigError: the tool has no such network.
     """
     name, side, channels = _plain_name(settings, form), trained_on.image_size, len(trained_on.mean)
+    if form is Format.TIMM and isinstance(backbone, ResNet):
+        return timm_resnet_code(backbone)
     options: dict[str, object] = {}
     if settings.name in _RESNETS:  # under the tools' names of modules, which are the same in both
         stride = settings.options.get("stem_stride", 1)
@@ -346,12 +361,6 @@ def _how_to_make(
             backbone = torchvision_model(
                 name, image_size=side, in_channels=channels, stem_stride=stride
             )
-            if form is Format.TIMM:
-                theirs = torchvision_model(
-                    name, image_size=side, in_channels=channels, imagenet_stem=True
-                )
-                made = f"model = timm.create_model({name!r}, num_classes=0, in_chans={channels})"
-                return [made, *changes(theirs, backbone)]
     elif settings.name not in _TORCHVISIONS:
         options = {key: value for key, value in settings.options.items() if key not in OURS}
     if form is Format.TORCHVISION:

@@ -3,7 +3,8 @@
     python -m tests.kinds [--only TEXT] [--before CHECKOUT]
 
 With --before, another checkout of the project does the same beside it. It gets the words that its own
-documentation gave for a folder: data=image_folder data.options.root=<folder>. The runs are six steps long.
+documentation gave for a folder: data=image_folder data.options.root=<folder>, and a batch and a number of
+neighbours that fit so few images. The runs are six steps long.
 """
 
 from __future__ import annotations
@@ -72,8 +73,13 @@ def outcome(place: str, checkout: Path, settings: list[str]) -> str:
 
 
 def _older(settings: list[str]) -> list[str]:
-    """Returns the words with which the project took a folder before it took `data=<folder>`."""
-    found = []
+    """Returns the words with which the project took a folder before it took `data=<folder>`.
+
+    It took no smaller batch and no fewer neighbours by itself, so it is told both.
+    """
+    names = [one.partition("=")[0] for one in settings]
+    fitting = {"batch_size": 32, "eval.knn_k": 10}
+    found = [f"{name}={value}" for name, value in fitting.items() if name not in names]
     for one in settings:
         if one.startswith("data=") and "/" in one:
             found += ["data=image_folder", f"data.options.root={one.removeprefix('data=')}"]

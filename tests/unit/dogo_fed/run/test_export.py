@@ -14,6 +14,7 @@ from torch import nn
 from dogo_fed.config import RunConfig
 from dogo_fed.config_text import from_mapping
 from dogo_fed.engine.build import build_backbone
+from dogo_fed.errors import ConfigError
 from dogo_fed.provenance import DataFacts
 from dogo_fed.run import export
 from dogo_fed.run.export import Format, export_encoder
@@ -65,6 +66,11 @@ CHEAP = [
     ("resnet18", Format.TORCHVISION, 112, 1, {}),
     ("resnet18", Format.TIMM, 32, 1, {}),
     ("resnet18", Format.TIMM, 112, 3, {}),
+    ("resnet10", Format.TIMM, 64, 3, {"width": 16, "stem_stride": 2}),  # the default pair's
+    ("resnet10", Format.TIMM, 64, 3, {}),
+    ("resnet10", Format.TIMM, 112, 1, {"width": 6}),
+    ("resnet18", Format.TIMM, 112, 3, {"width": 16}),
+    ("resnet50", Format.TIMM, 64, 3, {"width": 8}),
     ("mobilenet_v2", Format.TORCHVISION, 32, 3, {}),
     ("mobilenet_v2", Format.TORCHVISION, 32, 3, {"imagenet_stem": True}),
     ("shufflenet_v2", Format.TORCHVISION, 32, 1, {"stem_stride": 2}),
@@ -126,6 +132,28 @@ def test_the_code_of_the_card_makes_the_network_that_was_trained(
         found, expected = names["model"](images), network(images)
     assert expected.ndim == 2 and expected.std() > 0
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "sentence"),
+    [
+        (Format.TIMM, {"width": 5}, "5 channels, which is an odd number. Use format=safetensors"),
+        (
+            Format.TIMM,
+            {"keep_classifier": True},
+            "in any even width, and timm:<model>. Use format=",
+        ),
+        (Format.TORCHVISION, {}, "Use format=timm or format=safetensors or format=onnx"),
+    ],
+)
+def test_a_network_that_the_tool_has_not_is_refused_with_the_formats_that_take_it(
+    form: Format, options: dict[str, Any], sentence: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = {"name": "resnet10", "options": options}
+    with pytest.raises(ConfigError, match=sentence):
+        exported(tmp_path, monkeypatch, settings, form, facts(32, 3))
+    assert not list(tmp_path.glob("*.md"))
 
 
 def test_strides_that_were_left_alone_are_not_mentioned(
