@@ -92,10 +92,7 @@ def _in_our_words(
     """Returns what is wrong with an override, without Hydra's advice, which is for programmers."""
     unknown = _NO_SUCH_KEY.search(message)
     if unknown is not None:
-        typed = (one for one in overrides if key_of(one) == unknown["key"])
-        value = next(typed, "=<value>").partition("=")[2]
-        key = unknown["key"].rpartition("@")[2]
-        return no_setting(key, value, known_settings(name, overrides), words, name)
+        return _about_unknown_keys(name, unknown["key"], overrides, words)
     choice = _NO_SUCH_CHOICE.search(message)
     if choice is not None:
         there = names_of(choice["group"])
@@ -122,26 +119,56 @@ def _in_our_words(
     return " ".join(message.split())
 
 
-def no_setting(
-    key: str,
-    value: str,
+def _about_unknown_keys(
+    name: str, first: str, overrides: Sequence[str], words: Mapping[str, str]
+) -> str:
+    """Returns a sentence for each key that is no setting, since Hydra names the first alone."""
+    unknown: dict[str, str] = {}
+    left, found = list(overrides), first
+    while found and found not in unknown:
+        typed = next((one for one in left if key_of(one) == found), "=<value>")
+        unknown[found] = typed.partition("=")[2]
+        left = [one for one in left if key_of(one) != found]
+        next_one = _NO_SUCH_KEY.search(_composing_fails(name, left))
+        found = next_one["key"] if next_one else ""
+    typed_as = {key.rpartition("@")[2]: value for key, value in unknown.items()}
+    return no_settings(typed_as, known_settings(name, overrides), words, name)
+
+
+def _composing_fails(name: str, overrides: Sequence[str]) -> str:
+    """Returns Hydra's message about these overrides; an empty text if they compose."""
+    try:
+        with initialize_config_module(config_module="configs", version_base="1.3"):
+            compose(config_name=name, overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def no_settings(
+    typed: Mapping[str, str],
     known: Mapping[str, object],
     words: Mapping[str, str] = MappingProxyType({}),
     name: str = "run",
 ) -> str:
-    """Returns the sentence about a key that is no setting, with the setting to type.
+    """Returns the sentences about keys that are no settings, with the settings to type.
 
     Args:
-        key: what was typed.
-        value: its value.
+        typed: the keys, with their values.
         known: the settings that there are; see `known_settings`.
         words: what stands in this command for a setting of a run.
         name: the file that was composed.
     """
-    below = [setting for setting in known if setting.startswith(f"{key}.")]
-    what = f"{key} has no value, but settings of its own" if below else f"there is no setting {key}"
-    hint = hint_for(key, value, known, words).text
-    return what + (hint or f"; `dogo-fed {_COMMANDS.get(name, 'train')} --help` lists the settings")
+    lists_them = f"; `dogo-fed {_COMMANDS.get(name, 'train')} --help` lists the settings"
+    sentences: list[str] = []
+    for key, value in typed.items():
+        is_section = any(setting.startswith(f"{key}.") for setting in known)
+        there = "There" if sentences else "there"
+        what = f"{key} has no value, but settings of its own"
+        what = what if is_section else f"{there} is no setting {key}"
+        sentences.append(what + (hint_for(key, value, known, words).text or lists_them))
+    ended = [one if one.endswith("?") else f"{one}." for one in sentences[:-1]]
+    return " ".join([*ended, *sentences[-1:]])
 
 
 def known_settings(name: str, overrides: Sequence[str]) -> dict[str, object]:

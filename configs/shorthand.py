@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from configs.compose import compose_named, known_settings, no_setting
+from configs.compose import compose_named, known_settings, no_settings
 from configs.groups import names_of, options_of
 from configs.hints import hint_for, is_word
 from configs.overrides import key_of, path_of, quoted
@@ -304,12 +304,17 @@ class _Line:
         return [f"data.options.{option}={value}"]
 
     def _check_word(self, key: str, value: str) -> None:
-        """Raises ConfigError with the setting to type if a word is another word for one."""
+        """Raises ConfigError with the setting to type if a word is another word for one.
+
+        Further such words of the command are answered with it.
+        """
         if not is_word(key) or value.startswith("{"):
             return
         known = self._known()
         if key not in known:
-            raise ConfigError(no_setting(key, value, known, self.words, self.name))
+            further = (one.partition("=")[::2] for one in self.arguments if one[0] not in "-+~")
+            others = {word: its for word, its in further if is_word(word) and word not in known}
+            raise ConfigError(no_settings({key: value, **others}, known, self.words, self.name))
 
     def _named_code(self, key: str, value: str) -> list[str]:
         """Returns the overrides for the name of code in place of a data set or a backbone of ours.

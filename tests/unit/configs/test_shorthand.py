@@ -310,6 +310,8 @@ def test_a_part_of_a_peer_is_named_as_if_it_were_a_setting(group, name):
         (["lr=0.1"], "type peers.<name>.optimizer.options.lr=0.1"),
         (["eval.knn=20"], "there is no setting eval.knn; did you mean eval.knn_k=20"),
         (["sed=4"], "there is no setting sed; did you mean seed=4?"),
+        (["lr=1", "seed=3", "epochs=3"], "wide. There is no setting epochs; type rounds=3"),
+        (["sed=4", "roundz=3"], "mean seed=4? There is no setting roundz; did you mean rounds=3?"),
         (["data=cifar"], "did you mean cifar10 or cifar100?"),
         (["peers=pairr"], "did you mean pair?"),
         (["peers=[resnet18,resnt50]"], "'resnt50' is no backbone; known are mobilenet_v2"),
