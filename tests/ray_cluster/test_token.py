@@ -138,6 +138,23 @@ def test_a_driver_without_the_token_can_not_join(ray_files: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_the_ray_of_a_comparison_has_a_token_too(ray_files: Path, tmp_path: Path) -> None:
+    parts = [part for part in RUN if not part.startswith("steps=")]
+    process = start("compare", *parts, "steps=60", "runner=ray", "seeds=0", f"out={tmp_path}/out")
+    try:
+        ports = ray_intruder.ports_of_a_whole_ray(process.pid)
+        token = ray_intruder.token_of(process.pid)
+        for wrong in (None, WRONG):
+            driver = ray_intruder.run_task(ports, tmp_path / "mark", wrong)
+            assert driver.returncode != 0 and not (tmp_path / "mark").exists(), driver.stdout
+    finally:
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+    assert len(token) == 64 and token not in output
+    assert ray_intruder.files_with(token, [ray_files, tmp_path / "out"]) == []
+
+
+@pytest.mark.slow
 def test_the_process_is_left_as_it_was_and_an_open_cluster_is_told(
     ray_files: Path, tmp_path: Path
 ) -> None:
