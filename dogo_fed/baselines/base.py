@@ -1,7 +1,8 @@
 """What every baseline gives the driver: preparations before a step, and a loss for each peer.
 
-What a baseline keeps, it makes anew in every round. So a run that goes on from the end of a round
-has the numbers of one that was never interrupted, and such a run stops and is saved there only.
+What a baseline keeps beside the peers, it makes anew in every round. So a run that goes on from the
+end of a round has the numbers of one that was never interrupted, and such a run stops and is saved
+there only.
 """
 
 # N = images, D = embedding dimension
@@ -98,6 +99,9 @@ class Baseline:
         """Whether this step is the first of a round."""
         return self.run.plan.next_round(step) == step
 
+    def begin(self) -> None:
+        """Prepares the untrained peers of a run, before they are evaluated."""
+
     def begin_step(self, step: int) -> None:
         """Prepares the peers for a step that all of them are about to do."""
 
@@ -112,5 +116,5 @@ class Baseline:
         """
         return {peer: (proposal.output.ssl_loss, Traffic()) for peer, proposal in proposals.items()}
 
-    def end(self) -> None:
-        """Prepares the peers for their last evaluation."""
+    def end_step(self, step: int) -> None:
+        """Changes the peers after a step that all of them have done, before they are evaluated."""

@@ -22,6 +22,8 @@ def run_together(
     Returns:
         The peers' results in the order of the sessions, None for each if the run was stopped early.
     """
+    if sessions[0].next_step == 0:
+        baseline.begin()
     for session in sessions:
         session.start()
     while not sessions[0].is_finished:
@@ -37,9 +39,8 @@ def run_together(
         losses = baseline.losses(step, proposals)
         for session in sessions:
             session.take_other_loss(*losses[session.peer.id])
-            session.end_step()
-    else:
-        baseline.end()
+            session.update()
+        baseline.end_step(step)  # so what is evaluated and saved is what the method leaves
         for session in sessions:
-            session.save(again=True)
+            session.conclude()
     return [session.finish() for session in sessions]

@@ -3,13 +3,14 @@
 Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
 AISTATS 2017, algorithm 1: all sites start from the same weights, and after each round
 w <- sum_k (n_k / n) w_k, with n_k the images of site k. Self-supervised: what is averaged is the
-encoder and, unless `heads=false`, what the objective has beside it. A queue of embeddings stays at
-its site.
+encoder and, unless `heads=false`, what the objective has beside it, the slowly following networks
+of BYOL and MoCo included. A queue of embeddings stays at its site.
 
 What differs from the paper: every site takes part in every round and makes the same number of
-updates, since all methods of a comparison do. An optimizer keeps its state over rounds. Running
-statistics of the normalisation are averaged with the weights, as is usual. Sites with another
-network can't be averaged: each network has an average of its own.
+updates, since all methods of a comparison do. A round is one of the run, or `every_steps` steps. An
+optimizer keeps its state over rounds. Running statistics of the normalisation are averaged with the
+weights, as is usual. Sites with another network can't be averaged: each network has an average of
+its own.
 """
 
 from __future__ import annotations
@@ -38,48 +39,58 @@ class FedAvg(Baseline):
     kept_apart: ClassVar[tuple[str, ...]] = ("average.",)
 
     def __init__(
-        self, run: LoadedRun, peers: Sequence[Peer], *, heads: bool = True, by_size: bool = True
+        self,
+        run: LoadedRun,
+        peers: Sequence[Peer],
+        *,
+        every_steps: int | None = None,
+        heads: bool = True,
+        by_size: bool = True,
     ) -> None:
         """Finds the peers that have the same network.
 
         Args:
             run: its settings and data.
             peers: all of them, in name order.
+            every_steps: from one average to the next; None is a round of the run.
             heads: whether projectors and predictors are averaged too.
             by_size: whether a site counts by the number of its images; else all count alike.
 
         Raises:
-            ConfigError: no two peers have the same network.
+            ConfigError: a peer's network is like no other's, or an option is out of range.
         """
         super().__init__(run, peers)
-        self._heads = heads
+        if every_steps is not None and every_steps < 1:
+            raise ConfigError(
+                f"every_steps must be 1 or more, or null for a round, not {every_steps}"
+            )
+        self._every_steps, self._heads = every_steps, heads
         groups: dict[object, list[Peer]] = {}
         for peer in peers:
             shapes = tuple((name, tensor.shape) for name, tensor in self._averaged(peer).items())
             groups.setdefault(shapes, []).append(peer)
-        self._groups = [group for group in groups.values() if len(group) > 1]
-        if not self._groups:
+        self._groups = list(groups.values())
+        alone = [str(group[0].id) for group in self._groups if len(group) == 1]
+        if alone:
             raise ConfigError(
-                "fedavg averages weights, and no two of these peers have the same network; choose "
-                "peers of one architecture, or leave fedavg and fedx out"
+                f"fedavg and fedx average weights, and no other peer has the network of "
+                f"{' or of '.join(alone)}. Choose peers of which each has its like, with the same "
+                "objective unless only backbones are averaged (baselines.fedavg.heads=false), or "
+                "leave fedavg and fedx out"
             )
         self._sizes = {
             peer.id: len(run.data_of(peer.id).own.train) if by_size else 1 for peer in peers
         }
 
-    def begin_step(self, step: int) -> None:
-        """Gives all peers of a network one start, and averages at the beginning of later rounds."""
-        if step == 0:
-            self.start_alike()
-        elif self.begins_round(step):
-            self.average()
+    def begin(self) -> None:
+        """Gives all peers of a network one start."""
+        self.start_alike()
 
     def losses(
         self, step: int, proposals: Mapping[PeerId, Proposal]
     ) -> Mapping[PeerId, tuple[torch.Tensor, Traffic]]:
-        """Returns the own losses. The weights travel after the last step of a round."""
-        is_last = self.run.plan.ends_round(step)
-        bytes_by_peer = self._bytes() if is_last else {}
+        """Returns the own losses. The weights travel after the steps that end in an average."""
+        bytes_by_peer = self._bytes() if self.averages_after(step) else {}
         return {
             peer: (
                 proposal.output.ssl_loss,
@@ -88,9 +99,17 @@ class FedAvg(Baseline):
             for peer, proposal in proposals.items()
         }
 
-    def end(self) -> None:
-        """Averages, so that what is evaluated is the common network."""
-        self.average()
+    def averages_after(self, step: int) -> bool:
+        """Whether the peers go on from the average of their weights after this step."""
+        plan = self.run.plan
+        if self._every_steps is None:
+            return plan.ends_round(step)
+        return (step + 1) % self._every_steps == 0 or step + 1 == plan.total_steps
+
+    def end_step(self, step: int) -> None:
+        """Averages when it is due, so that what is evaluated then is the common network."""
+        if self.averages_after(step):
+            self.average()
 
     @torch.no_grad()
     def start_alike(self) -> None:
@@ -109,8 +128,6 @@ class FedAvg(Baseline):
             shares = [self._sizes[peer.id] / total for peer in group]
             parts = [self._averaged(peer) for peer in group]
             for name, first in parts[0].items():
-                if all(torch.equal(first, part[name]) for part in parts):
-                    continue  # also where a run goes on that has ended: no bit changes
                 mean = sum(
                     (share * part[name] for share, part in zip(shares, parts, strict=True)),
                     start=torch.zeros_like(first),

@@ -12,7 +12,8 @@ and KL(m || p_b), as in the published code. The temperature is 0.1 in all four t
 
 What differs from the published code: the other images are those of the same pass, the image itself
 left out, and not those of a second batch, so that no method of a comparison sees more images. The
-optimizer is that of the run. Averaging is that of `fedavg`.
+projector is that of SimCLR here, whose hidden layer is normalised. The optimizer is that of the
+run. Averaging is that of `fedavg`.
 """
 
 # N = images in the step's batch, D = embedding dimension, C, H, W = channels and pixels
@@ -82,7 +83,9 @@ class FedXObjective(Objective):
         super().__init__(backbone)
         self.temperature = temperature
         self.projector = simclr_projector(feature_dim, hidden_dim, output_dim)
-        self.predictor = nn.Linear(output_dim, output_dim)
+        self.predictor = nn.Sequential(
+            nn.Linear(output_dim, output_dim), nn.ReLU(), nn.Linear(output_dim, output_dim)
+        )
         try:
             copied = copy.deepcopy((backbone, self.projector))
         except Exception as error:  # a user's module may fail in any way
@@ -116,13 +119,26 @@ class FedX(FedAvg):
     kept_apart: ClassVar[tuple[str, ...]] = (*FedAvg.kept_apart, "common.")
     has_own_loss: ClassVar[bool] = True
 
-    def __init__(self, run: LoadedRun, peers: Sequence[Peer]) -> None:
+    def __init__(
+        self,
+        run: LoadedRun,
+        peers: Sequence[Peer],
+        *,
+        every_steps: int | None = None,
+        by_size: bool = True,
+    ) -> None:
         """Checks the objectives.
 
+        Args:
+            run: its settings and data.
+            peers: all of them, in name order.
+            every_steps: see `FedAvg`.
+            by_size: see `FedAvg`.
+
         Raises:
-            ConfigError: a peer has another objective, or no two have the same network.
+            ConfigError: a peer has another objective, or no other one its network.
         """
-        super().__init__(run, peers)
+        super().__init__(run, peers, every_steps=every_steps, by_size=by_size)
         for peer in peers:
             if not isinstance(peer.objective, FedXObjective):
                 raise ConfigError(
@@ -138,10 +154,18 @@ class FedX(FedAvg):
         kept = {key: heads[key] for key in ("hidden_dim", "output_dim") if key in heads}
         return ComponentConfig(name="fedx", options=kept)
 
-    def begin_step(self, step: int) -> None:
-        """Averages, and keeps the common network for the round."""
-        super().begin_step(step)
-        if self.begins_round(step):
-            for peer in self.peers:
-                assert isinstance(peer.objective, FedXObjective)
-                peer.objective.begin_round()
+    def begin(self) -> None:
+        """Gives all peers of a network one start, and keeps it for the first round."""
+        super().begin()
+        self._keep_common()
+
+    def end_step(self, step: int) -> None:
+        """Averages when it is due, and keeps the common network for the next round."""
+        super().end_step(step)
+        if self.averages_after(step):
+            self._keep_common()
+
+    def _keep_common(self) -> None:
+        for peer in self.peers:
+            assert isinstance(peer.objective, FedXObjective)
+            peer.objective.begin_round()

@@ -243,10 +243,22 @@ class PeerSession:
         stands_still = newest.exchange is None or self._run.plan.ends_round(newest.ticket.step)
         ahead = 0 if stands_still else self._run.config.exchange.lookahead
         while len(self._open) > ahead:
-            self._complete(self._open[0])
+            self._after_step(self._complete(self._open[0]))
 
-    def _complete(self, opened: _OpenStep) -> None:
-        """Does the second half of the oldest open step."""
+    def update(self) -> None:
+        """Does the second half of a step without an exchange; `conclude` does what follows it.
+
+        Raises:
+            TrainingError: see `end_step`.
+        """
+        self._complete(self._open[0])
+
+    def conclude(self) -> None:
+        """Evaluates and saves after `update`, when it is due."""
+        self._after_step(self._progress.step - 1)
+
+    def _complete(self, opened: _OpenStep) -> int:
+        """Does the second half of the oldest open step; returns its number."""
         assert opened.proposal is not None, "its forward pass is done"
         step, signal = opened.ticket.step, None
         with self._ledger.step(step):
@@ -268,7 +280,7 @@ class PeerSession:
         self._keep_unread(opened, losses)
         if self._is_time_to_read(step):
             self._tell_losses()
-        self._after_step(step)
+        return step
 
     def _collect(self, opened: _OpenStep, exchange: Exchange) -> TeacherSignal:
         """Returns the answer to a step, and notes what it has cost."""

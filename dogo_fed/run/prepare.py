@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from dogo_fed.baselines.catalog import make_baseline
 from dogo_fed.config import Host, Precision, RunConfig
 from dogo_fed.data.labels import why_no_accuracy
 from dogo_fed.data.partition import Cut
@@ -15,6 +16,7 @@ from dogo_fed.data.source import DataSet
 from dogo_fed.engine.fastest import with_fastest
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
 from dogo_fed.engine.numerics import resolve_device
+from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.trial import try_own_code
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.units import human_bytes
@@ -75,7 +77,8 @@ def prepare(
         backbones: peer name to a module in place of the one that the peer's settings name.
 
     Raises:
-        ConfigError: a setting is impossible, alone or with this data set.
+        ConfigError: a setting is impossible, alone or with this data set, or the peers do not go with
+            the baseline.
         OwnCodeError: code of the user's own has failed.
         DataError: the data set is missing or broken.
     """
@@ -92,10 +95,14 @@ def prepare(
     if is_known:  # elsewhere, each peer's own node decides
         run.check_device(resolve_device(config.device))
     notices: list[str] = []
+    peers: list[Peer] = []
     for peer_id in run.peer_ids:
         peer = run.build_peer(peer_id, torch.device("cpu"))
+        peers += [peer] if config.baseline is not None else []
         notices += (f"peer {peer_id}: {notice}" for notice in peer.notices)
         if config.anchors is None:
             try_own_code(run, peer)
+    if config.baseline is not None:
+        make_baseline(run, peers)
     run = dataclasses.replace(run, weights_notes=tuple(notices))
     return with_fastest(run) if config.precision is Precision.AUTO else run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -15,8 +16,9 @@ from dogo_fed.config import ComponentConfig
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.step import propose
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import ConfigError, StorageFull
 from dogo_fed.run.prepare import prepare
+from dogo_fed.storage.checkpoint import CheckpointStore
 from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
 
@@ -96,8 +98,10 @@ def test_an_unknown_baseline_or_option_is_told():
         baseline_class("fedprox")
     with pytest.raises(ConfigError, match="momentun"):
         made("flesd", momentun=0.9)
-    with pytest.raises(ConfigError, match="flesd: share must be between 0 and 1"):
+    with pytest.raises(ConfigError, match="share between 0 and 1"):
         made("flesd", share=1.0)
+    with pytest.raises(ConfigError, match=r"keys at least 8 \(the anchors of a pass\)"):
+        made("flesd", keys=4)
     with pytest.raises(ConfigError, match="fccl: every_steps must be 1 or more"):
         made("fccl", every_steps=0)
 
@@ -107,6 +111,33 @@ def test_an_unknown_baseline_or_option_is_told():
 def test_a_method_about_anchors_wants_them_in_every_pass(name, setting):
     with pytest.raises(ConfigError, match=f"{name} teaches about the anchors of every pass"):
         made(name, setting)
+
+
+def test_what_can_not_be_is_refused_before_anything_starts(tmp_path):
+    for options, words in (({"momentun": 0.9}, "momentun"), ({"share": 2}, "share between")):
+        with pytest.raises(ConfigError, match=words):
+            prepare(config_of("flesd", f"run_dir={tmp_path}/run", **options))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedx"])
+def test_a_last_save_that_fails_changes_no_number(name, tmp_path, monkeypatch):
+    """A session that was saved and one that was not are both averaged again, or both not."""
+    run_here(config_of(name, f"run_dir={tmp_path}/whole"))
+    real, saves = CheckpointStore.save, []
+
+    def save(self, objective, optimizer, progress, **others):
+        saves.append(progress.step)
+        if saves.count(8) >= 3:
+            raise StorageFull("full")
+        real(self, objective, optimizer, progress, **others)
+
+    with monkeypatch.context() as patched, pytest.raises(StorageFull):
+        patched.setattr(CheckpointStore, "save", save)
+        run_here(config_of(name, f"run_dir={tmp_path}/cut"))
+    again = [f"resume={tmp_path}/cut"]
+    run_here(resumed(compose_run(again), again))
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
 
 
 def test_it_stops_between_rounds_only(tmp_path, monkeypatch):
@@ -136,10 +167,10 @@ def test_fedavg_gives_the_mean_by_the_number_of_images_to_each_kind_of_network()
     sizes = {one.id: len(run.data_of(one.id).own.train) for one in peers}
     assert len(set(sizes.values())) > 1
     before = {one.id: weights(one) for one in peers}
-    fedavg.begin_step(3)
+    fedavg.end_step(2)
     for one in peers:
         assert all(map(torch.equal, weights(one).values(), before[one.id].values()))
-    fedavg.begin_step(4)
+    fedavg.end_step(3)
     for first, second in (("a_resnet", "c_resnet"), ("b_wide", "d_wide")):
         one, other = (next(p for p in peers if p.id == name) for name in (first, second))
         total = sizes[first] + sizes[second]
@@ -180,7 +211,7 @@ def test_the_first_round_starts_from_one_network():
     _, peers, fedavg = made("fedavg")
     mine, first = weights(peers[0]), weights(peers[2])
     assert not all(map(torch.equal, mine.values(), first.values()))
-    fedavg.begin_step(0)
+    fedavg.begin()
     assert all(map(torch.equal, mine.values(), weights(peers[0]).values()))
     assert all(map(torch.equal, mine.values(), weights(peers[2]).values()))
 
@@ -207,6 +238,24 @@ def test_fedavg_ends_with_one_network(tmp_path):
     assert found["a_resnet"] == found["c_resnet"] != found["b_wide"] == found["d_wide"]
 
 
+def test_what_is_evaluated_after_a_round_is_the_common_network(tmp_path):
+    summary = run_here(config_of("fedavg", f"run_dir={tmp_path}/run", "eval.knn_every_rounds=1"))
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rounds = [entry for entry in map(json.loads, lines) if entry["type"] == "round"]
+    by_peer = {name: [one for one in rounds if one["peer"] == name] for name in PEERS}
+    assert [one["round"] for one in by_peer["a_resnet"]] == [0, 1, 2]
+    for first, second in (("a_resnet", "c_resnet"), ("b_wide", "d_wide")):
+        pairs = list(zip(by_peer[first], by_peer[second], strict=True))
+        assert len(pairs) == 3 and all(one["knn_top1"] == two["knn_top1"] for one, two in pairs)
+    assert summary["steps"] == 8
+
+
+@pytest.mark.parametrize(("every_steps", "after"), [(None, [3, 7]), (3, [2, 5, 7]), (8, [7])])
+def test_fedavg_averages_as_often_as_it_is_told(every_steps, after):
+    _, _, fedavg = made("fedavg", every_steps=every_steps)
+    assert [step for step in range(8) if fedavg.averages_after(step)] == after
+
+
 def test_networks_that_are_all_unlike_can_not_be_averaged():
     run = load_run(compose_run([*TINY, "peers=pair"]), synthetic(size=96, test_size=16))
     peers = [run.build_peer(peer, CPU) for peer in run.peer_ids]
@@ -215,7 +264,7 @@ def test_networks_that_are_all_unlike_can_not_be_averaged():
         exchange=dataclasses.replace(run.config.exchange, enabled=False),
         baseline=ComponentConfig(name="fedavg"),
     )
-    with pytest.raises(ConfigError, match="no two of these peers have the same network"):
+    with pytest.raises(ConfigError, match="no other peer has the network of resnet or of wide"):
         make_baseline(dataclasses.replace(run, config=config), peers)
 
 
@@ -242,7 +291,7 @@ def test_fedx_wants_its_own_objective():
 
 def test_fedx_begins_every_round_with_the_common_network():
     _, peers, fedx = made("fedx")
-    fedx.begin_step(4)
+    fedx.end_step(3)
     one, other = peers[0].objective, peers[2].objective
     for mine in (one, other):
         for kept, now in zip(mine.common[0].parameters(), mine.backbone.parameters(), strict=True):
@@ -270,22 +319,49 @@ def test_flesd_distils_in_the_last_steps_of_a_round_and_nothing_else():
             assert is_own == (step < 2)
     loss, traffic = losses["a_resnet"]
     num_anchors = len(run.data.shared.train)
-    assert traffic.bytes_up == 4 * num_anchors**2
+    assert traffic.bytes_up == traffic.bytes_down == 4 * num_anchors * (num_anchors - 1) // 2
     # A cross entropy of at least the target's entropy, and less than that of a coin of K sides twice.
     assert 0 < loss.item() < 2 * math.log(num_anchors)
     flesd.begin_step(3)
     assert flesd.losses(3, proposals_of(run, peers, 3))["a_resnet"][1].bytes_up == 0
 
 
-def test_flesd_renews_the_keys_of_the_anchors_that_it_sees():
-    run, peers, flesd = made("flesd", share=0.5)
+def test_flesd_puts_the_steps_own_anchors_into_the_queue_first():
+    run, peers, flesd = made("flesd", share=0.5, keys=12)
     flesd.begin_step(2)
-    before = flesd._keys_KD["a_resnet"].clone()
-    proposals = proposals_of(run, peers, 2)
-    flesd.losses(2, proposals)
-    changed = (flesd._keys_KD["a_resnet"] != before).any(dim=1)
-    seen = run.schedule.sample_ids(2)[: run.config.anchors_per_step]
-    assert sorted(flesd._key_ids_K[changed].tolist()) == sorted(seen.tolist())
+    began_with = flesd._key_ids_K.tolist()
+    assert len(set(began_with)) == 12 < len(run.data.shared.train)
+    for step in (2, 3):
+        proposals = proposals_of(run, peers, step)
+        before = {name: keys.clone() for name, keys in flesd._keys_KD.items()}
+        ids_before = flesd._key_ids_K.tolist()
+        flesd.losses(step, proposals)
+        seen = run.schedule.sample_ids(step)[: run.config.anchors_per_step].tolist()
+        ids = flesd._key_ids_K.tolist()
+        kept = [one for one in ids_before if one not in seen][-(12 - len(seen)) :]
+        assert ids == kept + seen
+        for name, keys in flesd._keys_KD.items():
+            for place, one in enumerate(kept):
+                assert torch.equal(keys[place], before[name][ids_before.index(one)])
+            torch.testing.assert_close(keys.norm(dim=1), torch.ones(12))
+        flesd.begin_step(step + 1)
+
+
+def test_flesd_distils_as_often_as_it_is_told():
+    _, _, flesd = made("flesd", "steps_per_round=2", share=0.5, every_rounds=3)
+    found = [flesd.first_distillation(step) for step in range(8)]
+    assert found == [None, None, None, None, 5, 5, 7, 7]
+
+
+@pytest.mark.parametrize(
+    ("images", "dims", "up", "down"),
+    [(40, (8, 8, 8), 320, 640), (10, (8, 8, 8), 45, 45), (40, (8, 64), 780, 320)],
+)
+def test_flesd_counts_the_fewer_of_similarities_and_projections(images, dims, up, down):
+    _, _, flesd = made("flesd")
+    flesd._projections_AD = [torch.zeros(images, dim) for dim in dims]
+    traffic = flesd._traffic()
+    assert (traffic.bytes_up, traffic.bytes_down) == (4 * up, 4 * down)
 
 
 def test_flesd_learns_from_anchors_alone():
@@ -319,6 +395,33 @@ def test_fccl_draws_peers_to_the_mean_and_not_the_other_way():
     assert losses["a_resnet"][1].bytes_up == 4 * len(features) * (len(features) - 1)
     proposals = proposals_of(run, peers, 1)
     assert fccl.losses(1, proposals)["a_resnet"][0] is proposals["a_resnet"].output.ssl_loss
+
+
+def test_fccl_adds_what_its_equation_says():
+    run, peers, fccl = made("fccl", weight=3.0, temperature=0.5)
+    proposals = proposals_of(run, peers, 0)
+    losses = fccl.losses(0, proposals)
+    features = {name: one.output.learn_with.a_ND.detach() for name, one in proposals.items()}
+    size = run.config.anchors_per_step
+
+    def cosines(name):
+        unit = torch.nn.functional.normalize(features[name])
+        return [
+            [float(unit[i] @ unit[j]) / 0.5 for j in range(size) if j != i] for i in range(size)
+        ]
+
+    def softmax(row):
+        return [math.exp(one) / sum(map(math.exp, row)) for one in row]
+
+    rows = {name: cosines(name) for name in features}
+    for name, one in proposals.items():
+        divergence = 0.0
+        for i in range(size):
+            mean = [sum(rows[peer][i][j] for peer in rows) / len(rows) for j in range(size - 1)]
+            target, mine = softmax(mean), softmax(rows[name][i])
+            divergence += sum(p * math.log(p / q) for p, q in zip(target, mine, strict=True)) / size
+        added = (losses[name][0] - one.output.ssl_loss).item()
+        assert added == pytest.approx(3.0 * divergence, rel=1e-3, abs=1e-5)
 
 
 def test_fccl_has_nothing_to_teach_peers_that_agree():

@@ -9,7 +9,7 @@ import torch
 
 from dogo_fed.baselines.base import cosines_to_others
 from dogo_fed.baselines.fedx import FedXObjective, relation_loss
-from dogo_fed.baselines.flesd import ensemble
+from dogo_fed.baselines.flesd import distillation, ensemble
 from dogo_fed.objectives.similarity import cosine_similarity
 
 
@@ -35,16 +35,32 @@ def kl(p, q):
 # ---- FedX ----
 
 
-def test_fedx_relations_are_those_of_the_loops(embeddings):
-    a, b, others = embeddings
-    expected = 0.0
-    for i in range(5):
+def relation(a, b, others):
+    total, size = 0.0, len(a)
+    for i in range(size):
         rows = []
         for view in (a, b):
-            rows.append(softmax([cosine(view[i], others[j]) / 0.1 for j in range(5) if j != i]))
+            rows.append(softmax([cosine(view[i], others[j]) / 0.1 for j in range(size) if j != i]))
         mean = [(x + y) / 2 for x, y in zip(*rows, strict=True)]
-        expected += (kl(mean, rows[0]) + kl(mean, rows[1])) / 2
-    assert relation_loss(a, b, others, 0.1).item() == pytest.approx(expected / 5, rel=1e-4)
+        total += (kl(mean, rows[0]) + kl(mean, rows[1])) / 2
+    return total / size
+
+
+def contrast(a, b):
+    """NT-Xent: each view of each image against its other view among all views but itself."""
+    views = [*a, *b]
+    size, total = len(a), 0.0
+    for i, view in enumerate(views):
+        others = [j for j in range(2 * size) if j != i]
+        row = softmax([cosine(view, views[j]) / 0.1 for j in others])
+        total -= math.log(row[others.index((i + size) % (2 * size))])
+    return total / (2 * size)
+
+
+def test_fedx_relations_are_those_of_the_loops(embeddings):
+    a, b, others = embeddings
+    found = relation_loss(a, b, others, 0.1).item()
+    assert found == pytest.approx(relation(a, b, others), rel=1e-4)
 
 
 def test_fedx_views_that_are_equal_relate_alike(embeddings):
@@ -66,8 +82,14 @@ def test_fedx_has_four_terms_and_the_common_network_does_not_learn():
     assert all(one.grad is None for one in objective.common.parameters())
     assert all(one.grad is not None for one in objective.predictor.parameters())
     seen = objective.embed(*views)
-    far = {**seen, "common_a": -seen["common_a"], "common_b": -seen["common_b"]}
-    assert objective.loss(far).item() != pytest.approx(objective.loss(seen).item(), abs=1e-3)
+    a, b, h_a, h_b, z_a, z_b = (
+        seen[f"{kind}_{view}"].detach()
+        for kind in ("projector", "predictor", "common")
+        for view in "ab"
+    )
+    expected = contrast(a, b) + contrast(h_a, z_b)
+    expected += relation(a, b, a) + relation(h_a, h_b, z_a)
+    assert objective.loss(seen).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_fedx_keeps_the_network_that_a_round_began_with():
@@ -100,12 +122,25 @@ def test_flesd_ensemble_is_that_of_the_loops(embeddings):
             sum(math.exp(cosine(one[i], one[key]) / 0.1) for one in embeddings) / 3 for key in keys
         ]
         expected = [one / sum(row) for one in row]
-        assert (found[i] / found[i].sum()).tolist() == pytest.approx(expected, rel=1e-4)
+        assert found[i].tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_flesd_distillation_is_that_of_the_loops(embeddings):
+    queries, keys = (torch.nn.functional.normalize(one) for one in embeddings[:2])
+    targets = embeddings[2] @ embeddings[1].T
+    targets = targets.softmax(dim=1)
+    expected = 0.0
+    for i in range(5):
+        mine = softmax([cosine(queries[i], keys[j]) / 0.2 for j in range(5)])
+        expected -= sum(float(targets[i, j]) * math.log(mine[j]) for j in range(5)) / 5
+    found = distillation(queries, keys, targets, 0.2)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_flesd_ensemble_of_a_sharp_temperature_is_finite(embeddings):
     found = ensemble([-cosine_similarity(one, one) for one in embeddings], 1e-4)
-    assert found.isfinite().all() and (found.sum(dim=1) > 0).all()
+    assert found.isfinite().all()
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(5))
 
 
 # ---- FCCL ----
