@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import cast
 
+from dogo_fed.compare.cost import Cost, costs_of
 from dogo_fed.compare.experiment import (
     BASELINE_METHODS,
     DOGO,
@@ -22,11 +23,7 @@ from dogo_fed.compare.origin import check_images, origins
 from dogo_fed.compare.protocols import read_protocol
 from dogo_fed.compare.standing import finished_cells
 from dogo_fed.compare.statistics import PairedDifference, Spread, paired_difference, spread
-from dogo_fed.config import RunConfig
-from dogo_fed.contracts import EventKind
-from dogo_fed.plan import Plan
 from dogo_fed.reporting.summary import PeerSummary, RunSummary
-from dogo_fed.wire.format import WireFormat
 
 ACCURACIES = {"linear_top1": "linear probe", "knn_top1": "kNN"}
 HEALTH = {
@@ -69,6 +66,9 @@ def unit_of(metric: str) -> Unit:
 PRIVATE, CENTRAL = Column(Method.PRIVATE), Column(Method.CENTRAL)
 TEACHER = Column(Method.TEACHER)
 
+ALONE = (PRIVATE, SOLO)
+"""How a peer learns with nobody else: from its private images, and with the anchors too."""
+
 _HELD_AGAINST = (PRIVATE, SOLO, OFFLINE, TEACHER, *map(Column, BASELINE_METHODS), CENTRAL)
 
 LEAST_LOSS = 0.003
@@ -107,36 +107,11 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What the cells of a column took, means over them.
-
-    Attributes:
-        cells: how many are finished.
-        wall_s: seconds from start to end, evaluation included; only of cells that ran in one go, NaN if
-            there is none.
-        steps: of a cell; every learner has made so many updates unless `is_short`.
-        images: that a learner has seen, with repetition.
-        bytes_per_step: the payload that a peer sends, as a mean over all steps, as it is encoded or as a
-            baseline counts it; 0 without exchange. It gets as much.
-        is_short: whether some learner has missed steps.
-    """
-
-    peers: str
-    data: str
-    column: Column
-    cells: int
-    wall_s: float
-    steps: int
-    images: int
-    bytes_per_step: float
-    is_short: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OverPeers:
     """What DoGo, a variant of it or a baseline does for the learners of a table, against each alone.
 
     Attributes:
+        alone: how they learn alone: "solo", or "private" without the anchors.
         not_below: learners whose mean over seeds is not below that of learning alone.
         safe: learners the interval of whose gain does not reach below -LEAST_LOSS.
         peers: how many learners there are.
@@ -147,6 +122,7 @@ class OverPeers:
             if that is not known or is no gain.
     """
 
+    alone: Column
     not_below: int
     safe: int
     peers: int
@@ -195,29 +171,38 @@ class Comparison:
         if column == DOGO and DOGO in self.methods:
             wanted: tuple[Column, ...] = _HELD_AGAINST
         elif column in self.variants:
-            wanted = (SOLO, DOGO)
-        elif column == TEACHER or column.method.is_baseline:
+            wanted = (PRIVATE, SOLO, DOGO)
+        elif column.method.is_baseline:
+            wanted = ALONE
+        elif column == TEACHER:
             wanted = (SOLO,)
         else:
             wanted = ()
         return tuple(reference for reference in wanted if reference in self.methods)
 
-    def over_peers(self, rows: Sequence[Row], column: Column) -> OverPeers | None:
+    def over_peers(self, rows: Sequence[Row], column: Column) -> list[OverPeers]:
         """Returns what DoGo, a variant or a baseline does for all learners of a table together.
 
-        None if there is nothing to compare it with, or only one learner.
+        There is one for each way of learning alone that is among the methods; none of them if there is
+        only one learner, or nothing that is judged.
         """
-        if SOLO not in self.references(column) or len(rows) < 2 or not rows[0].unit.is_judged:
-            return None
-        gains = {row.peer: row.difference(column, SOLO) for row in rows}
+        alone = [one for one in self.references(column) if one in ALONE]
+        if len(rows) < 2 or not rows[0].unit.is_judged:
+            return []
+        found = (self._over_peers(rows, column, one) for one in alone)
+        return [one for one in found if one is not None]
+
+    def _over_peers(self, rows: Sequence[Row], column: Column, other: Column) -> OverPeers | None:
+        """Returns the same against one way of learning alone; None if no peer has scores of both."""
+        gains = {row.peer: row.difference(column, other) for row in rows}
         known = {peer: gain for peer, gain in gains.items() if math.isfinite(gain.mean)}
         if not known:
             return None
         worst = min(known, key=lambda peer: known[peer].mean)
-        alone, central = _mean_over(rows, SOLO), _mean_over(rows, CENTRAL)
-        mean_gain = paired_difference(_mean_over(rows, column), alone)
-        whole_way = paired_difference(central, alone).mean
+        mean_gain = self.mean_difference(rows, column, other)
+        whole_way = self.mean_difference(rows, CENTRAL, other).mean
         return OverPeers(
+            alone=other,
             not_below=sum(gain.mean >= 0 for gain in known.values()),
             safe=sum(gain.low is not None and gain.low >= -LEAST_LOSS for gain in known.values()),
             peers=len(known),
@@ -226,6 +211,11 @@ class Comparison:
             mean_gain=mean_gain,
             way_to_central=mean_gain.mean / whole_way if whole_way > 0 else math.nan,
         )
+
+    @staticmethod
+    def mean_difference(rows: Sequence[Row], column: Column, other: Column) -> PairedDifference:
+        """Returns the column minus the other, of the mean over the rows of a table, paired by seed."""
+        return paired_difference(_mean_over(rows, column), _mean_over(rows, other))
 
     def tables(self) -> list[tuple[str, list[Row]]]:
         """Returns title and rows of each pair of peers and data set and each metric."""
@@ -260,7 +250,7 @@ def compare(
         methods=methods,
         variants=variants,
         rows=tuple(_rows(experiment, methods + variants, finished)),
-        costs=tuple(_costs(experiment, methods + variants, finished)),
+        costs=tuple(costs_of(experiment, methods + variants, finished)),
         cells=tuple(reports),
         origins=origins(finished, experiment.protocols),
     )
@@ -326,55 +316,3 @@ def _scores(
         for metric, value in protocol.get(name, {}).items():
             if math.isfinite(value):
                 yield metric, value
-
-
-def _costs(
-    experiment: Experiment, columns: Sequence[Column], finished: Sequence[tuple[Cell, RunSummary]]
-) -> Iterable[Cost]:
-    for peers in experiment.peers:
-        for data in experiment.data:
-            for column in columns:
-                mine = [
-                    (cell, summary)
-                    for cell, summary in finished
-                    if (cell.peers, cell.data, cell.column) == (peers, data, column)
-                ]
-                if mine:
-                    yield _cost(mine)
-
-
-def _cost(mine: Sequence[tuple[Cell, RunSummary]]) -> Cost:
-    """Returns what these cells took, all of one column."""
-    cell = mine[0][0]
-    config, steps = mine[0][0].config, mine[0][1]["steps"]
-    assert config.batch_size is not None, "a comparison names one"
-    whole = [summary["wall_s"] for _, summary in mine if not _was_resumed(summary)]
-    return Cost(
-        peers=cell.peers,
-        data=cell.data,
-        column=cell.column,
-        cells=len(mine),
-        wall_s=spread(whole).mean,
-        steps=steps,
-        images=steps * config.batch_size,
-        bytes_per_step=_bytes_per_step(config, steps, [summary for _, summary in mine]),
-        is_short=any(
-            summary["peers"][name]["steps_trained"] < summary["steps"]
-            for cell, summary in mine
-            for name in cell.learners
-        ),
-    )
-
-
-def _bytes_per_step(config: RunConfig, steps: int, summaries: Sequence[RunSummary]) -> float:
-    if config.baseline is not None:  # which says so itself; in one process nothing travels
-        return spread([summary["exchange"]["bytes_up_per_step"] for summary in summaries]).mean
-    if not config.exchanges:
-        return 0.0
-    exchange = config.exchange
-    plan = Plan(steps, steps, exchange.every_steps, exchange.dense_steps)
-    return WireFormat.of(config).payload_bytes * plan.num_exchanges / steps
-
-
-def _was_resumed(summary: RunSummary) -> bool:
-    return any(event["kind"] == EventKind.RESUMED for event in summary["events"])

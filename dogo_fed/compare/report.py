@@ -12,16 +12,17 @@ from typing import Any
 
 from dogo_fed.atomic import write_atomic, write_json_atomic
 from dogo_fed.compare.comparison import (
+    ALONE,
     LEAST_LOSS,
     PERCENT,
     CellReport,
     Comparison,
-    Cost,
     OverPeers,
     Row,
     Unit,
 )
-from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column
+from dogo_fed.compare.cost import Cost
+from dogo_fed.compare.experiment import DOGO, OFFLINE, Column
 from dogo_fed.compare.statistics import PairedDifference, Spread
 from dogo_fed.evaluation.intervals import LEVEL
 from dogo_fed.reporting.units import UNKNOWN, human_bytes, human_seconds
@@ -104,8 +105,9 @@ def _cost_to_json(cost: Cost) -> dict[str, Any]:
         "cells": cost.cells,
         "wall_s": cost.wall_s,
         "steps": cost.steps,
-        "images": cost.images,
+        "images": list(cost.images),
         "bytes_per_step": cost.bytes_per_step,
+        "bytes_in_all": cost.bytes_in_all,
         "missed_steps": cost.is_short,
     }
 
@@ -154,7 +156,7 @@ def to_markdown(comparison: Comparison) -> str:
         told = [
             _told_over_peers(column, over_peers, rows[0].unit)
             for column in (*comparison.methods, *comparison.variants)
-            if (over_peers := comparison.over_peers(rows, column)) is not None
+            for over_peers in comparison.over_peers(rows, column)
         ]
         if told:
             blocks.append("\n".join(told))
@@ -200,7 +202,7 @@ def _table(rows: Sequence[Row], comparison: Comparison) -> str:
     others = comparison.references(DOGO)
     heading = ["peer", *(column.name for column in comparison.methods)]
     for other in others:
-        heading += [f"dogo {MINUS} {other.name}", *_if_solo(other, "verdict")]
+        heading += [f"dogo {MINUS} {other.name}", *_if_alone(other, "verdict")]
     lines = [heading]
     for row in rows:
         cells = [f"{row.peer}: {row.backbone}, {row.objective}"]
@@ -211,13 +213,16 @@ def _table(rows: Sequence[Row], comparison: Comparison) -> str:
 
 def _told_over_peers(column: Column, found: OverPeers, unit: Unit) -> str:
     text = (
-        f"- {column.name}: {found.not_below} of {found.peers} peers are not below solo (means over "
-        f"seeds); of {found.safe} the interval does not reach below {points(-LEAST_LOSS, unit)}. The least "
-        f"gain is {points(found.worst_gain, unit)}, of {found.worst}. The mean over peers: "
-        f"{difference(found.mean_gain, unit)}, {verdict(found.mean_gain, unit)}."
+        f"- {column.name}: {found.not_below} of {found.peers} peers are not below {found.alone.name} "
+        f"(means over seeds); of {found.safe} the interval does not reach below "
+        f"{points(-LEAST_LOSS, unit)}. The least gain is {points(found.worst_gain, unit)}, of "
+        f"{found.worst}. The mean over peers: {difference(found.mean_gain, unit)}, "
+        f"{verdict(found.mean_gain, unit)}."
     )
     if math.isfinite(found.way_to_central):
-        text += f" That is {found.way_to_central:.0%} of the way from solo to central."
+        text += (
+            f" That is {found.way_to_central:.0%} of the way from {found.alone.name} to central."
+        )
     return text
 
 
@@ -225,7 +230,7 @@ def _variants_table(rows: Sequence[Row], comparison: Comparison) -> str:
     others = comparison.references(comparison.variants[0])
     heading = ["peer", "variant of dogo", "score"]
     for other in others:
-        heading += [f"{MINUS} {other.name}", *_if_solo(other, "verdict")]
+        heading += [f"{MINUS} {other.name}", *_if_alone(other, "verdict")]
     lines = [heading]
     for row in rows:
         for column in comparison.variants:
@@ -235,20 +240,21 @@ def _variants_table(rows: Sequence[Row], comparison: Comparison) -> str:
 
 
 def _differences(row: Row, column: Column, others: Iterable[Column]) -> list[str]:
-    """Returns the table cells of a column minus each of the others; with a verdict where that is solo."""
+    """Returns the cells of a column minus each of the others; with a verdict against learning alone."""
     cells = []
     for other in others:
         paired = row.difference(column, other)
-        cells += [difference(paired, row.unit), *_if_solo(other, verdict(paired, row.unit))]
+        cells += [difference(paired, row.unit), *_if_alone(other, verdict(paired, row.unit))]
     return cells
 
 
-def _if_solo(other: Column, text: str) -> list[str]:
-    return [text] if other == SOLO else []
+def _if_alone(other: Column, text: str) -> list[str]:
+    return [text] if other in ALONE else []
 
 
 def _cost_table(costs: Iterable[Cost]) -> str:
-    lines = [["peers", "data", "method", "cells", "wall", "steps", "images", "up and down, a step"]]
+    heading = ["peers", "data", "method", "cells", "wall", "steps", "images"]
+    lines = [[*heading, "sent, a step", "both ways, in all"]]
     for cost in costs:
         lines.append(
             [
@@ -258,8 +264,9 @@ def _cost_table(costs: Iterable[Cost]) -> str:
                 str(cost.cells),
                 human_seconds(cost.wall_s),
                 f"{cost.steps}{'*' if cost.is_short else ''}",
-                str(cost.images),
+                " to ".join(map(str, dict.fromkeys(cost.images))),
                 human_bytes(cost.bytes_per_step) if cost.bytes_per_step else "nothing",
+                human_bytes(cost.bytes_in_all) if cost.bytes_in_all else "nothing",
             ]
         )
     return _aligned(lines)
@@ -268,8 +275,9 @@ def _cost_table(costs: Iterable[Cost]) -> str:
 def _notes(comparison: Comparison) -> list[str]:
     notes = [
         "Wall time: mean of the cells that ran in one go, evaluation included, while other cells ran "
-        "beside them. Bytes: what each peer sends, as a mean over the steps, and gets as much back, were "
-        "the peers apart."
+        "beside them. Images: what a peer has seen, with repetition; from the least to the most if some "
+        "have too few private images for a full batch. Bytes: what each peer would send, as a mean over "
+        "the steps, and send and get in the whole run, were the peers apart."
     ]
     if OFFLINE in comparison.methods:
         notes.append(

@@ -54,14 +54,13 @@ class Passes:
         assert config.batch_size is not None, "fitted to the images"
         settings, private = config.peers[peer_id], None
         if data.own is not data.shared and settings.frozen_from is None:
-            all_private = config.share_of_anchors == 0 or config.anchors_at is AnchorsAt.EXCHANGES
-            most = config.batch_size - (0 if all_private else config.anchors_per_step)
             number = len(data.own.train)
+            most = min(_room_for_private(config), number)
             if most > 0:
                 private = Schedule(
                     seed=config.seed,
                     num_samples=number,
-                    batch_size=min(most, number),
+                    batch_size=most,
                     stream=("private schedule", peer_id),
                 )
         return cls(
@@ -114,3 +113,30 @@ class Passes:
         """Returns how many anchors the pass of a step holds."""
         is_with = self.anchors_at is AnchorsAt.EVERY_STEP or self.plan.exchanges_at(step)
         return self.anchors_per_step if is_with else 0
+
+
+def images_seen(config: RunConfig, plan: Plan, num_private: int | None) -> int:
+    """Returns how many images the passes of a whole run hold, with repetition.
+
+    Args:
+        config: the run's settings, fitted to the images.
+        plan: the run's.
+        num_private: how many private images the peer has; None if it has none.
+    """
+    batch_size = config.batch_size
+    assert batch_size is not None, "fitted to the images"
+    if num_private is None:
+        return plan.total_steps * batch_size
+    most = min(_room_for_private(config), num_private)
+    with_anchors = config.anchors_per_step + min(most, batch_size - config.anchors_per_step)
+    if config.anchors_at is AnchorsAt.EVERY_STEP:
+        return plan.total_steps * with_anchors
+    others = plan.total_steps - plan.num_exchanges
+    return plan.num_exchanges * with_anchors + others * min(most, batch_size)
+
+
+def _room_for_private(config: RunConfig) -> int:
+    """Returns how many private images a pass may hold at most."""
+    assert config.batch_size is not None, "fitted to the images"
+    all_private = config.share_of_anchors == 0 or config.anchors_at is AnchorsAt.EXCHANGES
+    return config.batch_size - (0 if all_private else config.anchors_per_step)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from dogo_fed import layout
 from dogo_fed.baselines.catalog import make_baseline
 from dogo_fed.config import Host, Precision, RunConfig
 from dogo_fed.data.labels import why_no_accuracy
@@ -59,7 +60,7 @@ def _told_cut(made: Cut) -> str:
     sizes = ", ".join(f"{name} {len(part.train)}" for name, part in sorted(made.private.items()))
     return (
         f"the data set is cut into {len(made.anchors.train)} anchors, which all peers see, and private "
-        f"images: {sizes} (partition.csv)"
+        f"images: {sizes} ({layout.PARTITION})"
     )
 
 

@@ -53,7 +53,6 @@ from dogo_fed.storage.trace_file import merge_traces
 
 logger = logging.getLogger(__name__)
 
-_CUT = "partition.csv"
 
 RunHost: TypeAlias = Callable[[LoadedRun, RunFolder, Sink, Callable[[], bool]], None]
 """Runs all peers to their end and reports to the sink; ends early when the function says so."""
@@ -153,7 +152,7 @@ def conduct(
                 of=f"run {path.name}",
                 instead="begin it again at step 0 by afresh=true (what is there is set aside)",
             )
-        put_back = _as_now(path / layout.PROVENANCE, path / _CUT)
+        put_back = _as_now(path / layout.PROVENANCE, path / layout.PARTITION)
         folder = (
             begin(path, config)
             if config.resume is None
@@ -163,7 +162,7 @@ def conduct(
         starts = with_start(() if config.afresh else earlier, folder.first_step, now)
         write_starts(path, starts)
         if run.cut is not None:
-            write_atomic(path / _CUT, run.cut.to_csv())
+            write_atomic(path / layout.PARTITION, run.cut.to_csv())
         return _carry_through(run, folder, host, starts, put_back, sites)
 
 

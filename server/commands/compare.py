@@ -17,6 +17,7 @@ from dogo_fed.compare.standing import (
     finished_summary,
     standing_of,
 )
+from dogo_fed.compare.traffic_picture import draw_traffic, draws_traffic
 from dogo_fed.compare.variants_picture import draw_variants
 from dogo_fed.errors import DogoError
 from dogo_fed.evaluation.protocols import check_labels
@@ -208,6 +209,8 @@ def _report(request: ComparisonRequest, reports: Sequence[CellReport]) -> None:
     draw_comparison(comparison, request.out / "compare.png")
     if comparison.variants and SOLO in comparison.methods:
         draw_variants(comparison, request.out / "variants.png")
+    if draws_traffic(comparison):
+        draw_traffic(comparison, request.out / "traffic.png")
     sys.stdout.write(f"\n{to_markdown(comparison)}\n{one_line(request.out)}\n")
 
 

@@ -84,6 +84,7 @@ def write_summary(
     events: Sequence[Mapping[str, object]] = (),
     provenance: Sequence[Mapping[str, object]] | None = None,
     health: Mapping[str, float | None] | None = None,
+    bytes_per_step: tuple[float, float] = (0.0, 0.0),
 ) -> None:
     """Writes config.yaml and summary.json; `scores` are linear probe and kNN of every peer."""
     cell.folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,11 @@ def write_summary(
             "steps": 10,
             "wall_s": wall_s,
             "peers": peers,
-            "exchange": {"enabled": cell.config.exchanges, "bytes_up_per_step": 0.0},
+            "exchange": {
+                "enabled": cell.config.exchanges,
+                "bytes_up_per_step": bytes_per_step[0],
+                "bytes_down_per_step": bytes_per_step[1],
+            },
             "events": list(events),
             **({} if provenance is None else {"provenance": list(provenance)}),
         },

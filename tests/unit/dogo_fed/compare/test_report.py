@@ -15,7 +15,9 @@ from dogo_fed.compare.experiment import DOGO, OFFLINE, SOLO, Column, Method
 from dogo_fed.compare.picture import draw_comparison
 from dogo_fed.compare.report import difference, to_csv, to_json, to_markdown, write_comparison
 from dogo_fed.compare.statistics import paired_difference
+from dogo_fed.compare.traffic_picture import draw_traffic, draws_traffic
 from dogo_fed.compare.variants_picture import draw_variants
+from dogo_fed.errors import CheckpointError
 from tests.support.command_line import REPOSITORY
 from tests.support.comparison_cells import made_cells, made_experiment, write_summary
 
@@ -138,12 +140,76 @@ def test_all_peers_together_are_held_against_solo_and_against_central(tmp_path: 
         big, small = (0.7 + gain + jitter for gain in gains[cell.column.name])
         write_summary(cell, {"big": (big, None), "small": (small, None)})
     made = compare(experiment, cells, [])
-    found = made.over_peers(made.rows, DOGO)
-    assert found is not None
+    (found,) = made.over_peers(made.rows, DOGO)
+    assert found.alone == SOLO
     assert (found.not_below, found.safe, found.peers, found.worst) == (1, 2, 2, "small")
     assert found.way_to_central == pytest.approx(0.5)
     assert "That is 50% of the way from solo to central." in to_markdown(made)
     assert "dogo \u2212 central" in to_markdown(made)
+
+
+SITES = [Method.PRIVATE, Method.SOLO, Method.DOGO, Method.FEDAVG, Method.CENTRAL]
+
+
+def sites_in(out: Path) -> Comparison:
+    """Returns a comparison of two sites with private images, 40 and 400 of them."""
+    experiment = made_experiment(methods=SITES)
+    cells = made_cells(experiment, out, partition={"kind": "iid"})
+    scores = {"private": 0.75, "solo": 0.7, "dogo": 0.72, "fedavg": 0.71, "central": 0.8}
+    for cell in cells:
+        linear = scores[cell.column.name] + 0.001 * cell.seed
+        moved = (100.0, 300.0) if cell.column.name == "fedavg" else (0.0, 0.0)
+        both = {"big": (linear, None), "small": (linear, None)}
+        write_summary(cell, both, bytes_per_step=moved)
+        if cell.config.has_private("big"):
+            table = "part,images,test_images\nanchors,200,0\nbig,400,9\nsmall,40,9\n"
+            (cell.folder / "partition.csv").write_text(table)
+    return compare(experiment, cells, [])
+
+
+def test_sites_are_held_against_their_own_images_alone_too(tmp_path: Path) -> None:
+    made = sites_in(tmp_path)
+    private, solo = made.over_peers(made.rows, DOGO)
+    assert (private.alone.name, private.not_below) == ("private", 0)
+    assert (solo.alone.name, solo.not_below) == ("solo", 2)
+    page = to_markdown(made)
+    assert "- dogo: 0 of 2 peers are not below private" in page
+    assert "- fedavg: 0 of 2 peers are not below private" in page
+    heading = next(line for line in page.splitlines() if line.startswith("| peer "))
+    assert heading.count("verdict") == 2
+
+
+def test_images_are_those_of_the_passes(tmp_path: Path) -> None:
+    costs = {cost.column.name: cost for cost in sites_in(tmp_path).costs}
+    assert costs["private"].images == (10 * 40, 10 * 256), "small has 40, and no anchors"
+    assert costs["solo"].images == costs["dogo"].images == (10 * (128 + 40), 10 * 256)
+    assert costs["central"].images == (2560, 2560)
+    assert "1680 to 2560" in to_markdown(sites_in(tmp_path))
+
+
+def test_what_travels_in_the_whole_run_is_told_and_drawn(tmp_path: Path) -> None:
+    made = sites_in(tmp_path)
+    costs = {cost.column.name: cost for cost in made.costs}
+    assert costs["fedavg"].bytes_in_all == 10 * 400 and costs["fedavg"].bytes_per_step == 100
+    assert costs["dogo"].bytes_in_all == 2 * costs["dogo"].bytes_per_step * 10 > 0
+    assert costs["central"].bytes_in_all == costs["private"].bytes_in_all == 0
+    assert "3.91 KiB" in to_markdown(made)
+    assert draws_traffic(made)
+    draw_traffic(made, tmp_path / "traffic.png")
+    assert (tmp_path / "traffic.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_methods_that_move_the_same_make_no_picture_of_it(made: Comparison) -> None:
+    assert not draws_traffic(made)
+
+
+def test_a_broken_table_of_private_images_is_named(tmp_path: Path) -> None:
+    sites_in(tmp_path)
+    (broken, *_) = tmp_path.rglob("partition.csv")
+    broken.write_text("part,images\nbig,many\n")
+    cells = made_cells(made_experiment(methods=SITES), tmp_path, partition={"kind": "iid"})
+    with pytest.raises(CheckpointError, match=r"partition.csv can't be read"):
+        compare(made_experiment(methods=SITES), cells, [])
 
 
 def test_nothing_finished_is_said(tmp_path: Path) -> None:
@@ -198,7 +264,7 @@ def test_resumed_cells_do_not_count_as_time_and_missed_steps_are_marked(tmp_path
     costs = {cost.column.method: cost for cost in compare(experiment, cells, []).costs}
     assert costs[Method.SOLO].wall_s == 40.0 and not costs[Method.SOLO].is_short
     assert costs[Method.DOGO].wall_s == 50.0 and costs[Method.DOGO].is_short
-    assert costs[Method.SOLO].images == costs[Method.DOGO].images == 2560
+    assert costs[Method.SOLO].images == costs[Method.DOGO].images == (2560, 2560)
     assert "10*" in to_markdown(compare(experiment, cells, []))
 
 
