@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 from tests.kinds.inputs import KINDS
@@ -63,13 +64,17 @@ def outcome(place: str, checkout: Path, settings: list[str]) -> str:
     told = (done.stdout + done.stderr).replace(place + "/", "")
     if done.returncode == 0:
         notes = [line for line in told.splitlines() if line.startswith("data: ")]
-        return "trains" + "".join(f"; {note.removeprefix('data: ')}" for note in notes)[:_LONGEST]
+        return _shortened("; ".join(["trains", *(note.removeprefix("data: ") for note in notes)]))
     lines = [line for line in told.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error")] or lines[-1:]
     is_traceback = any(line.startswith("Traceback") for line in lines)
     said = (errors or ["nothing"])[-1]
     prefix = "traceback, " if is_traceback else ""
-    return f"{prefix}exit {done.returncode}: {said[:_LONGEST]}"
+    return _shortened(f"{prefix}exit {done.returncode}: {said}")
+
+
+def _shortened(text: str) -> str:
+    return textwrap.shorten(text, _LONGEST, placeholder=" ...")
 
 
 def _older(settings: list[str]) -> list[str]:
