@@ -63,6 +63,8 @@ class PeerConfig:
         augmentation: how this peer draws its two views.
         optimizer: one of torch's, by name, with the schedule of its rate.
         distill_weight: factor of the mutual KL, in units of `distill_reduction`; 0 learns alone.
+        rare_distill_weight: the same at the exchanges after `exchange.dense_steps`, which may be rare;
+            null is `distill_weight`.
         distill_reduction: "batchmean", or the published code's "mean_over_elements".
         distill_warmup_steps: the weight rises linearly from 0 at the run's step 0 to its full value
             at this step; 0 uses the full value from the start.
@@ -104,6 +106,7 @@ class PeerConfig:
     augmentation: ComponentConfig = field(metadata=OWN)
     optimizer: OptimizerConfig = field(metadata=OWN)
     distill_weight: float = field(default=PUBLISHED_DISTILL_WEIGHT, metadata=OWN_TEACHING)
+    rare_distill_weight: float | None = field(default=None, metadata=OWN_TEACHING)
     distill_reduction: Reduction = field(default=Reduction.BATCHMEAN, metadata=OWN_TEACHING)
     distill_warmup_steps: int = field(default=0, metadata=OWN_TEACHING)
     kl_temperature: float = field(default=0.1, metadata=OWN_TEACHING)
@@ -183,6 +186,11 @@ class PeerConfig:
         require(
             math.isfinite(self.distill_weight) and self.distill_weight >= 0,
             f"distill_weight must be 0 or more, not {self.distill_weight}",
+        )
+        rare = self.rare_distill_weight
+        require(
+            rare is None or (math.isfinite(rare) and rare >= 0),
+            f"rare_distill_weight must be 0 or more, or null, not {rare}",
         )
         require(
             self.distill_warmup_steps >= 0,

@@ -97,6 +97,7 @@ def build_peer(
         optimizer=cast(torch.optim.Optimizer, optimizer),
         augmentation=augmentation,
         distill_weight=settings.distill_weight,
+        rare_distill_weight=settings.rare_distill_weight,
         distill_warmup_steps=settings.distill_warmup_steps,
         reduction=settings.distill_reduction,
         temperature=(

@@ -155,6 +155,7 @@ class LoadedRun:
             peer,
             learning_rate=LearningRate(settings.optimizer, self.plan.total_steps),
             total_steps=self.plan.total_steps,
+            dense_steps=self.config.exchange.dense_steps,
             half=_HALF[self.config.precision],
             scaler=(
                 torch.amp.GradScaler(peer.device.type)

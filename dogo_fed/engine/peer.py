@@ -48,6 +48,8 @@ class Peer:
 
     Attributes:
         distill_weight: factor of the mutual KL, in units of `reduction`.
+        rare_distill_weight: the same from `dense_steps` on; None is `distill_weight`.
+        dense_steps: the run's first steps that exchange whatever the others do.
         distill_warmup_steps: the weight rises linearly from 0 at the run's step 0 to its full value
             at this step.
         temperature: divisor of the cosines in the similarity distribution.
@@ -80,6 +82,8 @@ class Peer:
     optimizer: torch.optim.Optimizer
     augmentation: Augmentation
     distill_weight: float
+    rare_distill_weight: float | None = None
+    dense_steps: int = 0
     distill_warmup_steps: int = 0
     reduction: Reduction
     temperature: float
@@ -227,9 +231,12 @@ class Peer:
 
     def distill_weight_at(self, step: int) -> float:
         """Returns the factor of the mutual KL at this step of the run."""
+        is_rare = self.rare_distill_weight is not None and step >= self.dense_steps
+        weight = self.rare_distill_weight if is_rare else self.distill_weight
+        assert weight is not None, "asked for just now"
         if step >= self.distill_warmup_steps:
-            return self.distill_weight
-        return self.distill_weight * step / self.distill_warmup_steps
+            return weight
+        return weight * step / self.distill_warmup_steps
 
     def teacher_temperature_at(self, step: int) -> float:
         """Returns the divisor of the cosines in what is published at this step of the run."""

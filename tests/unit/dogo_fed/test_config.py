@@ -153,6 +153,7 @@ IMPOSSIBLE = [
     ("peers.one.kl_temperature", -0.1),
     ("peers.one.kl_temperature", INFINITY),
     ("peers.one.distill_weight", -1),
+    ("peers.one.rare_distill_weight", -1),
     ("peers.one.distill_weight", NAN),
     ("peers.one.distill_weight", INFINITY),
     ("peers.one.objective.name", " "),

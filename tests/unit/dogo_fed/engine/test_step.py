@@ -457,6 +457,15 @@ def test_the_weight_rises_linearly_with_the_runs_step(warmup_steps, step, share)
     )
 
 
+@pytest.mark.parametrize(("step", "weight"), [(0, 0.0), (1, 1.5), (2, 3.0), (4, 3.0), (5, 12.0)])
+def test_rare_exchanges_may_have_another_weight_than_dense_ones(step, weight):
+    peer = dataclasses.replace(
+        fixed_learner(3.0), rare_distill_weight=12.0, dense_steps=5, distill_warmup_steps=2
+    )
+    assert peer.distill_weight_at(step) == weight
+    assert dataclasses.replace(peer, rare_distill_weight=None).distill_weight_at(9) == 3.0
+
+
 # ---------------------------------------------------------------------------------------------------
 # What crosses the border
 
