@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,8 @@ import ray
 
 from dogo_fed.config import RayConfig, RunConfig
 from dogo_fed.errors import StartError
+
+logger = logging.getLogger(__name__)
 
 _ROUNDING = 1e-9
 
@@ -56,7 +59,8 @@ def _check_room(parts: Mapping[str, int], gpus_by_node: list[float]) -> None:
 def gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
     """Returns the number of GPUs for each peer, where all have as many.
 
-    A fraction means a share of one GPU.
+    A fraction means a share of one GPU. Where `ray.gpus_per_peer` is null and there are fewer GPUs
+    than peers, they share them, and a line says so.
 
     Raises:
         StartError: the cluster does not have these GPUs for all peers.
@@ -66,6 +70,15 @@ def gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
     share = settings.gpus_per_peer
     if share is None:
         share = 1.0 if available > 0 else 0.0
+        if 0 < share and sum(num_fitting(gpus, share) for gpus in gpus_by_node) < num_peers:
+            share = _fitting_share(num_peers, available) or share
+            logger.warning(
+                "%d peers share the %g GPUs of the cluster (ray.gpus_per_peer=%g). Ray does not divide "
+                "their memory",
+                num_peers,
+                available,
+                share,
+            )
     largest = max(gpus_by_node, default=0.0)
     if largest < share and share * num_peers <= available:
         raise StartError(

@@ -118,7 +118,8 @@ class RayConfig:
         address: null starts a local Ray and ends it with the run; "auto" or host:port joins a
             running cluster.
         gpus_per_peer: null gives each peer one GPU, or as many as its data_parallel, if the cluster has
-            any; with a fraction, several peers share one.
+            any; where they are fewer than the peers, each gets a share. With a fraction, several peers
+            share one.
         cpus_per_peer: logical CPUs reserved for each peer.
         placement: Ray's placement group strategy.
         placement_timeout_s: how long to wait until the cluster has room for all peers.

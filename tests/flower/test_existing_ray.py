@@ -134,11 +134,11 @@ def test_each_peer_has_a_gpu_of_its_own_run_after_run(
         assert cluster.busy() == IDLE, "neither a GPU nor an actor is held"
 
 
-def test_more_peers_than_gpus_are_refused_with_what_to_do(
+def test_more_gpus_than_there_are_is_refused_with_what_to_do(
     app: Path, started: Started, tmp_path: Path
 ) -> None:
     output = dogo_fed(
-        *("flower", *RUN, "peers=trio", f"run_dir={tmp_path / 'run'}"),
+        *("flower", *RUN, "peers=trio", "ray.gpus_per_peer=1", f"run_dir={tmp_path / 'run'}"),
         expect=1,
         cwd=app,
         timeout_s=SOON_S,
@@ -153,7 +153,7 @@ def test_more_peers_than_gpus_are_refused_with_what_to_do(
 def test_three_peers_share_two_gpus(app: Path, started: Started, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     dogo_fed(
-        *("flower", *RUN, "peers=trio", "ray.gpus_per_peer=0.5", f"run_dir={run_dir}"),
+        *("flower", *RUN, "peers=trio", f"run_dir={run_dir}"),
         cwd=app,
         timeout_s=RUN_WITHIN_S,
     )

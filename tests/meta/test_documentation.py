@@ -87,7 +87,7 @@ def test_every_preset_is_on_the_page_about_comparisons() -> None:
 
 @pytest.mark.parametrize("path", SETS_OF_PEERS, ids=lambda path: path.stem)
 def test_the_peers_of_a_shipped_set_are_told(path: Path) -> None:
-    names = re.findall(r"^ +- /peer@([^:]+):", text_of(path), re.MULTILINE)
+    names = re.findall(r"^ +- /peer@(?:peers\.)?([^:]+):", text_of(path), re.MULTILINE)
     label = "simclr_with_<objective>" if path.stem.startswith("simclr_with_") else path.stem
     lines = text_of(DOCS / "using.md").splitlines()
     (row,) = [line for line in lines if line.startswith(f"| `{label}` |")]

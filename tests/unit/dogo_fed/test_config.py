@@ -277,10 +277,14 @@ def test_what_is_wrong_with_a_graph_is_said(graph, said):
     assert said in the_error(lambda: from_mapping(changed("exchange.graph", graph)))
 
 
+AS_PUBLISHED = ("peers=pair", "exchange.rows=null", "peers.resnet.distill_weight=0.390625")
+
+
 def test_variants_are_named_as_the_settings_are():
     config = compose_run(
         [
             "peers=pair",
+            "exchange.rows=null",
             "exchange.symmetric=true",
             "exchange.every_steps=3",
             "exchange.graph={wide: {resnet: 2}}",
@@ -310,7 +314,7 @@ def test_another_teacher_is_a_variant_where_it_is_used():
         "peers.wide.teacher_temperature_end": 0.05,
     }
     settings = [f"{path}={value}" for path, value in ours.items()]
-    config = compose_run(["peers=pair", "peers.resnet.distill_weight=0.390625", *settings])
+    config = compose_run([*AS_PUBLISHED, *settings])
     assert config.variants == ours
     alone = dataclasses.replace(config, exchange=ExchangeConfig(enabled=False))
     assert alone.variants == {}
@@ -318,7 +322,7 @@ def test_another_teacher_is_a_variant_where_it_is_used():
 
 def test_settings_that_sites_decide_are_no_variants_of_the_run():
     settings = ["exchange.symmetric=true", "peers.wide.teacher=ema", "peers.resnet.gate=agreement"]
-    config = compose_run(["peers=pair", "peers.resnet.distill_weight=0.390625", *settings])
+    config = compose_run([*AS_PUBLISHED, *settings])
     named = set(config.variants)
     assert named == {"exchange.symmetric", "peers.wide.teacher", "peers.resnet.gate"}
     assert config.variants_without(()) == config.variants
@@ -327,7 +331,7 @@ def test_settings_that_sites_decide_are_no_variants_of_the_run():
 
 
 def test_what_a_peer_publishes_is_a_variant_unless_it_is_the_default():
-    config = compose_run(["peers=pair"])
+    config = compose_run(AS_PUBLISHED)
 
     def variants(publish):
         objective = ComponentConfig(name="simsiam", options={"publish": publish})

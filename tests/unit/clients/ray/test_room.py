@@ -30,6 +30,9 @@ def shared(num_peers: int, gpus_per_peer: float | None = None) -> float:
         ([0.0, 0.0], 5, None, 0.0),
         ([2.0], 2, None, 1.0),
         ([1.0, 1.0], 2, None, 1.0),
+        ([1.0], 2, None, 0.5),
+        ([2.0], 3, None, 0.5),
+        ([1.0, 0.0, 1.0], 7, None, 0.25),
         ([2.0], 5, 0.0, 0.0),
         ([2.0], 3, 0.5, 0.5),
         ([1.0, 1.0], 6, 0.33, 0.33),
@@ -47,7 +50,7 @@ def test_what_fits(
 @pytest.mark.parametrize(
     ("nodes", "num_peers", "asked", "advice"),
     [
-        ([2.0], 3, None, "ray.gpus_per_peer=0.5"),
+        ([2.0], 3, 1.0, "ray.gpus_per_peer=0.5"),
         ([2.0], 3, 0.66, "ray.gpus_per_peer=0.5"),
         ([1.0, 1.0], 7, 0.5, "ray.gpus_per_peer=0.25"),
         ([0.0], 2, 1.0, "ray.gpus_per_peer=0,"),
@@ -64,13 +67,19 @@ def test_what_does_not_fit_is_told_with_what_would(
     assert advice in str(told.value)
 
 
-def test_the_advice_always_fits(cluster: list[float]) -> None:
+def test_the_advice_always_fits_and_is_taken_where_nothing_is_said(
+    cluster: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     cluster.extend([1.0, 2.0])
     for num_peers in range(4, 60):
         with pytest.raises(StartError) as told:
-            shared(num_peers)
+            shared(num_peers, 1.0)
         advised = float(str(told.value).split("ray.gpus_per_peer=")[1].split(",")[0])
         assert advised > 0 and shared(num_peers, advised) == advised
+        caplog.clear()
+        assert shared(num_peers) == advised
+        assert f"{num_peers} peers share the 3 GPUs" in caplog.text
+        assert f"ray.gpus_per_peer={advised:g}" in caplog.text
 
 
 def of_peers(*settings: str) -> dict[str, float]:
