@@ -175,7 +175,7 @@ def known_settings(name: str, overrides: Sequence[str]) -> dict[str, object]:
     """Returns the settings of configs/<name>.yaml with their values, by what the overrides choose.
 
     Where a file is chosen by its name (data, peers.<name>.backbone), its path is among them. If the
-    choices make no sense, the settings are those of the defaults.
+    choices make no sense, those of the parts of peers are left out, and then all.
     """
     groups = group_names()
     choices = [
@@ -183,11 +183,15 @@ def known_settings(name: str, overrides: Sequence[str]) -> dict[str, object]:
         for one in overrides
         if one.startswith("~") or "@" in key_of(one) or path_of(one) in (*groups, "data.name")
     ]
+    of_the_whole = [one for one in choices if "@" not in key_of(one)]
+    composed = OmegaConf.create()
     with initialize_config_module(config_module="configs", version_base="1.3"):
-        try:
-            composed = compose(config_name=name, overrides=choices)
-        except (HydraException, OmegaConfBaseException, ValueError):
-            composed = compose(config_name=name)
+        for some in (choices, of_the_whole, []):
+            try:
+                composed = compose(config_name=name, overrides=some)
+                break
+            except (HydraException, OmegaConfBaseException, ValueError):
+                continue
     found: dict[str, object] = {}
 
     def walk(content: object, path: str) -> None:

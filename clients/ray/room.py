@@ -70,7 +70,7 @@ def gpus_per_peer(settings: RayConfig, num_peers: int) -> float:
     share = settings.gpus_per_peer
     if share is None:
         share = 1.0 if available > 0 else 0.0
-        if 0 < share and sum(num_fitting(gpus, share) for gpus in gpus_by_node) < num_peers:
+        if share > 0 and sum(num_fitting(gpus, share) for gpus in gpus_by_node) < num_peers:
             share = _fitting_share(num_peers, available) or share
             logger.warning(
                 "%d peers share the %g GPUs of the cluster (ray.gpus_per_peer=%g). Ray does not divide "

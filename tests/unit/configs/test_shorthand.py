@@ -320,6 +320,10 @@ def test_a_part_of_a_peer_is_named_as_if_it_were_a_setting(group, name):
         (["peers.wild.distill_weight=1"], "did you mean peers.wide.distill_weight=1"),
         (["peers.wild.backbone=resnet18"], "did you mean peers.wide.backbone=resnet18"),
         (["peers=[resnet18]", "peers.wide.lr=1"], "no peer 'wide', the peers are resnet18"),
+        (
+            ["peers=trio", "backbone@peers.north.backbone=resnet34"],
+            "no setting peers.north.backbone; did you mean peers.cnn.backbone=resnet34",
+        ),
         (["peers=[resnet18]", "lr=1"], "type peers.resnet18.optimizer.options.lr=1"),
         (["data=/x", "channels=1"], "type data.options.channels=1"),
         (["root=/x", "data.image_size=96"], "type data.options.image_size=96"),
