@@ -458,6 +458,10 @@ def _check(config: RunConfig, methods: Collection[Method]) -> None:
         if peer.frozen_from is not None and not Path(peer.frozen_from).is_file()
     ]
     if frozen:
+        place = config.peers[frozen[0]].frozen_from
+        assert place is not None, "chosen by it"
+        if not Path(place).exists():
+            raise ConfigError(f"peers.{frozen[0]}.frozen_from={place}: there is no such file")
         raise ConfigError(
             f"peer {frozen[0]!r} is frozen in the settings that all methods share; methods=[offline] "
             "freezes the peers that have to be. A teacher from outside is a weights file "

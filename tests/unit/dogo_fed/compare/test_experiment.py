@@ -207,6 +207,16 @@ def test_teacher_leaves_the_public_encoder_as_the_only_teacher(graph, left, tmp_
     assert sorted(solo.config.peers) == ["big", "small"]
 
 
+def test_a_teacher_that_is_not_there_is_named(tmp_path) -> None:
+    peers = with_public_encoder(tmp_path)
+    (tmp_path / "public.pth").unlink()
+    with pytest.raises(ConfigError, match=r"frozen_from=.*public\.pth: there is no such file"):
+        made_cells(made_experiment(methods=[Method.SOLO, Method.DOGO]), OUT, peers=peers)
+    (tmp_path / "public.pth").mkdir()
+    with pytest.raises(ConfigError, match="is frozen in the settings that all methods share"):
+        made_cells(made_experiment(methods=[Method.SOLO, Method.DOGO]), OUT, peers=peers)
+
+
 def test_teacher_without_a_public_encoder_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"name one by peers\.<name>\.frozen_from=<weights file>"):
         made_cells(made_experiment(methods=[Method.SOLO, Method.TEACHER]), OUT)
