@@ -178,7 +178,7 @@ def _choose_rows(
     if objective.publish not in ("projector", rows.value):
         raise ConfigError(
             f"exchange.rows={rows.value} decides what objective {settings.name!r} publishes, but its "
-            f"option publish={objective.publish} says otherwise; leave one of them out"
+            f"option publish={objective.publish} says otherwise; leave that out, or type exchange.rows=null"
         )
     objective.learn_with = objective.publish = rows.value
     black_NCHW = torch.zeros(2, len(dataset.mean), dataset.image_size, dataset.image_size)
@@ -188,7 +188,8 @@ def _choose_rows(
         offered = sorted(heads & {choice.value for choice in Rows})
         raise ConfigError(
             f"objective {settings.name!r} has no {rows.value}, which exchange.rows={rows.value} "
-            f"exchanges; it has {' and '.join(offered) or 'none of the rows that can be chosen'}"
+            f"exchanges; it has {' and '.join(offered) or 'none of the rows that can be chosen'}. Type "
+            "exchange.rows=null to exchange what each objective publishes"
         )
 
 
