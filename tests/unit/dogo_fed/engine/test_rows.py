@@ -88,7 +88,7 @@ def test_rows_that_an_objective_has_not_are_refused_before_the_start(objective: 
 def test_rows_and_a_head_of_the_objectives_own_are_too_much() -> None:
     publish = "peers.wide.objective.options.publish=target"
     run = load_run(config("exchange.rows=features", publish, objective="byol"))
-    with pytest.raises(ConfigError, match="leave that out, or type exchange.rows=null"):
+    with pytest.raises(ConfigError, match=r"leave that out, or type exchange\.rows=null"):
         built(run)
     built(load_run(config(publish, objective="byol")))
 
