@@ -72,8 +72,7 @@ def compose_named(
         ConfigError: an unknown key or group.
     """
     try:
-        with initialize_config_module(config_module="configs", version_base="1.3"):
-            return compose(config_name=name, overrides=list(overrides))
+        return _composed(name, overrides)
     except OverrideParseException as error:
         key, equals, value = error.override.partition("=")
         hint = (
@@ -84,6 +83,12 @@ def compose_named(
         raise ConfigError(f"{error.override!r} can't be read as a setting{hint}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_in_our_words(name, str(error), overrides, words)) from error
+
+
+def _composed(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Returns what Hydra composes, with Hydra's own errors."""
+    with initialize_config_module(config_module="configs", version_base="1.3"):
+        return compose(config_name=name, overrides=list(overrides))
 
 
 def _in_our_words(
@@ -138,8 +143,7 @@ def _about_unknown_keys(
 def _composing_fails(name: str, overrides: Sequence[str]) -> str:
     """Returns Hydra's message about these overrides; an empty text if they compose."""
     try:
-        with initialize_config_module(config_module="configs", version_base="1.3"):
-            compose(config_name=name, overrides=list(overrides))
+        _composed(name, overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return str(error)
     return ""
@@ -184,14 +188,14 @@ def known_settings(name: str, overrides: Sequence[str]) -> dict[str, object]:
         if one.startswith("~") or "@" in key_of(one) or path_of(one) in (*groups, "data.name")
     ]
     of_the_whole = [one for one in choices if "@" not in key_of(one)]
-    composed = OmegaConf.create()
-    with initialize_config_module(config_module="configs", version_base="1.3"):
-        for some in (choices, of_the_whole, []):
-            try:
-                composed = compose(config_name=name, overrides=some)
-                break
-            except (HydraException, OmegaConfBaseException, ValueError):
-                continue
+    for some in (choices, of_the_whole):
+        try:
+            composed = _composed(name, some)
+            break
+        except (HydraException, OmegaConfBaseException, ValueError):
+            continue
+    else:
+        composed = _composed(name, [])
     found: dict[str, object] = {}
 
     def walk(content: object, path: str) -> None:

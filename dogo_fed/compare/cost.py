@@ -99,19 +99,20 @@ def _bytes(config: RunConfig, steps: int, summaries: Sequence[RunSummary]) -> tu
         return up, up + down
     if not config.exchanges:
         return 0.0, 0.0
-    exchange = config.exchange
-    plan = Plan(steps, steps, exchange.every_steps, exchange.dense_steps)
-    up = float(WireFormat.of(config).payload_bytes * plan.num_exchanges)
+    up = float(WireFormat.of(config).payload_bytes * _plan(config, steps).num_exchanges)
     return up, 2 * up
 
 
 def _images(cell: Cell, steps: int) -> Iterable[int]:
     """Yields how many images each learner of a cell has seen, where its private ones are known."""
-    exchange = cell.config.exchange
-    plan = Plan(steps, steps, exchange.every_steps, exchange.dense_steps)
-    sizes = _private_sizes(cell)
+    plan, sizes = _plan(cell.config, steps), _private_sizes(cell)
     for name in cell.learners:
         yield images_seen(cell.config, plan, sizes.get(name))
+
+
+def _plan(config: RunConfig, steps: int) -> Plan:
+    """Returns which of so many steps exchange; rounds do not matter to that."""
+    return Plan(steps, steps, config.exchange.every_steps, config.exchange.dense_steps)
 
 
 def _private_sizes(cell: Cell) -> Mapping[str, int]:
