@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import rows_together
+from benchmarks import row_trials
 from configs.compose import compose_run
 from dogo_fed.agreement import differences
 from dogo_fed.config import Rows, RunConfig
@@ -173,13 +173,29 @@ def test_an_objective_gives_its_features_beside_its_heads(kind: str) -> None:
     assert len(images.images_NCHW) == len(seen["features_a"])
 
 
-def test_the_trial_with_two_kinds_of_rows_is_the_product_where_it_uses_one() -> None:
-    """`benchmarks.rows_together` with no weight on the projector trains what a run trains."""
+def test_the_trials_of_rows_are_the_product_where_they_add_nothing() -> None:
+    """`benchmarks.row_trials` with rows of the features alone trains what a run trains."""
     overrides = ("exchange.rows=features", "peers.wide.distill_weight=0.3")
     same = ("peers.resnet.distill_weight=0.3", *overrides)
+    digests = {
+        name: [state_digest(peer.objective) for peer in row_trials.train(tried(same), trial)]
+        for name, trial in row_trials.TRIALS.items()
+    }
     summary = run_here(config(*same))
-    peers = rows_together.train(load_run(config(*same)), {"features": 1.0, "projector": 0.0})
-    for peer in peers:
-        assert state_digest(peer.objective) == summary["peers"][peer.id]["state_digest"]
-    both = rows_together.train(load_run(config(*same)), {"features": 1.0, "projector": 1.0})
-    assert state_digest(both[0].objective) != state_digest(peers[0].objective)
+    assert digests["features"] == [one["state_digest"] for one in summary["peers"].values()]
+    assert len({tuple(ends) for ends in digests.values()}) == len(row_trials.TRIALS)
+
+
+def tried(overrides: tuple[str, ...]) -> LoadedRun:
+    return load_run(config(*overrides))
+
+
+def test_the_trial_of_hard_rows_weighs_them_by_their_divergence() -> None:
+    log_p, log_q = (
+        torch.randn(6, 6, generator=torch.Generator().manual_seed(seed)).log_softmax(1)
+        for seed in (0, 1)
+    )
+    rows = [float((log_q[i].exp() * (log_q[i] - log_p[i])).sum()) for i in range(6)]
+    alike, hard = (float(row_trials.divergence(log_p, log_q, power)) for power in (0.0, 1.0))
+    assert alike == pytest.approx(sum(rows) / 6, rel=1e-5)
+    assert hard == pytest.approx(sum(one**2 for one in rows) / sum(rows), rel=1e-5)
