@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from dogo_fed.compare.comparison import Comparison, Row
 from dogo_fed.compare.experiment import BASELINE_METHODS, DOGO, OFFLINE, SOLO, Column, Method
-from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, write_heading
+from dogo_fed.compare.page import MOST_PANELS, Layout, lay_out
 from dogo_fed.compare.report import points, verdict
 from dogo_fed.reporting.pictures.canvas import (
     INK,
     dress,
     name_colours,
     save_picture,
-    say_empty,
     tint,
 )
 
@@ -32,8 +31,9 @@ _ORDER = (
 )  # fmt: skip
 """From left to right: solo beside dogo, for that is the pair that matters."""
 
-_COLUMNS = 3
-_PANEL_INCHES = (5.2, 4.3)
+_LAYOUT = Layout(
+    columns=3, panel=(5.2, 4.3), left=0.62, bottom=0.75, right=0.2, beside=0.2, below=0.42
+)
 _GAP = 0.9
 
 
@@ -51,33 +51,15 @@ def draw_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> Non
 
 
 def _figure(comparison: Comparison) -> Figure:
-    """Returns the figure; made without pyplot, so no global state and no display is involved."""
-    from matplotlib.figure import Figure
-
-    panels = comparison.tables()
-    drawn = panels[:MOST_PANELS]
-    columns = max(1, min(_COLUMNS, len(drawn)))
-    num_rows = max(1, -(-len(drawn) // columns))
-    width, height = _PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * num_rows + HEAD_INCHES
-    figure = Figure(figsize=(width, height))
-    grid = figure.add_gridspec(
-        num_rows,
-        columns,
-        left=0.62 / width,
-        right=1 - 0.2 / width,
-        bottom=0.75 / height,
-        top=1 - (HEAD_INCHES + 0.3) / height,
-        wspace=0.2,
-        hspace=0.42,
+    tables = comparison.tables()
+    figure, panels = lay_out(
+        _LAYOUT, tables, title=comparison.experiment.name, subtitle=_subtitle(len(tables))
     )
-    write_heading(figure, comparison.experiment.name, _subtitle(len(panels)), 0.62 / width)
-    if not drawn:
-        say_empty(figure.add_subplot(grid[0, 0]), "no cell is finished yet")
     colours = name_colours(sorted({row.peer for row in comparison.rows}))
-    for place, (title, rows) in enumerate(drawn):
-        axes = figure.add_subplot(grid[place // columns, place % columns])
-        dress(axes, title, rows[0].unit.name if place % columns == 0 else "", "")
-        _draw_panel(axes, rows, comparison, colours)
+    for panel in panels:
+        unit = panel.rows[0].unit.name if panel.is_leftmost else ""
+        dress(panel.axes, panel.title, unit, "")
+        _draw_panel(panel.axes, panel.rows, comparison, colours)
     return figure
 
 

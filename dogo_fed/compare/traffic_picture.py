@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dogo_fed.compare.comparison import CENTRAL, PRIVATE, Comparison, Row
 from dogo_fed.compare.experiment import SOLO, Column
-from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, write_heading
+from dogo_fed.compare.page import Layout, lay_out
 from dogo_fed.compare.statistics import PairedDifference
 from dogo_fed.evaluation.intervals import LEVEL
 from dogo_fed.reporting.pictures.canvas import INK, MUTED, dress, name_colours, save_picture
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS = 2
-_PANEL_INCHES = (6.2, 4.4)
+_LAYOUT = Layout(
+    columns=2, panel=(6.2, 4.4), left=0.75, bottom=0.7, right=0.3, beside=0.22, below=0.42
+)
 _MEGABYTE = 1e6
 
 
@@ -45,34 +46,15 @@ def draw_traffic(comparison: Comparison, path: str | os.PathLike[str]) -> None:
 
 
 def _figure(comparison: Comparison) -> Figure:
-    from matplotlib.figure import Figure
-
-    panels = comparison.tables()[:MOST_PANELS]
-    columns = max(1, min(_COLUMNS, len(panels)))
-    num_rows = max(1, -(-len(panels) // columns))
-    width, height = _PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * num_rows + HEAD_INCHES
-    figure = Figure(figsize=(width, height))
-    grid = figure.add_gridspec(
-        num_rows,
-        columns,
-        left=0.75 / width,
-        right=1 - 0.3 / width,
-        bottom=0.7 / height,
-        top=1 - (HEAD_INCHES + 0.3) / height,
-        wspace=0.22,
-        hspace=0.42,
-    )
     title = f"{comparison.experiment.name}: gain over solo against traffic"
     subtitle = f"mean over the peers; a line: its {LEVEL:.0%} interval, paired by seed"
-    write_heading(figure, title, subtitle, 0.75 / width)
-    names = [column.name for column in comparison.columns]
-    colours = name_colours(names)
-    for place, (heading, rows) in enumerate(panels):
-        axes = figure.add_subplot(grid[place // columns, place % columns])
-        is_last = place // columns == num_rows - 1
-        unit = f"gain ({rows[0].unit.name})" if place % columns == 0 else ""
-        dress(axes, heading, unit, "MB a peer, both ways, in the whole run" if is_last else "")
-        _draw_panel(axes, rows, comparison, colours)
+    figure, panels = lay_out(_LAYOUT, comparison.tables(), title, subtitle)
+    colours = name_colours([column.name for column in comparison.columns])
+    for panel in panels:
+        gain = f"gain ({panel.rows[0].unit.name})" if panel.is_leftmost else ""
+        across = "MB a peer, both ways, in the whole run" if panel.is_lowest else ""
+        dress(panel.axes, panel.title, gain, across)
+        _draw_panel(panel.axes, panel.rows, comparison, colours)
     return figure
 
 

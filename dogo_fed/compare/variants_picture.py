@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING
 
 from dogo_fed.compare.comparison import Comparison, Row
 from dogo_fed.compare.experiment import DOGO, SOLO, Column
-from dogo_fed.compare.page import HEAD_INCHES, MOST_PANELS, write_heading
+from dogo_fed.compare.page import MOST_PANELS, Layout, lay_out
 from dogo_fed.compare.statistics import PairedDifference
 from dogo_fed.evaluation.intervals import LEVEL
-from dogo_fed.reporting.pictures.canvas import MUTED, dress, name_colours, save_picture, say_empty
+from dogo_fed.reporting.pictures.canvas import MUTED, dress, name_colours, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS = 2
-_PANEL_WIDTH = 5.8
 _LINE_INCHES = 0.26
-_LEFT_INCHES = 1.5
+_MARGIN = 0.3
 _GROUP_HEIGHT = 0.62
 """Part of a variant's height that its peers' intervals share."""
 
@@ -42,45 +40,31 @@ def draw_variants(comparison: Comparison, path: str | os.PathLike[str]) -> None:
 
 
 def _figure(comparison: Comparison) -> Figure:
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    panels = comparison.tables()[:MOST_PANELS]
-    columns = max(1, min(_COLUMNS, len(panels)))
-    num_rows = max(1, -(-len(panels) // columns))
-    lines = (1 + len(comparison.variants)) * max([1, *(len(rows) for _, rows in panels)])
-    panel_height = 1.1 + _LINE_INCHES * lines
-    width, height = _PANEL_WIDTH * columns + 0.3, panel_height * num_rows + HEAD_INCHES
-    figure = Figure(figsize=(width, height))
-    grid = figure.add_gridspec(
-        num_rows,
-        columns,
-        left=_LEFT_INCHES / width,
-        right=1 - 0.3 / width,
-        bottom=0.6 / height,
-        top=1 - (HEAD_INCHES + 0.3) / height,
-        wspace=0.4,
-        hspace=0.45,
-    )
-    left = 0.3 / width
+    tables = comparison.tables()
+    most_rows = max([1, *(len(rows) for _, rows in tables[:MOST_PANELS])])
+    lines = (1 + len(comparison.variants)) * most_rows
+    layout = Layout(
+        columns=2, panel=(5.8, 1.1 + _LINE_INCHES * lines), left=1.5, bottom=0.6, right=_MARGIN,
+        beside=0.4, below=0.45, heading=_MARGIN, extra_width=_MARGIN,
+    )  # fmt: skip
     title = f"{comparison.experiment.name}: each variant minus solo"
     subtitle = f"a line: the {LEVEL:.0%} interval of the paired differences"
-    write_heading(figure, title, subtitle, left)
-    if not panels:
-        say_empty(figure.add_subplot(grid[0, 0]), "no cell is finished yet")
+    figure, panels = lay_out(layout, tables, title, subtitle)
     colours = name_colours(sorted({row.peer for row in comparison.rows}))
-    for place, (title, rows) in enumerate(panels):
-        axes = figure.add_subplot(grid[place // columns, place % columns])
-        is_last = place // columns == num_rows - 1
-        dress(axes, title, "", f"against solo ({rows[0].unit.name})" if is_last else "")
-        _draw_panel(axes, rows, comparison.variants, colours)
+    for panel in panels:
+        against = f"against solo ({panel.rows[0].unit.name})" if panel.is_lowest else ""
+        dress(panel.axes, panel.title, "", against)
+        _draw_panel(panel.axes, panel.rows, comparison.variants, colours)
+    width, height = figure.get_size_inches()
     figure.legend(
         handles=[
             Line2D([], [], color=colour, marker="o", markersize=5, label=peer)
             for peer, colour in colours.items()
         ],
         loc="upper right",
-        bbox_to_anchor=(1 - 0.3 / width, 1 - 0.45 / height),
+        bbox_to_anchor=(1 - _MARGIN / width, 1 - 0.45 / height),
         ncols=max(1, len(colours)),
         fontsize=10,
         frameon=False,
