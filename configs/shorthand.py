@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from configs.compose import compose_named, known_settings, no_settings
+from configs.every_peer import EVERY_PEER, for_each_peer, is_of_every_peer
 from configs.groups import names_of, options_of
 from configs.hints import hint_for, is_word
 from configs.overrides import key_of, path_of, quoted
@@ -87,6 +88,7 @@ def in_full(
       the last one for a data set, an objective or an augmentation as well. They have no options but
       those that are named.
     - `peers.ada.data=/path/to/images`, or the name of a data set, are private images of that peer.
+    - `peers.*.x=y` is a setting of every peer.
     - Values that Hydra can't read as they are (blanks, parentheses, "~") are quoted.
 
     Args:
@@ -112,8 +114,8 @@ def in_full(
             full.append(argument)
         else:
             is_passed_on = "=" in argument and is_own(key_of(argument))
-            meant = [argument] if is_passed_on else line.meant(number)
-            full += [setting if line.is_sweep else _readable(setting) for setting in meant]
+            spelled = [argument] if is_passed_on else line.for_each_peer(line.meant(number))
+            full += [one if line.is_sweep else _readable(one) for one in spelled]
         flags_value = False
     return _with_options_of_own(full)
 
@@ -217,6 +219,27 @@ class _Line:
         self._check_word(key, value)
         return self._named_code(key, value) or [argument]
 
+    def for_each_peer(self, meant: Sequence[str]) -> list[str]:
+        """Returns overrides, in which a setting of every peer is one for each.
+
+        Raises:
+            ConfigError: it can't be told which peers there are, or they have no such setting.
+        """
+        if not any(map(is_of_every_peer, meant)):
+            return list(meant)
+        if self.is_sweep or self.goes_on:
+            who = "a run that goes on" if self.goes_on else "a sweep"
+            raise ConfigError(
+                f"{meant[0]}: {who} can have other peers than this line says, so name each: "
+                f"{meant[0].replace(EVERY_PEER, 'peers.<name>.', 1)}"
+            )
+        spelled, known = for_each_peer(meant, self._peers()), self._known()
+        first = key_of(spelled[0])
+        if spelled[0] == spelled[0].lstrip("+~") and "@" not in first and not _has(known, first):
+            value = spelled[0].partition("=")[2]
+            raise ConfigError(no_settings({first: value}, known, self.words, self.name))
+        return spelled
+
     def checked_flag(self, number: int) -> str:
         """Returns a flag of Hydra.
 
@@ -240,14 +263,27 @@ class _Line:
 
     def _known(self) -> dict[str, object]:
         """Returns the settings that there are by what else the line says."""
+        chosen = self._chosen()
+        if any(map(is_of_every_peer, chosen)):
+            chosen = for_each_peer(chosen, self._peers())
+        return known_settings(self.name, [_readable(one) for one in chosen])
+
+    def _peers(self) -> list[str]:
+        """Returns the names of the peers that the line chooses."""
+        chosen = [_readable(one) for one in self._chosen() if not is_of_every_peer(one)]
+        paths = (key.split(".") for key in known_settings(self.name, chosen))
+        return list(dict.fromkeys(path[1] for path in paths if path[0] == "peers" and path[1:]))
+
+    def _chosen(self) -> list[str]:
+        """Returns the overrides that the line stands for, but for those that are none."""
         chosen: list[str] = []
         for number, argument in enumerate(self.arguments):
             if "=" in argument and argument[0] != "-" and not is_word(key_of(argument)):
                 try:
-                    chosen += [_readable(one) for one in self.meant(number)]
+                    chosen += self.meant(number)
                 except ConfigError:
                     continue  # it is told when its turn comes
-        return known_settings(self.name, chosen)
+        return chosen
 
     def _no_setting(self, number: int) -> list[str]:
         """Raises ConfigError about an argument without "="; it may be a part of the one before."""
@@ -327,6 +363,11 @@ class _Line:
         others = {path_of(one) for one in self.arguments if "=" in one and one[0] not in "-~"}
         is_chosen = self.goes_on or above in others or (group == "backbone" and "peers" in others)
         return _part(above, group, value) if is_code and not is_chosen else []
+
+
+def _has(known: Mapping[str, object], key: str) -> bool:
+    """Whether there is a setting of this name, or settings below it."""
+    return any(setting == key or setting.startswith(f"{key}.") for setting in known)
 
 
 def _part(path: str, group: str, value: str) -> list[str]:
@@ -487,6 +528,7 @@ def _readable(override: str) -> str:
 
 
 def _can_be_read(override: str) -> bool:
+    (override,) = for_each_peer([override], ["any"])
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.compose import compose_run
+from configs.every_peer import EVERY_PEER
 from configs.groups import names_of
 from configs.overrides import key_of
 from configs.shorthand import in_full, is_backbone, peer_name
@@ -173,7 +174,7 @@ def _in_full(arguments: Sequence[str]) -> list[str]:
     """
     full = in_full(
         [_without_brackets(argument) for argument in arguments],
-        is_own=lambda key: _is_own(key) and key != "data",
+        is_own=lambda key: key.startswith(EVERY_PEER) or (_is_own(key) and key != "data"),
         words=_WORDS,
     )
     flags = [argument for argument in full if argument.startswith("-")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -412,3 +413,35 @@ def test_an_evaluation_answers_words_with_its_own_settings(typed, says):
     with pytest.raises(ConfigError) as refusal:
         compose_named("evaluate", in_full_for_evaluation(typed), EVALUATION_WORDS)
     assert says in str(refusal.value)
+
+
+def test_a_setting_of_every_peer_is_one_for_each():
+    typed = [
+        "peers=trio",
+        "peers.*.optimizer=lars",
+        "peers.*.teacher=ema",
+        "peers.wide.teacher=live",
+    ]
+    peers = run(*typed).peers
+    assert {peer.optimizer.name for peer in peers.values()} == {"lars"}
+    assert {name: peer.teacher.value for name, peer in peers.items()} == {
+        "cnn": "ema",
+        "resnet": "ema",
+        "wide": "live",
+    }
+    made_here = run("peers=[resnet18,resnet18]", "data=cifar10", "peers.*.chunk_size=64")
+    assert [peer.chunk_size for peer in made_here.peers.values()] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    "typed, says",
+    [
+        (["peers.*.heat=2"], "there is no setting peers.resnet.heat"),
+        (["resume=runs/one", "peers.*.teacher=ema"], "name each: peers.<name>.teacher=ema"),
+        (["-m", "peers=pair,trio", "peers.*.teacher=ema"], "name each: peers.<name>.teacher=ema"),
+    ],
+)
+def test_a_setting_of_every_peer_is_refused_where_it_has_no_meaning(typed, says):
+    with pytest.raises(ConfigError, match=re.escape(says)) as refused:
+        in_full(typed)
+    assert str(refused.value).count("there is no setting") <= 1

@@ -118,6 +118,19 @@ def test_variants_are_dogo_with_other_settings() -> None:
     assert late.config.seed == 3 and late.config.rounds == dogo.config.rounds
 
 
+def test_a_setting_of_every_peer_is_for_those_of_each_set() -> None:
+    request = request_comparison(
+        ["methods=[dogo]", "seeds=[0]", "peers=[pair,trio]", "peers.*.optimizer=lars",
+         "peers.*.init=/weights (1).pth", "variants={soft:['peers.*.kl_temperature=0.5']}"]
+    )  # fmt: skip
+    assert len(request.cells) == 4
+    for cell in request.cells:
+        wanted = 0.5 if "soft" in cell.id else 0.1
+        for peer in cell.config.peers.values():
+            assert (peer.optimizer.name, peer.kl_temperature) == ("lars", wanted)
+            assert peer.init == "/weights (1).pth"
+
+
 def test_settings_of_runs_may_be_short_as_for_train() -> None:
     request = request_comparison(
         [
