@@ -33,7 +33,8 @@ from dogo_fed.errors import ConfigError
 _PEER_PART = re.compile(
     r"peers\.(?P<peer>[^.=]+)\.(?P<group>backbone|objective|augmentation|optimizer)"
 )
-_PRIVATE = re.compile(r"peers\.(?P<peer>[^.=]+)\.data")
+_OTHER_DATA = re.compile(r"peers\.[^.=]+\.data|partition\.anchors_from")
+"""Settings that name a data set beside the run's."""
 _WAS_ADDED = re.compile(r"peers\.[^.=]+\.frozen_from")
 """Was no setting of the shipped peers before, so people have "+" in front of it."""
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -87,7 +88,8 @@ def in_full(
     - `timm:<model>`, `torchvision:<model>` and `package.module:name` may stand for a backbone, and
       the last one for a data set, an objective or an augmentation as well. They have no options but
       those that are named.
-    - `peers.ada.data=/path/to/images`, or the name of a data set, are private images of that peer.
+    - `peers.ada.data=/path/to/images`, or the name of a data set, are private images of that peer;
+      `partition.anchors_from=` takes the same.
     - `peers.*.x=y` is a setting of every peer.
     - Values that Hydra can't read as they are (blanks, parentheses, "~") are quoted.
 
@@ -210,7 +212,7 @@ class _Line:
             return self._option_of_data(argument)
         if key == "peers":
             return _peers(value)
-        if _PRIVATE.fullmatch(key) and value != "null":
+        if _OTHER_DATA.fullmatch(key) and value != "null":
             where = _named_data(value, key, self.is_elsewhere)
             return [f"+data@{key}={where[0].partition('=')[2]}", *where[1:]]
         part = _PEER_PART.fullmatch(key)

@@ -28,12 +28,17 @@ if TYPE_CHECKING:
 _MAX_NAMED_DIFFERENCES = 5
 
 
-def make_agreement(config: RunConfig, dataset: DataSet) -> dict[str, str]:
+def make_agreement(
+    config: RunConfig, dataset: DataSet, cut_from: DataSet | None = None
+) -> dict[str, str]:
     """Returns the values, by name, that all processes of a run must share.
 
     Args:
         config: the run's settings, fitted to its images.
-        dataset: the images that all peers share. Of private ones nothing is agreed on.
+        dataset: the images that all peers share. Of private ones nothing is agreed on, unless every
+            process cuts them from one data set.
+        cut_from: what every process cuts the private images from, where that is another data set
+            than the anchors are from.
     """
     settings = {
         setting.path: _text(setting.value)
@@ -48,6 +53,7 @@ def make_agreement(config: RunConfig, dataset: DataSet) -> dict[str, str]:
         "configuration_hash": hashlib.blake2b(joined.encode(), digest_size=16).hexdigest(),
         "data_fingerprint": dataset.fingerprint,
         "data_size": str(len(dataset.train)),
+        **({} if cut_from is None else {"cut_fingerprint": cut_from.fingerprint}),
         "share_of_anchors": str(config.share_of_anchors),
         **{f"config.{key}": value for key, value in settings.items()},
     }

@@ -124,28 +124,48 @@ class Provenance:
         source: digest of dogo-fed's source.
         packages: versions of Python, dogo-fed and the libraries, by name.
         device: what computes, e.g. "cpu x86_64 AVX512" or "cuda NVIDIA H200".
+        anchors: the data set that the anchors of a partition are drawn from, where it is another one.
     """
 
     data: DataFacts
     source: str
     packages: Mapping[str, str]
     device: str
+    anchors: DataFacts | None = None
 
     @classmethod
-    def of(cls, dataset: DataSet, device: torch.device, source: str) -> Provenance:
+    def of(
+        cls,
+        dataset: DataSet,
+        device: torch.device,
+        source: str,
+        anchors: DataSet | None = None,
+    ) -> Provenance:
         """Returns the provenance of what this process computes on a device.
 
         Args:
             dataset: what is trained on.
             device: what computes.
             source: digest of the source that this process has loaded; the files may be others by now.
+            anchors: see the attribute.
         """
         return cls(
             data=DataFacts.of(dataset),
             source=source,
             packages=_packages(),
             device=_named(device),
+            anchors=None if anchors is None else DataFacts.of(anchors),
         )
+
+    def check_same_images(self, now: Provenance, *, of: str, instead: str) -> None:
+        """Checks that the images are those that something was made with; see `check_same_images`.
+
+        Raises:
+            DataError: they are not.
+        """
+        check_same_images(self.data, now.data, of=of, instead=instead)
+        if self.anchors is not None and now.anchors is not None:
+            check_same_images(self.anchors, now.anchors, of=f"the anchors of {of}", instead=instead)
 
     def changes(self, now: Provenance) -> list[str]:
         """Returns a phrase for all that is not as it was and may change numbers, data apart."""
@@ -170,11 +190,13 @@ class Provenance:
         try:
             if not isinstance(plain, Mapping):
                 raise TypeError(f"a {type(plain).__name__} is no provenance")
+            anchors = plain.get("anchors")  # earlier versions wrote none
             return cls(
                 data=DataFacts.from_plain(plain["data"]),
                 source=str(plain["source"]),
                 packages={str(name): str(release) for name, release in plain["packages"].items()},
                 device=str(plain["device"]),
+                anchors=None if anchors is None else DataFacts.from_plain(anchors),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"this is no provenance of this version: {error!r}") from error

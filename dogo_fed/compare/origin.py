@@ -42,6 +42,8 @@ def check_images(
     for cell, summary in finished:
         for start in _starts(summary):
             _hold_against(seen, _case_of(cell), cell.id, start.provenance.data)
+            if (anchors := start.provenance.anchors) is not None:
+                _hold_against(seen, _anchors_of(cell), f"{cell.id}, anchors", anchors)
         for peer in cell.config.peers:
             own = PeerFolder(cell.folder, PeerId(peer)).private_images()
             if own is not None:
@@ -57,7 +59,10 @@ def images_of(cell: Cell, run: LoadedRun) -> dict[str, DataFacts]:
         cell: the cell.
         run: its run, with the private images of its peers.
     """
-    images = {_case_of(cell): run.provenance().data}
+    here = run.provenance()
+    images = {_case_of(cell): here.data}
+    if here.anchors is not None:
+        images[_anchors_of(cell)] = here.anchors
     for peer, settings in cell.config.peers.items():
         if settings.data is not None:
             images[_case_of(cell, peer)] = run.provenance(PeerId(peer)).data
@@ -70,6 +75,11 @@ def _case_of(cell: Cell, peer: str | None = None) -> str:
     if peer is None:
         return str(shared)
     return str((shared, to_plain(cell.config.peers[peer].data)))
+
+
+def _anchors_of(cell: Cell) -> str:
+    """Returns the settings of the anchors that a partition takes from another data set, as a key."""
+    return str(("anchors", to_plain(cell.config.partition.anchors_from)))
 
 
 def origins(

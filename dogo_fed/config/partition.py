@@ -6,7 +6,9 @@ import enum
 from dataclasses import dataclass, field
 
 from dogo_fed.config.checks import require, require_positive
+from dogo_fed.config.data import MOVABLE, DataConfig
 from dogo_fed.config.scopes import AGREED
+from dogo_fed.scope import DecidedBy, Decides, scope
 
 
 class PartitionKind(enum.Enum):
@@ -32,6 +34,8 @@ class PartitionConfig:
     Attributes:
         kind: how the private images are dealt out.
         anchors: share of the training images that are anchors, drawn at random.
+        anchors_from: another data set, of which the anchors are drawn; all images of the run's data
+            set are private then.
         alpha: of the Dirichlet distribution; the smaller, the more the peers differ.
         classes_per_peer: with kind=classes.
         least_images: every peer gets at least so many.
@@ -39,6 +43,14 @@ class PartitionConfig:
 
     kind: PartitionKind = field(default=PartitionKind.SHARED, metadata=AGREED)
     anchors: float = field(default=0.2, metadata=AGREED)
+    anchors_from: DataConfig | None = field(
+        default=None,
+        metadata=scope(
+            DecidedBy.SITE,
+            Decides.TRAINING,
+            movable=tuple(f"options.{option}" for option in MOVABLE),
+        ),
+    )
     alpha: float = field(default=0.1, metadata=AGREED)
     classes_per_peer: int = field(default=2, metadata=AGREED)
     least_images: int = field(default=16, metadata=AGREED)
@@ -50,10 +62,21 @@ class PartitionConfig:
             classes_per_peer=self.classes_per_peer,
             least_images=self.least_images,
         )
-        require(
-            0.0 < self.anchors < 1.0,
-            f"partition.anchors must be above 0 and below 1, not {self.anchors}",
-        )
+        if self.anchors_from is None:
+            require(
+                0.0 < self.anchors < 1.0,
+                f"partition.anchors must be above 0 and below 1, not {self.anchors}",
+            )
+        else:
+            require(
+                self.is_private,
+                f"partition.anchors_from={self.anchors_from.name} names anchors, but partition=shared "
+                "cuts nothing into private images; add partition=dirichlet (or iid, classes)",
+            )
+            require(
+                0.0 < self.anchors <= 1.0,
+                f"partition.anchors must be above 0 and at most 1, not {self.anchors}",
+            )
 
     @property
     def is_private(self) -> bool:

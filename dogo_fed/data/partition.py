@@ -33,30 +33,43 @@ _MOST_DRAWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A data set in parts. Mean and deviation of all parts are those of the whole.
+    """A data set in parts. Mean and deviation of all parts are those of what they are parts of.
 
     Attributes:
-        anchors: what all peers share; with all test images.
+        anchors: what all peers share; with all test images of the data set that they are from.
         private: what each peer has for itself; its test images have its classes in its proportions.
+        anchors_from: the data set that the anchors are drawn from, where it is another one than the
+            private images are from.
     """
 
     anchors: DataSet
     private: Mapping[str, DataSet]
+    anchors_from: DataSet | None = None
 
     def to_csv(self) -> str:
-        """Returns a table with a row for each part: its images, and how many of each class."""
-        text, classes = io.StringIO(), range(self.anchors.num_classes)
+        """Returns a table with a row for each part: its images, and how many of each class.
+
+        The classes are those of the private images. Anchors with others have none in the table.
+        """
+        whose = next(iter(self.private.values()), self.anchors)
+        text, classes = io.StringIO(), range(whose.num_classes)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["part", "images", "test_images", *(f"class_{label}" for label in classes)])
         for name, part in [("anchors", self.anchors), *sorted(self.private.items())]:
             counts = Counter(part.train.labels.tolist())
-            writer.writerow(
-                [name, len(part.train), len(part.test), *(counts[label] for label in classes)]
-            )
+            has_others = part is self.anchors and self.anchors_from is not None
+            of_each = ["" if has_others else counts[label] for label in classes]
+            writer.writerow([name, len(part.train), len(part.test), *of_each])
         return text.getvalue()
 
 
-def cut(dataset: DataSet, peers: Iterable[str], settings: PartitionConfig, seed: int) -> Cut:
+def cut(
+    dataset: DataSet,
+    peers: Iterable[str],
+    settings: PartitionConfig,
+    seed: int,
+    anchors_from: DataSet | None = None,
+) -> Cut:
     """Returns the parts of a data set.
 
     Args:
@@ -64,22 +77,26 @@ def cut(dataset: DataSet, peers: Iterable[str], settings: PartitionConfig, seed:
         peers: the names of those that get private images.
         settings: how it is cut; its kind must not be "shared".
         seed: the run's seed; the same gives the same cut.
+        anchors_from: another data set, of which the anchors are drawn; all of `dataset` is private
+            then.
 
     Raises:
         ConfigError: there are too few images, or the cut is by class and an image has none.
     """
     names, number = sorted(peers), len(dataset.train)
+    source = dataset if anchors_from is None else anchors_from
     order = seeding.generator(seed, "partition", "anchors")
-    shuffled = torch.randperm(number, generator=order).numpy()
-    num_anchors = round(settings.anchors * number)
-    rest = number - num_anchors
+    shuffled = torch.randperm(len(source.train), generator=order).numpy()
+    num_anchors = round(settings.anchors * len(source.train))
+    rest = number - num_anchors if anchors_from is None else number
     if num_anchors < 2 or rest < settings.least_images * len(names):
         raise ConfigError(
             f"partition.anchors={settings.anchors:g} leaves {num_anchors} anchors and {rest} private "
             f"images of {number} for {len(names)} peers, each of which is to get at least "
             f"{settings.least_images} (partition.least_images)"
         )
-    anchors, others = np.sort(shuffled[:num_anchors]), np.sort(shuffled[num_anchors:])
+    anchors, left = np.sort(shuffled[:num_anchors]), np.sort(shuffled[num_anchors:])
+    others = left if anchors_from is None else np.arange(number)
     train_groups = _groups(dataset, dataset.train, settings)[others]
     shares_GP = _shares(dataset, len(names), settings, seed, train_groups)
     private_ids = _dealt(others, train_groups, shares_GP, seed, "train")
@@ -89,7 +106,10 @@ def cut(dataset: DataSet, peers: Iterable[str], settings: PartitionConfig, seed:
         name: _part(dataset, name, train_ids_N, test_ids_N)
         for name, train_ids_N, test_ids_N in zip(names, private_ids, test_ids, strict=True)
     }
-    return Cut(_part(dataset, "anchors", anchors, None), private)
+    shared = _part(source, "anchors", anchors, None)
+    if anchors_from is not None:
+        shared = dataclasses.replace(shared, notes=anchors_from.notes)
+    return Cut(shared, private, anchors_from)
 
 
 def _groups(dataset: DataSet, source: ImageSource, settings: PartitionConfig) -> IntArray:

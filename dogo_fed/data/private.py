@@ -1,4 +1,4 @@
-"""Images that one peer has for itself, beside the anchors that all peers share."""
+"""Images that peers have for themselves, and anchors of another kind that all share."""
 
 # N = images, C = channels, H, W = pixels
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dogo_fed.config import DataConfig
+from dogo_fed.config import DataConfig, RunConfig
 from dogo_fed.data.adapt import resized
 from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.source import DataSet, ImageSource, Subset, fingerprint_of_part
@@ -50,32 +50,99 @@ def private_images(
     return found
 
 
+def other_anchors(config: RunConfig, private: DataSet) -> DataSet | None:
+    """Returns the data set that the anchors of a partition are drawn from, if it is not `private`.
+
+    Images that are in both are left out of it: in training such an image would count twice, and one
+    of the test images would have been trained on.
+
+    Args:
+        config: the run.
+        private: what is cut into private images.
+
+    Raises:
+        ConfigError: the images are not of the same size or channels, or fewer than two are left.
+        DataError: the data set is missing or broken.
+    """
+    settings, share = config.partition.anchors_from, config.eval.test_share
+    if settings is None:
+        return None
+    where = "partition.anchors_from"
+    anchors = _loaded(where, settings, share)
+    _check_alike(where, "the anchors", anchors, "the private images", private)
+    compared = _as_stored(anchors, settings, private, share)
+    if compared is None:
+        note = (
+            f"the images of {where} are stored at another size than those of data, so images that are "
+            f"in both are not found; name the same data.options.stored_size and "
+            f"{where}.options.stored_size if you can"
+        )
+        return dataclasses.replace(anchors, notes=(*anchors.notes, note))
+    known = frozenset(
+        digest
+        for source in (private.train, private.test)
+        for digest in image_digests(source, private.image_size)
+    )
+    digests = image_digests(compared.train, compared.image_size)
+    kept_N = torch.tensor(
+        [row for row, digest in enumerate(digests) if digest not in known], dtype=torch.int64
+    )
+    if len(kept_N) == len(digests):
+        return anchors
+    if len(kept_N) < _FEWEST:
+        raise ConfigError(
+            f"of the {len(digests)} images of {where}={settings.name}, {len(digests) - len(kept_N)} are "
+            f"in data too, so {len(kept_N)} are left; leave out {where}, and anchors are drawn from data"
+        )
+    note = (
+        f"{len(digests) - len(kept_N)} of {len(digests)} images of {where} are in data too, and are no "
+        "anchors"
+    )
+    return dataclasses.replace(
+        anchors,
+        train=Subset(anchors.train, kept_N),
+        fingerprint=fingerprint_of_part(anchors.fingerprint, kept_N),
+        notes=(*anchors.notes, note),
+    )
+
+
 def _of_peer(peer: str, settings: DataConfig, anchors: DataSet, test_share: float) -> DataSet:
     """Returns a peer's data set as it is; it goes into one pass with the anchors."""
-    try:
-        dataset = dataset_with_test_part(settings, test_share)
-    except ConfigError as error:
-        raise ConfigError(f"peers.{peer}.data: {error}") from error
-    mine, theirs = (
-        (len(data.mean), data.image_size, data.image_size) for data in (dataset, anchors)
-    )
-    if mine != theirs:
-        raise ConfigError(
-            f"the private images of peer {peer!r} are {' x '.join(map(str, mine))} (channels, height, "
-            f"width), but the anchors are {' x '.join(map(str, theirs))}; both go into one pass, so "
-            f"make them alike, e.g. by peers.{peer}.data.options.image_size={anchors.image_size}"
-        )
+    where = f"peers.{peer}.data"
+    dataset = _loaded(where, settings, test_share)
+    _check_alike(where, f"the private images of peer {peer!r}", dataset, "the anchors", anchors)
     return dataset
 
 
+def _loaded(where: str, settings: DataConfig, test_share: float) -> DataSet:
+    try:
+        return dataset_with_test_part(settings, test_share)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _check_alike(where: str, what: str, mine: DataSet, others: str, theirs: DataSet) -> None:
+    """Raises ConfigError if images of two data sets do not go into one pass.
+
+    `where` is the setting that names `mine`; `what` and `others` are what the two are, for the message.
+    """
+    shapes = [(len(data.mean), data.image_size, data.image_size) for data in (mine, theirs)]
+    if shapes[0] != shapes[1]:
+        first, second = (" x ".join(map(str, shape)) for shape in shapes)
+        raise ConfigError(
+            f"{what} are {first} (channels, height, width), but {others} are {second}; both go into one "
+            f"pass, so make them alike, e.g. by {where}.options.image_size={theirs.image_size}"
+        )
+
+
 def _as_stored(
-    dataset: DataSet, settings: DataConfig, anchors: DataSet, test_share: float
+    dataset: DataSet, settings: DataConfig, others: DataSet, test_share: float
 ) -> DataSet | None:
-    """Returns a peer's data set with its images stored as the anchors are; None if they can't be.
+    """Returns a data set with its images stored as the others are; None if they can't be.
 
     The same file has other pixels at another side, so its digest would not be found.
     """
-    side = _stored_side(anchors.train)
+    side = _stored_side(others.train)
     if side == _stored_side(dataset.train):
         return dataset
     options = {**settings.options, "stored_size": side}

@@ -19,7 +19,7 @@ from dogo_fed.data.held_out import dataset_with_test_part, with_test_part
 from dogo_fed.data.labels import num_labelled
 from dogo_fed.data.manifest import Manifest
 from dogo_fed.data.partition import Cut, cut
-from dogo_fed.data.private import private_images
+from dogo_fed.data.private import other_anchors, private_images
 from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.source import DataSet
@@ -98,8 +98,12 @@ class LoadedRun:
         # A partition is made of one data set, which the encoders are evaluated on, too.
         whole = self.data.evaluated if self.cut is not None else self.data.shared
         data = whole if peer_id is None or self.cut is not None else self.data_of(peer_id).own
-        device = resolve_device(self.config.device)
-        return Provenance.of(data, device, self.agreement["source_digest"])
+        return Provenance.of(
+            data,
+            resolve_device(self.config.device),
+            self.agreement["source_digest"],
+            anchors=None if self.cut is None else self.cut.anchors_from,
+        )
 
     def data_of(self, peer_id: PeerId) -> DataRoles:
         """Returns the data sets of one peer.
@@ -234,8 +238,9 @@ def load_run(
     else:
         whole = dataset_with_test_part(config.data, config.eval.test_share)
     parts: dict[str, DataRoles] = {}
+    others = other_anchors(config, whole)
     if config.partition.is_private:
-        made = cut(whole, _with_images(config), config.partition, config.seed)
+        made = cut(whole, _with_images(config), config.partition, config.seed, others)
         data = DataRoles(shared=made.anchors, own=made.anchors, evaluated=whole)
         parts = {
             name: dataclasses.replace(data, own=private) for name, private in made.private.items()
@@ -260,7 +265,7 @@ def load_run(
         data=data,
         schedule=schedule,
         plan=plan,
-        agreement=make_agreement(config, data.shared),
+        agreement=make_agreement(config, data.shared, None if others is None else whole),
         passes={
             PeerId(name): Passes.of(config, PeerId(name), parts.get(name, data), schedule, plan)
             for name in config.peers

@@ -30,6 +30,8 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
     """
     images = run.data.shared if run.cut is None else run.data.evaluated
     notes = [*run.notes, *images.notes]
+    if run.cut is not None:
+        notes += run.cut.anchors.notes
     reasons: dict[str, list[str]] = {}
     for peer in run.peer_ids if run.config.anchors is None else ():
         reason = why_no_accuracy(run.data_of(peer).evaluated)

@@ -24,7 +24,6 @@ from dogo_fed.data.datasets import as_dataset
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import COULD_NOT_START, ConfigError, StorageFull
 from dogo_fed.private_files import private_files
-from dogo_fed.provenance import check_same_images
 from dogo_fed.reporting.live.view import LiveView
 from dogo_fed.reporting.log_file import log_file
 from dogo_fed.reporting.pictures.curves import draw_curves
@@ -146,9 +145,8 @@ def conduct(
     with room_for("the run's files", path), run_lock(path):
         now, earlier = run.provenance(), read_starts(path)
         if earlier and not config.afresh:
-            check_same_images(
-                earlier[-1].provenance.data,
-                now.data,
+            earlier[-1].provenance.check_same_images(
+                now,
                 of=f"run {path.name}",
                 instead="begin it again at step 0 by afresh=true (what is there is set aside)",
             )

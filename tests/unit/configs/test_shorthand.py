@@ -445,3 +445,13 @@ def test_a_setting_of_every_peer_is_refused_where_it_has_no_meaning(typed, says)
     with pytest.raises(ConfigError, match=re.escape(says)) as refused:
         in_full(typed)
     assert str(refused.value).count("there is no setting") <= 1
+
+
+def test_anchors_may_be_named_like_any_images(tmp_path):
+    for typed, name in ((str(tmp_path), "image_folder"), ("digits", "digits")):
+        config = run("partition=iid", f"partition.anchors_from={typed}", "partition.anchors=1")
+        assert config.partition.anchors_from.name == name
+    assert "partition=shared cuts nothing" in the_error("partition.anchors_from=digits")
+    assert "at most 1, not 1.5" in the_error(
+        "partition=iid", "partition.anchors_from=digits", "partition.anchors=1.5"
+    )

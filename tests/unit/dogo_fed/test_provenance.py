@@ -34,6 +34,16 @@ def test_it_comes_back_as_it_was(here: Provenance) -> None:
     assert here.device.startswith("cpu ") and len(here.source) == 32
 
 
+def test_anchors_of_another_data_set_come_back_and_are_known_again(here: Provenance) -> None:
+    others = dataclasses.replace(here, anchors=DataFacts.of(synthetic(size=20, seed=4)))
+    again = Provenance.from_plain(json.loads(json.dumps(others.to_plain())))
+    assert again == others and here.anchors is None
+    others.check_same_images(again, of="a", instead="b")
+    changed = dataclasses.replace(again, anchors=DataFacts.of(synthetic(size=21, seed=4)))
+    with pytest.raises(DataError, match="num_train was 20 and is 21"):
+        others.check_same_images(changed, of="a", instead="b")
+
+
 def test_the_same_data_set_is_known_again(dataset: DataSet) -> None:
     again = synthetic(size=32, test_size=8)
     assert DataFacts.of(dataset).differences(DataFacts.of(again)) == []

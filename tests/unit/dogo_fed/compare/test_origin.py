@@ -106,6 +106,22 @@ def test_of_a_data_set_that_is_cut_the_whole_is_compared(tmp_path: Path) -> None
         assert list(images_of(cell, load_run(cell.config)).values()) == [HERE.data]
 
 
+def test_cells_with_other_anchors_are_refused(tmp_path: Path) -> None:
+    """Other seeds draw other anchors of the same data set."""
+    parts = {"kind": "iid", "anchors": 0.5, "least_images": 4, "anchors_from": ITS_OWN}
+    cells = cells_of(tmp_path, partition=parts, **SMALL)
+    for cell in cells:
+        finish(cell, load_run(cell.config).provenance())
+    run = load_run(cells[0].config)
+    check_images(finished_cells(cells), images_of(cells[0], run))
+    others = run.provenance()
+    assert others.anchors is not None
+    finish(cells[-1], dataclasses.replace(others, anchors=OTHER_IMAGES))
+    with pytest.raises(ConfigError) as caught:
+        check_images(finished_cells(cells))
+    assert f"{cells[-1].id}, anchors" in str(caught.value)
+
+
 def keep_note(cell: Cell, images: DataFacts) -> None:
     """What a run leaves of the private images of a peer; its provenance has the shared ones only."""
     PeerFolder(cell.folder, PeerId("big")).check_private_images(images, begins=True)

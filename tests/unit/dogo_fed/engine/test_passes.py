@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from configs.compose import compose_run
+from dogo_fed.agreement import differences
 from dogo_fed.data.source import TensorImages
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.step import absorb, propose, show
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import ConfigError, DataError
+from dogo_fed.run.prepare import notes_of
 from tests.support.tiny_run import TINY
 from tests.support.toy_peers import signal_of
 
@@ -203,3 +205,64 @@ def test_a_teacher_from_a_weights_file_gets_no_share_of_a_partition(tmp_path):
     run = load_run(config, numbered())
     assert run.cut.to_csv() == without.cut.to_csv()
     assert run.data_of("a_teacher").own is run.data.shared
+
+
+OTHERS = ("+data@partition.anchors_from=synthetic", "partition.anchors_from.options.size=60",
+          "partition.anchors_from.options.test_size=8", "partition.anchors_from.options.seed=9")  # fmt: skip
+
+
+def test_anchors_may_be_of_another_data_set_and_all_images_are_private_then():
+    run = loaded("partition=iid", "partition.anchors=0.5", *OTHERS)
+    private = [run.data_of(peer).own for peer in run.peer_ids]
+    assert sum(len(own.train) for own in private) == SIZE
+    others = synthetic(size=60, test_size=8, seed=9)
+    shared = run.data.shared.train
+    theirs = {bytes(image.numpy().tobytes()) for image in others.train.images(torch.arange(60))}
+    mine = {bytes(image.numpy().tobytes()) for image in shared.images(torch.arange(len(shared)))}
+    assert len(mine) == 30 and mine <= theirs
+    evaluated = run.data_of(run.peer_ids[0]).evaluated
+    assert (len(evaluated.train), len(evaluated.test)) == (SIZE, 40)
+    rows = run.cut.to_csv().splitlines()
+    assert rows[1] == "anchors,30,8,,,,", "the classes of anchors are not those of the others"
+    assert not any(",," in row for row in rows[2:])
+
+
+def test_all_processes_agree_on_both_data_sets_and_a_start_notes_both():
+    run = loaded("partition=iid", "partition.anchors=0.5", *OTHERS)
+    again = loaded(
+        "partition=iid",
+        "partition.anchors=0.5",
+        *OTHERS[:-1],
+        "partition.anchors_from.options.seed=8",
+    )
+    told = differences(run.agreement, again.agreement, my_name="a", their_name="b")
+    assert [phrase.split()[0] for phrase in told] == ["data_fingerprint"]
+    assert run.agreement["cut_fingerprint"] == numbered().fingerprint
+    assert "cut_fingerprint" not in cut_run().agreement
+    assert cut_run().provenance().anchors is None
+    with pytest.raises(DataError, match="the anchors of run x: fingerprint was"):
+        run.provenance().check_same_images(again.provenance(), of="run x", instead="stop")
+
+
+def test_images_of_both_data_sets_are_no_anchors():
+    whole = synthetic(size=60, test_size=8, seed=3)
+    base = [one for one in TINY if not one.startswith(("data.", "steps"))]
+    config = compose_run([*base, "steps=4", "partition=iid", "partition.anchors=1", *OTHERS])
+    others = synthetic(size=60, test_size=8, seed=9)
+    mixed_NCHW = torch.cat(
+        [whole.train.images(torch.arange(50)), others.train.images(torch.arange(10))]
+    )
+    tested_NCHW = torch.cat(
+        [whole.test.images(torch.arange(6)), others.train.images(torch.arange(10, 12))]
+    )
+    mixed = dataclasses.replace(
+        whole,
+        train=TensorImages(mixed_NCHW, whole.train.labels),
+        test=TensorImages(tested_NCHW, whole.test.labels),
+    )
+    run = load_run(config, mixed)
+    assert len(run.data.shared.train) == 48
+    assert run.data.shared.notes[-1].startswith("12 of 60 images of partition.anchors_from")
+    assert run.data.shared.notes[-1] in notes_of(run)
+    with pytest.raises(ConfigError, match=r"of the 60 images .* 60 are in data too"):
+        load_run(config, others)

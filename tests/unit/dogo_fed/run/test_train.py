@@ -141,7 +141,9 @@ def test_a_peer_that_reports_makes_the_earlier_records_past(folder) -> None:
 def test_a_start_that_fails_leaves_the_cut_of_the_data_as_it_was(folder) -> None:
     (folder / "partition.csv").write_text("index,peer\n")
     run = prepare(gone_on(folder, "afresh=true"))
-    run = dataclasses.replace(run, cut=SimpleNamespace(to_csv=lambda: "another\n"))
+    run = dataclasses.replace(
+        run, cut=SimpleNamespace(to_csv=lambda: "another\n", anchors_from=None)
+    )
     with pytest.raises(StartError):
         conduct(run, fails_with(StartError("no Ray here")))
     assert (folder / "partition.csv").read_text() == "index,peer\n"
