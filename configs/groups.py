@@ -21,6 +21,12 @@ def names_of(group: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def place_option(data: str) -> str | None:
+    """Returns the option of a data set that says where it is; None if it is at no place of the user's."""
+    options = options_of(data)
+    return next((one for one in ("root", "path") if one in options), None)
+
+
 def options_of(data: str) -> list[str]:
     """Returns the options in the file of a data set."""
     path = package_folder("configs") / "data" / f"{data}.yaml"

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from configs.compose import compose_named, known_settings, no_settings
 from configs.every_peer import EVERY_PEER, for_each_peer, is_of_every_peer
-from configs.groups import names_of, options_of
+from configs.groups import names_of, place_option
 from configs.hints import hint_for, is_word
 from configs.overrides import key_of, path_of, quoted
 from configs.views import LEFT_TO_THE_IMAGES, views_by_images
@@ -208,7 +208,7 @@ class _Line:
             return [argument] if argument.startswith(("~", "+")) else self._no_setting(number)
         if key == "data":
             return self._data(value)
-        if key in _ROOT_WORDS or key.startswith("data.options."):
+        if is_place_of_data(key):
             return self._option_of_data(argument)
         if key == "peers":
             return _peers(value)
@@ -332,8 +332,7 @@ class _Line:
             raise ConfigError(f"data={named} and {key}={value} both say where the images are")
         if _is_path(named) or named not in names_of("data") or named == "own":
             return [f"data.options.root={value}"]
-        options = options_of(named)
-        option = next((one for one in ("root", "path") if one in options), None)
+        option = place_option(named)
         if option is None:
             raise ConfigError(
                 f"{key}={value}: the data set {named} is at no place of yours; images at a place are "
@@ -477,6 +476,11 @@ def _peers(value: str) -> list[str]:
         if backbone.startswith(_SMALL):
             overrides.append(f"optimizer@peers.{peer}.optimizer=adam")
     return overrides
+
+
+def is_place_of_data(key: str) -> bool:
+    """Whether a key says where the images are, or is another option of the data set."""
+    return key in _ROOT_WORDS or key.startswith("data.options.")
 
 
 def is_backbone(name: str) -> bool:

@@ -18,9 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from configs.compose import compose_run
 from configs.every_peer import EVERY_PEER
-from configs.groups import names_of
+from configs.groups import names_of, place_option
 from configs.overrides import key_of
-from configs.shorthand import in_full, is_backbone, peer_name
+from configs.shorthand import in_full, is_backbone, is_place_of_data, peer_name
 from dogo_fed.compare.experiment import Cell, Expected, Experiment, Method, Runner, plan_cells
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.engine.fit import USUAL_BATCH_SIZE
@@ -172,10 +172,16 @@ def _in_full(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: there is a flag among them, or a word that is no setting.
     """
+    places_are_options = _preset_is_at_a_place(arguments)
+
+    def is_own(key: str) -> bool:
+        """Whether a key is understood later, with the peers and the data set of each cell."""
+        if is_place_of_data(key):
+            return places_are_options
+        return key.startswith(EVERY_PEER) or (_is_own(key) and key != "data")
+
     full = in_full(
-        [_without_brackets(argument) for argument in arguments],
-        is_own=lambda key: key.startswith(EVERY_PEER) or (_is_own(key) and key != "data"),
-        words=_WORDS,
+        [_without_brackets(argument) for argument in arguments], is_own=is_own, words=_WORDS
     )
     flags = [argument for argument in full if argument.startswith("-")]
     if flags:
@@ -184,6 +190,21 @@ def _in_full(arguments: Sequence[str]) -> list[str]:
             "--dry-run and --help"
         )
     return full
+
+
+def _preset_is_at_a_place(arguments: Sequence[str]) -> bool:
+    """Whether a preset names the data set, which is at a place that is to be named.
+
+    Where nothing names a data set, a place is one of images.
+    """
+    choice = [argument for argument in arguments if key_of(argument) == "experiment"]
+    if not choice or any(key_of(argument) == "data" for argument in arguments):
+        return False
+    _, content = _preset(choice[-1:])
+    data = content.get("data")
+    names = data if isinstance(data, list) else [data]
+    known = names_of("data")
+    return all(name in known and place_option(str(name)) is not None for name in names)
 
 
 def _without_brackets(argument: str) -> str:

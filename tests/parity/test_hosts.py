@@ -33,7 +33,7 @@ VARIANTS = (
     "peers.wide.distill_weight=1.5",
     "peers.cnn.distill_weight=0.5",
     "peers.resnet.distill_weight=0.5",
-    "peers.cnn.kl_temperature=0.3",
+    "peers.cnn.features_temperature=0.3",
     "peers.cnn.gate=agreement",
 )
 

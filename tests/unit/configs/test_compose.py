@@ -101,7 +101,7 @@ def test_yaml_and_dataclass_defaults_are_the_same():
 
     What a set of peers chooses is not among it.
     """
-    composed = compose_run(["peers=trio"])
+    composed = compose_run(["peers=published"])
     direct = RunConfig(peers=composed.peers, data=composed.data)
     for field in dataclasses.fields(RunConfig):
         assert getattr(composed, field.name) == getattr(direct, field.name), field.name
@@ -193,11 +193,11 @@ def test_what_a_set_of_peers_chooses_can_be_chosen_otherwise(rows):
     for peers in ([], ["peers=pair"], ["peers=pair", "exchange=grpc"]):
         assert compose_run([*peers, f"exchange.rows={words}"]).exchange.rows is rows
         assert compose_run(peers).exchange.rows is Rows.FEATURES
-    assert compose_run(["peers=trio"]).exchange.rows is None
+    assert compose_run(["peers=heterogeneous"]).exchange.rows is None
 
 
 @pytest.mark.parametrize("peers", sorted(path.stem for path in (FOLDER / "peers").glob("*.yaml")))
-def test_no_variant_is_on_by_default_but_some_weights_and_the_pairs_rows(peers: str):
+def test_no_variant_is_on_by_default_but_some_weights_and_rows(peers: str):
     expected = {f"peers.{name}.distill_weight": 1 / 256 for name in HARDLY_LISTENS.get(peers, ())}
-    expected |= {"exchange.rows": "features"} if peers == "pair" else {}
+    expected |= {"exchange.rows": "features"} if peers in HARDLY_LISTENS else {}
     assert compose_run([f"peers={peers}"]).variants == expected

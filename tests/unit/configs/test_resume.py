@@ -151,7 +151,8 @@ def test_the_refusal_lists_what_may_change() -> None:
     assert "exchange.deadline_s" in listed and "exchange.symmetric" not in listed
     assert {"data.options.root", "peers.*.data.options.root"} <= set(listed)
     scopes = dict(paths_of(RunConfig))
-    named = [path for path in listed if "*" not in path and not path.startswith("data.options.")]
+    assert "partition.anchors_from.options.root" in listed
+    named = [path for path in listed if "*" not in path and ".options." not in path]
     assert all(scopes[path].is_resumable for path in named)
 
 
@@ -204,6 +205,17 @@ def test_private_images_that_were_moved_are_named_as_they_were_with_their_new_pl
     assert set(changed(load_run_config(before), after)) == {"peers.wide.data", "resume"}
     assert after.peers["wide"].data is not None
     assert after.peers["wide"].data.options["root"] == "/moved"
+
+
+def test_anchors_that_were_moved_are_named_at_their_new_place(tmp_path: Path) -> None:
+    cut = ["data=synthetic", "partition=iid"]
+    given = in_full([*cut, "partition.anchors_from=/public", f"run_dir={tmp_path}/run"])
+    before = create(compose_run(given)).path
+    typed = [*cut[1:], "partition.anchors_from=/moved", f"resume={before}"]
+    after = gone_on(str(before), *in_full(typed)[:-1])
+    assert set(changed(load_run_config(before), after)) == {"partition.anchors_from", "resume"}
+    anchors = after.partition.anchors_from
+    assert anchors is not None and anchors.options["root"] == "/moved"
 
 
 def test_other_images_are_no_moved_ones(tmp_path: Path) -> None:

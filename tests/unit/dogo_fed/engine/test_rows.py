@@ -21,6 +21,7 @@ from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation import state_digest
 from dogo_fed.objectives.similarity import log_similarity_distribution
+from dogo_fed.run.prepare import notes_of
 from tests.support.tiny_run import TINY, run_here
 from tests.support.toy_peers import TOY_OBJECTIVES, signal_of, toy_images, toy_objective
 
@@ -91,6 +92,25 @@ def test_rows_and_a_head_of_the_objectives_own_are_too_much() -> None:
     with pytest.raises(ConfigError, match=r"leave that out, or type exchange\.rows=null"):
         built(run)
     built(load_run(config(publish, objective="byol")))
+
+
+@pytest.mark.parametrize(
+    "rows, other, used",
+    [
+        ("features", "kl_temperature", "features_temperature"),
+        ("null", "features_temperature", "kl_temperature"),
+    ],
+)
+def test_a_temperature_that_has_no_effect_is_told(rows: str, other: str, used: str) -> None:
+    def told(*settings: str) -> list[str]:
+        run = load_run(config(f"exchange.rows={rows}", *settings))
+        return [note for note in notes_of(run) if "temperature" in note]
+
+    assert told(f"peers.wide.{used}=0.3") == []
+    assert told(f"peers.wide.{other}=0.3", "exchange.enabled=false") == []
+    (note,) = told(f"peers.wide.{other}=0.3")
+    assert note.startswith(f"peers.wide.{other} has no effect: exchange.rows={rows} ")
+    assert note.endswith(f"peers.wide.{used}")
 
 
 def test_features_have_a_temperature_of_their_own() -> None:

@@ -156,6 +156,18 @@ def test_one_folder_of_images_is_a_data_set(data: str) -> None:
     assert {peer.augmentation.name for peer in cell.config.peers.values()} == {"simclr"}
 
 
+@pytest.mark.parametrize("place", ["data.options.root=/there", "root=/there"])
+def test_a_preset_keeps_its_data_set_wherever_that_is(place: str) -> None:
+    """It once became a folder of images in silence, with other sizes and views."""
+    request = request_comparison(["experiment=cifar10_cpu", place])
+    assert list(request.experiment.data) == ["cifar10_folder"]
+    for cell in request.cells:
+        options = cell.config.data.options
+        assert (options["root"], options["image_size"]) == ("/there", 32)
+    (cell, *_) = request_comparison(["experiment=digits_m_pair", "root=/photos"]).cells
+    assert (cell.data, cell.config.data.options["root"]) == ("image_folder", "/photos")
+
+
 def test_peers_that_were_chosen_keep_the_views_of_their_preset() -> None:
     def views(*arguments: str) -> set[str]:
         (cell, *_) = request_comparison(["methods=[solo]", "seeds=0", *arguments]).cells
