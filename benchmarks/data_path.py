@@ -8,7 +8,8 @@ lightly work image by image from PIL, as the libraries' own examples do, kornia 
 
 memory    the images are in memory, decoded; on a GPU this project's lie on the device, as in a run
 folder    the images are JPEG files, a seventh larger than the views. This project reads the pixels that it
-          has decoded once, before the clock runs; the others decode a file whenever it is asked for.
+          has decoded once, before the clock runs; on demand, and the others, decode a file whenever it is
+          asked for. On demand has a thread for every core, whatever --threads says.
           --folder-images makes the folder as large as the disk may need to be felt.
 
 Contestants take turns. What counts is processor time; on a GPU, wall time. Libraries that are not installed
@@ -18,6 +19,7 @@ are left out.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from benchmarks.machine import write_result
 from benchmarks.turns import Took, clocked, spread, take_turns, told
 from dogo_fed.data.augment import BLUR_FROM_PIXELS, build_augmentation
 from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.source import ImageSource
 from dogo_fed.engine.numerics import fix_numerics, resolve_device
 
 NUM_IMAGES = 256
@@ -44,7 +47,7 @@ Views = Callable[[torch.Tensor], object]
 
 HOW = (
     "For each size the contestants took turns; the spread is over rounds. An image counts once for its two "
-    "views. Folder: JPEG files; this project has decoded them before."
+    "views. Folder: JPEG files; this project has decoded them before, but for those on demand."
 )
 
 
@@ -58,6 +61,7 @@ class Shown:
         batch: images by id: uint8, as this project keeps them.
         tensors: the same for other libraries; from a folder they are decoded now.
         picture: one image for PIL, by id; from a folder it is decoded now.
+        on_demand: `batch` of a folder whose pixels are not kept: files are decoded now.
     """
 
     number: int
@@ -65,6 +69,7 @@ class Shown:
     batch: Callable[[torch.Tensor], torch.Tensor]
     tensors: Callable[[torch.Tensor], torch.Tensor]
     picture: Callable[[int], Any]
+    on_demand: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 def in_memory(number: int, size: int, device: torch.device) -> Shown:
@@ -83,10 +88,12 @@ def in_folder(root: Path, number: int, size: int, device: torch.device) -> Shown
     from torchvision.transforms.functional import pil_to_tensor
 
     paths = write_folder(root, number, round(LARGER * size))
-    train = build_dataset("image_folder", {"root": str(root), "image_size": size}).train
+    options = {"root": str(root), "image_size": size}
+    kept = build_dataset("image_folder", options).train
+    files = build_dataset("image_folder", {**options, "cache_dir": "off"}).train
 
-    def batch(ids: torch.Tensor) -> torch.Tensor:
-        found_BCHW = train.images(ids)
+    def batch(source: ImageSource, ids: torch.Tensor) -> torch.Tensor:
+        found_BCHW = source.images(ids)
         if device.type == "cuda":
             found_BCHW = found_BCHW.pin_memory()
         return found_BCHW.to(device, non_blocking=True)
@@ -98,13 +105,20 @@ def in_folder(root: Path, number: int, size: int, device: torch.device) -> Shown
     def tensors(ids: torch.Tensor) -> torch.Tensor:
         return torch.stack([pil_to_tensor(picture(row)) for row in ids.tolist()]).to(device)
 
-    return Shown(number, size, batch, tensors, picture)
+    return Shown(number, size, partial(batch, kept), tensors, picture, partial(batch, files))
 
 
 def ours(shown: Shown, device: torch.device) -> Views:
     """Returns this project's way."""
     augmentation = build_augmentation("simclr", {}, shown.size, MEAN, STD)
     return lambda ids: augmentation(shown.batch(ids))
+
+
+def ours_on_demand(shown: Shown, device: torch.device) -> Views:
+    """Returns this project's way with a folder whose pixels are not kept."""
+    if shown.on_demand is None:
+        raise ImportError("these images are no files")
+    return ours(dataclasses.replace(shown, batch=shown.on_demand), device)
 
 
 def torchvisions(shown: Shown, device: torch.device) -> Views:
@@ -159,7 +173,13 @@ def lightlys(shown: Shown, device: torch.device) -> Views:
     return views
 
 
-CONTESTANTS = {"dogo": ours, "torchvision": torchvisions, "kornia": kornias, "lightly": lightlys}
+CONTESTANTS = {
+    "dogo": ours,
+    "dogo on demand": ours_on_demand,
+    "torchvision": torchvisions,
+    "kornia": kornias,
+    "lightly": lightlys,
+}
 
 
 def measure(
@@ -206,7 +226,7 @@ def told_rows(rows: Sequence[dict[str, Any]]) -> None:
     """Prints figures."""
     for row in rows:
         print(
-            f"{row['image_size']:>4} px, {row['images']:<6} {row['library']:<12} images a CPU second "
+            f"{row['image_size']:>4} px, {row['images']:<6} {row['library']:<14} images a CPU second "
             f"{told(row['images_per_cpu_s']):<28} a wall second {told(row['images_per_wall_s'])}",
             flush=True,
         )

@@ -120,29 +120,66 @@ def pixel_statistics(images_NCHW: torch.Tensor) -> tuple[tuple[float, ...], tupl
     The sums are of integers, so the result does not depend on machine or thread count.
     A constant channel gets the deviation 1, so that it can be divided by.
     """
-    channels = images_NCHW.shape[1]
-    sums, squares = [0] * channels, [0] * channels
+    found = PixelStatistics(images_NCHW.shape[1])
     for chunk_NCHW in torch.split(images_NCHW, _IMAGES_AT_A_TIME):
-        for channel in range(channels):
-            counts = torch.bincount(chunk_NCHW[:, channel].reshape(-1), minlength=256).tolist()
-            sums[channel] += sum(value * count for value, count in enumerate(counts))
-            squares[channel] += sum(value * value * count for value, count in enumerate(counts))
-    number = images_NCHW.numel() // channels
-    variances = [
-        (number * square - total * total) / number**2
-        for total, square in zip(sums, squares, strict=True)
-    ]
-    mean = tuple(round(total / number / 255.0, 4) for total in sums)
-    std = tuple(round(math.sqrt(variance) / 255.0, 4) or 1.0 for variance in variances)
-    return mean, std
+        found.add(chunk_NCHW)
+    return found.mean_and_std()
 
 
 def fingerprint(images_NCHW: torch.Tensor) -> str:
     """Returns a hex digest of the shape and the pixels of uint8 images, in order."""
-    hasher = hashlib.blake2b(str(tuple(images_NCHW.shape)).encode(), digest_size=16)
+    found = PixelDigest(tuple(images_NCHW.shape))
     for chunk_NCHW in torch.split(images_NCHW, _IMAGES_AT_A_TIME):
-        hasher.update(chunk_NCHW.contiguous().numpy().data)
-    return hasher.hexdigest()
+        found.add(chunk_NCHW)
+    return found.hexdigest()
+
+
+class PixelStatistics:
+    """`pixel_statistics` of images that come some at a time."""
+
+    def __init__(self, channels: int) -> None:
+        self._number = 0
+        self._sums, self._squares = [0] * channels, [0] * channels
+
+    def add(self, images_NCHW: torch.Tensor) -> None:
+        """Counts uint8 images."""
+        channels = len(self._sums)
+        for channel in range(channels):
+            counts = torch.bincount(images_NCHW[:, channel].reshape(-1), minlength=256).tolist()
+            self._sums[channel] += sum(value * count for value, count in enumerate(counts))
+            self._squares[channel] += sum(
+                value * value * count for value, count in enumerate(counts)
+            )
+        self._number += images_NCHW.numel() // channels
+
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Returns mean and deviation per channel of what was counted; 0 and 1 of nothing."""
+        number = self._number
+        if not number:
+            return (0.0,) * len(self._sums), (1.0,) * len(self._sums)
+        variances = [
+            (number * square - total * total) / number**2
+            for total, square in zip(self._sums, self._squares, strict=True)
+        ]
+        mean = tuple(round(total / number / 255.0, 4) for total in self._sums)
+        std = tuple(round(math.sqrt(variance) / 255.0, 4) or 1.0 for variance in variances)
+        return mean, std
+
+
+class PixelDigest:
+    """`fingerprint` of images that come some at a time, in order."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Begins; `shape` is N x C x H x W of all of them."""
+        self._hasher = hashlib.blake2b(str(shape).encode(), digest_size=16)
+
+    def add(self, images_NCHW: torch.Tensor) -> None:
+        """Takes the next images, uint8."""
+        self._hasher.update(images_NCHW.contiguous().numpy().data)
+
+    def hexdigest(self) -> str:
+        """Returns the digest of what was taken."""
+        return self._hasher.hexdigest()
 
 
 def _as_pixels(what: str, images: Pixels) -> torch.Tensor:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -76,6 +77,11 @@ class Decoded:
 
     pixels: UInt8Array
     has_more_frames: bool
+
+
+def num_threads() -> int:
+    """Returns in how many threads images are decoded: as many as there are cores for this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

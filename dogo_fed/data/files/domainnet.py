@@ -34,7 +34,8 @@ def domainnet(
         stored_size: side of the stored images, from which crops are taken. None stores what the
             images have, up to twice image_size.
         num_classes: 345 in DomainNet; None counts up to the largest label.
-        cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root.
+        cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root; see
+            `pixel_cache.cached_pixels`.
         pixels: options of their own, see `PixelOptions`.
 
     Raises:

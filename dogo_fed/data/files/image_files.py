@@ -6,12 +6,10 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-import torch
-
 from dogo_fed.data.files.decode import Decoding, size_of, without_pillows_limit
 from dogo_fed.data.files.listing import Broken, Listing, Splits, counted
 from dogo_fed.data.files.pixel_cache import broken_files, cached_pixels, kept_rows
-from dogo_fed.data.source import DataSet, ImageSource, Subset, TensorImages
+from dogo_fed.data.source import DataSet, Subset
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.text import some_of
 
@@ -37,15 +35,14 @@ def dataset_from_files(
         name: what it is, see `DataSet`.
         splits: the files.
         image_size: side of the views, in pixels.
-        cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in the splits' root. If
-            it can't be written to, nothing is kept, and every process decodes the images anew.
+        cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in the splits' root; see
+            `pixel_cache.cached_pixels`.
         how: how the files become pixels, at which side they are stored, and whether images that
             can't be read are left out.
         title: what people call it; empty is its name.
 
     Raises:
-        DataError: images can't be read (all of them are named, or the first twenty), or there is no
-            cache and the pixels are too many for memory.
+        DataError: images can't be read; all of them are named, or the first twenty.
     """
     pixels = cached_pixels(splits, how, cache_dir)
     facts = pixels.facts
@@ -58,8 +55,7 @@ def dataset_from_files(
         raise DataError(_broken_error(name, broken))
     if len(facts.broken_train) == len(splits.train):
         raise DataError(f"{name}: none of the training images in {splits.root} can be read")
-    train: ImageSource = TensorImages(pixels.train_NCHW, _labels(splits.train))
-    test: ImageSource = TensorImages(pixels.test_NCHW, _labels(splits.test))
+    train, test = pixels.train, pixels.test
     if facts.broken_train:
         train = Subset(train, kept_rows(len(train), facts.broken_train))
     if facts.broken_test:
@@ -75,7 +71,7 @@ def dataset_from_files(
         fingerprint=facts.fingerprint,
         test_fingerprint=facts.test_fingerprint,
         class_names=splits.class_names,
-        notes=(*splits.notes, *frames_note(facts.num_several), *broken_note(broken)),
+        notes=(*splits.notes, *pixels.notes, *frames_note(facts.num_several), *broken_note(broken)),
         title=title,
     )
 
@@ -110,11 +106,6 @@ def side_to_store(given: int | None, image_size: int, files: Listing) -> int:
         return image_size
     typical = round(statistics.median(min(size) for size in sizes))
     return min(max(typical, image_size), LARGER * image_size)
-
-
-def _labels(files: Listing) -> torch.Tensor:
-    """Returns the classes of files: int64, shape N."""
-    return torch.tensor([file.label for file in files], dtype=torch.int64)
 
 
 def frames_note(number: int) -> tuple[str, ...]:

@@ -53,7 +53,8 @@ def tiny_imagenet(
     Args:
         root: folder that has `tiny-imagenet-200`, or that folder itself.
         image_size: side in pixels.
-        cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in the data set's folder.
+        cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in the data set's folder;
+            see `pixel_cache.cached_pixels`.
         pixels: options of their own, see `PixelOptions`.
 
     Raises:
@@ -99,7 +100,8 @@ def imagenet(
             list of numbers is no such file: it counts the classes in another order.
         stored_size: side of the stored images, from which crops are taken. None stores what the
             images have, up to twice image_size.
-        cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root.
+        cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root; see
+            `pixel_cache.cached_pixels`.
         pixels: options of their own, see `PixelOptions`.
 
     Raises:

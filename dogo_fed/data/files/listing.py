@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
 from PIL import Image
 
 from dogo_fed.data.files import dicom
@@ -74,6 +75,11 @@ class Broken:
 
 
 Listing: TypeAlias = list[ImageFile]
+
+
+def labels_of(files: Listing) -> torch.Tensor:
+    """Returns the classes of files: int64, shape N."""
+    return torch.tensor([file.label for file in files], dtype=torch.int64)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,8 @@
 
 An entry is named after the files' names, sizes and times, and after how they are decoded. A changed
 folder therefore gets a new entry, which takes over the pixels of all files that stayed as they were.
-Entries can be deleted at any time.
+Entries can be deleted at any time. Where there is no room for an entry, images are decoded on demand
+(`on_demand.py`), and only what is known of them is kept here.
 """
 
 # N = images, C = channels, H, W = pixels
@@ -14,7 +15,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +27,30 @@ import numpy.typing as npt
 import torch
 
 from dogo_fed.atomic import atomic_path, partial_folder, remove_partials, write_atomic
-from dogo_fed.data.files.decode import Decoded, Decoding, decode, without_pillows_limit
-from dogo_fed.data.files.listing import CACHE_FOLDER, Broken, ImageFile, Listing, Splits
-from dogo_fed.data.map_style import UInt8Array, fingerprint, pixel_statistics
+from dogo_fed.data.files.decode import (
+    Decoded,
+    Decoding,
+    decode,
+    num_threads,
+    without_pillows_limit,
+)
+from dogo_fed.data.files.listing import (
+    CACHE_FOLDER,
+    Broken,
+    ImageFile,
+    Listing,
+    Splits,
+    labels_of,
+)
+from dogo_fed.data.files.on_demand import FileImages
+from dogo_fed.data.map_style import (
+    PixelDigest,
+    PixelStatistics,
+    UInt8Array,
+    fingerprint,
+    pixel_statistics,
+)
+from dogo_fed.data.source import ImageSource, TensorImages
 from dogo_fed.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -38,10 +59,13 @@ CACHE_VERSION = 5
 """Raised whenever the meaning of the cached files, or what is decoded from a file, changes."""
 FACTS_FILE = "manifest.json"
 PARTS = ("train", "test")
+NO_PIXELS = "off"
+"""In place of the cache's folder: files are decoded whenever their images are asked for."""
+NO_PIXELS_SETTING = f"data.options.cache_dir={NO_PIXELS}"
 _DECODED_AT_ONCE = 2048
 """Images between two writes to the cache."""
 MOST_BYTES_WITHOUT_CACHE = 4 * 2**30
-"""More pixels than these are not decoded into the memory of each process."""
+"""More pixels than these are not decoded into the memory of each process, but on demand."""
 
 _UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError)
 """What reading an entry may raise that a power cut has left, or another version."""
@@ -84,41 +108,101 @@ class _Told:
 
 
 @dataclass(frozen=True, slots=True)
-class CachedPixels:
-    """The pixels of both parts, uint8 N x C x H x W, a row for every file, and their description."""
+class FilePixels:
+    """The images of both parts, one for every file, black if it can't be read.
+
+    Attributes:
+        train, test: the images.
+        facts: their description.
+        notes: what a user should know about where the pixels are, a sentence each.
+    """
+
+    train: ImageSource
+    test: ImageSource
+    facts: PixelFacts
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a cache entry has: the pixels of both parts and their description."""
 
     train_NCHW: torch.Tensor
     test_NCHW: torch.Tensor
     facts: PixelFacts
 
 
-def cached_pixels(splits: Splits, how: Decoding, cache_dir: str | None) -> CachedPixels:
+def cached_pixels(splits: Splits, how: Decoding, cache_dir: str | None) -> FilePixels:
     """Returns the pixels of files, from the cache if it has them.
+
+    Where the cache can't keep them, they are decoded into the memory of this process. If they are too
+    many for that, each is decoded whenever it is asked for, and what is known of them is kept.
 
     Args:
         splits: the files.
         how: how they are decoded.
-        cache_dir: where pixels are kept; None is `.dogo_fed_cache` in the splits' root. If it can't
-            be written to, nothing is kept, and every process decodes the images anew.
-
-    Raises:
-        DataError: there is no cache and the pixels are too many for memory, or no training image
-            can be read.
+        cache_dir: where pixels are kept; None is `.dogo_fed_cache` in the splits' root, and "off" keeps
+            none.
     """
-    cache = Path(cache_dir) if cache_dir is not None else splits.root / CACHE_FOLDER
+    is_usual = cache_dir in (None, NO_PIXELS)
+    cache = splits.root / CACHE_FOLDER if is_usual else Path(str(cache_dir))
     entry = cache / _entry_name(splits, how)
+    if cache_dir == NO_PIXELS:
+        return _on_demand(entry, splits, how, f"as {NO_PIXELS_SETTING} asks")
     found = _opened(entry)
     if found is None or _has_healed(found.facts, splits, how):
         _fill(entry, splits, how)
         found = _opened(entry)
-    if found is not None:
-        return found
-    _check_memory(entry, len(splits.train) + len(splits.test), how)
-    train_NCHW, told_train = _decode_all(splits.train, how)
-    test_NCHW, told_test = _decode_all(splits.test, how)
-    return CachedPixels(
-        train_NCHW, test_NCHW, _describe(train_NCHW, test_NCHW, told_train, told_test)
+    if found is None:
+        needed = _num_bytes(len(splits.train) + len(splits.test), how)
+        if needed > MOST_BYTES_WITHOUT_CACHE:
+            why = (
+                f"since {cache} has no room for {_gib(needed)} of pixels; data.options.cache_dir=<a folder "
+                "with room> decodes them once, and less of data.options.stored_size needs less room"
+            )
+            return _on_demand(entry, splits, how, why)
+        train_NCHW, told_train = _decode_all(splits.train, how)
+        test_NCHW, told_test = _decode_all(splits.test, how)
+        facts = _describe(train_NCHW, test_NCHW, told_train, told_test)
+        found = _Entry(train_NCHW, test_NCHW, facts)
+    return FilePixels(
+        train=TensorImages(found.train_NCHW, labels_of(splits.train)),
+        test=TensorImages(found.test_NCHW, labels_of(splits.test)),
+        facts=found.facts,
     )
+
+
+def _on_demand(entry: Path, splits: Splits, how: Decoding, why: str) -> FilePixels:
+    """Returns images that are decoded whenever they are asked for; their description is kept."""
+    note = f"{len(splits.train) + len(splits.test)} images are decoded anew for every pass, {why}"
+    return FilePixels(
+        train=FileImages(splits.train, how),
+        test=FileImages(splits.test, how),
+        facts=_kept_facts(entry.with_name(f"{entry.name}.{FACTS_FILE}"), splits, how),
+        notes=(note,),
+    )
+
+
+def _kept_facts(path: Path, splits: Splits, how: Decoding) -> PixelFacts:
+    """Returns the description of images that are decoded on demand: from a file, which is made if need be."""
+    try:
+        facts = _read_facts(path)
+        if not _has_healed(facts, splits, how):
+            return facts
+    except FileNotFoundError:
+        pass
+    except _UNREADABLE as error:
+        logger.warning("%s can't be read (%r)", path, error)
+    facts = _described_by_chunks(splits, how)
+    try:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+            _share_like(splits.root, path.parent)
+        write_atomic(path, json.dumps(dataclasses.asdict(facts), indent=2))
+        _share_like(splits.root, path)
+    except OSError as error:
+        logger.warning("all images are looked through at every start: %s", error)
+    return facts
 
 
 def kept_rows(number: int, broken: Mapping[int, str]) -> torch.Tensor:
@@ -161,20 +245,20 @@ def _keys(root: Path, files: Listing) -> _Keys:
     return np.frombuffer(joined, dtype=f"V{_KEY_BYTES}")
 
 
-def _opened(entry: Path) -> CachedPixels | None:
+def _opened(entry: Path) -> _Entry | None:
     """Returns what a cache entry has; None if it is not there, or can't be read.
 
     An entry appears whole or not at all. One that can't be read all the same is made anew.
     """
     try:
-        facts = _read_facts(entry)
+        facts = _read_facts(entry / FACTS_FILE)
         train_NCHW, test_NCHW = (_mapped(entry / f"{part}.npy") for part in PARTS)
     except FileNotFoundError:
         return None
     except _UNREADABLE as error:
         logger.warning("the image cache %s can't be read (%r)", entry, error)
         return None
-    return CachedPixels(train_NCHW, test_NCHW, facts)
+    return _Entry(train_NCHW, test_NCHW, facts)
 
 
 def _has_healed(facts: PixelFacts, splits: Splits, how: Decoding) -> bool:
@@ -266,7 +350,7 @@ class _EarlierPixels:
     def _take(self, entry: Path, how: Decoding) -> None:
         if (entry / "how").read_text() != _way(how):
             return
-        facts = _read_facts(entry)
+        facts = _read_facts(entry / FACTS_FILE)
         told = (
             (facts.broken_train, set(facts.several_train)),
             (facts.broken_test, set(facts.several_test)),
@@ -326,7 +410,7 @@ def _decode_chunks(
         except DataError as error:
             return str(error)
 
-    with without_pillows_limit(), ThreadPoolExecutor(_num_threads()) as pool:
+    with without_pillows_limit(), ThreadPoolExecutor(num_threads()) as pool:
         for start in range(0, len(files), _DECODED_AT_ONCE):
             rows = range(start, min(start + _DECODED_AT_ONCE, len(files)))
             chunk_NCHW = np.zeros((len(rows), how.colours.channels, how.side, how.side), np.uint8)
@@ -340,10 +424,6 @@ def _decode_chunks(
             yield chunk_NCHW
 
 
-def _num_threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _describe(
     train_NCHW: torch.Tensor,
     test_NCHW: torch.Tensor,
@@ -355,10 +435,7 @@ def _describe(
         train_NCHW = train_NCHW[kept_rows(len(train_NCHW), told_train.broken)]
     if told_test.broken:
         test_NCHW = test_NCHW[kept_rows(len(test_NCHW), told_test.broken)]
-    channels = train_NCHW.shape[1]
-    mean, std = (0.0,) * channels, (1.0,) * channels
-    if len(train_NCHW):
-        mean, std = pixel_statistics(train_NCHW)
+    mean, std = pixel_statistics(train_NCHW)
     return PixelFacts(
         mean=mean,
         std=std,
@@ -371,8 +448,43 @@ def _describe(
     )
 
 
-def _read_facts(entry: Path) -> PixelFacts:
-    plain = json.loads((entry / FACTS_FILE).read_text())
+def _described_by_chunks(splits: Splits, how: Decoding) -> PixelFacts:
+    """Returns what `_describe` does, of images of which only some are in memory at a time."""
+    told_train, statistics, digest = _looked_through(splits.train, how)
+    told_test, _, test_digest = _looked_through(splits.test, how)
+    mean, std = statistics.mean_and_std()
+    return PixelFacts(
+        mean=mean,
+        std=std,
+        fingerprint=digest,
+        test_fingerprint=test_digest,
+        broken_train=told_train.broken,
+        broken_test=told_test.broken,
+        several_train=told_train.several,
+        several_test=told_test.several,
+    )
+
+
+def _looked_through(files: Listing, how: Decoding) -> tuple[_Told, PixelStatistics, str]:
+    """Returns what there is to say of files, and statistics and digest of those that can be read."""
+    told, channels = _Told(), how.colours.channels
+    statistics = PixelStatistics(channels)
+    digest = PixelDigest((len(files), channels, how.side, how.side))
+    for chunk_NCHW in _decode_chunks(files, how, [None] * len(files), told):
+        images_NCHW = torch.from_numpy(chunk_NCHW)
+        statistics.add(images_NCHW)
+        digest.add(images_NCHW)
+    if not told.broken:
+        return told, statistics, digest.hexdigest()
+    # The digest begins with the number of images, so the others are looked through again.
+    kept = kept_rows(len(files), told.broken).tolist()
+    again, statistics, found = _looked_through([files[row] for row in kept], how)
+    told.broken |= {kept[row]: reason for row, reason in again.broken.items()}
+    return told, statistics, found
+
+
+def _read_facts(path: Path) -> PixelFacts:
+    plain = json.loads(path.read_text())
     return PixelFacts(
         mean=tuple(plain["mean"]),
         std=tuple(plain["std"]),
@@ -410,18 +522,6 @@ def _check_room(folder: Path, num_images: int, how: Decoding) -> None:
     if needed > free:
         raise OSError(
             errno.ENOSPC, f"{_gib(needed)} of decoded pixels do not fit, {_gib(free)} are free"
-        )
-
-
-def _check_memory(entry: Path, num_images: int, how: Decoding) -> None:
-    """Raises DataError if there is no cache and decoded images are too many for memory."""
-    needed = _num_bytes(num_images, how)
-    if needed > MOST_BYTES_WITHOUT_CACHE:
-        raise DataError(
-            f"{num_images} images of {how.side} x {how.side} are {_gib(needed)} of pixels, and "
-            f"{entry.parent} can't keep them (see the warning above); without a cache at most "
-            f"{_gib(MOST_BYTES_WITHOUT_CACHE)} are held in memory. Set data.options.cache_dir to a "
-            "folder with room, or data.options.image_size to less"
         )
 
 

@@ -112,6 +112,8 @@ def test_images_of_a_folder_are_those_of_its_files(tmp_path: Path) -> None:
     ids = torch.tensor([4, 1])
     assert shown.batch(ids).shape == (2, 3, 32, 32)
     assert torch.equal(shown.batch(ids), shown.tensors(ids))
+    assert shown.on_demand is not None
+    assert torch.equal(shown.batch(ids), shown.on_demand(ids))
     first, second = data_path.ours(shown, CPU)(ids)
     assert first.shape == second.shape == (2, 3, 28, 28)
 

@@ -127,14 +127,87 @@ def test_what_does_not_fit_on_the_disk_is_not_started(tmp_path, monkeypatch, cap
     assert not entries(tmp_path)
 
 
-def test_more_than_memory_should_hold_needs_a_cache(tmp_path, monkeypatch, decoded):
-    write_folder(tmp_path / "images")
-    (tmp_path / "file").write_text("a cache folder can't be made below this")
+@pytest.fixture
+def no_room(tmp_path, monkeypatch):
+    """A disk on which six small images do not fit, and that are too many for memory."""
+    usage = shutil.disk_usage(tmp_path)._replace(free=6 * 3 * 8 * 8 - 1)
+    monkeypatch.setattr(pixel_cache.shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(pixel_cache, "MOST_BYTES_WITHOUT_CACHE", 6 * 3 * 8 * 8 - 1)
-    with pytest.raises(DataError, match=r"6 images of 8 x 8.*data\.options\.cache_dir"):
-        load_folder(tmp_path / "images", cache_dir=str(tmp_path / "file" / "cache"))
-    assert decoded == []
-    load_folder(tmp_path / "images", cache_dir=str(tmp_path / "cache"))
+
+
+def facts_of(data):
+    return data.mean, data.std, data.fingerprint, data.test_fingerprint
+
+
+def test_what_fits_neither_on_disk_nor_in_memory_is_decoded_on_demand(tmp_path, no_room, decoded):
+    images = write_folder(tmp_path / "images")
+    kept = load_folder(tmp_path / "images", cache_dir=str(tmp_path / "cache"))
+    decoded.clear()
+    data = load_folder(tmp_path / "images", cache_dir=str(tmp_path / "cache"))
+    assert decoded == [], "what is known of the images is kept"
+    assert facts_of(data) == facts_of(kept)
+    assert data.fingerprint == fingerprint(images[:4]), "it is the same data set with a cache"
+    assert torch.equal(data.train.images(torch.tensor([3, 0, 3])), images[[3, 0, 3]])
+    assert torch.equal(all_images(data.test), images[4:])
+    assert len(data.train.images(torch.empty(0, dtype=torch.int64))) == 0
+    assert data.train.labels.tolist() == [0, 0, 1, 1]
+    (note,) = [note for note in data.notes if "decoded anew" in note]
+    assert "data.options.cache_dir=" in note
+
+
+def test_on_demand_can_be_asked_for(tmp_path, decoded):
+    images = write_folder(tmp_path)
+    kept = load_folder(tmp_path)
+    assert not any("decoded anew" in note for note in kept.notes)
+    data = load_folder(tmp_path, cache_dir="off")
+    (note,) = [note for note in data.notes if "decoded anew" in note]
+    assert "data.options.cache_dir=off" in note and facts_of(data) == facts_of(kept)
+    decoded.clear()
+    assert torch.equal(all_images(load_folder(tmp_path, cache_dir="off").train), images[:4])
+    assert decoded == [] and not Path("off").exists()
+    assert torch.equal(all_images(load_folder(tmp_path).train), images[:4]), "what is there stays"
+
+
+def test_images_on_demand_are_those_that_can_be_read(tmp_path, no_room):
+    images = write_folder(tmp_path)
+    (tmp_path / "train" / "cat" / "1.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"1\.png"):
+        load_folder(tmp_path)
+    data = load_folder(tmp_path, skip_broken=True)
+    assert torch.equal(all_images(data.train), images[[0, 2, 3]])
+    assert data.fingerprint == fingerprint(images[[0, 2, 3]])
+    draw(tmp_path / "train" / "cat" / "1.png", 7)
+    assert len(load_folder(tmp_path, skip_broken=True).train) == 4
+
+
+@pytest.mark.parametrize("change", ["touched", "removed", "broken"])
+def test_a_file_that_changes_while_it_is_decoded_on_demand_is_named(tmp_path, no_room, change):
+    write_folder(tmp_path)
+    data = load_folder(tmp_path)
+    file = tmp_path / "train" / "cat" / "1.png"
+    before = file.stat()
+    if change == "removed":
+        file.unlink()
+    elif change == "touched":
+        os.utime(file, ns=(1, 1))
+    else:
+        file.write_bytes(b"x" * before.st_size)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    data.train.images(torch.tensor([0, 2]))
+    with pytest.raises(DataError, match=r"1\.png: .* It could be read when"):
+        data.train.images(torch.tensor([0, 1]))
+
+
+def test_without_any_cache_images_on_demand_are_looked_through_at_every_start(
+    tmp_path, no_room, decoded, caplog
+):
+    images = write_folder(tmp_path / "images")
+    (tmp_path / "file").write_text("a cache folder can't be made below this")
+    for _ in range(2):
+        decoded.clear()
+        data = load_folder(tmp_path / "images", cache_dir=str(tmp_path / "file" / "cache"))
+        assert len(decoded) == 6 and data.fingerprint == fingerprint(images[:4])
+    assert "looked through at every start" in caplog.text
 
 
 def test_a_file_that_moves_from_test_to_train_is_another_data_set(tmp_path):
