@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 from dogo_fed.data.colours import Colours
+from dogo_fed.data.files import decode as decode_module
 from dogo_fed.data.files.decode import Decoding, decode, size_of, without_pillows_limit
 from dogo_fed.errors import DataError
 
@@ -144,6 +145,33 @@ def test_a_truncated_file_is_no_image(tmp_path):
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(DataError):
         decode(path, HOW)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_and_looks_the_same(
+    tmp_path, monkeypatch, mode
+):
+    y, x = np.mgrid[0:600, 0:900] / 900
+    photo = np.stack([np.sin(7 * x), np.cos(9 * y), np.sin(5 * x * y)], axis=-1) * 100 + 128
+    image = Image.fromarray(photo.astype(np.uint8)).convert(mode)
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned
+    image.save(tmp_path / "photo.jpg", quality=95, exif=exif)
+    sizes = []
+    original = decode_module.in_colours
+
+    def seen(image, colours):
+        sizes.append(image.size)
+        return original(image, colours)
+
+    monkeypatch.setattr(decode_module, "in_colours", seen)
+    small = decode(tmp_path / "photo.jpg", Decoding(side=64)).pixels
+    monkeypatch.setattr(decode_module, "_MORE_THAN_STORED", 100)
+    whole = decode(tmp_path / "photo.jpg", Decoding(side=64)).pixels
+    assert sizes == [(225, 150), (900, 600)], "a quarter is still twice as large as 64"
+    assert np.abs(small.astype(int) - whole.astype(int)).max() <= 4
+    assert decode(tmp_path / "photo.jpg", Decoding(side=200)).pixels.shape == (3, 200, 200)
+    assert sizes[-1] == (900, 600), "600 is no twice 2 x 200"
 
 
 @pytest.mark.parametrize("ending", ["gif", "tif", "webp", "png"])
