@@ -11,6 +11,8 @@ temperatures of the peer's settings.
     flat        the rows of the features again, at four times their temperature
     hard        nothing more, but an image counts by the learner's own divergence at it: its share
                 of the mean over the batch, without a graph
+    behind      nothing more, but w is times (own loss / mean loss of the others) ** 8, so that who is
+                behind listens and who is ahead hardly does; for peers of one objective
 
 All peers are in this process and see what they would see in a run, private images too. Further
 arguments are overrides as of `dogo-fed train`; the default is peers=pair.
@@ -45,12 +47,14 @@ class Trial:
         flat: the same for the rows of the features at `flatter` times their temperature.
         flatter: see `flat`.
         hardness: power of the divergence at an image that is the image's own weight; 0: all alike.
+        behind: power of a peer's own loss, as a share of the others', that its weight is times.
     """
 
     projector: float = 0.0
     flat: float = 0.0
     flatter: float = 4.0
     hardness: float = 0.0
+    behind: float = 0.0
 
 
 TRIALS = {
@@ -58,6 +62,7 @@ TRIALS = {
     "projector": Trial(projector=1.0),
     "flat": Trial(flat=1.0),
     "hard": Trial(hardness=1.0),
+    "behind": Trial(behind=8.0),
 }
 
 
@@ -111,10 +116,13 @@ def train(run: LoadedRun, trial: Trial) -> list[Peer]:
             _rows(run.config, peer, proposal, recorder(), trial)
             for peer, proposal, recorder in zip(peers, proposals, recorders, strict=True)
         ]
+        own = [proposal.output.ssl_loss for proposal in proposals]
         losses = [
-            proposal.output.ssl_loss
-            + peers[learner].distill_weight_at(step) * taught(rows, learner, trial.hardness)
-            for learner, proposal in enumerate(proposals)
+            loss
+            + peers[learner].distill_weight_at(step)
+            * how_far_behind(own, learner) ** trial.behind
+            * taught(rows, learner, trial.hardness)
+            for learner, loss in enumerate(own)
         ]
         for peer, loss in zip(peers, losses, strict=True):
             peer.update(loss, step)
@@ -157,6 +165,12 @@ def _rows(
         for share, pair, temperature in wanted
         if share
     ]
+
+
+def how_far_behind(own: Sequence[torch.Tensor], learner: int) -> float:
+    """Returns a peer's own loss at this step as a share of the mean of the others'."""
+    others = [loss.item() for index, loss in enumerate(own) if index != learner]
+    return own[learner].item() * len(others) / sum(others)
 
 
 def taught(rows: Sequence[list[_Rows]], learner: int, hardness: float) -> torch.Tensor:

@@ -210,6 +210,12 @@ def tried(overrides: tuple[str, ...]) -> LoadedRun:
     return load_run(config(*overrides))
 
 
+def test_who_is_behind_is_told_by_the_losses() -> None:
+    losses = [torch.tensor(3.0), torch.tensor(1.0), torch.tensor(2.0)]
+    assert row_trials.how_far_behind(losses, 0) == pytest.approx(2.0)
+    assert row_trials.how_far_behind(losses, 1) == pytest.approx(0.4)
+
+
 def test_the_trial_of_hard_rows_weighs_them_by_their_divergence() -> None:
     log_p, log_q = (
         torch.randn(6, 6, generator=torch.Generator().manual_seed(seed)).log_softmax(1)
