@@ -445,6 +445,12 @@ def _check(config: RunConfig, methods: Collection[Method]) -> None:
             "central is about a data set that is cut into anchors and private images, so that all can be "
             "put in one place again; add partition=dirichlet (or iid, classes), or leave out central"
         )
+    apart = [name for name, peer in config.peers.items() if peer.data is not None]
+    if apart and Method.CENTRAL in methods:
+        raise ConfigError(
+            f"central puts all images in one place, and those of peer {apart[0]} are of another data set "
+            f"(peers.{apart[0]}.data); leave out central"
+        )
     without = [name for name in _learners(config) if not config.has_private(name)]
     if without and Method.PRIVATE in methods:
         raise ConfigError(

@@ -79,7 +79,7 @@ class PeerConfig:
             leaves it as it is.
         gate: what it keeps out of what it learns from others.
         data: images that this peer has for itself. Nothing about them leaves it. Null: it has none, or
-            those that the run's partition gives it.
+            those that the run's partition gives it. With a partition, it gets none of that one's.
         ssl_on: which images of a pass the own loss sees, if the peer has private ones.
         chunk_size: images that pass through the networks at a time. A smaller one needs less memory
             and one more forward pass. The gradient is that of the whole batch, but layers that

@@ -306,11 +306,6 @@ class RunConfig:
         )
         for name, peer in self.peers.items():
             require(
-                peer.data is None or not self.partition.is_private,
-                f"peers.{name}.data and partition={self.partition.kind.value} both give this peer "
-                "private images; leave one of them out",
-            )
-            require(
                 peer.ssl_on is LossOn.BOTH or self.has_private(name),
                 f"peers.{name}.ssl_on={peer.ssl_on.value}, but this peer has no private images; name "
                 f"them by peers.{name}.data, or cut the data set by partition=dirichlet",

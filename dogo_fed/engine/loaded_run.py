@@ -96,8 +96,9 @@ class LoadedRun:
     def provenance(self, peer_id: PeerId | None = None) -> Provenance:
         """Returns where the numbers of this process come from; of one peer, or of the run."""
         # A partition is made of one data set, which the encoders are evaluated on, too.
-        whole = self.data.evaluated if self.cut is not None else self.data.shared
-        data = whole if peer_id is None or self.cut is not None else self.data_of(peer_id).own
+        data = self.data.evaluated if self.cut is not None else self.data.shared
+        if peer_id is not None and (own := self.own_images(peer_id)) is not None:
+            data = own
         return Provenance.of(
             data,
             resolve_device(self.config.device),
@@ -112,6 +113,14 @@ class LoadedRun:
         process, at another place, has them.
         """
         return self.private.get(peer_id, self.data)
+
+    def own_images(self, peer_id: PeerId) -> DataSet | None:
+        """Returns the images that a peer's own settings name; None if there are none, or not here.
+
+        Those that a partition gives it are no such images.
+        """
+        has_own = self.config.peers[peer_id].data is not None
+        return self.private[peer_id].own if has_own and peer_id in self.private else None
 
     def build_peer(self, peer_id: PeerId, device: torch.device | None = None) -> Peer:
         """Returns the peer with its initial weights.
@@ -247,13 +256,13 @@ def load_run(
         }
     else:
         made, data = None, DataRoles.all_of(whole)
-        wanted = {
-            name: peer.data
-            for name, peer in config.peers.items()
-            if peer.data is not None and (peers is None or name in peers)
-        }
-        for name, own in private_images(wanted, whole, config.eval.test_share).items():
-            parts[name] = DataRoles(shared=whole, own=own, evaluated=own)
+    wanted = {
+        name: peer.data
+        for name, peer in config.peers.items()
+        if peer.data is not None and (peers is None or name in peers)
+    }
+    for name, own in private_images(wanted, whole, config.eval.test_share).items():
+        parts[name] = DataRoles(shared=data.shared, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
     here = [name for name, peer in config.peers.items() if peer.data is None or name in parts]
     evaluated = [parts.get(name, data).evaluated for name in here if is_to_start]
@@ -277,12 +286,22 @@ def load_run(
 
 
 def _with_images(config: RunConfig) -> list[str]:
-    """Returns the peers among which a partition is cut: all but the teachers from weights files.
+    """Returns the peers among which a partition is cut.
 
-    Such a teacher is no site, and the same run without it must have the same cut.
+    A teacher from a weights file is no site, and the same run without it must have the same cut. A peer
+    with images of its own gets none of these.
+
+    Raises:
+        ConfigError: there are none.
     """
-    return [
+    names = [
         name
         for name, peer in config.peers.items()
-        if peer.frozen_from is None or not Path(peer.frozen_from).is_file()
+        if peer.data is None and (peer.frozen_from is None or not Path(peer.frozen_from).is_file())
     ]
+    if not names:
+        raise ConfigError(
+            f"partition={config.partition.kind.value} gives peers private images, and all of these have "
+            "images of their own (peers.<name>.data); leave one of them out"
+        )
+    return names

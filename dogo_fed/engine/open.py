@@ -63,8 +63,8 @@ def open_session(
         _check_unused(folder, run_dir.name, peer_id)
     peer = _with_helpers(run.build_peer(peer_id), run)
     progress = _restore(peer, folder, checkpoint_step, takes_newest)
-    if run.cut is None and peer_id in run.private:
-        own = run.private[peer_id].own
+    own = run.own_images(peer_id)
+    if own is not None:
         folder.check_private_images(DataFacts.of(own), begins=progress.step == 0)
         for note in own.notes:
             logger.info("peer=%s private images: %s", peer_id, note)

@@ -14,6 +14,7 @@ from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError, DataError
+from dogo_fed.provenance import DataFacts
 from dogo_fed.run.prepare import notes_of
 from tests.support.tiny_run import TINY
 from tests.support.toy_peers import signal_of
@@ -184,7 +185,6 @@ def test_the_whole_data_set_is_what_a_partition_is_evaluated_on():
             ["partition=iid", "peers.wide.ssl_on=anchors", "anchors_at=exchanges"],
             "needs anchors at every step",
         ),
-        (["partition=iid", "+data@peers.wide.data=synthetic"], "both give this peer private images"),
         (["partition=iid", "partition.anchors=0.01", "partition.least_images=2", "batch_size=64"],
          "a pass would hold 32 anchors"),
     ],
@@ -242,6 +242,32 @@ def test_all_processes_agree_on_both_data_sets_and_a_start_notes_both():
     assert cut_run().provenance().anchors is None
     with pytest.raises(DataError, match="the anchors of run x: fingerprint was"):
         run.provenance().check_same_images(again.provenance(), of="run x", instead="stop")
+
+
+UNLIKE = ("+data@peers.wide.data=synthetic", "peers.wide.data.options.size=50",
+          "peers.wide.data.options.test_size=9", "peers.wide.data.options.seed=7")  # fmt: skip
+
+
+def test_a_site_of_a_partition_may_have_images_of_its_own():
+    run, without = cut_run(*UNLIKE), cut_run()
+    own = run.data_of("wide").own
+    assert own.fingerprint == synthetic(size=50, test_size=9, seed=7).fingerprint
+    assert run.data_of("wide").evaluated is own
+    assert run.data_of("wide").shared is run.data.shared
+    assert len(run.data_of("resnet").own.train) == 168, "all that are no anchors"
+    assert run.data.shared.fingerprint == without.data.shared.fingerprint
+    assert set(run.cut.private) == {"resnet"}
+    assert run.provenance("wide").data == DataFacts.of(own)
+    assert run.provenance("resnet").data == run.provenance().data == DataFacts.of(numbered())
+    assert (
+        seen(run.images_of("wide", 3, with_labels=False))[8:]
+        == seen(run.images_of("resnet", 3, with_labels=False))[8:]
+    )
+    alone = [one.replace("wide", "resnet") for one in UNLIKE]
+    with pytest.raises(
+        ConfigError, match=r"partition=iid .* all of these have images of their own"
+    ):
+        cut_run(*UNLIKE, *alone)
 
 
 def test_images_of_both_data_sets_are_no_anchors():
