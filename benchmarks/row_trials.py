@@ -9,6 +9,8 @@ temperatures of the peer's settings.
     features    nothing more: the numbers are those of `dogo-fed train exchange.rows=features`
     projector   the rows of the projector as well
     flat        the rows of the features again, at four times their temperature
+    centred     the rows of the features without their mean over the batch, at the projector's
+                temperature, instead of theirs: what all images have in common is left out
     hard        nothing more, but an image counts by the learner's own divergence at it: its share
                 of the mean over the batch, without a graph
     behind      nothing more, but w is times (own loss / mean loss of the others) ** 8, so that who is
@@ -43,13 +45,18 @@ class Trial:
     """What a peer learns from.
 
     Attributes:
-        projector: weight of the projector's rows, as a share of that of the features.
+        features: weight of the features' rows, as a share of the peer's distill weight.
+        centred: the same for the rows of the features without their mean, at the projector's
+            temperature.
+        projector: the same for the projector's rows.
         flat: the same for the rows of the features at `flatter` times their temperature.
         flatter: see `flat`.
         hardness: power of the divergence at an image that is the image's own weight; 0: all alike.
         behind: power of a peer's own loss, as a share of the others', that its weight is times.
     """
 
+    features: float = 1.0
+    centred: float = 0.0
     projector: float = 0.0
     flat: float = 0.0
     flatter: float = 4.0
@@ -61,6 +68,7 @@ TRIALS = {
     "features": Trial(),
     "projector": Trial(projector=1.0),
     "flat": Trial(flat=1.0),
+    "centred": Trial(features=0.0, centred=1.0),
     "hard": Trial(hardness=1.0),
     "behind": Trial(behind=8.0),
 }
@@ -154,9 +162,11 @@ def _rows(
 ) -> list[_Rows]:
     settings, features = config.peers[peer.id], proposal.output.learn_with
     projector = ViewPair(seen["projector_a"], seen["projector_b"])
+    centred = ViewPair(*(z_ND - z_ND.mean(dim=0) for z_ND in (features.a_ND, features.b_ND)))
     divisor = settings.features_temperature
     wanted = (
-        (1.0, features, divisor),
+        (trial.features, features, divisor),
+        (trial.centred, centred, settings.kl_temperature),
         (trial.projector, projector, settings.kl_temperature),
         (trial.flat, features, divisor * trial.flatter),
     )
