@@ -23,10 +23,8 @@ TINY = (
     "batch_size=16",
     "eval.knn_k=5",
     "eval.linear_epochs=1",
-    "exchange.rows=null",
     "host=local",
 )
-"""The rows are what each objective publishes, whatever the set of peers would choose."""
 
 
 def run_here(config: RunConfig) -> RunSummary:

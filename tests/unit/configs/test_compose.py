@@ -18,7 +18,6 @@ from dogo_fed.config import (
     OptimizerConfig,
     PeerConfig,
     Placement,
-    Rows,
     RunConfig,
 )
 from dogo_fed.config_text import from_mapping, load_yaml, to_mapping, to_yaml
@@ -97,11 +96,8 @@ def test_every_backbone_and_objective_can_be_chosen_for_a_peer():
 
 
 def test_yaml_and_dataclass_defaults_are_the_same():
-    """Somebody who builds a RunConfig directly gets the run that the command line gives.
-
-    What a set of peers chooses is not among it.
-    """
-    composed = compose_run(["peers=published"])
+    """Somebody who builds a RunConfig directly gets the run that the command line gives."""
+    composed = compose_run([])
     direct = RunConfig(peers=composed.peers, data=composed.data)
     for field in dataclasses.fields(RunConfig):
         assert getattr(composed, field.name) == getattr(direct, field.name), field.name
@@ -187,17 +183,7 @@ HARDLY_LISTENS = {
 """Peers that learn well without their teachers: docs/results says what that was measured on."""
 
 
-@pytest.mark.parametrize("rows", [None, Rows.PROJECTOR])
-def test_what_a_set_of_peers_chooses_can_be_chosen_otherwise(rows):
-    words = "null" if rows is None else rows.value
-    for peers in ([], ["peers=pair"], ["peers=pair", "exchange=grpc"]):
-        assert compose_run([*peers, f"exchange.rows={words}"]).exchange.rows is rows
-        assert compose_run(peers).exchange.rows is Rows.FEATURES
-    assert compose_run(["peers=heterogeneous"]).exchange.rows is None
-
-
 @pytest.mark.parametrize("peers", sorted(path.stem for path in (FOLDER / "peers").glob("*.yaml")))
-def test_no_variant_is_on_by_default_but_some_weights_and_rows(peers: str):
+def test_no_variant_is_on_by_default_but_some_weights(peers: str):
     expected = {f"peers.{name}.distill_weight": 1 / 256 for name in HARDLY_LISTENS.get(peers, ())}
-    expected |= {"exchange.rows": "features"} if peers in HARDLY_LISTENS else {}
     assert compose_run([f"peers={peers}"]).variants == expected

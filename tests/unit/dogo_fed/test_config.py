@@ -277,14 +277,13 @@ def test_what_is_wrong_with_a_graph_is_said(graph, said):
     assert said in the_error(lambda: from_mapping(changed("exchange.graph", graph)))
 
 
-AS_PUBLISHED = ("peers=pair", "exchange.rows=null", "peers.resnet.distill_weight=0.390625")
+AS_PUBLISHED = ("peers=pair", "peers.resnet.distill_weight=0.390625")
 
 
 def test_variants_are_named_as_the_settings_are():
     config = compose_run(
         [
             "peers=pair",
-            "exchange.rows=null",
             "exchange.symmetric=true",
             "exchange.every_steps=3",
             "exchange.graph={wide: {resnet: 2}}",
