@@ -14,6 +14,13 @@ from dogo_fed.scope import DecidedBy, Decides, scope
 MOVABLE = ("root", "path", "base_options.root")
 """Options that say where images are."""
 
+OTHER_DATA = scope(
+    DecidedBy.SITE,
+    Decides.TRAINING,
+    movable=tuple(f"options.{option}" for option in MOVABLE),
+)
+"""Scope of a setting that names a data set beside the run's."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig(ComponentConfig):

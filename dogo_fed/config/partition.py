@@ -6,9 +6,8 @@ import enum
 from dataclasses import dataclass, field
 
 from dogo_fed.config.checks import require, require_positive
-from dogo_fed.config.data import MOVABLE, DataConfig
+from dogo_fed.config.data import OTHER_DATA, DataConfig
 from dogo_fed.config.scopes import AGREED
-from dogo_fed.scope import DecidedBy, Decides, scope
 
 
 class PartitionKind(enum.Enum):
@@ -43,14 +42,7 @@ class PartitionConfig:
 
     kind: PartitionKind = field(default=PartitionKind.SHARED, metadata=AGREED)
     anchors: float = field(default=0.2, metadata=AGREED)
-    anchors_from: DataConfig | None = field(
-        default=None,
-        metadata=scope(
-            DecidedBy.SITE,
-            Decides.TRAINING,
-            movable=tuple(f"options.{option}" for option in MOVABLE),
-        ),
-    )
+    anchors_from: DataConfig | None = field(default=None, metadata=OTHER_DATA)
     alpha: float = field(default=0.1, metadata=AGREED)
     classes_per_peer: int = field(default=2, metadata=AGREED)
     least_images: int = field(default=16, metadata=AGREED)

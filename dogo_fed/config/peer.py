@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from dogo_fed.config.checks import require, require_positive
 from dogo_fed.config.component import ComponentConfig, OptimizerConfig
-from dogo_fed.config.data import MOVABLE, DataConfig
+from dogo_fed.config.data import OTHER_DATA, DataConfig
 from dogo_fed.config.scopes import OWN, OWN_TEACHING
 from dogo_fed.objectives.mutual import Reduction
 from dogo_fed.scope import DecidedBy, Decides, scope
@@ -78,8 +78,8 @@ class PeerConfig:
         teacher_temperature_end: the same at the run's last step, to which it moves in equal parts; null
             leaves it as it is.
         gate: what it keeps out of what it learns from others.
-        data: images that this peer has for itself. Nothing about them leaves it. Null: it has none, or
-            those that the run's partition gives it. With a partition, it gets none of that one's.
+        data: images that this peer has for itself, in place of those that a partition would give it.
+            Nothing about them leaves it. Null: it has none, or those of the run's partition.
         ssl_on: which images of a pass the own loss sees, if the peer has private ones.
         chunk_size: images that pass through the networks at a time. A smaller one needs less memory
             and one more forward pass. The gradient is that of the whole batch, but layers that
@@ -116,14 +116,7 @@ class PeerConfig:
     teacher_temperature: float | None = field(default=None, metadata=OWN_TEACHING)
     teacher_temperature_end: float | None = field(default=None, metadata=OWN_TEACHING)
     gate: Gate = field(default=Gate.NONE, metadata=OWN_TEACHING)
-    data: DataConfig | None = field(
-        default=None,
-        metadata=scope(
-            DecidedBy.SITE,
-            Decides.TRAINING,
-            movable=tuple(f"options.{option}" for option in MOVABLE),
-        ),
-    )
+    data: DataConfig | None = field(default=None, metadata=OTHER_DATA)
     ssl_on: LossOn = field(default=LossOn.BOTH, metadata=OWN)
     chunk_size: int | None = field(default=None, metadata=OWN)
     data_parallel: int = field(default=1, metadata=OWN)

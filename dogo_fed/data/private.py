@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -84,9 +84,7 @@ def other_anchors(config: RunConfig, private: DataSet) -> DataSet | None:
         for digest in image_digests(source, private.image_size)
     )
     digests = image_digests(compared.train, compared.image_size)
-    kept_N = torch.tensor(
-        [row for row, digest in enumerate(digests) if digest not in known], dtype=torch.int64
-    )
+    kept_N = _rows_without(digests, known)
     if len(kept_N) == len(digests):
         return anchors
     if len(kept_N) < _FEWEST:
@@ -209,9 +207,7 @@ def _no_anchors(
     """
     source = dataset.train if kind == "training" else dataset.test
     digests = image_digests(source, dataset.image_size)
-    kept_N = torch.tensor(
-        [row for row, digest in enumerate(digests) if digest not in anchors], dtype=torch.int64
-    )
+    kept_N = _rows_without(digests, anchors)
     num_left_out = len(digests) - len(kept_N)
     if len(kept_N) < fewest:
         raise ConfigError(
@@ -219,6 +215,12 @@ def _no_anchors(
             f"too, so {len(kept_N)} are left; it needs at least {fewest}"
         )
     return kept_N, num_left_out
+
+
+def _rows_without(digests: Sequence[bytes], known: frozenset[bytes]) -> torch.Tensor:
+    """Returns the rows whose digest is not known: int64."""
+    kept = [row for row, digest in enumerate(digests) if digest not in known]
+    return torch.tensor(kept, dtype=torch.int64)
 
 
 def image_digests(source: ImageSource, image_size: int) -> list[bytes]:
