@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from dogo_fed.storage.checkpoint import CheckpointStore
+from dogo_fed.storage.going_on import FarCheckpoints
 
 
 class KeptCheckpoints:
@@ -20,8 +21,8 @@ class KeptCheckpoints:
         self._lock = threading.Lock()  # else two messages would read the same files at once
         self._is_readable: dict[tuple[Path, int, int], bool] = {}
 
-    def readable(self, store: CheckpointStore, until_s: float) -> list[int] | None:
-        """Returns the steps whose checkpoints can be read, in ascending order.
+    def look(self, store: CheckpointStore, until_s: float) -> FarCheckpoints | None:
+        """Returns the steps whose checkpoints can be read, and those whose can't, in ascending order.
 
         Args:
             store: the checkpoints of a peer.
@@ -33,7 +34,9 @@ class KeptCheckpoints:
         if not self._lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
             return None
         try:
-            found, is_late = [], False
+            readable: list[int] = []
+            broken: list[int] = []
+            is_late = False
             for step in store.steps():
                 key = _as_it_is(store.folder / f"step-{step:09d}.pt")
                 if key is None:
@@ -43,9 +46,8 @@ class KeptCheckpoints:
                         return None
                     self._is_readable[key] = store.problem_with(step) is None
                     is_late = time.monotonic() > until_s
-                if self._is_readable[key]:
-                    found.append(step)
-            return found
+                (readable if self._is_readable[key] else broken).append(step)
+            return FarCheckpoints(tuple(readable), tuple(broken))
         finally:
             self._lock.release()
 

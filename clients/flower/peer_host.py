@@ -125,7 +125,7 @@ class PeerHost:
                 self._job.wait(_END_WAIT_S)
 
     def _told_checkpoints(self, request: pb.HostRequest) -> bytes:
-        """Returns the steps of the checkpoints that a site's peer has of a run and can read.
+        """Returns the steps of the checkpoints that a site's peer has of a run.
 
         The run goes on by another start, so what an earlier one has left here is ended first: it may
         still wait for a coordinator that is gone, and saves itself at its end.
@@ -142,11 +142,14 @@ class PeerHost:
             if job.is_alive():  # the request will come again
                 return self._said(pb.AWAY, "the peer of the start before has not ended yet")
         store = PeerFolder(site.run_root / run_id, PeerId(request.peer)).checkpoints
-        readable = self._checkpoints.readable(store, until_s)
-        if readable is None:
+        found = self._checkpoints.look(store, until_s)
+        if found is None:
             return self._said(pb.AWAY, "its checkpoints are still being looked at")
         return pb.HostReply(
-            state=pb.UNKNOWN, where=self._where, checkpoints=" ".join(map(str, readable))
+            state=pb.UNKNOWN,
+            where=self._where,
+            checkpoints=" ".join(map(str, found.readable)),
+            broken_checkpoints=" ".join(map(str, found.broken)),
         ).SerializeToString()
 
     def _start(self, key: tuple[str, str, int], assignment_json: str) -> bytes | None:

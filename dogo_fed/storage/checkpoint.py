@@ -81,6 +81,7 @@ class CheckpointStore:
             keep: how many checkpoints are kept at least.
             lag_steps: how many steps another peer of the run may be behind this one. That peer has
                 no later checkpoint, so the newest one that is that old is kept, and all later ones.
+                The one before it is kept too: the other's newest may turn out to be broken.
         """
         self.folder = folder
         self._keep = keep
@@ -256,7 +257,7 @@ class CheckpointStore:
     def _not_needed(self) -> list[int]:
         steps = self.steps()
         all_have = [step for step in steps if step <= steps[-1] - self._lag_steps]
-        return [step for step in steps[: -self._keep] if all_have and step < all_have[-1]]
+        return [step for step in steps[: -self._keep] if step in all_have[:-2]]
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}.pt"

@@ -5,7 +5,9 @@ done the same exchanges. Between two exchanges a peer trains alone, so the check
 of the same step. Without any exchange each peer goes on from its own newest one.
 
 A peer that is further behind than a peer in step can be was lost to the run. The run does not go
-back for it: it joins late, as it would have in the run that went on.
+back for it: it joins late, as it would have in the run that went on. How far a peer was tells its
+newest checkpoint, whether that can be read or not. So for a broken one the run goes back to a state
+that all have, if there is one, and nobody misses a step.
 """
 
 from __future__ import annotations
@@ -44,19 +46,23 @@ class FarCheckpoints:
     """The checkpoints that a peer keeps elsewhere, by the steps that it has told.
 
     Attributes:
-        told: the steps of those that it can read.
+        readable: the steps of those that it can read.
+        broken: the steps of those that it can't.
     """
 
-    told: Sequence[int]
+    readable: Sequence[int] = ()
+    broken: Sequence[int] = ()
     folder: str = "the run's folder at its site"
 
     def steps(self) -> list[int]:
-        """Returns these steps."""
-        return sorted(self.told)
+        """Returns all these steps, in ascending order."""
+        return sorted({*self.readable, *self.broken})
 
     def problem_with(self, step: int) -> str | None:
-        """Returns None: the peer has looked."""
-        return None
+        """Returns what the peer has found when it looked."""
+        return (
+            None if step in self.readable else f"its site can't read the checkpoint of step {step}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +105,15 @@ def starting_points(
         return StartingPoints(
             newest, min(step or 0 for step in newest.values()), tuple(sought.passed_over)
         )
-    lead = max(stores, key=lambda peer: -1 if newest[peer] is None else newest[peer] or 0)
-    in_step = [
-        peer
-        for peer in stores
-        if _can_be_in_step(newest[peer], stores[lead].steps(), next_exchange)
-    ]
-    exchange, chosen = _state_of(in_step, lead, sought, next_exchange, ways_out)
+    reached = {peer: max(store.steps(), default=None) for peer, store in stores.items()}
+    state = _state_of(reached, sought, next_exchange) or _state_of(newest, sought, next_exchange)
+    if state is None:
+        found = "; ".join(f"{peer}: {_listed(store)}" for peer, store in stores.items())
+        raise CheckpointError(
+            f"the peers have no readable checkpoints of the same state of the run ({found}); put "
+            f"missing files back, or {ways_out}"
+        )
+    exchange, chosen = state
     first_step = min(step or 0 for step in chosen.values())
     late = [peer for peer in stores if peer not in chosen]
     for peer in late:
@@ -190,34 +198,33 @@ def _can_be_in_step(newest: int | None, of_lead: list[int], next_exchange: NextE
 
 
 def _state_of(
-    peers: list[PeerId],
-    lead: PeerId,
-    sought: _Sought,
-    next_exchange: NextExchange,
-    ways_out: str,
-) -> tuple[int, dict[PeerId, int | None]]:
-    """Returns the newest state that all these peers have: its next exchange, and their steps.
+    reached: Mapping[PeerId, int | None], sought: _Sought, next_exchange: NextExchange
+) -> tuple[int, dict[PeerId, int | None]] | None:
+    """Returns the newest state that all peers in step have; None if they have none.
 
-    Raises:
-        CheckpointError: they have none.
+    Args:
+        reached: how far each peer has got, which tells who is in step with the furthest; None is
+            nowhere.
+        sought: the peers' checkpoints.
+        next_exchange: which steps exchange.
+
+    Returns:
+        The state's next exchange, and the step of the checkpoint of each peer in step.
     """
     stores = sought.stores
+    lead = max(stores, key=lambda peer: -1 if reached[peer] is None else reached[peer] or 0)
+    of_lead = stores[lead].steps()
+    in_step = [one for one in stores if _can_be_in_step(reached[one], of_lead, next_exchange)]
 
     def newest_before(exchange: int, peer: PeerId) -> int | None:
         return sought.newest(peer, lambda step: next_exchange(step) == exchange)
 
-    for exchange in sorted({next_exchange(step) for step in stores[lead].steps()}, reverse=True):
-        chosen = {peer: newest_before(exchange, peer) for peer in peers}
-        begins = {peer for peer in peers if not stores[peer].steps() and exchange == 0}
+    for exchange in sorted({next_exchange(step) for step in of_lead}, reverse=True):
+        chosen = {peer: newest_before(exchange, peer) for peer in in_step}
+        begins = {peer for peer in in_step if not stores[peer].steps() and exchange == 0}
         if all(step is not None or peer in begins for peer, step in chosen.items()):
             return exchange, chosen
-    if not any(stores[peer].steps() for peer in peers):
-        return 0, dict.fromkeys(peers)
-    found = "; ".join(f"{peer}: {_listed(stores[peer])}" for peer in peers)
-    raise CheckpointError(
-        f"the peers have no readable checkpoints of the same state of the run ({found}); put "
-        f"missing files back, or {ways_out}"
-    )
+    return None if of_lead else (0, dict.fromkeys(in_step))
 
 
 def _joins_late(peer: PeerId, step: int | None, first_step: int) -> Event:

@@ -40,7 +40,7 @@ _KEPT = f"{layout.METRICS}.before"
 _EVENT = b'"type":"event"'
 """What an event's line in metrics.jsonl has in it; within a text it would be escaped."""
 
-AskFarPeers: TypeAlias = Callable[[str], Mapping[PeerId, Sequence[int]] | None]
+AskFarPeers: TypeAlias = Callable[[str], Mapping[PeerId, FarCheckpoints] | None]
 """Asks the peers that are elsewhere for their checkpoints of a run; see `reopen`."""
 
 
@@ -180,9 +180,8 @@ def reopen(
         config: the settings that the run goes on with.
         total_steps: the steps of the whole run.
         exchange: which steps exchange, if any do.
-        ask_far_peers: for a run's name, returns the steps of the checkpoints that each peer keeps
-            elsewhere and can read; None if it does not keep them elsewhere. Asked if there is
-            nothing of any peer in the folder.
+        ask_far_peers: for a run's name, returns which checkpoints each peer keeps elsewhere; None if
+            it does not keep them elsewhere. Asked if there is nothing of any peer in the folder.
 
     Raises:
         CheckpointError: there are no checkpoints that the run could go on from.
@@ -199,7 +198,7 @@ def reopen(
     ):
         remove_partials(folder)
     if not (path / layout.PEERS).exists() and (far := ask_far_peers(path.name)) is not None:
-        stores = {peer: FarCheckpoints(far.get(peer, ())) for peer in stores}
+        stores = {peer: far.get(peer, FarCheckpoints()) for peer in stores}
     _put_records_back(path)  # the start before this one may have been killed
     metrics = path / layout.METRICS
     records = read_metrics(metrics) if metrics.exists() else []

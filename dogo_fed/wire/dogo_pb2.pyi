@@ -289,7 +289,7 @@ class HostRequest(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., peer: _Optional[str] = ..., start: _Optional[int] = ..., assignment: _Optional[str] = ..., until_step: _Optional[int] = ..., close: bool = ..., hold_s: _Optional[float] = ..., join: _Optional[_Union[JoinReply, _Mapping]] = ..., answer: _Optional[_Union[ExchangeReply, _Mapping]] = ..., answer_step: _Optional[int] = ..., reports_received: _Optional[int] = ..., stop: bool = ..., asks_checkpoints: bool = ...) -> None: ...
 
 class HostReply(_message.Message):
-    __slots__ = ("state", "outcome", "message", "where", "next_step", "join", "offer", "reports", "first_report", "leave", "checkpoints")
+    __slots__ = ("state", "outcome", "message", "where", "next_step", "join", "offer", "reports", "first_report", "leave", "checkpoints", "broken_checkpoints")
     STATE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -301,6 +301,7 @@ class HostReply(_message.Message):
     FIRST_REPORT_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    BROKEN_CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     state: HostState
     outcome: int
     message: str
@@ -312,4 +313,5 @@ class HostReply(_message.Message):
     first_report: int
     leave: LeaveRequest
     checkpoints: str
-    def __init__(self, state: _Optional[_Union[HostState, str]] = ..., outcome: _Optional[int] = ..., message: _Optional[str] = ..., where: _Optional[str] = ..., next_step: _Optional[int] = ..., join: _Optional[_Union[JoinRequest, _Mapping]] = ..., offer: _Optional[_Union[ExchangeRequest, _Mapping]] = ..., reports: _Optional[_Iterable[_Union[ReportRequest, _Mapping]]] = ..., first_report: _Optional[int] = ..., leave: _Optional[_Union[LeaveRequest, _Mapping]] = ..., checkpoints: _Optional[str] = ...) -> None: ...
+    broken_checkpoints: str
+    def __init__(self, state: _Optional[_Union[HostState, str]] = ..., outcome: _Optional[int] = ..., message: _Optional[str] = ..., where: _Optional[str] = ..., next_step: _Optional[int] = ..., join: _Optional[_Union[JoinRequest, _Mapping]] = ..., offer: _Optional[_Union[ExchangeRequest, _Mapping]] = ..., reports: _Optional[_Iterable[_Union[ReportRequest, _Mapping]]] = ..., first_report: _Optional[int] = ..., leave: _Optional[_Union[LeaveRequest, _Mapping]] = ..., checkpoints: _Optional[str] = ..., broken_checkpoints: _Optional[str] = ...) -> None: ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from dogo_fed.reporting.sink import Sink, TeeSink
 from dogo_fed.reporting.summary import RunSummary, print_summary
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
+from dogo_fed.storage.going_on import FarCheckpoints
 from dogo_fed.storage.run_folder import RunFolder
 from server.coordinator.host import CoordinatorHost
 from server.flower.checkpoints import ask_checkpoints
@@ -82,7 +83,7 @@ def run(grid: Grid, run_config: Mapping[str, object]) -> RunSummary:
     sites: set[PeerId] = set()
     with _stop_before_exit() as stop_asked:
 
-        def ask_sites(run_id: str) -> Mapping[PeerId, Sequence[int]] | None:
+        def ask_sites(run_id: str) -> Mapping[PeerId, FarCheckpoints] | None:
             """Returns what the sites keep of a run; None if the peers are simulated.
 
             Raises:

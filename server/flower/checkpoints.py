@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import StartError, Stopped
+from dogo_fed.storage.going_on import FarCheckpoints
 from dogo_fed.wire import dogo_pb2 as pb
 from server.flower.envelope import last_line, packed, unpacked
 from server.flower.nodes import Node
@@ -24,8 +25,8 @@ def ask_checkpoints(
     run_id: str,
     within_s: float,
     stop_requested: Callable[[], bool] = lambda: False,
-) -> dict[PeerId, tuple[int, ...]]:
-    """Returns the steps of the checkpoints that each site's peer has of a run and can read.
+) -> dict[PeerId, FarCheckpoints]:
+    """Returns the steps of the checkpoints that each site's peer has of a run.
 
     Args:
         grid: Flower's messages.
@@ -39,7 +40,7 @@ def ask_checkpoints(
         Stopped: the user has asked for an end.
     """
     deadline_s = time.monotonic() + within_s
-    found: dict[PeerId, tuple[int, ...]] = {}
+    found: dict[PeerId, FarCheckpoints] = {}
     trouble = dict.fromkeys(nodes, "no answer")
     asked: dict[str, PeerId] = {}
     while True:
@@ -51,7 +52,7 @@ def ask_checkpoints(
             for reply in grid.pull_messages(list(asked)) if asked else []:
                 peer = asked.pop(reply.metadata.reply_to_message_id)
                 try:
-                    found[peer] = _steps(reply)
+                    found[peer] = _told(reply)
                 except ValueError as error:
                     trouble[peer] = last_line(str(error))
         except Exception as error:  # whatever Flower's client raises
@@ -73,8 +74,8 @@ def ask_checkpoints(
         time.sleep(_POLL_S)
 
 
-def _steps(message: Message) -> tuple[int, ...]:
-    """Returns the steps in an answer.
+def _told(message: Message) -> FarCheckpoints:
+    """Returns what an answer says.
 
     Raises:
         ValueError: it is none; the text says why.
@@ -82,4 +83,8 @@ def _steps(message: Message) -> tuple[int, ...]:
     answer = unpacked(message, _MOST_BYTES)
     if answer.message:
         raise ValueError(answer.message)
-    return tuple(sorted({int(step) for step in answer.checkpoints.split() if int(step) >= 0}))
+    return FarCheckpoints(_steps(answer.checkpoints), _steps(answer.broken_checkpoints))
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    return tuple(sorted({int(step) for step in text.split() if int(step) >= 0}))

@@ -10,10 +10,11 @@ import torch
 
 from clients.flower.kept_checkpoints import KeptCheckpoints
 from dogo_fed.storage.checkpoint import CheckpointStore, Progress
+from dogo_fed.storage.going_on import FarCheckpoints
 
 
 def ask(kept, store):
-    return kept.readable(store, time.monotonic() + 60.0)
+    return kept.look(store, time.monotonic() + 60.0)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_each_checkpoint_is_read_once(store, read):
     torn.write_bytes(torn.read_bytes()[:-100])
     kept = KeptCheckpoints()
     for _ in range(3):
-        assert ask(kept, store) == [10, 30]
+        assert ask(kept, store) == FarCheckpoints((10, 30), (20,))
     assert read == [10, 20, 30]
 
 
@@ -54,22 +55,24 @@ def test_one_that_was_written_anew_is_read_again(store, read):
     ask(kept, store)
     path.write_bytes(path.read_bytes()[:-1])
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert ask(kept, store) == [10, 30]
+    assert ask(kept, store) == FarCheckpoints((10, 30), (20,))
     assert read == [10, 20, 30, 20, 20]
 
 
 def test_who_has_no_time_left_goes_on_where_it_was(store, read):
     kept = KeptCheckpoints()
-    assert [kept.readable(store, 0.0) for _ in range(4)] == [None, None, [10, 20, 30], [10, 20, 30]]
+    all_three = FarCheckpoints((10, 20, 30))
+    assert [kept.look(store, 0.0) for _ in range(4)] == [None, None, all_three, all_three]
     assert read == [10, 20, 30]
 
 
 def test_one_message_waits_for_another_and_not_for_ever(store, read):
     kept = KeptCheckpoints()
     with kept._lock:
-        assert kept.readable(store, 0.0) is None
+        assert kept.look(store, 0.0) is None
     assert read == []
 
 
 def test_a_folder_without_checkpoints_has_none(tmp_path):
-    assert KeptCheckpoints().readable(CheckpointStore(tmp_path / "none", keep=1), 0.0) == []
+    none = CheckpointStore(tmp_path / "none", keep=1)
+    assert KeptCheckpoints().look(none, 0.0) == FarCheckpoints()

@@ -512,7 +512,7 @@ def test_a_site_tells_which_checkpoints_of_a_run_it_has_and_can_read(site, tmp_p
         request = pb.HostRequest(run_id=run_id, peer=peer, asks_checkpoints=True)
         return pb.HostReply.FromString(host.handle(request.SerializeToString()))
 
-    assert (told().checkpoints, told().message) == ("10 20", "")
+    assert (told().checkpoints, told().broken_checkpoints, told().message) == ("10 20", "30", "")
     assert (told("another").checkpoints, told("another").message) == ("", "")
     for nowhere in (told("../first"), told(peer="nobody"), told(peer="../resnet")):
         assert (

@@ -40,6 +40,7 @@ from dogo_fed.run.local import run_local
 from dogo_fed.run.prepare import prepare
 from dogo_fed.run.train import conduct
 from dogo_fed.storage.checkpoint import CheckpointStore
+from dogo_fed.storage.going_on import FarCheckpoints
 from dogo_fed.storage.provenance_file import read_starts
 from dogo_fed.storage.run_folder import RunFolder, reopen
 from tests.support.command_line import REPOSITORY, run_python
@@ -566,7 +567,7 @@ def test_a_run_whose_peers_are_elsewhere_goes_on_where_they_say(folder) -> None:
     (folder / "peers").rename(folder.parent / "sites")
 
     def reopened(**far):
-        far = {PeerId(name): steps for name, steps in far.items()}
+        far = {PeerId(name): FarCheckpoints(steps) for name, steps in far.items()}
         return reopen(folder, config, 9, lambda step: step, lambda run_id: far)
 
     found = reopened(resnet=(2, 3), wide=(1, 2))

@@ -99,6 +99,27 @@ def test_a_peer_that_was_lost_joins_late_and_the_others_lose_nothing(lost):
     )
 
 
+@pytest.mark.parametrize(
+    ("ada", "bob"),
+    [
+        ([10, 20, 30], ([10, 20], [20])),
+        (([10, 20, 30], [30]), ([10, 20], [20])),
+        (([10, 20], [20]), ([10, 20], [20])),
+    ],
+)
+def test_a_peer_whose_newest_is_broken_was_in_step_and_nobody_misses_a_step(ada, bob):
+    """Bob was killed before his checkpoint of step 30, and that of step 20 can't be read."""
+    points = found({ADA: ada, BOB: bob})
+    assert points.checkpoints == {ADA: 10, BOB: 10} and points.first_step == 10
+    assert {kind for kind, _ in kinds(points)} == {"checkpoint_passed_over"}
+
+
+def test_where_no_state_can_be_read_by_all_whoever_is_behind_joins_late():
+    points = found({ADA: [20, 30], BOB: ([10, 20], [20])})
+    assert points.checkpoints == {ADA: 30, BOB: 10} and points.first_step == 30
+    assert kinds(points) == [("checkpoint_passed_over", BOB), ("peer_late", BOB)]
+
+
 def test_that_many_checkpoints_are_kept_does_not_send_the_others_back():
     points = found({ADA: range(0, 51, 10), BOB: [0, 10]})
     assert points.checkpoints == {ADA: 50, BOB: 10} and points.first_step == 50

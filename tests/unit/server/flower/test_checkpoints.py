@@ -6,6 +6,7 @@ import pytest
 
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import StartError, Stopped
+from dogo_fed.storage.going_on import FarCheckpoints
 from dogo_fed.wire import dogo_pb2 as pb
 from server.flower import checkpoints
 from server.flower.checkpoints import ask_checkpoints
@@ -55,8 +56,16 @@ def answers(steps: str, **fields):
 
 
 def test_each_site_tells_which_checkpoints_it_has(sites):
-    found = sites.ask(ada=answers("10 20"), bob=answers(""), cat=answers("20 30 10"))
-    assert found == {ADA: (10, 20), BOB: (), CAT: (10, 20, 30)}
+    found = sites.ask(
+        ada=answers("10 20"), bob=answers(""), cat=answers("20 10", broken_checkpoints="30")
+    )
+    assert found == {
+        ADA: FarCheckpoints((10, 20)),
+        BOB: FarCheckpoints(),
+        CAT: FarCheckpoints((10, 20), (30,)),
+    }
+    assert found[CAT].steps() == [10, 20, 30]
+    assert [found[CAT].problem_with(step) is None for step in (20, 30)] == [True, False]
 
 
 def test_no_message_lives_for_ever(sites):
@@ -66,7 +75,7 @@ def test_no_message_lives_for_ever(sites):
 
 def test_a_site_that_is_away_is_asked_again(sites):
     sites.time.after(5, lambda: sites.grid.nodes.__setitem__(7, answers("10")))
-    assert sites.ask(ada=answers("", message="no process answers")) == {ADA: (10,)}
+    assert sites.ask(ada=answers("", message="no process answers")) == {ADA: FarCheckpoints((10,))}
 
 
 def test_an_answer_that_comes_at_the_last_moment_counts(sites):
@@ -74,7 +83,7 @@ def test_an_answer_that_comes_at_the_last_moment_counts(sites):
         sites.time.now_s += 31.0
         return answers("10")(message)
 
-    assert sites.ask(ada=late) == {ADA: (10,)}
+    assert sites.ask(ada=late) == {ADA: FarCheckpoints((10,))}
 
 
 def test_a_stop_while_sites_are_asked_says_so_and_does_not_wait(sites):
@@ -92,11 +101,12 @@ def test_a_stop_while_sites_are_asked_says_so_and_does_not_wait(sites):
             "no process answers at unix:/there",
         ),
         (answers("10 twenty"), "twenty"),
+        (answers("10", broken_checkpoints="twenty"), "twenty"),
         (answers("1 " * 600_000), "bytes are more than the 1048576 of the largest reply"),
         (lambda message: answered(message, b"\xff\xff\xff"), "something that is no reply"),
         (lambda message: None, "no answer"),
     ],
-    ids=["away", "no number", "large", "no reply", "silent"],
+    ids=["away", "no number", "no broken number", "large", "no reply", "silent"],
 )
 def test_who_does_not_tell_is_named_and_the_run_does_not_begin_again(sites, reply, why):
     with pytest.raises(StartError) as caught:
