@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dogo_fed.compare.experiment import Cell
-from dogo_fed.compare.protocols import protocol_origin
+from dogo_fed.compare.protocols import protocol_origins
 from dogo_fed.contracts import PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError
@@ -95,7 +95,8 @@ def origins(
     found: dict[str, dict[str, list[str]]] = {}
     for cell, summary in finished:
         facts = [start.provenance.origin for start in _starts(summary)] or [{"source": _NOT_KNOWN}]
-        facts += [protocol_origin(cell.folder, name) for name in evaluations]
+        for name in evaluations:
+            facts += protocol_origins(cell.folder, name)
         for fact in facts:
             for name, value in fact.items():
                 cells = found.setdefault(name, {}).setdefault(value, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,28 +28,26 @@ def has_protocol(
     Scores of an earlier end of the run are not of these encoders, and neither are those of a version
     that did not write of which end they are.
     """
-    sheet = _sheet(folder, name)
-    if sheet is None:
-        return False
-    wanted = complete_options(name, with_targets(name, options, config.data))
-    is_same = sheet["options"] == json.loads(json.dumps(wanted))
-    states = sheet.get("states")
-    if not (is_same and isinstance(states, dict) and isinstance(sheet["encoders"], dict)):
-        return False
+    wanted = json.loads(
+        json.dumps(complete_options(name, with_targets(name, options, config.data)))
+    )
+    sheets = _sheets(folder, name)
     return all(
-        peer in sheet["encoders"]
-        and peer in states
-        and states[peer] == PeerFolder(folder, PeerId(peer)).encoder_state()
+        peer in sheets
+        and sheets[peer]["options"] == wanted
+        and peer in _plain(sheets[peer].get("states"))
+        and sheets[peer]["states"][peer] == PeerFolder(folder, PeerId(peer)).encoder_state()
         for peer in peers
     )
 
 
-def protocol_origin(folder: Path, name: str) -> dict[str, str]:
-    """Returns what computed a protocol's scores, see `ScoreSheet.origin`; nothing if there are none."""
-    origin = (_sheet(folder, name) or {}).get("origin")
-    if not isinstance(origin, dict):
-        return {}
-    return {str(what): str(value) for what, value in origin.items()}
+def protocol_origins(folder: Path, name: str) -> list[dict[str, str]]:
+    """Returns what computed a protocol's scores, see `ScoreSheet.origin`; one for each sheet."""
+    sheets = {id(sheet): sheet for sheet in _sheets(folder, name).values()}
+    return [
+        {str(what): str(value) for what, value in _plain(sheet.get("origin")).items()}
+        for sheet in sheets.values()
+    ]
 
 
 def read_protocol(folder: Path, name: str) -> dict[str, dict[str, float]]:
@@ -57,33 +56,43 @@ def read_protocol(folder: Path, name: str) -> dict[str, dict[str, float]]:
     Raises:
         CheckpointError: the protocol's file is not what `evaluate_run` writes.
     """
-    sheet = _sheet(folder, name)
-    if sheet is None:
-        return {}
-    try:
-        return {
-            peer: {
+    scores = {}
+    for peer, sheet in _sheets(folder, name).items():
+        try:
+            scores[peer] = {
                 f"{protocol_title(name)}/{mean['condition']}": float(mean["mean"])
-                for mean in found["means"]
+                for mean in sheet["encoders"][peer]["means"]
                 if mean["metric"] == METRIC and mean["mean"] is not None
             }
-            for peer, found in sheet["encoders"].items()
-        }
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(
-            f"{_path(folder, name)} has no scores as this version writes them; remove it, and it is "
-            "made again"
-        ) from error
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise CheckpointError(
+                f"the scores of {protocol_title(name)} of {peer} in {folder / layout.EVALUATION} are "
+                "not as this version writes them; remove the file, and it is made again"
+            ) from error
+    return scores
 
 
-def _path(folder: Path, name: str) -> Path:
-    return folder / layout.EVALUATION / f"{protocol_title(name)}.json"
+def _sheets(folder: Path, name: str) -> dict[str, dict[str, Any]]:
+    """Returns for each encoder the newest sheet of a protocol that has it.
+
+    Encoders on the same images share a sheet. Where peers have images of their own, there are more,
+    and their names stand in the files' names (`dogo_fed.run.evaluate`).
+    """
+    title = protocol_title(name)
+    of_encoder: dict[str, dict[str, Any]] = {}
+    paths = (folder / layout.EVALUATION).glob(f"{glob.escape(title)}*.json")
+    for path in sorted(paths, key=lambda one: one.stat().st_mtime_ns):
+        try:
+            sheet = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if not (isinstance(sheet, dict) and {"options", "encoders"} <= sheet.keys()):
+            continue
+        if sheet.get("protocol", title) == title:  # "linear" is the beginning of other names too
+            of_encoder |= dict.fromkeys(_plain(sheet["encoders"]), sheet)
+    return of_encoder
 
 
-def _sheet(folder: Path, name: str) -> dict[str, Any] | None:
-    try:
-        content = json.loads(_path(folder, name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    is_sheet = isinstance(content, dict) and {"options", "encoders"} <= content.keys()
-    return content if is_sheet else None
+def _plain(value: object) -> Mapping[str, Any]:
+    """Returns a mapping as it is, and an empty one for all else."""
+    return value if isinstance(value, Mapping) else {}

@@ -298,11 +298,21 @@ def _data_of(
 def _tell_other_origin(folder: Path, here: Mapping[str, str]) -> None:
     """Says what trained a run, as far as it was something else than what evaluates it."""
     starts = read_starts(folder)
-    changes = changed_origin(starts[-1].provenance.origin, here) if starts else []
+    if starts:
+        tell_other_origin(f"run {folder.name}", starts[-1].provenance.origin, here)
+
+
+def tell_other_origin(what: str, then: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Logs what something was trained with, as far as it is not what is here.
+
+    Args:
+        what: a run or a file.
+        then: its origin, see `Provenance.origin`.
+        here: that of this process.
+    """
+    changes = changed_origin(then, here)
     if changes:
-        logger.warning(
-            "run %s was trained with something else: %s", folder.name, "; ".join(changes)
-        )
+        logger.warning("%s was trained with something else: %s", what, "; ".join(changes))
 
 
 def evaluate_subjects(

@@ -70,10 +70,8 @@ class Matrix:
         return "\n".join(lines) + "\n\n" + "\n".join(notes) + "\n"
 
 
-def matrix_of_run(
-    folder: Path, config: RunConfig, encoders: Sequence[Path] = ()
-) -> tuple[Matrix, list[Path]]:
-    """Returns the matrix of a finished run, and the three files that it has written.
+def matrix_of_run(folder: Path, config: RunConfig, encoders: Sequence[Path] = ()) -> Matrix:
+    """Returns the matrix of a finished run; `write_matrix` writes it.
 
     All private images that the configuration names must be readable here. The folder of a run on one
     machine has those of all sites. A site's folder has its own: there, `encoders` are what others have
@@ -112,13 +110,21 @@ def matrix_of_run(
         row = accuracies.setdefault(subject.encoder.name, {})
         for site, data in sites.items():
             row[site] = math.nan if site in reasons else _knn(subject.on(data), config.eval)
-    found = Matrix(
+    return Matrix(
         accuracies=accuracies,
         sizes={site: len(data.train) for site, data in sites.items()},
         reasons=reasons,
     )
+
+
+def write_matrix(found: Matrix, folder: Path) -> list[Path]:
+    """Writes evaluation/matrix.csv, .md and .png in a run folder; returns their paths."""
+    paths = [folder / layout.EVALUATION / f"matrix.{suffix}" for suffix in ("csv", "md", "png")]
     with private_files():
-        return found, _written(found, folder / layout.EVALUATION)
+        write_atomic(paths[0], found.to_csv())
+        write_atomic(paths[1], found.to_markdown())
+        draw_matrix(found.accuracies, paths[2])
+    return paths
 
 
 def _check_names(subjects: Sequence[Subject]) -> None:
@@ -136,14 +142,6 @@ def _knn(subject: Subject, settings: EvalConfig) -> float:
     with frozen(subject.encoder.backbone):
         (score,) = knn(subject, k=k, temperature=settings.knn_temperature)
     return score.value
-
-
-def _written(found: Matrix, folder: Path) -> list[Path]:
-    paths = [folder / f"matrix.{suffix}" for suffix in ("csv", "md", "png")]
-    write_atomic(paths[0], found.to_csv())
-    write_atomic(paths[1], found.to_markdown())
-    draw_matrix(found.accuracies, paths[2])
-    return paths
 
 
 def _percent(value: float, *, is_own: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from dogo_fed.errors import CheckpointError, ConfigError
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
 from dogo_fed.models.catalog import BACKBONES
 from dogo_fed.models.weights import load_weights, read_description, read_weights
+from dogo_fed.packages import source_digest
 from dogo_fed.plain import from_plain
-from dogo_fed.provenance import DataFacts, Provenance
-from dogo_fed.run.evaluate import initial_backbone
+from dogo_fed.provenance import DataFacts, Provenance, origin_here
+from dogo_fed.run.evaluate import initial_backbone, tell_other_origin
 from dogo_fed.text import one_line
 
 logger = logging.getLogger(__name__)
@@ -60,7 +62,8 @@ def open_file(
         CheckpointError: the file can't be read, does not fit the backbone, or does not say which it
             is.
     """
-    known = _trained_on(file.path)
+    target = resolve_device(device)
+    known = _trained_on(file.path, origin_here(target, source_digest()))
     own = known or DataFacts.of(dataset)
     inputs = Inputs(
         image_size=file.image_size or own.image_size,
@@ -75,7 +78,6 @@ def open_file(
     backbone = initial_backbone(network, inputs, seed)
     for notice in load_weights(backbone, read_weights(file.path), str(file.path), file.prefix):
         logger.warning("%s", notice)
-    target = resolve_device(device)
     encoder = Encoder(
         name=file.path.stem, backbone=backbone.to(target), inputs=inputs, device=target,
         trained_on=None if known is None else known.fingerprint, batch_size=batch_size,
@@ -106,13 +108,16 @@ def _network_of(path: Path) -> ComponentConfig:
     return network
 
 
-def _trained_on(path: Path) -> DataFacts | None:
-    """Returns the data set that an exported encoder was trained on; None if the file says nothing."""
+def _trained_on(path: Path, here: Mapping[str, str]) -> DataFacts | None:
+    """Returns the data set that an exported encoder was trained on; None if the file says nothing.
+
+    What trained it, as far as it was something else than what is here, is logged.
+    """
     described = read_description(path)
     if not described:
         return None
     try:
-        return Provenance.from_plain(described).data
+        known = Provenance.from_plain(described)
     except CheckpointError as error:
         logger.warning(
             "%s does not say what it was trained on (%s); size and normalisation are those of the "
@@ -121,3 +126,5 @@ def _trained_on(path: Path) -> DataFacts | None:
             error,
         )
         return None
+    tell_other_origin(str(path), known.origin, here)
+    return known.data

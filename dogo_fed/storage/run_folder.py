@@ -147,18 +147,18 @@ def make_empty(config: RunConfig) -> Path:
 
 
 def absolute(folder: str) -> Path:
-    """Returns the absolute path of a run folder.
+    """Returns the absolute path of the folder of a run or a comparison.
 
     Raises:
-        ConfigError: its name is no text, so it can't be the run's name in files and messages.
+        ConfigError: its name is no text, so it can't stand in files and messages.
     """
     path = Path(folder).resolve()
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise ConfigError(
-            f"the run folder {str(path)!r} has a name that is not UTF-8, and so no text; choose or "
-            "rename it to one that is"
+            f"the folder {str(path)!r} has a name that is not UTF-8, and so no text; choose another, or "
+            "rename it"
         ) from error
     return path
 

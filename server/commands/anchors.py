@@ -26,7 +26,7 @@ Further arguments are settings of the data set, as for `dogo-fed train`.
 
 def main() -> None:
     """Runs what the command line says; leaves the process with a status that tells how it ended."""
-    run_command(_HELP, lambda arguments: _run(arguments[0], arguments[1:]))
+    run_command(_HELP, lambda arguments: [_run(arguments[0], arguments[1:])])
 
 
 def _run(action: str, arguments: Sequence[str]) -> str:

@@ -68,6 +68,7 @@ def _main(composed: DictConfig) -> None:
     try:
         config = from_omegaconf(composed, HydraConfig.get().overrides.task)
         dataset = dataset_with_test_part(config.data, config.eval.test_share)
+        sys.stdout.write("".join(f"{line}\n" for line in describe(dataset, config)))
         folder = Path(_out[-1]).expanduser() if _out else usual_folder(dataset)
         folder.mkdir(parents=True, exist_ok=True)
         draw_samples(dataset, folder / SAMPLES)
@@ -75,7 +76,6 @@ def _main(composed: DictConfig) -> None:
         sys.exit(tell(error))
     except KeyboardInterrupt:
         sys.exit(say("stopped; images that were decoded may be decoded again", EXIT_STOPPED))
-    sys.stdout.write("".join(f"{line}\n" for line in describe(dataset, config)))
     sys.stdout.write(f"samples      {one_line(folder / SAMPLES)}\n")
 
 

@@ -26,7 +26,7 @@ Without out= the file is FOLDER/export/NAME-FORMAT. Without peer=, a run of one 
 
 def main() -> None:
     """Runs what the command line says; leaves the process with a status that tells how it ended."""
-    run_command(_HELP, lambda arguments: "\n".join(map(str, _export(arguments))))
+    run_command(_HELP, lambda arguments: map(str, _export(arguments)))
 
 
 def _export(arguments: Sequence[str]) -> tuple[Path, Path]:

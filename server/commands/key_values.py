@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from dogo_fed.components import close_matches
@@ -16,20 +16,22 @@ from dogo_fed.text import one_line
 _LONGEST_LINE = 100_000
 
 
-def run_command(usage: str, run: Callable[[Sequence[str]], str]) -> None:
+def run_command(usage: str, run: Callable[[Sequence[str]], Iterable[str]]) -> None:
     """Does what the command line says; leaves the process with a status that tells how it ended.
 
     Args:
         usage: printed if the command line asks for help, or is empty.
-        run: gets the arguments, and returns what is printed.
+        run: gets the arguments, and returns what is printed, piece by piece: what is there stands on
+            the terminal before the next piece is made, which may fail.
     """
     arguments = sys.argv[1:]
     if "-h" in arguments or "--help" in arguments or not arguments:
         sys.stdout.write(usage)
         return
     try:
-        for line in run(arguments).split("\n"):  # a path in it need not be UTF-8
-            sys.stdout.write(f"{one_line(line, _LONGEST_LINE)}\n")
+        for piece in run(arguments):
+            for line in piece.split("\n"):  # a path in it need not be UTF-8
+                sys.stdout.write(f"{one_line(line, _LONGEST_LINE)}\n")
     except (DogoError, OSError) as error:
         sys.exit(tell(error))
     except KeyboardInterrupt:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dogo_fed.run.matrix import matrix_of_run
+from dogo_fed.run.matrix import matrix_of_run, write_matrix
 from server.commands.key_values import key_values, named_run, run_command
 from server.terminal_log import log_to_terminal
 
@@ -25,9 +25,11 @@ def main() -> None:
     run_command(_HELP, _matrix)
 
 
-def _matrix(arguments: Sequence[str]) -> str:
+def _matrix(arguments: Sequence[str]) -> Iterator[str]:
     log_to_terminal()
     given = key_values("matrix", arguments, _KEYS)
     encoders = [Path(name).expanduser() for name in given.get("encoders", "").split(",") if name]
-    found, paths = matrix_of_run(*named_run(given), encoders)
-    return "\n".join([found.to_markdown(), *map(str, paths)])
+    folder, config = named_run(given)
+    found = matrix_of_run(folder, config, encoders)
+    yield found.to_markdown()
+    yield from map(str, write_matrix(found, folder))

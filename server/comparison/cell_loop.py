@@ -165,7 +165,8 @@ class CellLoop:
         for cell_id, ending in self._watch.look(lambda key: self._under_way[key].last_word_s()):
             running = self._under_way[cell_id]
             if isinstance(ending, Overdue):
-                ending = CellEnding(-1, f"{ending.reason}, and was ended")
+                status = EXIT_STOPPED if self._watch.is_stopping else -1
+                ending = CellEnding(status, f"{ending.reason}, and was ended")
             self._ended(running.cell, ending, self.clock() - running.started_s)
 
     def _ended(self, cell: Cell, ending: CellEnding, seconds: float) -> None:

@@ -28,6 +28,7 @@ from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.protocols import check_protocol
 from dogo_fed.packages import package_folder
 from dogo_fed.plain import from_plain
+from dogo_fed.storage.run_folder import absolute
 
 OUT = Path("runs") / "compare"
 """The folder for comparisons without `out=`."""
@@ -130,7 +131,7 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
         baselines=settings.baselines,
         expected=settings.expected,
     )
-    out = (OUT / name if settings.out is None else Path(settings.out)).resolve()
+    out = absolute(str(OUT / name) if settings.out is None else settings.out)
     keys = {key_of(argument) for argument in arguments}
     # The preset has chosen its peers for its own images and not for others.
     compose_runs = partial(

@@ -70,7 +70,7 @@ def test_scores_that_another_version_has_made_are_said_with_their_cells(cells: l
         made_by = {**HERE.origin, "source": "0" * 32} if number == 1 else HERE.origin
         (cell.folder / "evaluation").mkdir()
         (cell.folder / "evaluation" / "knn.json").write_text(
-            json.dumps({"options": {}, "encoders": {}, "origin": made_by})
+            json.dumps({"options": {}, "encoders": {"wide": {}}, "origin": made_by})
         )
     finished = finished_cells(cells)
     assert origins(finished)["source"] == {HERE.source: [one.id for one in cells]}

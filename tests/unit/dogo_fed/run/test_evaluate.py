@@ -261,6 +261,19 @@ def test_other_code_is_said_when_a_run_is_evaluated(on, finished, monkeypatch, c
     assert line.startswith("run finished was trained with something else: source was ")
 
 
+def test_other_code_is_said_when_an_exported_encoder_is_evaluated(
+    finished, monkeypatch, caplog
+) -> None:
+    folder, _ = finished
+    path = folder / "peers" / "wide" / "encoder.safetensors"
+    open_file(WeightsFile(path=path), synthetic(size=40, test_size=20))
+    assert "something else" not in caplog.text
+    monkeypatch.setattr(weights_file, "source_digest", lambda: "0" * 32)
+    open_file(WeightsFile(path=path), synthetic(size=40, test_size=20))
+    (line,) = [one.getMessage() for one in caplog.records if "something else" in one.getMessage()]
+    assert line.startswith(f"{path} was trained with something else: source was ")
+
+
 def test_an_exported_encoder_brings_the_size_and_normalisation_that_it_needs(
     finished, tmp_path, caplog
 ) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,12 @@ import pytest
 from configs.compose import compose_run
 from configs.resume import resumed
 from configs.shorthand import in_full
+from dogo_fed.compare.protocols import has_protocol, read_protocol
 from dogo_fed.config_text import load_run_config
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.run.evaluate import evaluate_run
-from dogo_fed.run.matrix import matrix_of_run
+from dogo_fed.run.matrix import matrix_of_run, write_matrix
 from dogo_fed.storage.run_folder import note_site
 from server.commands import matrix as command
 from tests.support.run_watch import digests
@@ -55,7 +59,8 @@ def test_the_cut_is_in_the_run_folder(folder: Path) -> None:
 
 
 def test_every_encoder_is_evaluated_on_every_peers_images(folder: Path) -> None:
-    found, paths = matrix_of_run(folder, load_run_config(folder))
+    found = matrix_of_run(folder, load_run_config(folder))
+    paths = write_matrix(found, folder)
     assert [path.name for path in paths] == ["matrix.csv", "matrix.md", "matrix.png"]
     assert paths[2].stat().st_size > 4000
     rows = table(paths[0])
@@ -73,7 +78,7 @@ def test_the_matrix_has_the_neighbours_of_the_run(folder: Path) -> None:
     found = {}
     for k in (1, 10**6):
         settings = dataclasses.replace(config.eval, knn_k=k)
-        found[k], _ = matrix_of_run(folder, dataclasses.replace(config, eval=settings))
+        found[k] = matrix_of_run(folder, dataclasses.replace(config, eval=settings))
     assert found[1].accuracies != found[10**6].accuracies, "as many as a site has, at most"
 
 
@@ -99,6 +104,10 @@ def test_a_peer_with_images_of_its_own_is_evaluated_on_them_again(tmp_path: Path
     assert found == {"knn-resnet.json", "knn-wide.json"}
     sheets = [json.loads((run / "evaluation" / name).read_text()) for name in sorted(found)]
     assert sheets[0]["fingerprint"] != sheets[1]["fingerprint"]
+    assert has_protocol(run, config, "knn", {"k": 5}, config.peers), "as a comparison reads them"
+    assert read_protocol(run, "knn") == {
+        peer: {f"knn/{of[0].condition}": of[0].value} for peer, of in scores.items()
+    }
     wide = config.peers["wide"]
     assert wide.data is not None
     options = {**wide.data.options, "seed": 8}
@@ -113,15 +122,28 @@ def test_encoders_of_others_are_evaluated_where_the_images_are(tmp_path: Path) -
                "peers.wide.data.options.test_size=24", "peers.wide.data.options.seed=7")  # fmt: skip
     run = tmp_path / "run"
     run_here(compose_run([*TINY, *private, "peers=pair", f"run_dir={run}"]))
-    whole, _ = matrix_of_run(run, load_run_config(run))
+    whole = matrix_of_run(run, load_run_config(run))
     site, given = tmp_path / "site", tmp_path / "resnet.safetensors"
     shutil.copytree(run / "peers" / "wide", site / "peers" / "wide")
     note_site(site, load_run_config(run), PeerId("wide"))
     shutil.copy(run / "peers" / "resnet" / "encoder.safetensors", given)
-    column, _ = matrix_of_run(site, load_run_config(site), [given])
+    column = matrix_of_run(site, load_run_config(site), [given])
     assert column.accuracies == whole.accuracies and set(column.accuracies) == {"resnet", "wide"}
     with pytest.raises(ConfigError, match=r"two encoders are named wide; rename the file wide\."):
         matrix_of_run(site, load_run_config(site), [given.rename(tmp_path / "wide.safetensors")])
+
+
+def test_a_matrix_that_can_not_be_written_is_printed(folder, monkeypatch, capsys) -> None:
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(sys, "argv", ["dogo-fed matrix", f"run={folder}"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    printed = capsys.readouterr()
+    assert ended.value.code == 1 and "| resnet | **" in printed.out
+    assert f"{folder}/evaluation/matrix.csv can't be used: No space left" in printed.err
 
 
 def test_a_run_without_private_images_has_no_matrix(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from server.commands.key_values import run_command
 
 
 def test_an_interrupt_is_said_as_what_it_is(monkeypatch, capsys) -> None:
-    def interrupted(arguments: object) -> str:
+    def interrupted(arguments: object) -> list[str]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["dogo-fed matrix", "run=x"])
@@ -26,9 +28,21 @@ def test_an_interrupt_is_said_as_what_it_is(monkeypatch, capsys) -> None:
     assert capsys.readouterr().err.startswith("dogo-fed: stopped; ")
 
 
+def test_what_is_there_is_printed_before_the_rest_fails(monkeypatch, capsys) -> None:
+    def half(arguments: object) -> Iterator[str]:
+        yield "hours of work"
+        raise OSError(errno.ENOSPC, "No space left", "matrix.csv")
+
+    monkeypatch.setattr(sys, "argv", ["dogo-fed matrix", "run=x"])
+    with pytest.raises(SystemExit) as ended:
+        run_command("usage", half)
+    said = capsys.readouterr()
+    assert ended.value.code == 1 and said.out == "hours of work\n" and "No space" in said.err
+
+
 def test_a_path_that_is_no_text_is_printed_all_the_same(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["dogo-fed export", "run=x"])
-    run_command("usage", lambda arguments: f"| a table |\n{Path('out') / chr(0xDCFF)}")
+    run_command("usage", lambda arguments: [f"| a table |\n{Path('out') / chr(0xDCFF)}"])
     printed = capsys.readouterr().out
     assert printed.encode() and printed == "| a table |\nout/\\udcff\n"
 

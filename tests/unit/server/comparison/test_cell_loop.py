@@ -179,7 +179,8 @@ def test_who_does_not_stop_is_ended(world: World, cells: list[Cell]) -> None:
     world.looks = {cell.id: PATIENCE**2 for cell in cells}
     world.deaf = {cells[0].id}
     reports = world.loop(cells, silence_s=PATIENCE**2).run(lambda: world.now_s > 1001)
-    assert outcomes(reports)[cells[0].id] == "failed"
+    assert outcomes(reports)[cells[0].id] == "stopped", "the user has asked for it"
+    assert reports[0].message == "did not stop within 150 s, and was ended"
     assert world.handles[0].is_killed
     assert world.now_s < 1200
 

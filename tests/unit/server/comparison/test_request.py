@@ -294,3 +294,8 @@ def test_what_can_not_be_is_named_in_one_line(arguments, words) -> None:
     message = str(refusal.value)
     assert all(word in message for word in words), message
     assert "\n" not in message
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_runs(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"r\\udcff' has a name that is not UTF-8"):
+        request_comparison(["experiment=digits_m_pair", f"out={tmp_path}/r\udcff"])
