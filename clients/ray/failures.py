@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
-from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
+from ray.exceptions import RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
+
+from dogo_fed.text import one_line
 
 _FRAME = re.compile(r'^\s*File ".+", line \d+', re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_MOST_OF_A_DEATH = 400
 
 
 def cause_of(error: BaseException) -> str:
@@ -30,6 +33,12 @@ def cause_of(error: BaseException) -> str:
         return type(error).__name__
     is_last = isinstance(error, RayTaskError | RuntimeEnvSetupError) or has_traceback(error)
     return lines[-1] if is_last else lines[0]
+
+
+def death_of(error: RayActorError) -> str:
+    """Returns why an actor is gone, as Ray knows it; a node, say, or memory that has run out."""
+    lines = _lines(str(error))
+    return one_line(next((line for line in lines if " because " in line), ""), _MOST_OF_A_DEATH)
 
 
 def has_traceback(error: BaseException) -> bool:

@@ -27,6 +27,7 @@ from dogo_fed.models.rebuild import timm_code, timm_resnet_code, torchvision_cod
 from dogo_fed.models.resnet import ResNet
 from dogo_fed.models.tensor_names import torchvision_from_ours
 from dogo_fed.models.weights import TENSORS, read_description
+from dogo_fed.private_files import private_files
 from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.summary import read_summary
 from dogo_fed.run.evaluate import open_backbone
@@ -97,12 +98,13 @@ def export_encoder(
     content = (
         b"" if form is Format.ONNX else _packed(_renamed(backbone, settings, form), form, described)
     )
-    path.parent.mkdir(parents=True, exist_ok=True)  # not before all of it can be written
-    if form is Format.ONNX:
-        _write_onnx(backbone, trained_on, path)
-    else:
-        write_atomic(path, content)
-    write_atomic(path.with_suffix(".md"), card)
+    with private_files():
+        path.parent.mkdir(parents=True, exist_ok=True)  # not before all of it can be written
+        if form is Format.ONNX:
+            _write_onnx(backbone, trained_on, path)
+        else:
+            write_atomic(path, content)
+        write_atomic(path.with_suffix(".md"), card)
     return path, path.with_suffix(".md")
 
 

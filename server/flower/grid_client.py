@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import ExchangeError
+from dogo_fed.text import one_line
 from dogo_fed.wire import dogo_pb2 as pb
 from server.flower.conversation import Outgoing
 from server.flower.envelope import last_line, packed, unpacked
@@ -135,7 +136,9 @@ def _returned(peer: PeerId, message: Message, most_bytes: int) -> Returned:
         return Returned(peer, None, str(error))
     stranger = next((sender for sender in _senders(reply) if sender != peer), None)
     if stranger is not None:
-        return Returned(peer, None, f"it speaks for {stranger!r}, which is not its peer")
+        return Returned(
+            peer, None, f"it speaks for {one_line(stranger, 64)!r}, which is not its peer"
+        )
     return Returned(peer, reply)
 
 

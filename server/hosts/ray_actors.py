@@ -21,7 +21,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from clients.ray.authentication import own_token, read_environment
-from clients.ray.failures import cause_of, has_traceback
+from clients.ray.failures import cause_of, death_of, has_traceback
 from clients.ray.peer_actor import NAMESPACE, PeerActor
 from clients.ray.room import live_nodes, num_gpus_of_peers, room
 from dogo_fed.assignment import Assignment
@@ -132,7 +132,9 @@ class RayHandle:
         except RayActorError as error:
             if has_traceback(error):
                 return f"failed: {cause_of(error)}"
-            return f"died (its actor's process {self._where['pid']} is gone)"
+            why = death_of(error)
+            gone = f"died (its actor's process {self._where['pid']} is gone)"
+            return f"{gone}. Ray says: {why}" if why else gone
         except RayError as error:
             return f"failed: {cause_of(error)}"
         return Ending(Outcome(value), message)

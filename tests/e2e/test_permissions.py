@@ -12,6 +12,8 @@ import pytest
 from configs.compose import compose_run
 from dogo_fed.config_text import load_run_config
 from dogo_fed.run.evaluate import evaluate_run
+from dogo_fed.run.export import Format, export_encoder
+from dogo_fed.run.matrix import Matrix, write_matrix
 from dogo_fed.run.train import train
 from tests.support.command_line import dogo_fed
 from tests.support.tiny_run import TINY
@@ -80,6 +82,9 @@ def test_what_commands_add_is_private(tmp_path: Path) -> None:
         *("compare", "peers=[pair]", "data=[synthetic]", "methods=[dogo]", "seeds=[0]"),
         *("protocols=[linear]", "protocols.linear.epochs=1", *COMPARED, f"out={runs / 'compare'}"),
     )
+    dogo_fed("export", f"run={runs / 'first'}", f"out={runs / 'exported.safetensors'}")
+    dogo_fed("anchors", "make", "data=synthetic", f"out={runs / 'anchors.json'}")
+    dogo_fed("data", "data=synthetic", f"out={runs / 'data'}")
     assert (runs / "compare" / "compare.csv").is_file()
     assert open_to_others(runs) == {}
 
@@ -87,7 +92,11 @@ def test_what_commands_add_is_private(tmp_path: Path) -> None:
 def test_a_library_user_keeps_his_umask(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(compose_run([*TINY, "peers=solo", f"run_dir={folder}"]))
-    evaluate_run(folder, load_run_config(folder), "linear", {"epochs": 1})
+    config = load_run_config(folder)
+    evaluate_run(folder, config, "linear", {"epochs": 1})
+    export_encoder(folder, config, next(iter(config.peers)), Format.SAFETENSORS)
+    write_matrix(Matrix(accuracies={"a": {"a": 0.5}}, sizes={"a": 1}, reasons={}), folder)
+    assert {"export", "evaluation"} <= {path.name for path in folder.iterdir()}
     assert open_to_others(folder) == {}
     assert os.umask(0) == 0
 

@@ -442,6 +442,7 @@ def test_a_run_that_can_not_be_fails_with_one_line(tmp_path: Path, nothing_left:
         expect=1, cwd=tmp_path, timeout_s=400,
     )  # fmt: skip
     assert output.splitlines()[-1].startswith("dogo-fed: ") and "nowhere" in output.splitlines()[-1]
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow

@@ -56,6 +56,7 @@ PLACES = [
     ("data.options", {"base": ELSEWHERE}),
     ("data.options", {"several": [{"name": ELSEWHERE}]}),
     ("baseline", {"name": ELSEWHERE}),
+    ("partition", {"kind": "iid", "anchors_from": {"name": ELSEWHERE}}),
     ("peers.PEER.backbone.name", ELSEWHERE),
     ("peers.PEER.backbone.options", {"block": ELSEWHERE}),
     ("peers.PEER.data", {"name": ELSEWHERE}),

@@ -102,6 +102,17 @@ def test_a_checkpoint_waits_for_a_delivery_no_longer_than_for_a_call(clock, monk
     assert far.sent == [(STEPS[:1], [], None), (STEPS[1:2], [], None)]
 
 
+def test_a_peer_that_evaluates_hears_of_a_stop_by_saying_so(clock):
+    """Nothing else is sent meanwhile, so without this a stop waits for the end of an evaluation."""
+    far = Far()
+    sink = ReportSink(far, clock)
+    sink.alive()
+    assert far.sent == [([], [], None)] and not sink.stop_requested()
+    far.stop = True
+    sink.alive()
+    assert sink.stop_requested()
+
+
 def test_a_stop_that_a_step_report_hears_is_known(clock):
     far = Far()
     far.stop = True

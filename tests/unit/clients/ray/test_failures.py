@@ -7,7 +7,7 @@ import threading
 import pytest
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError, RuntimeEnvSetupError
 
-from clients.ray.failures import cause_of, has_traceback
+from clients.ray.failures import cause_of, death_of, has_traceback
 
 TRACEBACK = """\x1b[36mray::PeerActor.run()\x1b[39m (pid=7, ip=127.0.0.1, actor_id=0a1b)
   File "/home/ada/mine.py", line 3, in embed
@@ -47,6 +47,19 @@ def test_an_actor_that_could_not_be_made_tells_why() -> None:
     assert "creation task" in str(error) and has_traceback(error)
     assert cause_of(error) == "AttributeError: 'Mine' object has no attribute 'projector'"
     assert not has_traceback(RayActorError())
+
+
+def test_an_actor_that_died_is_told_with_what_ray_knows_of_it() -> None:
+    """As Ray writes it; the first lines are about the actor."""
+    text = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: PeerActor\n"
+        "\tactor_id: 0a1b\nThe actor is dead because its node has died. Node Id: 9c, last seen 3 s ago\n"
+    )
+    assert death_of(RayActorError("0a1b", text)) == (
+        "The actor is dead because its node has died. Node Id: 9c, last seen 3 s ago"
+    )
+    assert death_of(RayActorError()) == ""
+    assert len(death_of(RayActorError("0a1b", " because " + "x" * 10_000))) <= 400
 
 
 def test_a_node_without_us_is_told_as_such() -> None:

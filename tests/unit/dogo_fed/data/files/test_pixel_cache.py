@@ -67,7 +67,7 @@ def test_after_a_change_only_what_has_changed_is_decoded(tmp_path, decoded):
     data = load_folder(tmp_path)
     assert [path.name for path in decoded] == ["1.png", "2.png"]
     assert torch.equal(all_images(data.train)[[0, 1, 3, 4]], images[:4])
-    assert not list((tmp_path / ".dogo_fed_cache").glob("unfinished-*"))
+    assert not list((tmp_path / ".dogo_fed_cache").glob(".*.partial*"))
 
 
 def test_other_ways_of_decoding_do_not_share_pixels(tmp_path, decoded):
