@@ -64,7 +64,7 @@ def run(composed: DictConfig) -> int:
     except (DogoError, OSError) as error:
         return tell(error)
     except KeyboardInterrupt:
-        return say("stopped; the scores that were printed are written", EXIT_STOPPED)
+        return say("stopped; what was printed with a path is written", EXIT_STOPPED)
     return 0
 
 

@@ -14,6 +14,7 @@ from dogo_fed.compare.experiment import Method
 from dogo_fed.compare.standing import Standing, standing_of
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.errors import ConfigError, DataError
+from dogo_fed.exit_status import EXIT_STOPPED
 from dogo_fed.storage.run_lock import run_lock
 from server.commands import compare as command
 from server.comparison.request import ComparisonRequest
@@ -87,3 +88,14 @@ def test_what_there_is_to_know_of_weights_is_said_once(
     asked = request(tmp_path, cells=cells, experiment=experiment)
     command._check_first_cells(asked, standings)
     assert len(cells) == 2 and capsys.readouterr().err.count(note) == 1
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "request_comparison", interrupted)
+    assert command.run(["experiment=digits_m_pair"]) == EXIT_STOPPED
+    assert (
+        "the same command goes on with the cells that are not finished" in capsys.readouterr().err
+    )
