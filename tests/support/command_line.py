@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,11 @@ def environment() -> dict[str, str]:
 
 
 def start(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
-    """Starts `dogo-fed` in a process group of its own."""
+    """Starts `dogo-fed` in a process group of its own, which takes signals as from a terminal.
+
+    Else `nohup make chaos` would start runs that take no SIGHUP, and `make test &` in a script some
+    that take no Ctrl-C.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "server", *arguments],
         cwd=cwd or REPOSITORY,
@@ -39,7 +44,13 @@ def start(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=_take_signals,
     )
+
+
+def _take_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def dogo_fed(
