@@ -116,10 +116,7 @@ class Bench:
 
     def goes_on(self, run_dir: Path, *settings: str) -> tuple[int, float]:
         """Goes on with a run to its end; returns the steps done again, and when the first came."""
-        told = [one for one in records(run_dir) if one["type"] == "step"]
-        done: dict[str, int] = {}
-        for one in told:
-            done[one["peer"]] = max(done.get(one["peer"], 0), one["step"] + 1)
+        done = {peer: steps[-1] + 1 for peer, steps in _steps_told(run_dir).items()}
         began_s = time.monotonic()
         process = start("train", f"resume={run_dir}")
         try:
@@ -133,7 +130,21 @@ class Bench:
         finally:
             process.kill()
         assert process.returncode == 0, output
-        return max((steps - at for steps in done.values()), default=0), back_s
+        # Each from where it goes on itself: without an exchange that is not the same step for all.
+        since = _steps_told(run_dir, since_resumed=True)
+        again = [done[peer] - steps[0] for peer, steps in since.items() if peer in done]
+        return max([0, *again]), back_s
+
+
+def _steps_told(run_dir: Path, *, since_resumed: bool = False) -> dict[str, list[int]]:
+    """Returns the steps that each peer has reported, in ascending order."""
+    told: dict[str, list[int]] = {}
+    for one in records(run_dir):
+        if since_resumed and one.get("kind") == "resumed":
+            told = {}
+        elif one["type"] == "step":
+            told.setdefault(one["peer"], []).append(one["step"])
+    return {peer: sorted(steps) for peer, steps in told.items()}
 
 
 def _check_runs(process: subprocess.Popen[str], began_s: float) -> None:
@@ -151,21 +162,13 @@ def _finished(process: subprocess.Popen[str]) -> str:
 
 def _told_in_full(run_dir: Path) -> None:
     """Checks that each peer has reported each step, and none twice."""
-    steps: dict[str, list[int]] = {}
-    for one in records(run_dir):
-        if one["type"] == "step":
-            steps.setdefault(one["peer"], []).append(one["step"])
-    for peer, found in steps.items():
-        assert sorted(found) == list(range(TOTAL_STEPS)), f"{peer} reported {sorted(found)}"
+    for peer, found in _steps_told(run_dir).items():
+        assert found == list(range(TOTAL_STEPS)), f"{peer} reported {found}"
 
 
 def _missed(run_dir: Path) -> int:
     """Returns how many steps a peer has not done, the most of all peers."""
-    steps: dict[str, set[int]] = {}
-    for one in records(run_dir):
-        if one["type"] == "step":
-            steps.setdefault(one["peer"], set()).add(one["step"])
-    return max(TOTAL_STEPS - len(found) for found in steps.values())
+    return max(TOTAL_STEPS - len(set(found)) for found in _steps_told(run_dir).values())
 
 
 def _waited_s(run_dir: Path, peer: str, from_step: int) -> float:
