@@ -107,7 +107,9 @@ def _images(cell: Cell, steps: int) -> Iterable[int]:
     """Yields how many images each learner of a cell has seen, where its private ones are known."""
     plan, sizes = _plan(cell.config, steps), _private_sizes(cell)
     for name in cell.learners:
-        yield images_seen(cell.config, plan, sizes.get(name))
+        yield images_seen(
+            cell.config, plan, sizes.get(name) if cell.config.has_private(name) else 0
+        )
 
 
 def _plan(config: RunConfig, steps: int) -> Plan:

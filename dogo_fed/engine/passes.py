@@ -121,12 +121,15 @@ def images_seen(config: RunConfig, plan: Plan, num_private: int | None) -> int:
     Args:
         config: the run's settings, fitted to the images.
         plan: the run's.
-        num_private: how many private images the peer has; None if it has none.
+        num_private: how many private images the peer has, 0 if it has none; None if it has some and
+            their number is not known, which is taken for enough.
     """
     batch_size = config.batch_size
     assert batch_size is not None, "fitted to the images"
     if num_private is None:
         return plan.total_steps * batch_size
+    if num_private == 0:  # the part of a pass that is shared is all that it sees
+        return plan.total_steps * config.anchors_per_step
     most = min(_room_for_private(config), num_private)
     with_anchors = config.anchors_per_step + min(most, batch_size - config.anchors_per_step)
     if config.anchors_at is AnchorsAt.EVERY_STEP:

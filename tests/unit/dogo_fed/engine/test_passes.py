@@ -12,6 +12,7 @@ from dogo_fed.agreement import differences
 from dogo_fed.data.source import TensorImages
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.engine.passes import images_seen
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.provenance import DataFacts
@@ -292,3 +293,29 @@ def test_images_of_both_data_sets_are_no_anchors():
     assert run.data.shared.notes[-1] in notes_of(run)
     with pytest.raises(ConfigError, match=r"of the 60 images .* 60 are in data too"):
         load_run(config, others)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["anchor_share=0.25", "anchors_at=exchanges", "exchange.every_steps=3"],
+        ["partition=dirichlet", "partition.alpha=0.1", "partition.least_images=4"],
+        ["partition=iid", "anchors_at=exchanges", "exchange.every_steps=4"],
+        ["partition=iid", "exchange.enabled=false", "anchor_share=0"],
+        [*UNLIKE],
+        [*UNLIKE, "anchors_at=exchanges", "exchange.every_steps=3"],
+    ],
+)
+def test_as_many_images_are_counted_as_are_seen(settings):
+    """A peer without private images sees the anchors alone where another one has some."""
+    run = loaded("peers=pair", *settings)
+    for peer in run.peer_ids:
+        data = run.data_of(peer)
+        number = 0 if data.own is data.shared else len(data.own.train)
+        passes = run.passes[peer]
+        held = sum(
+            len(passes.images(step, with_labels=False).images_NCHW)
+            for step in range(run.plan.total_steps)
+        )
+        assert images_seen(run.config, run.plan, number) == held, peer
