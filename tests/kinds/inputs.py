@@ -155,7 +155,7 @@ def _strange_class(here: Path) -> list[str]:
 @kind("labels in a table, most images without")
 def _table(here: Path) -> list[str]:
     fill(here / "photos", 60)
-    rows = [f"img_{index:03d}.jpg,{CLASSES[index % 3]}" for index in range(0, 60, 3)]
+    rows = [f"img_{index:03d}.jpg,{CLASSES[index // 3 % 3]}" for index in range(0, 60, 3)]
     (here / "labels.csv").write_text("file,label\n" + "\n".join(rows) + "\n")
     return [*at(here / "photos"), f"data.options.labels={here / 'labels.csv'}"]
 
