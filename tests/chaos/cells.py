@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -180,6 +181,13 @@ def _waited_s(run_dir: Path, peer: str, from_step: int) -> float:
     return max(waits)
 
 
+def _step_s(run_dir: Path) -> float:
+    """Returns how long a step takes."""
+    parts = ("compute_s", "wait_s", "exchange_s")
+    steps = [one for one in records(run_dir) if one["type"] == "step"]
+    return statistics.median(sum(one[part] for part in parts) for one in steps)
+
+
 def _away_s(run_dir: Path, peer: str) -> float | None:
     """Returns how long a peer was lost, by the coordinator's clock."""
     lost = [one["at_s"] for one in events(run_dir, "peer_lost") if one["peer"] == peer]
@@ -315,12 +323,13 @@ def _stopped(bench: Bench, number: signal.Signals, *settings: str) -> Ending:
 
 
 def full_disk(bench: Bench) -> Ending:
-    """The disk is full for a few seconds; training goes on, and all is written afterwards."""
+    """The disk is full for a part of the steps; training goes on, and all is written afterwards."""
     with small_disk(bench.folder / "disk") as disk:
         run_dir = bench.run_dir(disk)
-        with bench.disturbed(run_dir) as (process, _):
+        with bench.disturbed(run_dir) as (process, step):
+            left_s = (TOTAL_STEPS - step) * _step_s(run_dir)
             filler = fill(disk)
-            time.sleep(bench.random.uniform(2.0, 6.0))
+            time.sleep(left_s * bench.random.uniform(0.1, 0.7))
             filler.unlink()
             _finished(process)
         _told_in_full(run_dir)
