@@ -17,7 +17,8 @@ from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.source import DataSet, ImageSource, Subset, fingerprint_of_part
 from dogo_fed.errors import ConfigError
 
-_IMAGES_AT_A_TIME = 1024
+_PIXELS_AT_A_TIME = 2**24
+"""Pixels that are resized together. They are floating-point numbers then, so 64 MiB a channel."""
 _FEWEST = 2
 
 
@@ -31,7 +32,7 @@ def private_images(
 
     Args:
         settings: name the data sets, by the names of the peers.
-        anchors: what all peers share.
+        anchors: what all peers share, or the data set that it is drawn from.
         test_share: how much is held out if there are no test images.
 
     Raises:
@@ -226,7 +227,8 @@ def _rows_without(digests: Sequence[bytes], known: frozenset[bytes]) -> torch.Te
 def image_digests(source: ImageSource, image_size: int) -> list[bytes]:
     """Returns a digest of each image's pixels, at one size, by which the same image is found again."""
     found = []
-    for ids_N in torch.split(torch.arange(len(source)), _IMAGES_AT_A_TIME):
+    side = source.images(torch.tensor([0])).shape[-1] if len(source) else 1
+    for ids_N in torch.split(torch.arange(len(source)), max(1, _PIXELS_AT_A_TIME // side**2)):
         for image_CHW in resized(source.images(ids_N), image_size):
             pixels = image_CHW.contiguous().numpy().tobytes()
             found.append(hashlib.blake2b(pixels, digest_size=16).digest())

@@ -261,7 +261,8 @@ def load_run(
         for name, peer in config.peers.items()
         if peer.data is not None and (peers is None or name in peers)
     }
-    for name, own in private_images(wanted, whole, config.eval.test_share).items():
+    drawn_from = whole if others is None else others
+    for name, own in private_images(wanted, drawn_from, config.eval.test_share).items():
         parts[name] = DataRoles(shared=data.shared, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
     here = [name for name, peer in config.peers.items() if peer.data is None or name in parts]

@@ -141,8 +141,15 @@ class PeerSession:
 
     @property
     def can_stop_here(self) -> bool:
-        """Whether the peer may stop before its next step: nobody waits for it there."""
-        return self._exchange is None or not self._run.plan.exchanges_at(self.next_step)
+        """Whether the peer may stop before its next step: nobody waits for it there.
+
+        An exchange that is still open (exchange.lookahead) is done first, since others may have the
+        answer to it.
+        """
+        is_open = any(one.exchange is not None for one in self._open)
+        return self._exchange is None or not (
+            is_open or self._run.plan.exchanges_at(self.next_step)
+        )
 
     def start(self) -> None:
         """Evaluates the untrained encoder, unless the run goes on, and saves a checkpoint.

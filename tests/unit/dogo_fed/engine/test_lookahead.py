@@ -137,24 +137,48 @@ def test_a_run_in_parts_ends_as_one_in_one_go(tmp_path):
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
-def test_a_step_that_was_begun_ahead_is_taken_back(tmp_path):
+def started(folder, *settings):
+    """Sessions of a run, in one process, and its folder."""
     config = compose_run(
-        [*SHORT, "steps=6", f"steps_per_round={ROUND}", AHEAD, f"run_dir={tmp_path}/run"]
+        [*SHORT, "steps=6", f"steps_per_round={ROUND}", AHEAD, *settings, f"run_dir={folder}"]
     )
     run = prepare(config)
-    folder = create(run.config)
+    made = create(run.config)
     coordinator = Coordinator(run.coordinator_settings("run", 0), 0.0, lambda event: None)
     sessions = [
         open_session(
-            run, folder.path, name,
+            run, made.path, name,
             InProcessExchange(coordinator, name, name, run.wire_format, lambda: 0.0), KeepingSink(),
             checkpoint_step=None,
         )
         for name in run.peer_ids
     ]  # fmt: skip
-    first = sessions[0]
     for session in sessions:
         session.start()
+    return sessions, made
+
+
+def do_a_step(sessions):
+    for session in sessions:
+        session.begin_step()
+    for session in sessions:
+        session.end_step()
+
+
+def test_nobody_stops_while_an_exchange_is_open_that_others_may_have_the_answer_to(tmp_path):
+    """Else one peer takes it back, the other does not, and the run has to go far back for both."""
+    sessions, _ = started(tmp_path / "run", "exchange.every_steps=3")
+    found = []
+    for _ in range(5):
+        do_a_step(sessions)
+        found.append((sessions[0].next_step, sessions[0].can_stop_here))
+    # Step 3 exchanges too, but its round ends with it, so it was completed.
+    assert found == [(1, False), (2, True), (3, False), (4, True), (5, True)]
+
+
+def test_a_step_that_was_begun_ahead_is_taken_back(tmp_path):
+    sessions, folder = started(tmp_path / "run")
+    first = sessions[0]
 
     def buffers():
         return [one.clone() for one in first.peer.objective.buffers()]
@@ -173,7 +197,7 @@ def test_a_step_that_was_begun_ahead_is_taken_back(tmp_path):
     assert all(map(torch.equal, buffers(), moved[0]))
     assert not all(map(torch.equal, moved[1], moved[0]))
     assert all(map(torch.equal, first.peer.objective.parameters(), weights))
-    saved = PeerFolder(folder.path, run.peer_ids[0]).checkpoints.steps()
+    saved = PeerFolder(folder.path, first.peer.id).checkpoints.steps()
     assert 1 in saved
 
 

@@ -271,6 +271,15 @@ def test_a_site_of_a_partition_may_have_images_of_its_own():
         cut_run(*UNLIKE, *alone)
 
 
+def test_images_of_a_site_s_own_are_held_against_the_set_that_the_anchors_come_from():
+    """They would be trained on and tested with."""
+    same = [one.replace("partition.anchors_from", "peers.wide.data") for one in OTHERS]
+    with pytest.raises(
+        ConfigError, match="of the 60 private training images of peer 'wide', 60 are"
+    ):
+        cut_run(*OTHERS, *same)
+
+
 def test_images_of_both_data_sets_are_no_anchors():
     whole = synthetic(size=60, test_size=8, seed=3)
     base = [one for one in TINY if not one.startswith(("data.", "steps"))]

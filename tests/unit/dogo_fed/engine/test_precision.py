@@ -259,6 +259,18 @@ def test_it_is_measured_with_the_kernels_and_threads_of_a_run(monkeypatch):
     assert told == [3, *fastest.CANDIDATES]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["anchors_at=exchanges", "exchange.every_steps=4"],
+        ["anchor_share=0", "exchange.enabled=false"],
+    ],
+)
+def test_passes_without_an_anchor_are_tried_too(settings):
+    run = prepare(compose_run([*TINY, "precision=auto", "peers=pair", "partition=iid", *settings]))
+    assert run.config.precision in (Precision.FP32, Precision.BF16)
+
+
 def test_what_is_tried_leaves_nothing():
     mine = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 8))
     threads, random_before = torch.get_num_threads(), torch.get_rng_state()

@@ -55,6 +55,12 @@ def test_a_health_that_no_features_have_is_refused(name):
         read([], [], dataclasses.replace(RESULT, **{name: -1e308}))
 
 
+def test_a_peer_that_had_to_ask_often_for_an_answer_may_say_so():
+    """Each time it has sent its distribution. Another peer's evaluation may take hours."""
+    often = dataclasses.replace(STEP, bytes_up=60 * 1000)
+    assert read([often]).steps == (often,)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -69,7 +75,8 @@ def test_a_health_that_no_features_have_is_refused(name):
         ({"compute_s": 1e308}, "compute_s=1e"),
         ({"wait_s": 1e9}, "wait_s=1e"),
         ({"exchange_s": 1e9}, "exchange_s=1e"),
-        ({"bytes_up": 1001}, "bytes_up=1001"),
+        ({"bytes_up": 1_000_001}, "bytes_up=1000001"),
+        ({"bytes_down": 1001}, "bytes_down=1001"),
         ({"bytes_down": 2**64 - 1}, "bytes_down="),
     ],
 )
