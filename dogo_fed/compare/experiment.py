@@ -26,6 +26,7 @@ from dogo_fed.config import (
     RunConfig,
     Teacher,
 )
+from dogo_fed.config.without_effect import without_effect
 from dogo_fed.engine.fit import USUAL_STEPS_PER_ROUND
 from dogo_fed.errors import ConfigError
 
@@ -374,7 +375,8 @@ def _variant_cell(
     """Returns the cell of DoGo under a variant's settings.
 
     Raises:
-        ConfigError: the variant changes more than the teaching, so that solo is no reference for it.
+        ConfigError: the variant changes more than the teaching, so that solo is no reference for it;
+            or a setting of it has no effect.
     """
     _check(config, [Method.DOGO])
     changed = differing(flat(shared), flat(config))
@@ -385,7 +387,11 @@ def _variant_cell(
             f"are no reference for it. A variant may set {teaching_settings()}; for anything else run a "
             "second comparison with its own out="
         )
-    return _cell(Column(Method.DOGO, name), peers, data, out, _exchanging(config, True))
+    dogo = _exchanging(config, True)
+    idle = set(without_effect(dogo)) - set(without_effect(_exchanging(shared, True)))
+    if idle:
+        raise ConfigError(f"variant {name!r}: {'; '.join(sorted(idle))}")
+    return _cell(Column(Method.DOGO, name), peers, data, out, dogo)
 
 
 def _cell(

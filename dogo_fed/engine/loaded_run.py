@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dogo_fed.agreement import make_agreement
-from dogo_fed.config import MemoryFormat, Precision, RunConfig
+from dogo_fed.config import LossOn, MemoryFormat, Precision, RunConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.coordination.coordinator import CoordinatorSettings
 from dogo_fed.data.held_out import dataset_with_test_part, with_test_part
@@ -33,6 +33,7 @@ from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.plan import Plan
 from dogo_fed.provenance import Provenance
+from dogo_fed.text import one_line, some_of
 from dogo_fed.wire.format import WireFormat
 
 _HALF = {
@@ -106,6 +107,31 @@ class LoadedRun:
             anchors=None if self.cut is None else self.cut.anchors_from,
         )
 
+    def _check_classes(self, peer_id: PeerId) -> None:
+        """Checks that the own loss of a peer that learns classes sees those of one data set.
+
+        Raises:
+            ConfigError: the classes of its private images and of the anchors are not the same, or an
+                anchor has none.
+        """
+        roles, settings = self.data_of(peer_id), self.config.peers[peer_id]
+        own, shared = roles.own, roles.shared
+        if own is shared or settings.ssl_on is LossOn.PRIVATE or self.config.anchors_per_step == 0:
+            return
+        is_one_cut = settings.data is None and self.config.partition.anchors_from is None
+        are_alike = is_one_cut or (bool(own.class_names) and own.class_names == shared.class_names)
+        if are_alike and not bool((shared.train.labels < 0).any()):
+            return
+        why = (
+            "some anchors have no class"
+            if are_alike
+            else f"its private images have the classes {_named(own)}, and the anchors {_named(shared)}"
+        )
+        raise ConfigError(
+            f"objective {settings.objective.name!r} of peer {peer_id!r} learns classes, but {why}; type "
+            f"peers.{peer_id}.ssl_on=private, or choose a self-supervised objective"
+        )
+
     def data_of(self, peer_id: PeerId) -> DataRoles:
         """Returns the data sets of one peer.
 
@@ -144,6 +170,8 @@ class LoadedRun:
             is_symmetric=self.wire_format.is_symmetric,
             rows=self.config.exchange.rows,
         )
+        if peer.objective.uses_labels:
+            self._check_classes(peer_id)
         looks_ahead = self.config.exchanges and self.config.exchange.lookahead > 0
         if looks_ahead and not peer.objective.can_look_ahead:
             raise ConfigError(
@@ -284,6 +312,13 @@ def load_run(
         cut=made,
         backbones=backbones,
     )
+
+
+def _named(dataset: DataSet) -> str:
+    """Returns the classes of a data set, for people."""
+    if dataset.class_names:
+        return some_of([one_line(name, 40) for name in dataset.class_names], 6)
+    return f"0 to {dataset.num_classes - 1}" if dataset.num_classes else "no classes"
 
 
 def _with_images(config: RunConfig) -> list[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from dogo_fed import layout
 from dogo_fed.baselines.catalog import make_baseline
-from dogo_fed.config import Host, PeerConfig, Precision, Rows, RunConfig
+from dogo_fed.config import Host, Precision, RunConfig
+from dogo_fed.config.without_effect import without_effect
 from dogo_fed.data.labels import why_no_accuracy
 from dogo_fed.data.partition import Cut
 from dogo_fed.data.source import DataSet
@@ -32,7 +33,7 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
     notes = [*run.notes, *images.notes]
     if run.cut is not None:
         notes += run.cut.anchors.notes
-    notes += _temperatures_without_effect(run.config)
+    notes += without_effect(run.config)
     reasons: dict[str, list[str]] = {}
     for peer in run.peer_ids if run.config.anchors is None else ():
         reason = why_no_accuracy(run.data_of(peer).evaluated)
@@ -46,21 +47,6 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
     if run.cut is not None:
         notes.append(_told_cut(run.cut))
     return tuple(notes)
-
-
-def _temperatures_without_effect(config: RunConfig) -> Iterator[str]:
-    """Yields a sentence for each peer with a temperature that is not that of the rows exchanged."""
-    used, other = "kl_temperature", "features_temperature"
-    if config.exchange.rows is Rows.FEATURES:
-        used, other = other, used
-    rows = "null" if config.exchange.rows is None else config.exchange.rows.value
-    usual = {field.name: field.default for field in dataclasses.fields(PeerConfig)}[other]
-    for name, peer in config.peers.items() if config.exchanges else ():
-        if getattr(peer, other) != usual:
-            yield (
-                f"peers.{name}.{other} has no effect: exchange.rows={rows} has the temperature "
-                f"peers.{name}.{used}"
-            )
 
 
 def traffic_of(run: LoadedRun) -> str | None:

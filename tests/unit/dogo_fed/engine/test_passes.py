@@ -328,3 +328,14 @@ def test_as_many_images_are_counted_as_are_seen(settings):
             for step in range(run.plan.total_steps)
         )
         assert images_seen(run.config, run.plan, number) == held, peer
+
+
+def test_an_objective_that_learns_classes_sees_those_of_one_data_set():
+    """Class 0 of the one is not class 0 of the other, and nobody would see that they were mixed."""
+    learns = "objective@peers.wide.objective=supervised"
+    with pytest.raises(ConfigError, match=r"the anchors 0 to 3; type peers\.wide\.ssl_on=private"):
+        loaded("peers=pair", *UNLIKE, learns).build_peer("wide", CPU)
+    loaded("peers=pair", *UNLIKE, learns, "peers.wide.ssl_on=private").build_peer("wide", CPU)
+    cut_run("peers=pair", learns).build_peer("wide", CPU)
+    with pytest.raises(ConfigError, match="learns classes, but"):
+        cut_run("peers=pair", learns, *OTHERS).build_peer("wide", CPU)

@@ -278,6 +278,7 @@ def test_a_cluster_runs_cells_as_tasks() -> None:
         (["variants={on:'exchange.enabled=true'}"], ["exchange.enabled", "methods"]),
         (["variants={none:[]}"], ["'none'", "changes nothing"]),
         (["variants={typo:'exchange.every_step=2'}"], ["every_step"]),
+        (["variants={four:'exchange.top_k=4'}"], ["'four'", "exchange.top_k has no effect"]),
         (["variants=3"], ["variants"]),
         (["exchange.enabled=false"], ["exchange.enabled", "methods"]),
         (["run_dir=x"], ["run_dir", "out="]),

@@ -1,0 +1,75 @@
+"""Settings that change nothing, given the others.
+
+Who sets one of them expects something of it. So a run says it, and a comparison refuses a variant
+that differs from DoGo by nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from dogo_fed.config.exchange import Encoding, Rows
+from dogo_fed.config.partition import PartitionKind
+from dogo_fed.config.peer import Teacher
+from dogo_fed.config.run import RunConfig
+
+
+def without_effect(config: RunConfig) -> Iterator[str]:
+    """Yields a sentence for each setting that was given and changes nothing."""
+    if config.exchanges:
+        yield from _of_the_exchange(config)
+        yield from _of_the_teaching(config)
+    yield from _of_the_images(config)
+
+
+def _of_the_exchange(config: RunConfig) -> Iterator[str]:
+    exchange = config.exchange
+    if _is_given(exchange, "top_k") and exchange.encoding is not Encoding.TOP_K:
+        yield (
+            f"exchange.top_k has no effect: exchange.encoding={exchange.encoding.value} sends whole rows"
+        )
+    if _is_given(exchange, "dense_steps") and exchange.every_steps == 1:
+        yield "exchange.dense_steps has no effect: with exchange.every_steps=1 all steps exchange"
+
+
+def _of_the_teaching(config: RunConfig) -> Iterator[str]:
+    used, other = "kl_temperature", "features_temperature"
+    if config.exchange.rows is Rows.FEATURES:
+        used, other = other, used
+    rows = "null" if config.exchange.rows is None else config.exchange.rows.value
+    for name, peer in config.peers.items():
+        if _is_given(peer, other):
+            yield (
+                f"peers.{name}.{other} has no effect: exchange.rows={rows} has the temperature "
+                f"peers.{name}.{used}"
+            )
+        if _is_given(peer, "teacher_momentum") and peer.teacher is not Teacher.EMA:
+            yield (
+                f"peers.{name}.teacher_momentum has no effect: it is that of peers.{name}.teacher=ema"
+            )
+
+
+def _of_the_images(config: RunConfig) -> Iterator[str]:
+    partition = config.partition
+    kind = f"partition={partition.kind.value}"
+    if not partition.is_private:
+        cutting = ("anchors", "alpha", "classes_per_peer", "least_images")
+        for name in [name for name in cutting if _is_given(partition, name)]:
+            yield f"partition.{name} has no effect: {kind} cuts nothing into private images"
+    else:
+        for name, of in (
+            ("alpha", PartitionKind.DIRICHLET),
+            ("classes_per_peer", PartitionKind.CLASSES),
+        ):
+            if _is_given(partition, name) and partition.kind is not of:
+                yield f"partition.{name} has no effect: it is that of partition={of.value}"
+    if _is_given(config, "anchors_at") and config.share_of_anchors == 1.0:
+        yield "anchors_at has no effect: no peer has private images, so all images are shared"
+
+
+def _is_given(settings: Any, name: str) -> bool:
+    """Whether a setting is not at its default."""
+    (default,) = [one.default for one in dataclasses.fields(settings) if one.name == name]
+    return bool(getattr(settings, name) != default)

@@ -1,0 +1,49 @@
+"""Settings that change nothing are told, and those that change something are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from configs.compose import compose_run
+from configs.shorthand import in_full
+from dogo_fed.config.without_effect import without_effect
+from tests.support.tiny_run import TINY
+
+
+def told(*settings: str) -> list[str]:
+    words = list(without_effect(compose_run([*TINY, *in_full(["peers=pair", *settings])])))
+    assert all(" has no effect: " in one for one in words)
+    return [one.partition(" ")[0] for one in words]
+
+
+@pytest.mark.parametrize(
+    ("setting", "gives_it_effect"),
+    [
+        ("exchange.top_k=4", ["exchange.encoding=top_k"]),
+        ("exchange.dense_steps=2", ["exchange.every_steps=3"]),
+        ("peers.wide.teacher_momentum=0.9", ["peers.wide.teacher=ema"]),
+        ("peers.wide.kl_temperature=0.3", ["exchange.rows=null"]),
+        ("peers.wide.features_temperature=0.3", ["exchange.rows=features"]),
+        ("partition.anchors=0.5", ["partition=iid"]),
+        ("partition.least_images=4", ["partition=iid"]),
+        ("partition.alpha=1", ["partition=dirichlet"]),
+        ("partition.classes_per_peer=1", ["partition=classes"]),
+        ("anchors_at=exchanges", ["exchange.every_steps=2", "partition=iid"]),
+    ],
+)
+def test_a_setting_without_effect_is_told_and_with_it_is_not(setting, gives_it_effect) -> None:
+    without = ["exchange.rows=features"] if "kl_temperature" in setting else []
+    assert told(setting, *without) == [setting.partition("=")[0]]
+    assert told(setting, *gives_it_effect) == []
+
+
+def test_settings_of_one_partition_have_none_in_another() -> None:
+    assert told("partition=iid", "partition.alpha=1") == ["partition.alpha"]
+    assert told("partition=dirichlet", "partition.classes_per_peer=1") == [
+        "partition.classes_per_peer"
+    ]
+
+
+def test_nothing_is_told_of_the_defaults_and_of_peers_that_exchange_nothing() -> None:
+    assert told() == []
+    assert told("exchange.enabled=false", "exchange.top_k=4", "peers.wide.kl_temperature=3") == []
