@@ -4,17 +4,19 @@ Peers that exchange are in step: a state of the run is a checkpoint of each peer
 done the same exchanges. Between two exchanges a peer trains alone, so the checkpoints need not be
 of the same step. Without any exchange each peer goes on from its own newest one.
 
-A peer that is further behind than a peer in step can be was lost to the run. The run does not go
-back for it: it joins late, as it would have in the run that went on. How far a peer was tells its
-newest checkpoint, whether that can be read or not. So for a broken one the run goes back to a state
-that all have, if there is one, and nobody misses a step.
+A peer that the run had lost, and gone on without, has missed steps. The run does not go back for it:
+it joins late, as it would have in the run that went on. The events of the run tell who was lost. A
+peer may also be behind because its newest checkpoint is broken, or there was no room for later ones.
+Then all go back to a state that everybody has, and nobody misses a step. If there is none, whoever
+is further behind than a peer in step can be joins late.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from dogo_fed.contracts import Event, EventKind, PeerId
@@ -85,6 +87,7 @@ def starting_points(
     next_exchange: NextExchange | None,
     has_trained: Collection[str],
     ways_out: str,
+    lost_at: Mapping[str, int] = MappingProxyType({}),
 ) -> StartingPoints:
     """Returns where the peers of an earlier run go on. Changes nothing on disk.
 
@@ -92,6 +95,8 @@ def starting_points(
         stores: each peer's checkpoints.
         next_exchange: which steps exchange; None if nothing is exchanged.
         has_trained: the peers that have done a step in this run.
+        lost_at: for each peer that was lost and not back at the end, the step at which it was lost;
+            see `lost_at_the_end`.
         ways_out: what to type where the checkpoints do not suffice; ends the error's message.
 
     Raises:
@@ -106,7 +111,13 @@ def starting_points(
             newest, min(step or 0 for step in newest.values()), tuple(sought.passed_over)
         )
     reached = {peer: max(store.steps(), default=None) for peer, store in stores.items()}
-    state = _state_of(reached, sought, next_exchange) or _state_of(newest, sought, next_exchange)
+    furthest = max(step or 0 for step in reached.values())
+    missed_none = [peer for peer in stores if lost_at.get(peer, furthest) >= furthest]
+    state = (
+        _state_of(missed_none, sought, next_exchange)
+        or _state_of(_in_step(reached, stores, next_exchange), sought, next_exchange)
+        or _state_of(_in_step(newest, stores, next_exchange), sought, next_exchange)
+    )
     if state is None:
         found = "; ".join(f"{peer}: {_listed(store)}" for peer, store in stores.items())
         raise CheckpointError(
@@ -124,6 +135,25 @@ def starting_points(
         first_step,
         (*sought.passed_over, *(_joins_late(peer, chosen[peer], first_step) for peer in late)),
     )
+
+
+def lost_at_the_end(records: Iterable[Mapping[str, object]]) -> dict[str, int]:
+    """Returns the peers that a run had lost at its end, and the step that was open then.
+
+    Args:
+        records: the lines of metrics.jsonl, in order.
+    """
+    lost: dict[str, int] = {}
+    for record in records:
+        peer = str(record.get("peer"))
+        match record.get("kind"):
+            case EventKind.RESUMED:
+                lost.clear()
+            case EventKind.PEER_LOST:
+                lost[peer] = int(str(record.get("step")))
+            case EventKind.PEER_REJOINED:
+                lost.pop(peer, None)
+    return lost
 
 
 def passed_over(peer: PeerId, problem: str) -> str:
@@ -187,6 +217,23 @@ def _check_present(
     )
 
 
+def _in_step(
+    reached: Mapping[PeerId, int | None],
+    stores: Mapping[PeerId, Checkpoints],
+    next_exchange: NextExchange,
+) -> list[PeerId]:
+    """Returns the peers that may have been in step with the one that has got furthest.
+
+    Args:
+        reached: how far each peer has got; None is nowhere.
+        stores: their checkpoints.
+        next_exchange: which steps exchange.
+    """
+    lead = max(stores, key=lambda peer: -1 if reached[peer] is None else reached[peer] or 0)
+    of_lead = stores[lead].steps()
+    return [peer for peer in stores if _can_be_in_step(reached[peer], of_lead, next_exchange)]
+
+
 def _can_be_in_step(newest: int | None, of_lead: list[int], next_exchange: NextExchange) -> bool:
     """Whether a peer may have been in step with the one that has got furthest.
 
@@ -198,33 +245,25 @@ def _can_be_in_step(newest: int | None, of_lead: list[int], next_exchange: NextE
 
 
 def _state_of(
-    reached: Mapping[PeerId, int | None], sought: _Sought, next_exchange: NextExchange
+    peers: Sequence[PeerId], sought: _Sought, next_exchange: NextExchange
 ) -> tuple[int, dict[PeerId, int | None]] | None:
-    """Returns the newest state that all peers in step have; None if they have none.
-
-    Args:
-        reached: how far each peer has got, which tells who is in step with the furthest; None is
-            nowhere.
-        sought: the peers' checkpoints.
-        next_exchange: which steps exchange.
+    """Returns the newest state that all these peers have; None if they have none.
 
     Returns:
-        The state's next exchange, and the step of the checkpoint of each peer in step.
+        The state's next exchange, and the step of the checkpoint of each of them.
     """
     stores = sought.stores
-    lead = max(stores, key=lambda peer: -1 if reached[peer] is None else reached[peer] or 0)
-    of_lead = stores[lead].steps()
-    in_step = [one for one in stores if _can_be_in_step(reached[one], of_lead, next_exchange)]
 
     def newest_before(exchange: int, peer: PeerId) -> int | None:
         return sought.newest(peer, lambda step: next_exchange(step) == exchange)
 
-    for exchange in sorted({next_exchange(step) for step in of_lead}, reverse=True):
-        chosen = {peer: newest_before(exchange, peer) for peer in in_step}
-        begins = {peer for peer in in_step if not stores[peer].steps() and exchange == 0}
+    there = {step for peer in peers for step in stores[peer].steps()}
+    for exchange in sorted({next_exchange(step) for step in there}, reverse=True):
+        chosen = {peer: newest_before(exchange, peer) for peer in peers}
+        begins = {peer for peer in peers if not stores[peer].steps() and exchange == 0}
         if all(step is not None or peer in begins for peer, step in chosen.items()):
             return exchange, chosen
-    return None if of_lead else (0, dict.fromkeys(in_step))
+    return None if there else (0, dict.fromkeys(peers))
 
 
 def _joins_late(peer: PeerId, step: int | None, first_step: int) -> Event:

@@ -26,6 +26,7 @@ from dogo_fed.storage.going_on import (
     FarCheckpoints,
     NextExchange,
     StartingPoints,
+    lost_at_the_end,
     starting_points,
 )
 from dogo_fed.storage.peer_folder import PeerFolder
@@ -212,6 +213,7 @@ def reopen(
             exchange if config.exchanges or config.baseline is not None else None,
             {str(record["peer"]) for record in records if record.get("type") == "step"},
             f"begin the run again at step 0 by: {again} afresh=true (what is there is set aside)",
+            lost_at_the_end(records),
         )
     )
     steps = {peer: step or 0 for peer, step in found.checkpoints.items()}

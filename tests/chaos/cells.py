@@ -100,13 +100,13 @@ class Bench:
 
     @contextmanager
     def disturbed(
-        self, run_dir: Path, *settings: str
+        self, run_dir: Path, *settings: str, from_step: int = 3
     ) -> Iterator[tuple[subprocess.Popen[str], int]]:
         """Starts a run and yields it with the random step that it has come to; nobody is left."""
         process = start("train", *RUN, *settings, f"host={self.host}", f"run_dir={run_dir}")
         known: list[int] = []
         try:
-            step = self.random.randrange(3, TOTAL_STEPS - 60)
+            step = self.random.randrange(from_step, TOTAL_STEPS - 60)
             wait_for_step(run_dir, step, process, within_s=_STARTED_WITHIN_S)
             known += [*descendants(process.pid), *peer_pids(run_dir).values()]
             yield process, step
@@ -290,7 +290,8 @@ def flipped_checkpoint(bench: Bench) -> Ending:
 
 def _damaged(bench: Bench, change: Callable[[bytes], bytes]) -> Ending:
     run_dir = bench.run_dir()
-    with bench.disturbed(run_dir) as (process, _):
+    # Of a peer that has one checkpoint only, of step 0, nothing is left: that is an error.
+    with bench.disturbed(run_dir, from_step=EVERY_STEPS + 3) as (process, _):
         _kill_all(process, run_dir)
     peer = bench.random.choice(sorted(one.name for one in (run_dir / "peers").iterdir()))
     newest = max((run_dir / "peers" / peer / "checkpoints").glob("step-*.pt"))

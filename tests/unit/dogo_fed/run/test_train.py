@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from configs.resume import resumed
 from dogo_fed import agreement
 from dogo_fed.atomic import atomic_path
 from dogo_fed.config import Precision, RunConfig
-from dogo_fed.contracts import PeerId, RoundReport, StepReport
+from dogo_fed.contracts import Event, EventKind, PeerId, RoundReport, StepReport
 from dogo_fed.data import synthetic as synthetic_module
 from dogo_fed.engine import session
 from dogo_fed.errors import (
@@ -405,17 +406,32 @@ def test_a_flipped_bit_is_noticed_said_and_costs_one_checkpoint(folder) -> None:
     assert {name: one["state_digest"] for name, one in again["peers"].items()} == digests
 
 
-def test_a_peer_that_was_lost_for_good_joins_late(folder) -> None:
-    """As one that comes back to a run that still goes on; the others go on where they are."""
+def without_later_checkpoints(folder: Path) -> None:
+    """A run of 6 steps, of which one peer has no checkpoint after step 2."""
     run_here(gone_on(folder, "steps=6", "checkpoint.every_steps=1", "checkpoint.keep=9"))
     for step in (3, 4, 5, 6):
         (folder / "peers" / "wide" / "checkpoints" / f"step-{step:09d}.pt").unlink()
+
+
+def test_a_peer_that_was_lost_for_good_joins_late(folder) -> None:
+    """As one that comes back to a run that still goes on; the others go on where they are."""
+    without_later_checkpoints(folder)
+    with closing(MetricsLog(folder / "metrics.jsonl")) as log:
+        log.emit(Event(EventKind.PEER_LOST, "peer wide died", PeerId("wide"), step=4))
     summary = run_here(gone_on(folder, "steps=8"))
     assert {name: one["steps_trained"] for name, one in summary["peers"].items()} == {
         "resnet": 8,
         "wide": 4,
     }
     assert "peer wide joins late" in kinds(folder)["peer_late"]
+
+
+def test_a_peer_that_nobody_went_on_without_misses_no_step(folder) -> None:
+    """It had no room for its later checkpoints, or somebody has removed them."""
+    without_later_checkpoints(folder)
+    summary = run_here(gone_on(folder, "steps=8"))
+    assert [one["steps_trained"] for one in summary["peers"].values()] == [8, 8]
+    assert "peer_late" not in kinds(folder)
 
 
 def test_without_an_exchange_each_peer_goes_on_from_its_own(tmp_path) -> None:

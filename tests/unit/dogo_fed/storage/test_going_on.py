@@ -8,7 +8,7 @@ import pytest
 
 from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError
-from dogo_fed.storage.going_on import starting_points
+from dogo_fed.storage.going_on import lost_at_the_end, starting_points
 
 ADA, BOB, CAT = PeerId("ada"), PeerId("bob"), PeerId("cat")
 WAYS_OUT = "type this"
@@ -32,12 +32,12 @@ def every(k):
     return lambda step: -(-step // k) * k
 
 
-def found(stores, k=1, has_trained=None):
+def found(stores, k=1, has_trained=None, **lost_at):
     stores = {
         peer: Store(*one) if isinstance(one, tuple) else Store(one) for peer, one in stores.items()
     }
     trained = set(stores) if has_trained is None else has_trained
-    return starting_points(stores, None if k is None else every(k), trained, WAYS_OUT)
+    return starting_points(stores, None if k is None else every(k), trained, WAYS_OUT, lost_at)
 
 
 def kinds(points):
@@ -121,8 +121,33 @@ def test_where_no_state_can_be_read_by_all_whoever_is_behind_joins_late():
 
 
 def test_that_many_checkpoints_are_kept_does_not_send_the_others_back():
-    points = found({ADA: range(0, 51, 10), BOB: [0, 10]})
+    points = found({ADA: range(0, 51, 10), BOB: [0, 10]}, bob=14)
     assert points.checkpoints == {ADA: 50, BOB: 10} and points.first_step == 50
+
+
+@pytest.mark.parametrize("lost_at", [{}, {"bob": 150}, {"ada": 150, "bob": 150}])
+def test_who_had_no_room_for_later_checkpoints_was_in_step_and_nobody_misses_a_step(lost_at):
+    """The disk was full, and had room again for the last checkpoint of the smaller peer alone."""
+    points = found({ADA: [30, 40, 150], BOB: [20, 30, 40]}, **lost_at)
+    assert points.checkpoints == {ADA: 40, BOB: 40} and points.events == ()
+    assert found({ADA: [30, 40, 150], BOB: [20, 30, 40]}, bob=149).checkpoints == {
+        ADA: 150,
+        BOB: 40,
+    }
+
+
+def test_who_was_lost_at_the_end_is_told_by_the_events():
+    def event(kind, peer=None, step=7):
+        return {"type": "event", "kind": kind, "peer": peer, "step": step}
+
+    lost, back = event("peer_lost", "bob"), event("peer_rejoined", "bob")
+    assert lost_at_the_end([]) == {}
+    assert lost_at_the_end([lost]) == {"bob": 7}
+    assert lost_at_the_end([lost, back]) == {}
+    assert lost_at_the_end([lost, back, event("peer_lost", "bob", 9)]) == {"bob": 9}
+    assert lost_at_the_end([lost, event("resumed", None, 5), event("peer_lost", "ada")]) == {
+        "ada": 7
+    }
 
 
 def test_a_peer_that_never_began_joins_late_from_the_beginning():
