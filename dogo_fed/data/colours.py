@@ -14,6 +14,7 @@ from dogo_fed.errors import ConfigError, DataError
 
 TYPE_RANGES = {"I;16": (0.0, 65535.0), "F": (0.0, 1.0)}
 """Black and white of the types with more than 8 bits. A 32-bit integer has no range of its own."""
+_BITS_PER_SAMPLE = 258
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
@@ -74,9 +75,10 @@ def in_colours(image: Image.Image, how: Colours) -> Image.Image:
     Raises:
         DataError: its pixels have no range, or lie outside it; the message asks for one.
     """
-    stored_as, image = image.format, ImageOps.exif_transpose(image)  # which loads it
+    stored_as, bits = image.format, _bits_of(image)
+    image = ImageOps.exif_transpose(image)  # which loads it
     if image.mode in (*SIXTEEN_BITS, "I", "F"):
-        image = _in_eight_bits(image, stored_as, how)
+        image = _in_eight_bits(image, stored_as, bits, how)
     has_alpha = image.mode in WITH_ALPHA or "transparency" in image.info
     if has_alpha:
         seen = image.convert("RGBA")
@@ -95,14 +97,22 @@ def eight_bits(values: npt.NDArray[Any], black: float, white: float) -> npt.NDAr
     return np.rint(share * 255.0).astype(np.uint8)
 
 
-def _in_eight_bits(image: Image.Image, stored_as: str | None, how: Colours) -> Image.Image:
+def _bits_of(image: Image.Image) -> int | None:
+    """Returns how many bits a TIFF file has for each grey, as microscopes write them; else None."""
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE)
+    return bits[0] if isinstance(bits, tuple) and len(bits) == 1 else None
+
+
+def _in_eight_bits(
+    image: Image.Image, stored_as: str | None, bits: int | None, how: Colours
+) -> Image.Image:
     """Returns an image of more than 8 bits as grey of 8, its range spread over all of them.
 
     A number that stands for transparent pixels becomes a channel of its own, since two numbers may
     become one grey.
     """
     values: npt.NDArray[Any] = np.asarray(image).astype(np.float64)
-    black, white = how.value_range or _range_of_type(image.mode, stored_as, values)
+    black, white = how.value_range or _range_of_type(image.mode, stored_as, bits, values)
     grey = Image.fromarray(eight_bits(values, black, white))
     hidden = image.info.get("transparency")
     if isinstance(hidden, int):
@@ -111,7 +121,7 @@ def _in_eight_bits(image: Image.Image, stored_as: str | None, how: Colours) -> I
 
 
 def _range_of_type(
-    mode: str, stored_as: str | None, values: npt.NDArray[Any]
+    mode: str, stored_as: str | None, bits: int | None, values: npt.NDArray[Any]
 ) -> tuple[float, float]:
     """Returns the range of the type of an image's pixels.
 
@@ -127,6 +137,8 @@ def _range_of_type(
     if mode == "I" and stored_as in ("PNG", "PPM"):  # 16 bits, which older Pillows read as 32
         mode = "I;16"
     limits = TYPE_RANGES.get(mode)
+    if mode == "I;16" and bits is not None and bits < 16:
+        limits = (0.0, 2.0**bits - 1.0)
     if limits is None or without or not (limits[0] <= low and high <= limits[1]):
         kind = "32-bit integers" if mode == "I" else "floating-point numbers"
         no_numbers = f", and {without} of them are NaN or infinite" if without else ""

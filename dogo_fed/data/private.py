@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,11 +16,12 @@ from dogo_fed.config import DataConfig, RunConfig
 from dogo_fed.data.adapt import resized
 from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.source import DataSet, ImageSource, Subset, fingerprint_of_part
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import ConfigError, DataError
 
 _PIXELS_AT_A_TIME = 2**24
 """Pixels that are resized together. They are floating-point numbers then, so 64 MiB a channel."""
 _FEWEST = 2
+_SETTING_OF_DATA = re.compile(r"(?<![\w./])data(\.options\.|=)")
 
 
 def private_images(
@@ -114,10 +116,13 @@ def _of_peer(peer: str, settings: DataConfig, anchors: DataSet, test_share: floa
 
 
 def _loaded(where: str, settings: DataConfig, test_share: float) -> DataSet:
+    """Returns a data set; what an error advises to type is about `where`, and not about `data`."""
     try:
         return dataset_with_test_part(settings, test_share)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    except (ConfigError, DataError) as error:
+        advice = _SETTING_OF_DATA.sub(rf"{where}\1", str(error))
+        kind = ConfigError if isinstance(error, ConfigError) else DataError
+        raise kind(f"{where}: {advice}") from error
 
 
 def _check_alike(where: str, what: str, mine: DataSet, others: str, theirs: DataSet) -> None:

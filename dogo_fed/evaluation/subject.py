@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,6 +17,9 @@ from dogo_fed.data.augment import normalise
 from dogo_fed.data.source import DataSet, ImageSource
 from dogo_fed.evaluation.features import FrozenFeatures, extract_features
 from dogo_fed.evaluation.linear_probe import Standardiser
+from dogo_fed.text import one_line
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +100,20 @@ class Subject:
     def on(self, dataset: DataSet) -> Subject:
         """Returns the same encoder on another data set."""
         return Subject(self.encoder, dataset, self.seed)
+
+    def tell_if_enlarged(self) -> None:
+        """Logs that the images are smaller than the encoder expects: detail can't be made up."""
+        stored = self.dataset.train.images(torch.tensor([0])).shape[-1]
+        expected = self.encoder.inputs.image_size
+        if stored < expected:
+            logger.warning(
+                "the images of %s are %d px wide, and are enlarged to the %d px that %s expects; if the "
+                "files have more, load them larger (image_size among the data set's options)",
+                one_line(self.dataset.title, 80),
+                stored,
+                expected,
+                self.encoder.name,
+            )
 
     @property
     def num_classes(self) -> int:

@@ -159,6 +159,12 @@ def open_run(
     return subjects
 
 
+def image_size_of(folder: Path) -> int | None:
+    """Returns the side of the images that a run was trained with; None if its folder does not say."""
+    starts = read_starts(folder)
+    return starts[-1].provenance.data.image_size if starts else None
+
+
 def by_dataset(subjects: Sequence[Subject]) -> dict[str, list[Subject]]:
     """Returns the subjects that are on the same data set together, under what names their files.
 
@@ -337,6 +343,7 @@ def evaluate_subjects(
         logger.info("%s of %s on %s", title, subject.encoder.name, subject.dataset.title)
         scores[subject.encoder.name] = evaluate(subject, protocol, options)
     first = subjects[0]
+    first.tell_if_enlarged()
     return ScoreSheet(
         protocol=title,
         source=source,

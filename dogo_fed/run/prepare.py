@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
@@ -23,6 +23,8 @@ from dogo_fed.engine.trial import try_own_code
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.units import human_bytes
 
+_NEARLY_BLACK = 0.03
+
 
 def notes_of(run: LoadedRun) -> tuple[str, ...]:
     """Returns what a user should know about the images of a run, a sentence each.
@@ -33,6 +35,8 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
     notes = [*run.notes, *images.notes]
     if run.cut is not None:
         notes += run.cut.anchors.notes
+    if run.config.anchors is None:  # a manifest does not say how the images look
+        notes += nearly_black(run.data.shared, run.config.data.options)
     notes += without_effect(run.config)
     reasons: dict[str, list[str]] = {}
     for peer in run.peer_ids if run.config.anchors is None else ():
@@ -47,6 +51,21 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
     if run.cut is not None:
         notes.append(_told_cut(run.cut))
     return tuple(notes)
+
+
+def nearly_black(dataset: DataSet, options: Mapping[str, object]) -> Iterator[str]:
+    """Yields a note about images that use a small part of their range, if they do.
+
+    Args:
+        dataset: the images.
+        options: those of its loader.
+    """
+    if max(dataset.mean) < _NEARLY_BLACK:
+        yield f"the images are nearly black (mean {max(dataset.mean):.3f} of 1)" + (
+            "; if they have more than 8 bits, say what is white: data.options.value_range=[0,4095]"
+            if "value_range" in options
+            else ""
+        )
 
 
 def traffic_of(run: LoadedRun) -> str | None:

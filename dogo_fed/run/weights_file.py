@@ -85,6 +85,14 @@ def open_file(
     return Subject(encoder, dataset, seed)
 
 
+def image_size_in(path: Path) -> int | None:
+    """Returns the side of the images that an exported encoder was trained with, if its file says it."""
+    try:
+        return Provenance.from_plain(read_description(path)).data.image_size
+    except CheckpointError:
+        return None
+
+
 def _network_of(path: Path) -> ComponentConfig:
     """Returns the network that an exported encoder says it is of.
 

@@ -24,7 +24,7 @@ from dogo_fed.evaluation.protocols import check_labels
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_STOPPED, say, tell
 from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.units import human_seconds
-from dogo_fed.run.prepare import prepare
+from dogo_fed.run.prepare import notes_of, prepare
 from dogo_fed.run.stop_signal import stop_on_signal
 from dogo_fed.storage.run_lock import run_lock
 from dogo_fed.text import one_line
@@ -149,7 +149,7 @@ def _jobs(request: ComparisonRequest) -> int:
 def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing]) -> None:
     """Checks one new cell for each method, peers and data set, as a run would at its start.
 
-    What there is to know about the weights that peers start from is said once.
+    What there is to know about the images, and the weights that peers start from, is said once.
 
     Raises:
         ConfigError, DataError: the cell can't be run, or a protocol can't be counted on its images,
@@ -166,7 +166,7 @@ def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing
         for protocol in request.experiment.protocols:
             for peer in run.peer_ids:
                 check_labels(protocol, run.data_of(peer).evaluated)
-        notes |= dict.fromkeys(run.weights_notes)
+        notes |= dict.fromkeys([*notes_of(run), *run.weights_notes])
         images |= images_of(cell, run)
     for note in notes:
         say(note, 0)

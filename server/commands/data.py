@@ -24,6 +24,7 @@ from dogo_fed.engine.fit import FEWEST_IMAGES, usual_batch_size
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.exit_status import EXIT_STOPPED, say, tell
+from dogo_fed.run.prepare import nearly_black
 from dogo_fed.text import one_line, some_of
 
 OUT = Path("runs") / "data"
@@ -34,7 +35,6 @@ _NUM_SAMPLES = 64
 _SAMPLES_PER_ROW = 16
 _LARGEST_SAMPLE = 96
 _MOST_CLASSES = 8
-_NEARLY_BLACK = 0.03
 
 _WORDS = {"run_dir": "out"}
 """What stands here for a setting of a run."""
@@ -121,12 +121,7 @@ def _what_fits(dataset: DataSet, config: RunConfig, stored: int) -> Iterator[str
             f"data.options.image_size={min(2 * dataset.image_size, 224)}, since the images are larger "
             f"than {dataset.image_size} px; a step takes longer then"
         )
-    if max(dataset.mean) < _NEARLY_BLACK:
-        yield f"the images are nearly black (mean {max(dataset.mean):.3f} of 1)" + (
-            "; if they have more than 8 bits, say what is white: data.options.value_range=[0,4095]"
-            if "value_range" in config.data.options
-            else ""
-        )
+    yield from nearly_black(dataset, config.data.options)
 
 
 def describe_classes(dataset: DataSet) -> str:

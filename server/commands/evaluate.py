@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +27,8 @@ from dogo_fed.evaluation.protocols.ood import with_targets
 from dogo_fed.evaluation.subject import Subject
 from dogo_fed.exit_status import EXIT_STOPPED, say, tell
 from dogo_fed.reporting.scores import scores_table, write_sheet
-from dogo_fed.run.evaluate import by_dataset, evaluate_subjects, open_run
-from dogo_fed.run.weights_file import WeightsFile, open_file
+from dogo_fed.run.evaluate import by_dataset, evaluate_subjects, image_size_of, open_run
+from dogo_fed.run.weights_file import WeightsFile, image_size_in, open_file
 from dogo_fed.text import one_line
 from server.commands.evaluation_request import (
     EvaluationRequest,
@@ -88,6 +89,7 @@ def evaluate(request: EvaluationRequest) -> None:
     console = _console()
     check_writable(_out(request))
     unwritten: list[OSError] = []
+    told: list[DataSet] = []
     for protocol, options in request.protocol.items():
         complete = dict(options)
         if config is not None and request.data is None:
@@ -97,6 +99,9 @@ def evaluate(request: EvaluationRequest) -> None:
                 sheet = evaluate_subjects(group, protocol, complete, source=source)
             if whose:
                 console.print(f"on {one_line(sheet.dataset, 80)}", highlight=False, soft_wrap=True)
+            for note in group[0].dataset.notes if group[0].dataset not in told else ():
+                console.print(f"note: {one_line(note)}", highlight=False, soft_wrap=True)
+            told.append(group[0].dataset)
             console.print(scores_table(sheet))
             try:
                 paths = write_sheet(sheet, _out(request), _stem(protocol, request, group) + whose)
@@ -120,7 +125,7 @@ def _from_run(request: EvaluationRequest, folder: Path, config: RunConfig) -> li
     on = None
     if request.data is not None:
         check_split(config.data, request.data.name, request.data.options)
-        on = _data_set(request.data)
+        on = _data_set(request.data, image_size_of(folder))
     return open_run(
         folder,
         config,
@@ -142,12 +147,20 @@ def _from_file(request: EvaluationRequest) -> Subject:
         mean=_numbers(request.mean),
         std=_numbers(request.std),
     )
-    dataset = _data_set(request.data)
+    dataset = _data_set(request.data, file.image_size or image_size_in(file.path))
     return open_file(file, dataset, seed=request.seed or 0, device=request.device or "auto")
 
 
-def _data_set(data: DataConfig) -> DataSet:
-    """Returns a data set, with a test part as a run would have it."""
+def _data_set(data: DataConfig, image_size: int | None) -> DataSet:
+    """Returns a data set, with a test part as a run would have it.
+
+    Args:
+        data: names it.
+        image_size: side of the images that the encoder was trained with. Where the loader can choose
+            the side, it is this one.
+    """
+    if image_size is not None and data.options.get("image_size", image_size) != image_size:
+        data = dataclasses.replace(data, options={**data.options, "image_size": image_size})
     return dataset_with_test_part(data, EvalConfig().test_share)
 
 

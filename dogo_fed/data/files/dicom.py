@@ -94,7 +94,13 @@ def read_dicom(
         return Image.fromarray(shown), int(header.get("NumberOfFrames", 1) or 1)
     except Exception as error:  # pydicom raises many kinds, and so do its decoders
         first_line = next(iter(str(error).splitlines()), "")
-        raise DataError(f"DICOM: {type(error).__name__}: {first_line}") from error
+        needs = "; pip install 'pylibjpeg[all]' reads it" if _lacks_decoder(error) else ""
+        raise DataError(f"DICOM: {type(error).__name__}: {first_line}{needs}") from error
+
+
+def _lacks_decoder(error: Exception) -> bool:
+    """Whether pydicom says that libraries for this compression are not installed."""
+    return "missing dependencies" in str(error)
 
 
 def _drop_empty(header: Any) -> None:

@@ -156,7 +156,13 @@ def _records(
 ) -> Iterator[ImageRecord]:
     """Yields the images of a split; of a column of texts, `names` has the classes in order."""
     of_text = {text: number for number, text in enumerate(names)}
-    undecoded = split.cast_column(image, datasets.Image(decode=False))
+    try:
+        undecoded = split.cast_column(image, datasets.Image(decode=False))
+    except Exception as error:  # Arrow has many
+        raise DataError(
+            f"the column {image!r} has no images, but {one_line(split.features[image], 80)}; set "
+            "data.options.image_column to one of images"
+        ) from error
     for index, row in enumerate(undecoded):
         content = _content(row[image])
         name = f"{part}, {image} {index}"

@@ -28,7 +28,7 @@ from dogo_fed.data.files.listing import (
     suffixes,
     used,
 )
-from dogo_fed.data.files.parts import TEST_NAMES, TRAIN_NAMES, not_used_note
+from dogo_fed.data.files.parts import TEST_NAMES, TRAIN_NAMES, not_used_note, words_of
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import DataError
@@ -191,20 +191,31 @@ def _find_parts(root: Path, by_folder: bool) -> tuple[Path, Path | None, list[st
         raise DataError(_no_folder(root))
     folder, notes = _unwrapped(root, by_folder)
     folders = class_folders(folder)
-    train = _first(folders, TRAIN_NAMES)
-    test = _first(folders, TEST_NAMES)
+    train, test = _parts_among(folder, folders)
     if train is None:
-        if test is not None:
+        if test is not None and by_folder:
             raise DataError(
                 f"{folder} has {test}/ but no train/; found {_some(folders)}. Name the folder of the "
-                "training images train, or set data.options.root to it"
+                "training images train, or set data.options.root to it, or data.options.labels=none to "
+                "train with all images"
             )
+        if test is not None:
+            notes.append(f"{test}/ in {folder} is trained with too, since there is no train/")
         return root, None, notes
-    others = [f"{name}/" for name in folders if name not in (train, test)]
+    for part, name, names in (("training", train, TRAIN_NAMES), ("test", test, TEST_NAMES)):
+        if name is not None and name.lower() not in names:
+            notes.append(f"{one_line(name)}/ is taken as the {part} part of {folder}")
+    others = [name for name in folders if name not in (train, test)]
+    unused = [f"{name}/" for name in others]
     beside = len(images_in(folder, NO_LABEL).files)
     if beside:
-        others.insert(0, f"{beside} image{'s' * (beside > 1)}")
-    notes += not_used_note(others, folder)
+        unused.insert(0, f"{beside} image{'s' * (beside > 1)}")
+    notes += not_used_note(unused, folder)
+    if test is None and by_folder and any(has_images(folder / name) for name in others):
+        notes.append(
+            f"if {train} is one of several classes, move all of them into one folder: "
+            f"{train}/{one_line(others[0], 60)}, ..., {train}/{train}"
+        )
     return _inmost(folder / train), None if test is None else _inmost(folder / test), notes
 
 
@@ -219,7 +230,7 @@ def _unwrapped(root: Path, by_folder: bool) -> tuple[Path, list[str]]:
     folder = root
     for _ in range(_MOST_WRAPPERS):
         names = class_folders(folder)
-        if _first(names, (*TRAIN_NAMES, *TEST_NAMES)) is not None:
+        if any(_parts_among(folder, names)):
             read = f"{root} has its images in {folder.relative_to(root)}/, which is read"
             return folder, [] if folder == root else [read]
         divided = [name for name in names if _is_divided(folder / name)]
@@ -236,8 +247,7 @@ def _unwrapped(root: Path, by_folder: bool) -> tuple[Path, list[str]]:
 
 def _is_divided(folder: Path) -> bool:
     """Whether a folder has a part to train with and one to test with."""
-    names = class_folders(folder)
-    return all(_first(names, wanted) is not None for wanted in (TRAIN_NAMES, TEST_NAMES))
+    return all(_parts_among(folder, class_folders(folder)))
 
 
 def _taken_together(folder: Path, divided: Sequence[str], by_folder: bool) -> list[str]:
@@ -265,6 +275,39 @@ def _inmost(part: Path) -> Path:
             break
         part /= names[0]
     return part
+
+
+def _parts_among(folder: Path, names: Sequence[str]) -> tuple[str | None, str | None]:
+    """Returns which folder has the training images and which the test images, if any has.
+
+    They are called like that, or they are two, of which each has such a word in its name
+    (train_images and test_images, train2017 and val2017).
+
+    Raises:
+        DataError: it can't be told which of several folders is meant.
+    """
+    train, test = _first(names, TRAIN_NAMES), _first(names, TEST_NAMES)
+    by_word = {
+        part: [name for name in names if words_of(name) & set(wanted) and has_images(folder / name)]
+        for part, wanted in (("train", TRAIN_NAMES), ("test", TEST_NAMES))
+    }
+    if train is None and (test is not None or by_word["test"]):
+        train = _only_one(folder, by_word["train"], "train")
+    if test is None and train is not None:
+        there = {word for name in by_word["test"] for word in words_of(name)}
+        word = next((one for one in TEST_NAMES if one in there), None)
+        others = [name for name in by_word["test"] if word in words_of(name) and name != train]
+        test = _only_one(folder, others, "test")
+    return train, test
+
+
+def _only_one(folder: Path, names: Sequence[str], part: str) -> str | None:
+    if len(names) > 1:
+        raise DataError(
+            f"{folder} has several folders that may be its {part} images: {_some(names)}; name the one "
+            f"that is {part}"
+        )
+    return names[0] if names else None
 
 
 def _first(folders: Iterable[str], wanted: Sequence[str]) -> str | None:

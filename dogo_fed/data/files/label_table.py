@@ -21,6 +21,7 @@ CLASS_HEADINGS = (
     "category", "category_id", "target", "diagnosis", "dx", "species", "breed", "level", "grade",
 )  # fmt: skip
 """What columns are called, in any case; of several, the first in this order is taken."""
+_MARKS = "\t;,"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,10 @@ class _Columns:
 def read_label_table(root: Path, table: str, files: Listing) -> LabelTable:
     """Returns the names of the classes, and the class of each image that has one.
 
-    A line has the path of an image, relative to root, and a class. The separator is a tab, a
-    semicolon or a comma. If the first line has headings, they say which columns these are; else they
-    are the first two. A line with an empty class is skipped. An image may be named without its
+    A line has the path of an image, relative to root, and a class. The separator is the tab, semicolon
+    or comma that all lines have. If the first line has headings, they say which columns these are; if
+    nobody knows them, the column with the images is the one whose next cell names one; else they are
+    the first two. A line with an empty class is skipped. An image may be named without its
     ending, and without its folder, if no other is called like it. Classes that are all whole numbers
     are in the order of the numbers, others in alphabetical order.
 
@@ -76,10 +78,12 @@ def read_label_table(root: Path, table: str, files: Listing) -> LabelTable:
         )
     places = _Places(root, files)
     lines = lines_of(path)
-    columns, has_headings, notes = _columns(path, _cells(lines[0][1]), places)
+    mark = _separator([line for _, line in lines], places)
+    second = _cells(lines[1][1], mark) if len(lines) > 1 else []
+    columns, has_headings, notes = _columns(path, _cells(lines[0][1], mark), second, places)
     rows = []
     for where, line in lines[has_headings:]:
-        cells = _cells(line)
+        cells = _cells(line, mark)
         if len(cells) <= max(columns.image, columns.class_name):
             raise no_row(where, line)
         row = Row(where, cells[columns.image], cells[columns.class_name])
@@ -143,10 +147,14 @@ class _Places:
         return found[0]
 
 
-def _columns(path: Path, first: Sequence[str], places: _Places) -> tuple[_Columns, bool, list[str]]:
+def _columns(
+    path: Path, first: Sequence[str], second: Sequence[str], places: _Places
+) -> tuple[_Columns, bool, list[str]]:
     """Returns the columns to read, whether the first line has their headings, and notes."""
     words = [cell.lower() for cell in first]
     image, class_name = _heading(words, IMAGE_HEADINGS), _heading(words, CLASS_HEADINGS)
+    if image is None and not any(map(places.may_be_image, first)):
+        image = next((column for column, cell in enumerate(second) if places.called(cell)), None)
     is_known = image is not None or class_name is not None
     if image is None:
         image = 1 if class_name == 0 else 0
@@ -164,10 +172,27 @@ def _heading(words: Sequence[str], known: Sequence[str]) -> int | None:
     return next((words.index(word) for word in known if word in words), None)
 
 
-def _cells(line: str) -> list[str]:
+def _separator(lines: Sequence[str], places: _Places) -> str:
+    """Returns what stands between the cells of a table.
+
+    A class may have such a mark in it ("cat;dog"). So it is one that divides every line, and, of
+    several, one that leaves the name of an image whole.
+    """
+    dividing = [mark for mark in _MARKS if all(len(_cells(line, mark)) > 1 for line in lines)]
+    if not dividing:
+        return next((mark for mark in _MARKS if mark in lines[0]), ",")
+    names_images = (
+        mark
+        for mark in dividing
+        for line in lines[:2]
+        if any(map(places.called, _cells(line, mark)))
+    )
+    return next(names_images, dividing[0])
+
+
+def _cells(line: str, mark: str) -> list[str]:
     """Returns the cells of a line."""
-    separator = next((mark for mark in "\t;," if mark in line), ",")
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])]
 
 
 def class_order(name: str) -> tuple[bool, int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from dogo_fed.text import one_line, some_of
@@ -10,6 +11,12 @@ TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "eval")
 """The first one that is there is used."""
 _MOST_NAMED = 6
+_NO_LETTERS = re.compile(r"[\W\d_]+")
+
+
+def words_of(name: str) -> set[str]:
+    """Returns the words in a name: "train" and "images" of "Train_images2017"."""
+    return set(_NO_LETTERS.split(name.lower())) - {""}
 
 
 def not_used_note(parts: Sequence[str], where: object) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ from dogo_fed.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-CACHE_VERSION = 6
+CACHE_VERSION = 7
 """Raised whenever the meaning of the cached files, or what is decoded from a file, changes."""
 FACTS_FILE = "manifest.json"
 PARTS = ("train", "test")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from dogo_fed.data.files.listing import is_hidden, suffixes
-from dogo_fed.data.files.parts import TEST_NAMES, not_used_note
+from dogo_fed.data.files.parts import TEST_NAMES, not_used_note, words_of
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.files.records import ImageRecord, dataset_from_records
 from dogo_fed.data.source import NO_LABEL, DataSet
@@ -19,7 +18,6 @@ from dogo_fed.text import one_line, some_of
 
 _LABELS = ("cls", "label", "class")
 _JSON_LABELS = ("label", "cls", "class")
-_NO_LETTERS = re.compile(r"[\W\d_]+")
 
 
 @with_pixel_options
@@ -85,7 +83,7 @@ def _no_shards(place: Path) -> str:
 
 def _parts(shards: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
     """Returns the shards to train with, those to test with, and those of a second test part."""
-    words = {shard: set(_NO_LETTERS.split(shard.stem.lower())) for shard in shards}
+    words = {shard: words_of(shard.stem) for shard in shards}
     there = {word for shard in shards for word in words[shard]}
     chosen = next((name for name in TEST_NAMES if name in there), None)
     trains = [shard for shard in shards if words[shard].isdisjoint(TEST_NAMES)]

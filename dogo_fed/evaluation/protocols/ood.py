@@ -9,7 +9,7 @@ from dogo_fed.contracts import Score
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.kin import check_split, split_alike
 from dogo_fed.data.source import DataSet
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.evaluation.protocols.probing import check_accuracy, probe_score
 from dogo_fed.evaluation.subject import Subject
 
@@ -51,6 +51,7 @@ def ood(
     subjects = [subject.on(dataset) for dataset in datasets]
     for there in subjects:
         check_accuracy(there.dataset)
+        there.tell_if_enlarged()
     return [
         probe_score(
             there,
@@ -97,10 +98,20 @@ def _load(target: str | Mapping[str, object] | DataSet) -> DataSet:
     if isinstance(target, DataSet):
         return target
     if isinstance(target, str):
-        return build_dataset(target, {})
+        return _built(target, {})
     name, options = target.get("name"), target.get("options") or {}
     if not isinstance(name, str) or not isinstance(options, Mapping):
         raise ConfigError(
             f"a target is a data set's name or {{name: ..., options: {{...}}}}, not {dict(target)}"
         )
-    return build_dataset(name, options)
+    return _built(name, options)
+
+
+def _built(name: str, options: Mapping[str, object]) -> DataSet:
+    try:
+        return build_dataset(name, options)
+    except DataError as error:
+        place = "; options of a target are typed as "
+        place += f"'protocol.ood.targets=[{{name: {name}, options: {{<option>: <value>}}}}]'"
+        advises = "data.options." in str(error)
+        raise DataError(f"target {name}: {error}{place if advises else ''}") from error

@@ -17,7 +17,8 @@ from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.private import image_digests, private_images
 from dogo_fed.data.source import TensorImages
 from dogo_fed.data.synthetic import synthetic
-from dogo_fed.errors import ConfigError
+from dogo_fed.errors import ConfigError, DataError
+from tests.support.image_folders import draw
 
 ANCHORS = synthetic(size=40, test_size=8, seed=1)
 
@@ -79,6 +80,19 @@ def test_images_of_another_size_are_refused_with_the_setting_that_makes_them_ali
 def test_a_wrong_option_is_named_with_its_peer():
     with pytest.raises(ConfigError, match=r"peers.ada.data: .*no option 'colour'"):
         private_images({"ada": settings(colour=3)}, ANCHORS, 0.1)
+
+
+def test_a_broken_image_is_named_with_its_peer_and_so_is_the_setting_that_leaves_it_out(tmp_path):
+    """data.options.skip_broken would leave it where it is."""
+    for number in range(4):
+        draw(tmp_path / f"{number}.png", number, size=16)
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    photos = DataConfig(name="image_folder", options={"root": str(tmp_path), "image_size": 16})
+    with pytest.raises(DataError) as caught:
+        private_images({"ada": photos}, ANCHORS, 0.1)
+    said = str(caught.value)
+    assert said.startswith("peers.ada.data: ") and "bad.png" in said
+    assert " peers.ada.data.options.skip_broken=true" in said and " data.options." not in said
 
 
 def test_the_anchors_are_looked_through_once_for_all_peers(monkeypatch):

@@ -41,6 +41,7 @@ from dogo_fed.storage.provenance_file import Start, write_starts
 from dogo_fed.storage.run_folder import note_site
 from server.commands import evaluate as evaluate_command
 from server.commands.evaluation_request import as_lists, compose_evaluation
+from tests.support.image_folders import noise_photos
 
 CNN = ComponentConfig(name="small_cnn", options={"width": 4})
 LIMITED = {"fractions": [0.1], "per_class": [3], "draws": 2}
@@ -393,6 +394,33 @@ def test_scores_say_what_has_computed_them_and_of_which_weights(finished, copy) 
 
 def _evaluate_command(arguments: list[str]) -> None:
     evaluate_command.evaluate(compose_evaluation(arguments))
+
+
+def test_another_folder_is_read_at_the_size_of_the_training_and_its_notes_are_told(
+    finished, copy, tmp_path, capsys, caplog
+) -> None:
+    """At the loader's own size, larger images would lose detail or be blown up, without a word."""
+    trained_on = 16
+    noise_photos(tmp_path / "photos", 8, seed=3, side=3 * trained_on)
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    options = {"root": str(tmp_path / "photos"), "image_size": 64}
+    data = DataConfig(name="image_folder", options=options)
+    assert evaluate_command._data_set(data, None).image_size == 64
+    assert evaluate_command._data_set(data, trained_on).image_size == trained_on
+    photos = ["data=image_folder", f"data.options.root={tmp_path}/photos"]
+    _evaluate_command([f"run={copy}", *photos, "protocol=knn", "protocol.knn.k=3"])
+    said = capsys.readouterr().out
+    assert "note: no train/ in" in said and "note: left out: no image: .txt (1)" in said
+    assert "enlarged" not in caplog.text
+
+
+def test_images_that_are_enlarged_for_an_encoder_are_told(finished, caplog) -> None:
+    folder, config = finished
+    small = synthetic(size=40, test_size=20, image_size=8, seed=7)
+    subjects = open_run(folder, config, on=small)
+    evaluate_subjects(subjects, "knn", {"k": 3}, source="x")
+    (line,) = [one.getMessage() for one in caplog.records if "enlarged" in one.getMessage()]
+    assert "are 8 px wide, and are enlarged to the 16 px that" in line
 
 
 def test_a_folder_that_takes_no_files_is_said_before_anything_is_computed(

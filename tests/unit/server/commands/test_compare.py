@@ -76,18 +76,21 @@ def test_a_second_command_in_the_same_folder_is_refused(
     assert held == []
 
 
-def test_what_there_is_to_know_of_weights_is_said_once(
+def test_what_there_is_to_know_of_weights_and_images_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = made_experiment(methods=[Method.SOLO, Method.DOGO], seeds=[0])
     cells = made_cells(experiment, tmp_path)
     note = "peer big: w.pth: 120 names fit after 'module.'"
     monkeypatch.setattr(command, "prepare", lambda config: SimpleNamespace(weights_notes=(note,)))
+    left_out = "left out: no image: .mov (3)"
+    monkeypatch.setattr(command, "notes_of", lambda run: (left_out,))
     monkeypatch.setattr(command, "images_of", lambda cell, run: {})
     standings = {cell.id: Standing.NEW for cell in cells}
     asked = request(tmp_path, cells=cells, experiment=experiment)
     command._check_first_cells(asked, standings)
-    assert len(cells) == 2 and capsys.readouterr().err.count(note) == 1
+    said = capsys.readouterr().err
+    assert len(cells) == 2 and (said.count(note), said.count(left_out)) == (1, 1)
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys) -> None:

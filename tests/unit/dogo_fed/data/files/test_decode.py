@@ -41,6 +41,34 @@ def test_sixteen_bits_are_scaled_by_their_range(tmp_path, ending):
         assert np.abs(channel - expected).max() <= 1
 
 
+def tif_of_twelve_bits(values_HW):
+    """A TIFF file as microscopes write it: two numbers in three bytes."""
+    flat = values_HW.astype(int).ravel()
+    packed = bytes(
+        byte
+        for one, two in zip(flat[::2], flat[1::2], strict=True)
+        for byte in (one >> 4, (one & 15) << 4 | two >> 8, two & 255)
+    )
+    height, width = values_HW.shape
+    short, long = 3, 4
+    tags = (
+        (256, long, width), (257, long, height), (258, short, 12), (259, short, 1), (262, short, 1),
+        (273, long, 8), (277, short, 1), (278, long, height), (279, long, len(packed)),
+    )  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8 + len(packed))
+    return head + packed + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+
+
+def test_twelve_bits_are_scaled_by_their_own_range(tmp_path):
+    """By that of 16 bits they would be nearly black."""
+    values, expected = ramp(4095, np.uint16)
+    path = tmp_path / "a.tif"
+    path.write_bytes(tif_of_twelve_bits(values))
+    for channel in decode(path, HOW).pixels:
+        assert np.abs(channel - expected).max() <= 1
+
+
 @pytest.mark.parametrize("top", [4095, 65535])
 def test_a_pgm_file_says_itself_what_is_white(tmp_path, top):
     values, expected = ramp(top, np.dtype(">u2"))

@@ -370,6 +370,7 @@ def test_saved_data_sets_take_the_options_of_pixels(saved):
     [
         ("text", {}, "has no column of images; its columns are text"),
         ("both", {"image_column": "image"}, r"no column 'image' \(data\.options\.image_column\)"),
+        ("both", {"image_column": "animal"}, "the column 'animal' has no images, but ClassLabel"),
         ("nowhere", {}, "there is no folder"),
         (".", {}, "is not what `save_to_disk`"),
     ],
@@ -610,6 +611,17 @@ def test_dicom_in_jpeg_2000(tmp_path, kind):
         **EIGHT_BITS,
     )
     assert np.abs(np.array(shown) - RED).max() <= 2
+
+
+def test_dicom_that_needs_a_library_names_it(tmp_path):
+    encaps = pytest.importorskip("pydicom.encaps")
+    lossless = "1.2.840.10008.1.2.4.70"
+    pixels = one_colour(RED)[..., 0]
+    with pytest.raises(DataError, match=r"pip install 'pylibjpeg\[all\]' reads it"):
+        dicom_colours(
+            tmp_path, pixels, syntax=lossless, content=encaps.encapsulate([b"\xff\xd8"]),
+            PhotometricInterpretation="MONOCHROME2", **EIGHT_BITS,
+        )  # fmt: skip
 
 
 def test_dicom_colours_of_more_bits_are_scaled_by_their_range(tmp_path):

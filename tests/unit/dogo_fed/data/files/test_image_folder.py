@@ -63,6 +63,64 @@ def test_a_folder_may_be_called_what_can_not_be_printed(tmp_path):
     assert load_folder(tmp_path / "red\x1b[31m").title == r"red\x1b[31m"
 
 
+@pytest.mark.parametrize(
+    ("train", "tests"),
+    [
+        ("train_images", "test_images"),
+        ("training_set", "test_set"),
+        ("train2017", "val2017"),
+        ("seg_train", "seg_test"),
+        ("train", "test images"),
+        ("Training Data", "validation"),
+    ],
+)
+@pytest.mark.parametrize("labels", ["folders", "none"])
+def test_parts_that_have_more_in_their_names_are_no_classes(tmp_path, train, tests, labels):
+    """Else the test images would be trained with, and the accuracy be that of telling the two apart."""
+    images = write_folder(tmp_path, tests=tests)
+    (tmp_path / "train").rename(tmp_path / train)
+    data = load_folder(tmp_path, labels=labels)
+    assert torch.equal(all_images(data.train), images[:4])
+    assert torch.equal(all_images(data.test), images[4:])
+    taken = [name for name in (train, tests) if name not in ("train", "validation")]
+    assert [note.partition("/ is taken as the ")[0] for note in data.notes] == taken
+
+
+def test_which_of_several_such_folders_is_meant_is_asked(tmp_path):
+    for name in ("train_images", "train_masks", "test_images"):
+        draw(tmp_path / name / "a.png", 1)
+    with pytest.raises(
+        DataError, match=r"several .* train images: train_images, train_masks; name"
+    ):
+        load_folder(tmp_path)
+    (tmp_path / "train_masks" / "a.png").unlink()
+    assert len(load_folder(tmp_path).train) == 1
+
+
+def test_a_word_alone_makes_no_part(tmp_path):
+    """A class may be called like that."""
+    for name in ("train station", "bus stop"):
+        draw(tmp_path / name / "a.png", 1)
+    assert load_folder(tmp_path).class_names == ("bus stop", "train station")
+
+
+def test_a_folder_of_photos_that_is_called_test_is_trained_with_if_asked(tmp_path):
+    for name in ("holiday", "test"):
+        draw(tmp_path / name / "a.png", 1)
+    with pytest.raises(DataError, match=r"or data\.options\.labels=none to train with all"):
+        load_folder(tmp_path)
+    data = load_folder(tmp_path, labels="none")
+    assert len(data.train) == 2 and "test/ in" in said(data) and "is trained with too" in said(data)
+
+
+def test_a_class_that_is_called_train_is_told_how_to_be_one(tmp_path):
+    for name in ("bus", "car", "train"):
+        draw(tmp_path / name / "a.png", 1)
+    told = said(load_folder(tmp_path))
+    assert "not used: bus/, car/" in told
+    assert "move all of them into one folder: train/bus, ..., train/train" in told
+
+
 def test_train_in_any_case(tmp_path):
     images = write_folder(tmp_path)
     (tmp_path / "train").rename(tmp_path / "Train")
@@ -211,6 +269,15 @@ def test_a_wrong_table_names_its_line(tmp_path, table, says):
         ("1.png,label\n2.png,class\n", "label class", None),
         ("id_code,diagnosis\n1,4\n2,0\n", "4 0", None),
         ("image\tlabel\n1.png\tb\n2.png\t\n", "b -", None),
+        (
+            "Image Index,Finding,Age\n1.png,b,58\n2.png,a,61\n",
+            "b a",
+            "its column 'Finding' is taken",
+        ),
+        ("Patient ID,Image Index,Finding\n7,1.png,b\n8,2.png,a\n", "b a", "column 'Finding' is"),
+        ("1.png,cat;dog\n2.png,cat\n", "cat;dog cat", None),
+        ("1.png,cat;dog\n2.png,owl;emu\n", "cat;dog owl;emu", None),
+        ("1.png;cat, tame\n2.png;cat, wild\n", "cat, tame cat, wild", None),
     ],
 )
 def test_the_headings_say_which_column_has_the_class(tmp_path, table, classes, note):
