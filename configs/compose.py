@@ -103,7 +103,10 @@ def _in_our_words(
         there = names_of(choice["group"])
         hint = did_you_mean(difflib.get_close_matches(choice["name"], there, n=3))
         kind = _KINDS.get(choice["group"], choice["group"])
-        return f"there is no {kind} {choice['name']!r}; known are {', '.join(there)}{hint}"
+        place = (
+            "; a folder is named by its path, such as data=./photos" if kind == "data set" else ""
+        )
+        return f"there is no {kind} {choice['name']!r}; known are {', '.join(there)}{hint}{place}"
     found = _IS_THERE.search(message)
     if found is not None:
         return f"{found['key']} is a setting already; leave out the plus sign in front of it"

@@ -251,10 +251,8 @@ def _of_other_data(key: str, value: str, known: Mapping[str, object]) -> str:
         return ""
     name = known.get("data.name")
     why = "no data set is named" if name is None else f"the data set {name} has none"
-    return (
-        f": {why}. With data=/path/to/images, or another of "
-        f"{', '.join(have)}, it is {_OPTION}{option}={value}"
-    )
+    of_a_path = "data=/path/to/images, or another of " if "image_folder" in have else "one of data="
+    return f": {why}. With {of_a_path}{', '.join(have)}, it is {_OPTION}{option}={value}"
 
 
 def _of_the_peers(key: str, known: Iterable[str]) -> str:

@@ -436,8 +436,10 @@ def _data_at(value: str, setting: str = "data", is_elsewhere: bool = False) -> l
     """Returns the overrides for images at a place: which kind of data set, and where it is.
 
     Raises:
-        ConfigError: the place has to be absolute, and is not.
+        ConfigError: there is no place, or it has to be absolute, and is not.
     """
+    if not _unquoted(value).strip():
+        raise ConfigError(f"{setting}= names nothing; type the path of a folder, or . for this one")
     place = Path(_unquoted(value)).expanduser()
     if is_elsewhere and not place.is_absolute():
         raise ConfigError(

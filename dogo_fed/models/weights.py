@@ -44,6 +44,13 @@ _ANOTHER_STEM = (
     f"data.options.image_size to at least {SMALL_IMAGE_BELOW} (image_size= in `dogo-fed evaluate`), or use "
     "the backbone torchvision:<model> with its option imagenet_stem=true"
 )
+_OTHER_CHANNELS = "only the channels of the images differ: type data.options.channels={}"
+_ANOTHER_SIZE = (
+    "only what belongs to places in the image differs, so the weights are of images of another size: set "
+    "data.options.image_size to that size (image_size= in `dogo-fed evaluate`)"
+)
+_PLACES = re.compile(r"pos_?embed|relative_position|position_bias")
+"""Parts of a transformer that have a number for each place, or each distance, in an image."""
 _GROUP_DEPTH = 2
 
 
@@ -213,14 +220,33 @@ def load_weights(
     found = [f"{kind}: {some_of(names, _MOST_NAMED)}" for kind, names in problems.items() if names]
     if found:
         fits = f" ({len(fit.names)} names fit after {fit.prefix!r})" if fit.prefix else ""
-        is_stem = len(found) == len(misfits) == 1 and _is_of_another_stem(*misfits.popitem()[1])
+        advice = _advice(misfits) if len(found) == 1 else _ANOTHER_BACKBONE
         raise CheckpointError(
             f"{what} does not fit the backbone {type(backbone).__name__}{fits}: {'; '.join(found)}; "
-            f"{_ANOTHER_STEM if is_stem else _ANOTHER_BACKBONE}"
+            f"{advice}"
         )
     wanted.update(taken)  # in place: torchvision's MNASNet asks for the version that it carries
     backbone.load_state_dict(wanted)
     return [*_notices(what, fit, dropped, tensors), *_notices_of_halvings(what, backbone)]
+
+
+def _advice(misfits: Mapping[str, tuple[torch.Size, torch.Size]]) -> str:
+    """Returns what to do where there is one kind of problem only.
+
+    Args:
+        misfits: the shapes of what is of another shape, in the file and here; empty if that is not it.
+    """
+    if not misfits:
+        return _ANOTHER_BACKBONE
+    if all(_PLACES.search(name) for name in misfits):
+        return _ANOTHER_SIZE
+    ((theirs, ours),) = list(misfits.values())[:1]
+    if len(misfits) > 1 or len(theirs) < 2 or len(theirs) != len(ours):
+        return _ANOTHER_BACKBONE
+    if _is_of_another_stem(theirs, ours):
+        return _ANOTHER_STEM
+    is_first = (theirs[0], *theirs[2:]) == (ours[0], *ours[2:]) and {theirs[1], ours[1]} == {1, 3}
+    return _OTHER_CHANNELS.format(theirs[1]) if is_first else _ANOTHER_BACKBONE
 
 
 def _is_of_another_stem(theirs: torch.Size, ours: torch.Size) -> bool:

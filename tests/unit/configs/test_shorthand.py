@@ -404,6 +404,12 @@ def test_an_evaluation_knows_places_too():
         (["model=resnet18"], "type backbone=resnet18"),
         (["data=/x", "channels=1"], "type data.options.channels=1"),
         (["data.image_size=96"], "no data set is named. With data=/path/to/images"),
+        (
+            ["data.options.domain=sketch"],
+            "named. With one of data=domainnet, it is data.options.",
+        ),
+        (["data=photoz"], "a folder is named by its path, such as data=./photos"),
+        (["root="], "data= names nothing; type the path of a folder"),
         (["protocols=knn"], "did you mean protocol=knn?"),
         (["resume=runs/x"], "type run=runs/x"),
         (["colour=red"], "`dogo-fed evaluate --help` lists the settings"),
