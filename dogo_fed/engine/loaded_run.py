@@ -148,18 +148,24 @@ class LoadedRun:
         has_own = self.config.peers[peer_id].data is not None
         return self.private[peer_id].own if has_own and peer_id in self.private else None
 
-    def build_peer(self, peer_id: PeerId, device: torch.device | None = None) -> Peer:
+    def build_peer(
+        self, peer_id: PeerId, device: torch.device | None = None, *, goes_on: bool = False
+    ) -> Peer:
         """Returns the peer with its initial weights.
 
         Args:
             peer_id: which peer.
             device: where it computes; None takes the device that the settings name. A peer that is
                 only tried may compute elsewhere.
+            goes_on: whether a checkpoint is loaded into it. Then the file of its first weights may
+                be gone.
 
         Raises:
             ConfigError: see `build.build_peer` and `check_device`.
         """
         settings = self.config.peers[peer_id]
+        if goes_on and settings.init is not None and not Path(settings.init).exists():
+            settings = dataclasses.replace(settings, init=None, weights_prefix=None)
         peer = build_peer(
             peer_id,
             settings,

@@ -61,7 +61,8 @@ def open_session(
     )
     if run.config.resume is None and checkpoint_step is None and not takes_newest:
         _check_unused(folder, run_dir.name, peer_id)
-    peer = _with_helpers(run.build_peer(peer_id), run)
+    goes_on = checkpoint_step is not None or takes_newest
+    peer = _with_helpers(run.build_peer(peer_id, goes_on=goes_on), run)
     progress = _restore(peer, folder, checkpoint_step, takes_newest)
     own = run.own_images(peer_id)
     if own is not None:

@@ -121,7 +121,8 @@ def prepare(
     notices: list[str] = []
     peers: list[Peer] = []
     for peer_id in run.peer_ids:
-        peer = run.build_peer(peer_id, torch.device("cpu"))
+        goes_on = config.resume is not None and not config.afresh
+        peer = run.build_peer(peer_id, torch.device("cpu"), goes_on=goes_on)
         peers += [peer] if config.baseline is not None else []
         notices += (f"peer {peer_id}: {notice}" for notice in peer.notices)
         if config.anchors is None:

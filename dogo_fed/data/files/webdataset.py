@@ -16,13 +16,19 @@ from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.text import one_line, some_of
 
+SAMPLES, NONE = "samples", "none"
 _LABELS = ("cls", "label", "class")
 _JSON_LABELS = ("label", "cls", "class")
 
 
 @with_pixel_options
 def webdataset(
-    root: str, image_size: int = 64, stored_size: int | None = None, *, pixels: PixelOptions
+    root: str,
+    image_size: int = 64,
+    labels: str = SAMPLES,
+    stored_size: int | None = None,
+    *,
+    pixels: PixelOptions,
 ) -> DataSet:
     """Returns the images of a folder of .tar shards, in the order of the shards' names.
 
@@ -37,6 +43,7 @@ def webdataset(
     Args:
         root: the folder, or one shard.
         image_size: side of the views in pixels.
+        labels: `samples`, or `none` to train without classes.
         stored_size: side of the stored images; None is that of the views.
         pixels: options of their own, see `PixelOptions`.
 
@@ -44,6 +51,10 @@ def webdataset(
         ConfigError: the library is missing, or an option is impossible.
         DataError: there are no shards, a shard can't be read, or images can't be.
     """
+    if labels not in (SAMPLES, NONE):
+        raise ConfigError(
+            f"data.options.labels of webdataset must be {SAMPLES} or {NONE}, not {labels!r}"
+        )
     place = Path(root)
     shards = [place] if place.is_file() else sorted(place.glob("*.tar"))
     if not shards:
@@ -52,10 +63,11 @@ def webdataset(
     if not trains:
         raise DataError(f"all {len(shards)} shards in {root} are test shards by their names")
     left_out: Counter[str] = Counter()
+    has_labels = labels == SAMPLES
     return dataset_from_records(
         place.stem,
-        _records(trains, left_out),
-        _records(tests, left_out),
+        _records(trains, left_out, has_labels),
+        _records(tests, left_out, has_labels),
         image_size,
         how=pixels.decoding(max(stored_size or 0, image_size)),
         notes=not_used_note([shard.name for shard in others], root),
@@ -91,7 +103,7 @@ def _parts(shards: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
     return trains, tests, [shard for shard in shards if shard not in trains and shard not in tests]
 
 
-def _records(shards: list[Path], left_out: Counter[str]) -> Iterator[ImageRecord]:
+def _records(shards: list[Path], left_out: Counter[str], has_labels: bool) -> Iterator[ImageRecord]:
     """Yields the images of shards; counts what is no part of a sample with an image."""
     try:
         from webdataset import tariterators
@@ -115,13 +127,13 @@ def _records(shards: list[Path], left_out: Counter[str]) -> Iterator[ImageRecord
                 opened = [{"url": str(shard), "stream": stream}]
                 files = tariterators.tar_file_expander(opened)
                 for sample in tariterators.group_by_keys(files, keys=key_and_ending):
-                    yield from _images(shard, sample, left_out)
+                    yield from _images(shard, sample, left_out, has_labels)
         except (OSError, ValueError, EOFError, tarfile.TarError) as error:
             raise DataError(f"the shard {shard} can't be read: {error}") from error
 
 
 def _images(
-    shard: Path, sample: Mapping[str, object], left_out: Counter[str]
+    shard: Path, sample: Mapping[str, object], left_out: Counter[str], has_labels: bool
 ) -> Iterator[ImageRecord]:
     """Yields the image of a sample, or all if none has the sample's own name."""
     found = {
@@ -137,7 +149,8 @@ def _images(
     for ending in own or found:
         stem = ending.rpartition(".")[0]
         name = f"{shard}, {sample.get('__key__')}" + (f".{stem}" if stem else "")
-        yield ImageRecord(name, found[ending], _label(name, sample, stem))
+        label = _label(name, sample, stem) if has_labels else NO_LABEL
+        yield ImageRecord(name, found[ending], label)
 
 
 def _label(name: str, sample: Mapping[str, object], stem: str) -> int:
@@ -156,5 +169,8 @@ def _label(name: str, sample: Mapping[str, object], stem: str) -> int:
                 if label is not None:
                     return label
     except (ValueError, TypeError) as error:
-        raise DataError(f"{name}: the class is no whole number ({error})") from error
+        raise DataError(
+            f"{name}: the class is no whole number ({error}); data.options.labels=none trains without "
+            "classes"
+        ) from error
     return NO_LABEL

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from configs.compose import compose_run
+from configs.resume import resumed
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.summary import print_summary
 from dogo_fed.run.prepare import prepare
+from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
 
 PEER = "simclr"
@@ -69,6 +71,19 @@ def test_a_prefix_that_is_given_is_taken(file, elsewhere) -> None:
     assert all(torch.equal(found[name], one) for name, one in elsewhere.items())
     with pytest.raises(ConfigError, match=f"init={file}: .* does not fit the backbone"):
         prepare(config_of(f"peers.{PEER}.init={file}", f"peers.{PEER}.weights_prefix=nowhere."))
+
+
+def test_a_run_goes_on_without_the_file_of_its_first_weights(file, tmp_path) -> None:
+    """It may have been moved; the checkpoint has the weights. To begin again, it is needed."""
+    run_here(config_of(f"peers.{PEER}.init={file}", f"run_dir={tmp_path}/run"))
+    run_here(config_of(f"peers.{PEER}.init={file}", "steps=4", f"run_dir={tmp_path}/whole"))
+    file.unlink()
+    longer = [f"resume={tmp_path}/run", "steps=4"]
+    run_here(resumed(compose_run(longer), longer))
+    assert digests(tmp_path / "run") == digests(tmp_path / "whole")
+    afresh = [f"resume={tmp_path}/run", "afresh=true"]
+    with pytest.raises(ConfigError, match=f"init={file}"):
+        prepare(resumed(compose_run(afresh), afresh))
 
 
 def test_a_prefix_without_a_file_is_refused(tmp_path: Path) -> None:

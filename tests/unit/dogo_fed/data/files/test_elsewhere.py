@@ -272,6 +272,15 @@ def test_of_several_test_parts_in_shards_the_first_is_used(tmp_path):
     assert levels(load_shards(tmp_path).test) == [1]
 
 
+def test_shards_whose_classes_are_texts_can_be_trained_with_without_classes(tmp_path):
+    write_shard(tmp_path / "a.tar", [("1.png", png(1)), ("1.cls", b"cat")])
+    with pytest.raises(DataError, match=r"data\.options\.labels=none trains without classes"):
+        load_shards(tmp_path)
+    assert load_shards(tmp_path, labels="none").train.labels.tolist() == [-1]
+    with pytest.raises(ConfigError, match="must be samples or none, not 'folders'"):
+        load_shards(tmp_path, labels="folders")
+
+
 @pytest.mark.parametrize(
     ("samples", "says"),
     [
