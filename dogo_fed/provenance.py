@@ -23,6 +23,8 @@ from dogo_fed.text import one_line
 
 _LIBRARIES = ("torch", "torchvision", "kornia", "numpy", "pillow", "scikit-learn")
 """Those that the numbers of a run go through."""
+_WITHHELD = "withheld"
+"""Stands for the name of images of which an encoder does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,14 @@ class DataFacts:
         )
         check_image_facts(facts.image_size, facts.mean, facts.std)
         return facts
+
+    def withheld(self) -> DataFacts:
+        """Returns what one has to know to use an encoder, and nothing else of the images."""
+        return DataFacts(
+            name=_WITHHELD, fingerprint="", test_fingerprint="", labels="", num_train=0, num_test=0,
+            image_size=self.image_size, mean=self.mean, std=self.std, num_classes=0, class_names=(),
+            title=_WITHHELD,
+        )  # fmt: skip
 
     def differences(self, now: DataFacts) -> list[str]:
         """Returns a phrase, with both values, for everything that is not as it was."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import io
 import json
@@ -73,7 +74,13 @@ _ENDINGS = {
 
 
 def export_encoder(
-    folder: Path, config: RunConfig, peer: str, form: Format, out: Path | None = None
+    folder: Path,
+    config: RunConfig,
+    peer: str,
+    form: Format,
+    out: Path | None = None,
+    *,
+    for_others: bool = False,
 ) -> tuple[Path, Path]:
     """Writes a peer's encoder and its card; returns both paths.
 
@@ -83,6 +90,8 @@ def export_encoder(
         peer: whose encoder.
         form: for what.
         out: the file; None is <folder>/export/<peer>-<format> with the ending of the format.
+        for_others: leaves out what tells of the images: name, number, classes, fingerprint, and what
+            was measured on them. Size, mean and deviation stay, since the encoder needs them.
 
     Raises:
         ConfigError: there is no such peer, the tool has no such network, or a library is missing.
@@ -93,7 +102,10 @@ def export_encoder(
     settings = config.peers[peer].backbone
     path = out or folder / "export" / f"{peer}-{form.value}{_ENDINGS[form]}"
     loading = _how_to_load(backbone, settings, form, path, trained_on)
-    described = read_description(PeerFolder(folder, PeerId(peer)).encoder_path)
+    described = dict(read_description(PeerFolder(folder, PeerId(peer)).encoder_path))
+    if for_others:
+        trained_on = trained_on.withheld()
+        described |= {"data": dataclasses.asdict(trained_on)} if described else {}
     card = _card(folder, config, peer, loading, trained_on, described)
     content = (
         b"" if form is Format.ONNX else _packed(_renamed(backbone, settings, form), form, described)
@@ -232,8 +244,11 @@ def _card(
 ) -> str:
     """Returns the text of the model card, with the lines that load the file."""
     settings = config.peers[peer]
-    reached = _summary_of(folder, peer) or _as_described(described)
-    images = one_line(trained_on.title, 80).replace("|", r"\|")  # a folder may be called anything
+    is_withheld = trained_on == trained_on.withheld()
+    told = [] if is_withheld else _summary_of(folder, peer)
+    reached = told or _as_described(described)
+    title = one_line(trained_on.title, 80).replace("|", r"\|")  # a folder may be called anything
+    images = f"{title}, {trained_on.num_train}, fingerprint `{trained_on.fingerprint}`"
     is_alone = not (config.exchanges or (folder / layout.SITE_CONFIG).is_file())
     lines = [
         f"# {peer}: {settings.backbone}, {settings.objective.name}",
@@ -243,7 +258,7 @@ def _card(
         "",
         "| | |",
         "|---|---|",
-        f"| images | {images}, {trained_on.num_train}, fingerprint `{trained_on.fingerprint}` |",
+        f"| images | {title if is_withheld else images} |",
         f"| input | {len(trained_on.mean)} x {trained_on.image_size} x {trained_on.image_size} |",
         f"| mean, of pixels in 0..1 | {list(trained_on.mean)} |",
         f"| deviation | {list(trained_on.std)} |",
@@ -254,8 +269,8 @@ def _card(
         "",
         *loading,
         "",
-        "The features were judged on images like those above. What they are worth on others is not "
-        "known until it is measured (`dogo-fed evaluate`).",
+        "What the features are worth on other images than those of the training is not known until it "
+        "is measured (`dogo-fed evaluate`).",
     ]
     return "\n".join(lines) + "\n"
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from dogo_fed.errors import ConfigError
 from dogo_fed.run.export import Format, export_encoder
-from server.commands.key_values import key_values, named_run, run_command
+from server.commands.key_values import key_values, named_run, run_command, truth
 
-_KEYS = ("run", "peer", "format", "out", "trust")
-_HELP = """usage: dogo-fed export run=FOLDER peer=NAME [format=FORMAT] [out=FILE] [trust=true]
+_KEYS = ("run", "peer", "format", "out", "for_others", "trust")
+_HELP = """usage: dogo-fed export run=FOLDER peer=NAME [format=FORMAT] [out=FILE] [for_others=true]
+                       [trust=true]
 
 Writes the encoder of a peer of a finished run, and beside it a card (.md) that says what it was trained
 on, how good it was, and how it is loaded.
@@ -19,6 +20,9 @@ format=safetensors   this project's names of tensors (the default)
 format=torchvision   a .pth file with torchvision's names
 format=timm          a .safetensors file with timm's names
 format=onnx          a graph from images in 0..1 to features (pip install 'dogo-fed[onnx]')
+
+for_others=true      nothing of the images but their size, mean and deviation: no name, number,
+                     classes or fingerprint, and no accuracy
 
 Without out= the file is FOLDER/export/NAME-FORMAT. Without peer=, a run of one peer has no other.
 """
@@ -36,7 +40,8 @@ def _export(arguments: Sequence[str]) -> tuple[Path, Path]:
         raise ConfigError(f"name the peer: peer=<one of {', '.join(sorted(config.peers))}>")
     out = Path(given["out"]).expanduser() if "out" in given else None
     peer = given.get("peer", next(iter(config.peers)))
-    return export_encoder(folder, config, peer, _choice(given.get("format", "safetensors")), out)
+    form = _choice(given.get("format", "safetensors"))
+    return export_encoder(folder, config, peer, form, out, for_others=truth(given, "for_others"))
 
 
 def _choice(name: str) -> Format:

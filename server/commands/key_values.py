@@ -69,8 +69,17 @@ def named_run(given: dict[str, str]) -> tuple[Path, RunConfig]:
     """
     if "run" not in given:
         raise ConfigError("name the run: run=<folder of a finished run>")
-    trust = given.get("trust", "false").lower()
-    if trust not in ("true", "false"):
-        raise ConfigError(f"trust must be true or false, not {trust}")
     folder = Path(given["run"]).expanduser()
-    return folder, load_run_config(folder, trust=trust == "true")
+    return folder, load_run_config(folder, trust=truth(given, "trust"))
+
+
+def truth(given: dict[str, str], key: str) -> bool:
+    """Returns what a key says that is true or false; false if it is not there.
+
+    Raises:
+        ConfigError: it says something else.
+    """
+    value = given.get(key, "false").lower()
+    if value not in ("true", "false"):
+        raise ConfigError(f"{key} must be true or false, not {value}")
+    return value == "true"

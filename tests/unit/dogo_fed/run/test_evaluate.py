@@ -383,6 +383,29 @@ def test_an_export_and_its_card_bring_what_an_evaluation_needs(finished, tmp_pat
     assert (tuple(request.mean), tuple(request.std)) == (trained_on.mean, trained_on.std)
 
 
+def test_an_encoder_for_others_tells_nothing_of_the_images_and_serves_all_the_same(
+    finished, tmp_path
+) -> None:
+    folder, config = finished
+    facts = open_backbone(folder, config, "wide")[1]
+    telling = [
+        facts.name, facts.fingerprint, facts.test_fingerprint, facts.labels, *facts.class_names,
+        f'num_train\\": {facts.num_train}', f", {facts.num_train}, fingerprint", " %",
+    ]  # fmt: skip
+    out = tmp_path / "wide.safetensors"
+    _, card = export_encoder(folder, config, "wide", Format.SAFETENSORS, out)
+    everything = out.read_bytes() + card.read_bytes()
+    assert [word for word in telling if word.encode() not in everything] == []
+    _, card = export_encoder(folder, config, "wide", Format.SAFETENSORS, out, for_others=True)
+    everything = out.read_bytes() + card.read_bytes()
+    assert [word for word in telling if word.encode() in everything] == []
+    on = synthetic(size=40, test_size=20, seed=7)
+    subject = open_file(WeightsFile(path=out), on)
+    assert subject.encoder.inputs == Inputs(
+        image_size=facts.image_size, mean=facts.mean, std=facts.std
+    )
+
+
 def test_scores_say_what_has_computed_them_and_of_which_weights(finished, copy) -> None:
     _, config = finished
     evaluate_run(copy, config, "knn", {"k": 5}, peers=["wide"])
