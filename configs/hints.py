@@ -18,7 +18,9 @@ _IMAGE_SIZE = (f"{_OPTION}image_size",)
 _GPUS_ARE_CHOSEN_OUTSIDE = (
     "the GPUs that a process sees are chosen in front of the command: CUDA_VISIBLE_DEVICES={value}"
 )
-_NO_WORKERS = "none is needed, since images are decoded before the run and not during it"
+_NO_WORKERS = (
+    "none is needed: images are decoded before the run, or by as many threads as there are cores"
+)
 
 _MEANS: Mapping[str, tuple[str, ...]] = {
     "arch": ("backbone", "peers"),

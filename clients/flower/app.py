@@ -116,4 +116,6 @@ def _ask_site(body: bytes, context: Context) -> pb.HostReply:
         return pb.HostReply.FromString(carrier.forward(body, within_s))
     except DogoError as error:
         logger.warning("the peer process can't be asked: %s", error)
-        return pb.HostReply(state=pb.AWAY, message=outside(error))
+        address = str(context.node_config[ADDRESS_KEY])  # a path, maybe with somebody's name
+        told = outside(error).replace(address, f"its {ADDRESS_KEY}")
+        return pb.HostReply(state=pb.AWAY, message=told)

@@ -342,6 +342,13 @@ class RunConfig:
         return self.host in (Host.LOCAL, Host.PROCESSES) or is_own_ray
 
     @property
+    def leaves_images_to_sites(self) -> bool:
+        """Whether sites may have private images of which these settings, a coordinator's, say nothing."""
+        share = self.anchor_share
+        has_none = not any(map(self.has_private, self.peers))
+        return self.host is Host.FLOWER and has_none and share is not None and share < 1.0
+
+    @property
     def exchanges(self) -> bool:
         """Whether anything is exchanged: it is switched on, and there is more than one peer."""
         return self.exchange.enabled and len(self.peers) > 1

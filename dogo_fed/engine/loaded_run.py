@@ -300,7 +300,9 @@ def load_run(
         parts[name] = DataRoles(shared=data.shared, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
     here = [name for name, peer in config.peers.items() if peer.data is None or name in parts]
-    evaluated = [parts.get(name, data).evaluated for name in here if is_to_start]
+    if not is_to_start or config.leaves_images_to_sites:
+        here = []
+    evaluated = [parts.get(name, data).evaluated for name in here]
     check_enough_images(config, data.shared, evaluated)
     schedule = make_schedule(config, len(data.shared.train))
     plan = make_plan(config, schedule)

@@ -38,8 +38,10 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
     if run.config.anchors is None:  # a manifest does not say how the images look
         notes += nearly_black(run.data.shared, run.config.data.options)
     notes += without_effect(run.config)
+    notes += _smaller_passes(run.config)
     reasons: dict[str, list[str]] = {}
-    for peer in run.peer_ids if run.config.anchors is None else ():
+    is_theirs = run.config.anchors is not None or run.config.leaves_images_to_sites
+    for peer in () if is_theirs else run.peer_ids:
         reason = why_no_accuracy(run.data_of(peer).evaluated)
         if reason is not None:
             reasons.setdefault(reason, []).append(peer)
@@ -51,6 +53,16 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
     if run.cut is not None:
         notes.append(_told_cut(run.cut))
     return tuple(notes)
+
+
+def _smaller_passes(config: RunConfig) -> Iterator[str]:
+    """Yields a note about the peers without private images, if others have some."""
+    without = [name for name in config.peers if not config.has_private(name)]
+    if config.share_of_anchors < 1.0 and 0 < len(without) < len(config.peers):
+        yield (
+            f"{', '.join(without)} without private images: a pass holds {config.anchors_per_step} anchors "
+            f"there, and {config.batch_size} images elsewhere"
+        )
 
 
 def nearly_black(dataset: DataSet, options: Mapping[str, object]) -> Iterator[str]:

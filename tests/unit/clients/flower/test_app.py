@@ -28,7 +28,10 @@ def client_app(monkeypatch):
             ExchangeError("the peer process at unix:/x failed: INTERNAL: OSError: /data/anna.png"),
             "ExchangeError (the reason is in the site's log)",
         ),
-        (ExchangeTimeout("no process answers at anna's"), "no process answers at anna's"),
+        (
+            ExchangeTimeout("no process answers at unix:/x/peer.sock within 3 s; ask anna"),
+            "no process answers at its peer-address within 3 s; ask anna",
+        ),
     ],
 )
 def test_a_reason_that_may_be_about_images_stays_at_the_site(

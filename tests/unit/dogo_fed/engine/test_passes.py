@@ -330,6 +330,27 @@ def test_as_many_images_are_counted_as_are_seen(settings):
         assert images_seen(run.config, run.plan, number) == held, peer
 
 
+def test_a_peer_without_private_images_is_told_that_its_passes_are_smaller():
+    (note,) = [one for one in notes_of(loaded("peers=pair", *UNLIKE)) if "pass holds" in one]
+    assert note == (
+        "resnet without private images: a pass holds 8 anchors there, and 16 images elsewhere"
+    )
+    assert not [one for one in notes_of(cut_run("peers=pair")) if "pass holds" in one]
+
+
+def test_a_coordinator_of_sites_judges_no_labels_but_leaves_that_to_them():
+    """Its anchors may have none, and the sites' own images may have some."""
+    base = [one for one in TINY if not one.startswith(("data.", "steps", "host="))]
+    config = compose_run([*base, "steps=4", "host=flower", "peers=pair", "anchor_share=0.5"])
+    whole = numbered()
+    pixels = whole.train.images(torch.arange(SIZE))
+    bare = dataclasses.replace(whole, train=TensorImages(pixels, torch.full((SIZE,), -1)))
+    run = load_run(config, bare, is_to_start=True)
+    assert not [one for one in notes_of(run) if "no kNN" in one]
+    plain = dataclasses.replace(config, anchor_share=None)
+    assert [one for one in notes_of(load_run(plain, bare)) if "no kNN" in one]
+
+
 def test_an_objective_that_learns_classes_sees_those_of_one_data_set():
     """Class 0 of the one is not class 0 of the other, and nobody would see that they were mixed."""
     learns = "objective@peers.wide.objective=supervised"
