@@ -49,6 +49,19 @@ def tell(error: DogoError | OSError, how_to_go_on: str = "") -> int:
     return say(f"{message}{how_to_go_on if status == EXIT_FAILED else ''}", status)
 
 
+def tell_unexpected(error: Exception, how_to_go_on: str = "") -> int:
+    """Says an error that nobody expected, such as one in the user's own code, with its traceback.
+
+    It stands in for what Hydra says of such an error, which is about Hydra.
+
+    Args:
+        error: what ended the command.
+        how_to_go_on: goes after the message.
+    """
+    sys.stderr.write(f"{_own_traceback(error)}\n")
+    return say(f"{type(error).__name__}: {error}{how_to_go_on}", EXIT_FAILED)
+
+
 def say(message: object, status: int) -> int:
     """Writes a message, which may quote anybody, to standard error; returns `status`."""
     sys.stderr.write(f"dogo-fed: {block(message)}\n")
@@ -56,10 +69,14 @@ def say(message: object, status: int) -> int:
 
 
 def _own_traceback(failure: BaseException) -> str:
-    """Returns the traceback of the user's own code, without the calls of ours that led there."""
+    """Returns the traceback of the user's own code, without the calls of ours that led there.
+
+    An error of our own has all of it.
+    """
     frames = failure.__traceback__
     while frames is not None and _is_ours(str(frames.tb_frame.f_globals.get("__name__", ""))):
         frames = frames.tb_next
+    frames = frames or failure.__traceback__
     return block("".join(traceback.format_exception(type(failure), failure, frames)), 20_000)
 
 

@@ -23,7 +23,7 @@ from dogo_fed.data.source import DataSet
 from dogo_fed.engine.fit import FEWEST_IMAGES, usual_batch_size
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.evaluation.knn import usual_k
-from dogo_fed.exit_status import EXIT_STOPPED, say, tell
+from dogo_fed.exit_status import EXIT_STOPPED, say, tell, tell_unexpected
 from dogo_fed.run.prepare import nearly_black
 from dogo_fed.text import one_line, some_of
 
@@ -74,6 +74,8 @@ def _main(composed: DictConfig) -> None:
         draw_samples(dataset, folder / SAMPLES)
     except (DogoError, OSError) as error:
         sys.exit(tell(error))
+    except Exception as error:
+        sys.exit(tell_unexpected(error))
     except KeyboardInterrupt:
         sys.exit(say("stopped; images that were decoded may be decoded again", EXIT_STOPPED))
     sys.stdout.write(f"samples      {one_line(folder / SAMPLES)}\n")

@@ -25,7 +25,7 @@ from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.evaluation.protocols import protocol_title
 from dogo_fed.evaluation.protocols.ood import with_targets
 from dogo_fed.evaluation.subject import Subject
-from dogo_fed.exit_status import EXIT_STOPPED, say, tell
+from dogo_fed.exit_status import EXIT_STOPPED, say, tell, tell_unexpected
 from dogo_fed.reporting.scores import scores_table, write_sheet
 from dogo_fed.run.evaluate import by_dataset, evaluate_subjects, image_size_of, open_run
 from dogo_fed.run.weights_file import WeightsFile, image_size_in, open_file
@@ -64,6 +64,8 @@ def run(composed: DictConfig) -> int:
         evaluate(request_from_omegaconf(composed))
     except (DogoError, OSError) as error:
         return tell(error)
+    except Exception as error:
+        return tell_unexpected(error)
     except KeyboardInterrupt:
         return say("stopped; what was printed with a path is written", EXIT_STOPPED)
     return 0

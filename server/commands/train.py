@@ -18,7 +18,7 @@ from configs.resume import resumed
 from configs.shorthand import in_full_for_hydra
 from dogo_fed.config import RunConfig
 from dogo_fed.errors import ConfigError, DogoError
-from dogo_fed.exit_status import EXIT_STOPPED, say, tell
+from dogo_fed.exit_status import EXIT_STOPPED, say, tell, tell_unexpected
 from dogo_fed.reporting.summary import print_summary, was_stopped
 from server.commands.going_on import how_to_go_on
 from server.hosts.launch import launch
@@ -50,6 +50,8 @@ def run(composed: DictConfig) -> int:
         summary = launch(_config(composed), folders.append)
     except (DogoError, OSError) as error:
         return tell(error, _how(folders))
+    except Exception as error:
+        return tell_unexpected(error, _how(folders))
     except KeyboardInterrupt:
         return say(f"ended at once, without saving what is newer{_how(folders)}", EXIT_STOPPED)
     print_summary(summary, get_console() if get_console().is_terminal else None)

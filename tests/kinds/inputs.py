@@ -119,6 +119,25 @@ def _valid(here: Path) -> list[str]:
     return at(split(here / "images", parts=("Train", "Valid")))
 
 
+@kind("train_images and test_images")
+def _worded_parts(here: Path) -> list[str]:
+    return at(split(here / "images", parts=("train_images", "test_images")))
+
+
+@kind("train2017 and val2017, no classes")
+def _coco(here: Path) -> list[str]:
+    for part, number in (("train2017", 60), ("val2017", 12)):
+        fill(here / "images" / part, number)
+    return at(here / "images")
+
+
+@kind("albums, one of them called test (labels=none)")
+def _album_test(here: Path) -> list[str]:
+    for name in ("holiday", "test"):
+        fill(here / "photos" / name, 30)
+    return [*at(here / "photos"), "data.options.labels=none"]
+
+
 @kind("folders below the class folders")
 def _below(here: Path) -> list[str]:
     for part in ("train", "test"):
@@ -165,6 +184,14 @@ def _wide_table(here: Path) -> list[str]:
     fill(here / "photos", 60)
     rows = [f"{index},img_{index:03d},{CLASSES[index % 3]}" for index in range(60)]
     (here / "labels.csv").write_text("patient,image_id,dx\n" + "\n".join(rows) + "\n")
+    return [*at(here / "photos"), f"data.options.labels={here / 'labels.csv'}"]
+
+
+@kind("labels in a table with headings of its own")
+def _strange_headings(here: Path) -> list[str]:
+    fill(here / "photos", 60)
+    rows = [f"{index},img_{index:03d}.jpg,{CLASSES[index % 3]};tame" for index in range(60)]
+    (here / "labels.csv").write_text("Nr,Image Index,Finding Labels\n" + "\n".join(rows) + "\n")
     return [*at(here / "photos"), f"data.options.labels={here / 'labels.csv'}"]
 
 
@@ -273,6 +300,11 @@ def _twelve_bits(here: Path) -> list[str]:
     ]
 
 
+@kind("12 of 16 bits, and nobody says so")
+def _untold_bits(here: Path) -> list[str]:
+    return _grey(here, lambda grey: grey.astype(np.uint16) * 16, "png")
+
+
 @kind("floats with missing numbers (.tif)")
 def _missing_numbers(here: Path) -> list[str]:
     def scaled(grey: Any) -> Any:
@@ -301,6 +333,13 @@ def _sizes(here: Path) -> list[str]:
     root = split(here / "images")
     for name, size in (("one.png", (1, 1)), ("thin.png", (1, 3000)), ("big.jpg", (6000, 4000))):
         Image.new("RGB", size).save(root / "train" / "cat" / name)
+    return at(root)
+
+
+@kind("a scan of 100 megapixels")
+def _large_scan(here: Path) -> list[str]:
+    root = split(here / "images")
+    Image.new("1", (10000, 10000)).save(root / "train" / "cat" / "scan.png")
     return at(root)
 
 
@@ -400,18 +439,72 @@ def _hugging_face(here: Path) -> list[str]:
     return ["data=hf_dataset", f"data.options.path={here / 'saved'}"]
 
 
-@kind("a data set of one's own: images, no labels")
-def _own(here: Path) -> list[str]:
-    fill(here / "photos", 72)
-    (here / "mydata.py").write_text(
-        "from pathlib import Path\nfrom PIL import Image\n"
-        "class Photos:\n"
-        "    def __init__(self): self.files = sorted(Path('photos').glob('*.jpg'))\n"
-        "    def __len__(self): return len(self.files)\n"
-        "    def __getitem__(self, i): return Image.open(self.files[i]).resize((32, 32))\n"
-        "def load(): return Photos()\n"
-    )
-    return ["data.name=mydata:load"]
+_OWN = """
+from pathlib import Path
+import numpy as np
+from PIL import Image
+class Photos:
+    def __init__(self, first, last): self.files = sorted(Path("photos").glob("*.jpg"))[first:last]
+    def __len__(self): return len(self.files)
+    def __getitem__(self, i): return self.item(Image.open(self.files[i]).resize((32, 32)), i)
+    def item(self, image, i): return image
+class Unlabelled(Photos):
+    def item(self, image, i): return image, None
+class Grey16(Photos):
+    def item(self, image, i): return np.asarray(image.convert("L")).astype(np.uint16) * 257, i % 3
+class Vector(Photos):
+    def item(self, image, i): return image, [i % 3]
+def images(): return Photos(0, 72)
+def unlabelled(): return Unlabelled(0, 60), Unlabelled(60, 72)
+def no_test_images(): return Photos(0, 72), Photos(72, 72)
+def grey16(): return Grey16(0, 60), Grey16(60, 72)
+def vector(): return Vector(0, 60), Vector(60, 72)
+"""
+
+
+def _own(function: str) -> Kind:
+    def write(here: Path) -> list[str]:
+        fill(here / "photos", 72)
+        (here / "mydata.py").write_text(_OWN)
+        return [f"data.name=mydata:{function}"]
+
+    return write
+
+
+KINDS |= {
+    "a data set of one's own: images, no labels": _own("images"),
+    "a data set of one's own: pairs, labels None": _own("unlabelled"),
+    "a data set of one's own: an empty test part": _own("no_test_images"),
+    "a data set of one's own: arrays of 16 bits": _own("grey16"),
+    "a data set of one's own: a label in a list": _own("vector"),
+}
+
+_NET = """
+from torch import nn
+class Breaks(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.embed, self.calls = nn.Conv2d(3, 8, 3), 0
+    def forward(self, images):
+        self.calls += self.training
+        if self.calls > AFTER: raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        return self.embed(images).mean((2, 3))
+"""
+
+
+def _own_network(after: int) -> Kind:
+    def write(here: Path) -> list[str]:
+        split(here / "images")
+        (here / "mynets.py").write_text(_NET.replace("AFTER", str(after)))
+        return [*at(here / "images"), "peers.wide.backbone=mynets:Breaks"]
+
+    return write
+
+
+KINDS |= {
+    "a network of one's own that fails at once": _own_network(0),
+    "a network of one's own that fails at the third step": _own_network(6),
+}
 
 
 # ---- words ----
@@ -495,6 +588,24 @@ def _namespace(path: Path, weights: dict[str, Any]) -> None:
     _save({"state_dict": weights, "args": argparse.Namespace(lr=0.1)}, path)
 
 
+def _byol(path: Path, weights: dict[str, Any]) -> None:
+    parts = ("online_encoder.net.", "target_encoder.net.")
+    _save({part + name: value for part in parts for name, value in weights.items()}, path)
+
+
+def _lightly(path: Path, weights: dict[str, Any]) -> None:
+    import torch
+
+    body = {f"backbone.{name}": one for name, one in weights.items() if not name.startswith("fc.")}
+    _save({"state_dict": {**body, "projection_head.layers.0.weight": torch.zeros(8, 512)}}, path)
+
+
+def _timm(path: Path, weights: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: value.clone() for name, value in weights.items()}, path)
+
+
 def _teacher(here: Path) -> list[str]:
     split(here / "images")
     _save(_resnet18(), here / "public.pth")
@@ -516,6 +627,9 @@ KINDS |= {
     ),
     "init: MoCo's checkpoint": _weights(_moco, "moco.pth.tar"),
     "init: solo-learn's checkpoint": _weights(_solo_learn, "solo.ckpt"),
+    "init: BYOL's checkpoint": _weights(_byol, "byol.pth"),
+    "init: lightly's checkpoint": _weights(_lightly, "lightly.ckpt"),
+    "init: a .safetensors file, as timm's": _weights(_timm, "timm.safetensors"),
     "init: a checkpoint with a class in it": _weights(_namespace, "namespace.pth"),
     "init: a web page in place of weights": _weights(
         lambda path, weights: path.write_text("<!DOCTYPE html><html>404</html>") and None,
