@@ -280,25 +280,36 @@ def _inmost(part: Path) -> Path:
 def _parts_among(folder: Path, names: Sequence[str]) -> tuple[str | None, str | None]:
     """Returns which folder has the training images and which the test images, if any has.
 
-    They are called like that, or they are two, of which each has such a word in its name
-    (train_images and test_images, train2017 and val2017).
+    They are called like that, or each has such a word in its name. If neither is called exactly so,
+    the rest of both names has to be the same (train_images and test_images, train2017 and val2017).
 
     Raises:
         DataError: it can't be told which of several folders is meant.
     """
     train, test = _first(names, TRAIN_NAMES), _first(names, TEST_NAMES)
-    by_word = {
-        part: [name for name in names if words_of(name) & set(wanted) and has_images(folder / name)]
-        for part, wanted in (("train", TRAIN_NAMES), ("test", TEST_NAMES))
-    }
-    if train is None and (test is not None or by_word["test"]):
-        train = _only_one(folder, by_word["train"], "train")
+    trains, tests = _with_word(folder, names, TRAIN_NAMES), _with_word(folder, names, TEST_NAMES)
+    if train is None and test is None:
+        both = {_rest(name) for name in trains} & {_rest(name) for name in tests}
+        trains = [name for name in trains if _rest(name) in both]
+        tests = [name for name in tests if _rest(name) in both]
+    if train is None and (test is not None or tests):
+        train = _only_one(folder, trains, "train")
     if test is None and train is not None:
-        there = {word for name in by_word["test"] for word in words_of(name)}
+        there = {word for name in tests for word in words_of(name)}
         word = next((one for one in TEST_NAMES if one in there), None)
-        others = [name for name in by_word["test"] if word in words_of(name) and name != train]
+        others = [name for name in tests if word in words_of(name) and name != train]
         test = _only_one(folder, others, "test")
     return train, test
+
+
+def _with_word(folder: Path, names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Returns the folders with images that have one of these words in their names."""
+    return [name for name in names if words_of(name) & set(wanted) and has_images(folder / name)]
+
+
+def _rest(name: str) -> frozenset[str]:
+    """Returns the words of a part's name that do not say which part it is."""
+    return frozenset(words_of(name) - {*TRAIN_NAMES, *TEST_NAMES})
 
 
 def _only_one(folder: Path, names: Sequence[str], part: str) -> str | None:

@@ -87,21 +87,22 @@ def test_parts_that_have_more_in_their_names_are_no_classes(tmp_path, train, tes
 
 
 def test_which_of_several_such_folders_is_meant_is_asked(tmp_path):
-    for name in ("train_images", "train_masks", "test_images"):
+    for name in ("train_images", "train_masks", "test_images", "test_masks"):
         draw(tmp_path / name / "a.png", 1)
     with pytest.raises(
         DataError, match=r"several .* train images: train_images, train_masks; name"
     ):
         load_folder(tmp_path)
-    (tmp_path / "train_masks" / "a.png").unlink()
-    assert len(load_folder(tmp_path).train) == 1
+    (tmp_path / "test_masks" / "a.png").unlink()
+    data = load_folder(tmp_path)
+    assert len(data.train) == 1 and "not used: test_masks/, train_masks/" in said(data)
 
 
 def test_a_word_alone_makes_no_part(tmp_path):
     """A class may be called like that."""
-    for name in ("train station", "bus stop"):
+    for name in ("train station", "bus stop", "test tube"):
         draw(tmp_path / name / "a.png", 1)
-    assert load_folder(tmp_path).class_names == ("bus stop", "train station")
+    assert load_folder(tmp_path).class_names == ("bus stop", "test tube", "train station")
 
 
 def test_a_folder_of_photos_that_is_called_test_is_trained_with_if_asked(tmp_path):
