@@ -92,6 +92,28 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | memoryview | str
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def write_over(old: Path, path: Path, content: bytes | memoryview) -> None:
+    """Writes `path` into the room that another file of the folder has, which is gone then.
+
+    For a disk that is full: room that were given back first, anybody might take.
+
+    Raises:
+        OSError: it can't be written, since there is more to write; the old file is gone all the same.
+    """
+    partial = _partial(path)
+    os.replace(old, partial)
+    try:
+        with partial.open("r+b") as file:
+            file.write(content)
+            file.truncate()
+        _flush_file(partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
 @contextmanager
 def room_for(what: str, folder: Path, num_bytes: int | None = None) -> Iterator[None]:
     """Translates the errors of a disk that is full.

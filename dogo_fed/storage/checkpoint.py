@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dogo_fed.atomic import room_for, write_atomic
+from dogo_fed.atomic import is_no_room, room_for, write_atomic, write_over
 from dogo_fed.errors import CheckpointError
 from dogo_fed.storage.seal import check_seal, seal
 
@@ -101,7 +101,8 @@ class CheckpointStore:
     ) -> Path:
         """Writes a checkpoint, removes those that no run will go on from, and returns its path.
 
-        Checkpoints that were set aside are removed when the peer has got as far again.
+        Checkpoints that were set aside are removed when the peer has got as far again. On a full disk
+        the oldest one that is not needed any more gives its room, so peers of unlike size stay in step.
 
         Args:
             objective: its weights and buffers.
@@ -127,9 +128,8 @@ class CheckpointStore:
         seal(content)
         path = self._path(progress.step)
         with room_for(f"checkpoint {path.name}", self.folder, len(content.getbuffer())):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, content.getbuffer())
-        for step in self._not_needed():
+            self._write(progress.step, content.getbuffer())
+        for step in self._not_needed(self.steps(), spare=1):
             self._path(step).unlink(missing_ok=True)
         for step in _steps_in(self.folder / _AHEAD):
             if step <= progress.step:
@@ -254,10 +254,30 @@ class CheckpointStore:
                 ahead.mkdir(exist_ok=True)
                 os.replace(self._path(later), ahead / self._path(later).name)
 
-    def _not_needed(self) -> list[int]:
-        steps = self.steps()
+    def _write(self, step: int, content: memoryview) -> None:
+        """Writes a checkpoint; where there is no room, over one that is not needed with it.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            write_atomic(self._path(step), content)
+        except OSError as error:
+            given_up = self._not_needed(sorted({*self.steps(), step}), spare=0)
+            if not is_no_room(error) or not given_up:
+                raise
+            write_over(self._path(given_up[0]), self._path(step), content)
+
+    def _not_needed(self, steps: list[int], spare: int) -> list[int]:
+        """Returns those of some steps whose checkpoints no run will go on from, in ascending order.
+
+        Args:
+            steps: of all checkpoints, in ascending order.
+            spare: how many more are needed, since newer ones may turn out to be broken.
+        """
         all_have = [step for step in steps if step <= steps[-1] - self._lag_steps]
-        return [step for step in steps[: -self._keep] if step in all_have[:-2]]
+        return [step for step in steps[: -self._keep] if step in all_have[: -1 - spare]]
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}.pt"

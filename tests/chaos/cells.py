@@ -327,7 +327,7 @@ def full_disk(bench: Bench) -> Ending:
     """The disk is full for a part of the steps; training goes on, and all is written afterwards."""
     with small_disk(bench.folder / "disk") as disk:
         run_dir = bench.run_dir(disk)
-        with bench.disturbed(run_dir) as (process, step):
+        with bench.disturbed(run_dir, from_step=EVERY_STEPS + 3) as (process, step):
             left_s = (TOTAL_STEPS - step) * _step_s(run_dir)
             filler = fill(disk)
             time.sleep(left_s * bench.random.uniform(0.1, 0.7))
@@ -342,7 +342,8 @@ def full_disk_to_the_end(bench: Bench) -> Ending:
     """The disk stays full; the run ends with a sentence, and is gone on with when there is room."""
     with small_disk(bench.folder / "disk") as disk:
         run_dir = bench.run_dir(disk)
-        with bench.disturbed(run_dir) as (process, _):
+        # A peer with one checkpoint only has no room to save itself over an older one.
+        with bench.disturbed(run_dir, from_step=EVERY_STEPS + 3) as (process, _):
             filler = fill(disk)
             output, _ = process.communicate(timeout=_ENDED_WITHIN_S)
             filler.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.step import absorb, propose
-from dogo_fed.errors import CheckpointError
+from dogo_fed.errors import CheckpointError, StorageFull
 from dogo_fed.storage import checkpoint
 from dogo_fed.storage.checkpoint import CheckpointStore, Progress
 from dogo_fed.storage.peer_folder import PeerFolder
@@ -355,6 +356,50 @@ def test_peers_killed_at_any_moment_have_a_step_in_common(
             assert max(kept[slow] & kept[fast]) == common[-1]
             readable = (kept[slow] - {max(kept[slow])}) & (kept[fast] - {max(kept[fast])})
             assert not common[1:] or max(readable) == common[-2], "after a power cut, both torn"
+
+
+def test_on_a_full_disk_the_oldest_gives_its_room_and_peers_of_unlike_size_stay_in_step(
+    tmp_path, monkeypatch
+):
+    """A peer that could save itself would else go on without the states that the other has."""
+    store, peer = CheckpointStore(tmp_path / "checkpoints", keep=2), toy_peer("simclr")
+    for step in (0, 10):
+        save(store, peer, step)
+
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        for step in (20, 30, 40):
+            save(store, peer, step)
+            assert store.steps() == [step - 10, step], "and none is lost on the way"
+            assert [store.problem_with(one) for one in store.steps()] == [None, None]
+    assert files(tmp_path) == ["step-000000030.pt", "step-000000040.pt"], "no partial file"
+    fresh = CheckpointStore(tmp_path / "fresh", keep=2)
+    save(fresh, peer, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(StorageFull):
+            save(fresh, peer, 10)
+    assert fresh.steps() == [0], "the only one is never written over"
+
+
+def test_what_does_not_fit_into_the_room_of_the_oldest_is_an_error_and_the_others_stay(
+    tmp_path, monkeypatch
+):
+    store, peer = CheckpointStore(tmp_path / "checkpoints", keep=2), toy_peer("simclr")
+    for step in (0, 10):
+        save(store, peer, step)
+
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(checkpoint, "write_over", lambda old, path, content: (old.unlink(), full()))
+    with pytest.raises(StorageFull):
+        save(store, peer, 20)
+    assert store.steps() == [10] and store.problem_with(10) is None
 
 
 def test_other_files_in_the_folder_are_not_checkpoints(store, tmp_path):
