@@ -9,7 +9,7 @@ from typing import Any
 from dogo_fed.data.files.label_table import class_order
 from dogo_fed.data.files.parts import TEST_NAMES, not_used_note
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
-from dogo_fed.data.files.records import ImageRecord, dataset_from_records
+from dogo_fed.data.files.records import ImageRecord, dataset_from_records, side_of_records
 from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.text import one_line
@@ -34,7 +34,8 @@ def hf_dataset(
     Args:
         path: the folder.
         image_size: side of the views in pixels.
-        stored_size: side of the stored images; None is that of the views.
+        stored_size: side of the stored images, from which crops are taken. None stores what the
+            images have, up to twice image_size.
         image_column: None takes the first column of images.
         label_column: a column of class labels, whole numbers or texts. None takes the first of class
             labels, or else a column of whole numbers that is called label, labels, class or target.
@@ -76,12 +77,13 @@ def hf_dataset(
     records = {
         name: _records(datasets, name, split, image, label, names) for name, split in parts.items()
     }
+    side, training = side_of_records(stored_size, image_size, records["train"])
     return dataset_from_records(
         Path(path).name,
-        records["train"],
+        training,
         records[test] if test is not None else [],
         image_size,
-        how=pixels.decoding(max(stored_size or 0, image_size)),
+        how=pixels.decoding(side),
         class_names=names,
         notes=notes,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dogo_fed.data.files.decode import Decoding, size_of, without_pillows_limit
 from dogo_fed.data.files.listing import Broken, Listing, Splits, counted
@@ -17,7 +17,8 @@ MOST_NAMED = 20
 """Broken images that an error or a note names; the others are counted."""
 LARGER = 2
 """Images are stored at up to this many times the side of the views."""
-_SIZES_READ = 256
+SIZES_READ = 256
+"""Images whose sizes tell at which side all are stored."""
 
 
 def dataset_from_files(
@@ -94,17 +95,34 @@ def side_to_store(given: int | None, image_size: int, files: Listing) -> int:
         ConfigError: the setting is below the side of the views.
     """
     if given is not None:
-        if given < image_size:
-            raise ConfigError(
-                f"data.options.stored_size={given} is less than data.options.image_size={image_size}"
-            )
-        return given
-    chosen = files[:: max(1, len(files) // _SIZES_READ)]
+        return checked_side(given, image_size)
+    chosen = files[:: max(1, len(files) // SIZES_READ)]
     with without_pillows_limit():
-        sizes = [size for size in (size_of(file.path) for file in chosen) if size is not None]
-    if not sizes:
-        return image_size
-    typical = round(statistics.median(min(size) for size in sizes))
+        return typical_side((size_of(file.path) for file in chosen), image_size)
+
+
+def checked_side(given: int, image_size: int) -> int:
+    """Returns the setting `stored_size`.
+
+    Raises:
+        ConfigError: it is below the side of the views.
+    """
+    if given < image_size:
+        raise ConfigError(
+            f"data.options.stored_size={given} is less than data.options.image_size={image_size}"
+        )
+    return given
+
+
+def typical_side(sizes: Iterable[tuple[int, int] | None], image_size: int) -> int:
+    """Returns the side to store at: what the images have, up to twice the views, and no less than these.
+
+    Args:
+        sizes: width and height of some images; None where that can't be read.
+        image_size: side of the views.
+    """
+    known = [min(size) for size in sizes if size is not None]
+    typical = round(statistics.median(known)) if known else image_size
     return min(max(typical, image_size), LARGER * image_size)
 
 

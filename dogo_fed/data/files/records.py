@@ -5,17 +5,33 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from dogo_fed.data.files.decode import Decoded, Decoding, decode, fitted, without_pillows_limit
-from dogo_fed.data.files.image_files import MOST_NAMED, broken_note, frames_note, left_out_note
+from dogo_fed.data.files.decode import (
+    Decoded,
+    Decoding,
+    decode,
+    fitted,
+    size_of,
+    without_pillows_limit,
+)
+from dogo_fed.data.files.image_files import (
+    MOST_NAMED,
+    SIZES_READ,
+    broken_note,
+    checked_side,
+    frames_note,
+    left_out_note,
+    typical_side,
+)
 from dogo_fed.data.files.listing import Broken
 from dogo_fed.data.map_style import UInt8Array, fingerprint, pixel_statistics
 from dogo_fed.data.source import DataSet, TensorImages
@@ -40,6 +56,39 @@ class ImageRecord:
     name: str
     content: bytes | Path | Image.Image | None
     label: int
+
+
+def side_of_records(
+    given: int | None, image_size: int, records: Iterator[ImageRecord]
+) -> tuple[int, Iterator[ImageRecord]]:
+    """Returns the side at which images are stored, and all of the records.
+
+    Args:
+        given: the setting `stored_size`; None stores what the first images have, up to twice the views.
+        image_size: side of the views.
+        records: the training images.
+
+    Raises:
+        ConfigError: the setting is below the side of the views.
+    """
+    if given is not None:
+        return checked_side(given, image_size), records
+    first = deque(islice(records, SIZES_READ))
+    with without_pillows_limit():
+        side = typical_side((_size(record.content) for record in first), image_size)
+    return side, chain(_taken(first), records)
+
+
+def _taken(records: deque[ImageRecord]) -> Iterator[ImageRecord]:
+    """Yields records and lets go of them."""
+    while records:
+        yield records.popleft()
+
+
+def _size(content: bytes | Path | Image.Image | None) -> tuple[int, int] | None:
+    if content is None or isinstance(content, Image.Image):
+        return None if content is None else content.size
+    return size_of(io.BytesIO(content) if isinstance(content, bytes) else content)
 
 
 @dataclass(slots=True)
@@ -127,9 +176,9 @@ def _decoded(
         labels.append(label)
         if len(labels) * per_image > MOST_BYTES:
             raise DataError(
-                f"{name}: the images are more than {MOST_BYTES / 2**30:.0f} GiB of pixels; set "
-                "data.options.image_size to less, or unpack them into a folder and use data=<folder>, "
-                "which keeps them on disk"
+                f"{name}: the images are more than {MOST_BYTES / 2**30:.0f} GiB of pixels at a side of "
+                f"{how.side}; set data.options.stored_size or image_size to less, or unpack them into a "
+                "folder and use data=<folder>, which keeps them on disk"
             )
     return torch.from_numpy(np.concatenate(images)), torch.tensor(labels, dtype=torch.int64)
 

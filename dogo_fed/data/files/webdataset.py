@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from dogo_fed.data.files.listing import is_hidden, suffixes
 from dogo_fed.data.files.parts import TEST_NAMES, not_used_note, words_of
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
-from dogo_fed.data.files.records import ImageRecord, dataset_from_records
+from dogo_fed.data.files.records import ImageRecord, dataset_from_records, side_of_records
 from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.text import one_line, some_of
@@ -44,7 +44,8 @@ def webdataset(
         root: the folder, or one shard.
         image_size: side of the views in pixels.
         labels: `samples`, or `none` to train without classes.
-        stored_size: side of the stored images; None is that of the views.
+        stored_size: side of the stored images, from which crops are taken. None stores what the
+            images have, up to twice image_size.
         pixels: options of their own, see `PixelOptions`.
 
     Raises:
@@ -64,12 +65,15 @@ def webdataset(
         raise DataError(f"all {len(shards)} shards in {root} are test shards by their names")
     left_out: Counter[str] = Counter()
     has_labels = labels == SAMPLES
+    side, training = side_of_records(
+        stored_size, image_size, _records(trains, left_out, has_labels)
+    )
     return dataset_from_records(
         place.stem,
-        _records(trains, left_out, has_labels),
+        training,
         _records(tests, left_out, has_labels),
         image_size,
-        how=pixels.decoding(max(stored_size or 0, image_size)),
+        how=pixels.decoding(side),
         notes=not_used_note([shard.name for shard in others], root),
         left_out=left_out,
     )

@@ -272,6 +272,24 @@ def test_of_several_test_parts_in_shards_the_first_is_used(tmp_path):
     assert levels(load_shards(tmp_path).test) == [1]
 
 
+@pytest.mark.parametrize(
+    ("native", "options", "stored"),
+    [(64, {}, 16), (12, {}, 12), (4, {}, 8), (64, {"stored_size": 40}, 40)],
+)
+def test_what_shards_have_is_stored_at_up_to_twice_the_side_of_the_views(
+    tmp_path, native, options, stored
+):
+    """As files are; a crop of a tenth of a small image is a blur."""
+    draw(tmp_path / "one.png", 7, size=native)
+    content = (tmp_path / "one.png").read_bytes()
+    write_shard(tmp_path / "a.tar", [(f"{number}.png", content) for number in range(300)])
+    data = load_shards(tmp_path, **options)
+    assert data.train.images(torch.tensor([0, 299])).shape == (2, 3, stored, stored)
+    assert (len(data.train), data.image_size) == (300, 8)
+    with pytest.raises(ConfigError, match="stored_size=4 is less than"):
+        load_shards(tmp_path, stored_size=4)
+
+
 def test_shards_whose_classes_are_texts_can_be_trained_with_without_classes(tmp_path):
     write_shard(tmp_path / "a.tar", [("1.png", png(1)), ("1.cls", b"cat")])
     with pytest.raises(DataError, match=r"data\.options\.labels=none trains without classes"):
