@@ -35,6 +35,9 @@ VARIANTS = (
     "peers.resnet.distill_weight=0.5",
     "peers.cnn.features_temperature=0.3",
     "peers.cnn.gate=agreement",
+    "peers.resnet.teacher=ema",
+    "peers.wide.teacher_temperature_end=0.02",
+    "exchange.encoding=log8",
 )
 
 
@@ -42,6 +45,15 @@ def digests(run_dir: Path) -> dict[str, str]:
     summary = json.loads((run_dir / "summary.json").read_text())
     return {name: peer["state_digest"] for name, peer in summary["peers"].items()}
 
+
+OTHER_SETS = (
+    "partition.anchors_from=synthetic",
+    "partition.anchors_from.options.seed=9",
+    "peers.d_wide.data=synthetic",
+    "peers.d_wide.data.options.seed=5",
+    "peers.d_wide.data.options.size=90",
+)
+"""Anchors of another data set, and a site with images of its own instead of a part of the cut."""
 
 HOSTS = {
     "local": ("train", "host=local"),
@@ -141,9 +153,11 @@ def test_with_private_images_and_all_variants_every_host_equals_one_process(
 @pytest.mark.ray
 @pytest.mark.flower
 @within(num_runs=5)
-@pytest.mark.parametrize(("peers", "number"), [("pair", 2), ("sites", 4)])
+@pytest.mark.parametrize(
+    ("peers", "number", "more"), [("pair", 2, ()), ("sites", 4, ()), ("sites", 4, OTHER_SETS)]
+)
 def test_sites_with_private_images_equal_one_process_in_every_host(
-    peers: str, number: int, tmp_path: Path
+    peers: str, number: int, more: tuple[str, ...], tmp_path: Path
 ) -> None:
     sites = (
         f"peers={peers}",
@@ -151,7 +165,7 @@ def test_sites_with_private_images_equal_one_process_in_every_host(
         "partition.alpha=0.1",
         "exchange.rows=features",
     )
-    found = by_host(tmp_path, HOSTS, *sites)
+    found = by_host(tmp_path, HOSTS, *sites, *more)
     assert len(set(found["local"].values())) == number
     assert {name: one for name, one in found.items() if one != found["local"]} == {}
 
@@ -168,16 +182,17 @@ def test_looking_ahead_every_host_that_can_equals_one_process(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.flower
-@within(num_runs=4)
+@within(num_runs=6)
 def test_a_teacher_from_a_weights_file_is_the_same_in_other_processes(tmp_path: Path) -> None:
     source = tmp_path / "source"
     dogo_fed("train", *SMALL_RUN, "host=local", "peers=trio", f"run_dir={source}")
     encoder = source / "peers" / "resnet" / "encoder.safetensors"
     taught = ("peers=trio", "exchange.rows=features", f"peers.resnet.frozen_from={encoder}")
-    hosts = ("local", "processes", "flower")
-    found = by_host(tmp_path, hosts, *taught)
-    for host in hosts:
-        peers = json.loads((tmp_path / host / "summary.json").read_text())["peers"]
+    found = by_host(tmp_path, HOSTS, *taught)
+    for host in HOSTS:
+        peers = json.loads((tmp_path / host.replace(" ", "_") / "summary.json").read_text())[
+            "peers"
+        ]
         assert peers["resnet"]["steps_trained"] == 0 and peers["wide"]["mutual_kl"] > 0
     assert {name: one for name, one in found.items() if one != found["local"]} == {}
 
