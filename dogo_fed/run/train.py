@@ -52,6 +52,11 @@ from dogo_fed.storage.trace_file import merge_traces
 
 logger = logging.getLogger(__name__)
 
+_OTHER_RECORDS = 256
+_BYTES_OF_A_RECORD = 300
+_MOST_RESERVED = 2**24
+"""Room that is kept for metrics.jsonl at most, in bytes."""
+
 
 RunHost: TypeAlias = Callable[[LoadedRun, RunFolder, Sink, Callable[[], bool]], None]
 """Runs all peers to their end and reports to the sink; ends early when the function says so."""
@@ -276,7 +281,9 @@ def _reporting(
         starts: where the numbers of each start of the run come from.
         on_report: called when a peer reports for the first time.
     """
-    metrics = MetricsLog(folder.metrics)
+    left = max(run.plan.total_steps - folder.first_step, 0)
+    records = _OTHER_RECORDS + left * len(run.peer_ids)
+    metrics = MetricsLog(folder.metrics, min(records * _BYTES_OF_A_RECORD, _MOST_RESERVED))
     done = {str(peer): folder.checkpoints.get(peer) or 0 for peer in run.peer_ids}
     title = f"run={folder.run_id}  {run.config.host.value}  {run.data.shared.title}"
     view = LiveView(

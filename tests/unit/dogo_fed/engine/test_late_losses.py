@@ -42,8 +42,8 @@ def late(monkeypatch):
     """Peers that read losses and check updates as on a GPU, however long their steps take."""
     plain = LoadedRun.build_peer
 
-    def on_a_gpu(*given):
-        return dataclasses.replace(plain(*given), reads_late=True)
+    def on_a_gpu(*given, **options):
+        return dataclasses.replace(plain(*given, **options), reads_late=True)
 
     monkeypatch.setattr(LoadedRun, "build_peer", on_a_gpu)
     monkeypatch.setattr(session_module, "READ_WITHIN_S", math.inf)
