@@ -8,6 +8,7 @@ temporary name tells which process writes the file, so that what a killed one ha
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import functools
 import hashlib
@@ -18,6 +19,7 @@ import re
 import secrets
 import shutil
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
@@ -28,6 +30,8 @@ import psutil
 from dogo_fed.errors import StorageFull
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_KEEP_SIZE = 1
+"""FALLOC_FL_KEEP_SIZE of Linux."""
 _CLOCK_SET_BY = 500
 """In hundredths of a second; no process id comes again as soon as that."""
 _PARTIAL = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}\.partial(\.[^.]+)?")
@@ -163,6 +167,20 @@ def append_whole(file: FileIO, content: bytes) -> None:
     except OSError:
         os.ftruncate(file.fileno(), before)
         raise
+
+
+def keep_room(file: FileIO, num_bytes: int) -> None:
+    """Gives a file room on the disk for so many bytes more; its size stays. `os.ftruncate` gives it back.
+
+    Only Linux can do that, and not on every disk; else this does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    size = os.fstat(file.fileno()).st_size
+    # Python's own posix_fallocate makes the file longer.
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    fallocate(file.fileno(), _KEEP_SIZE, size, num_bytes)
 
 
 def write_json_atomic(path: str | os.PathLike[str], value: object) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from io import FileIO
 from pathlib import Path
 
-from dogo_fed.atomic import append_whole, is_no_room, no_room, write_atomic
+from dogo_fed.atomic import append_whole, is_no_room, keep_room, no_room, write_atomic
 from dogo_fed.contracts import Record
 from dogo_fed.errors import CheckpointError
 from dogo_fed.reporting.sink import Sink
@@ -25,9 +25,9 @@ _TRY_AGAIN_S = 1.0
 class MetricsLog(Sink):
     """A sink that appends every record to a file; safe to use from several threads.
 
-    A run that was killed may leave half a line at the end; opening the log removes it. Some room is
-    kept for it in a file beside it, which is removed on a full disk. If that does not do either,
-    records are kept in memory, and written when there is room again.
+    A run that was killed may leave half a line at the end; opening the log removes it. Room is kept for
+    what is still to come, where the system can do that. On a disk that is full beyond it, records are
+    kept in memory, and written when there is room again.
     """
 
     def __init__(self, path: str | os.PathLike[str], reserve_bytes: int = 0) -> None:
@@ -38,15 +38,13 @@ class MetricsLog(Sink):
             reserve_bytes: how much room is kept for what is still to come; 0 keeps none.
         """
         self._path = Path(path)
-        self._reserve = self._path.with_name(f".{self._path.name}.reserve")
+        self._reserve_bytes = reserve_bytes
         self._lock = threading.Lock()  # records come from the peers' and the coordinator's threads
         self._pending: list[bytes] = []
         self._tries_again_at_s: float | None = None
         if self._path.exists() and not _ends_cleanly(self._path):
             _rewrite(self._path, read_metrics(self._path))
         self._file = self._open()
-        if reserve_bytes > 0:
-            _keep_room(self._reserve, reserve_bytes)
 
     def emit(self, record: Record) -> None:
         """Appends one record; when this returns, it survives a kill, though not a power cut."""
@@ -93,8 +91,9 @@ class MetricsLog(Sink):
                         len(self._pending),
                         self._path,
                     )
+            if not self._file.closed:
+                os.ftruncate(self._file.fileno(), os.fstat(self._file.fileno()).st_size)
             self._file.close()
-            self._reserve.unlink(missing_ok=True)
 
     def _write_pending(self) -> None:
         """Writes what is pending, in full or not at all.
@@ -102,15 +101,8 @@ class MetricsLog(Sink):
         Raises:
             OSError: it can't be written, and that is not for want of room.
         """
-        content = b"".join(self._pending)
         try:
-            try:
-                append_whole(self._file, content)
-            except OSError as error:
-                if not is_no_room(error) or not self._reserve.exists():
-                    raise
-                self._reserve.unlink()
-                append_whole(self._file, content)
+            append_whole(self._file, b"".join(self._pending))
         except OSError as error:
             if not is_no_room(error):
                 raise
@@ -125,16 +117,10 @@ class MetricsLog(Sink):
         self._tries_again_at_s = None
 
     def _open(self) -> FileIO:
-        return self._path.open("ab", buffering=0)
-
-
-def _keep_room(path: Path, num_bytes: int) -> None:
-    """Makes a file that takes so much room; where it can't be, there is none."""
-    try:
-        with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, num_bytes)
-    except (OSError, AttributeError):  # not on every system, and not on every disk
-        path.unlink(missing_ok=True)
+        file = self._path.open("ab", buffering=0)
+        if self._reserve_bytes > 0:
+            keep_room(file, self._reserve_bytes)
+        return file
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, object]]:
