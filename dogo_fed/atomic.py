@@ -183,6 +183,18 @@ def keep_room(file: FileIO, num_bytes: int) -> None:
     fallocate(file.fileno(), _KEEP_SIZE, size, num_bytes)
 
 
+def keep_room_for(path: Path, num_bytes: int) -> None:
+    """Does `keep_room` for a file that is there."""
+    with path.open("ab", buffering=0) as file:
+        keep_room(file, num_bytes)
+
+
+def room_of(path: Path) -> int:
+    """Returns how many bytes a file has room for on the disk, as far as the system tells."""
+    status = path.stat()
+    return max(status.st_size, 512 * getattr(status, "st_blocks", 0))
+
+
 def write_json_atomic(path: str | os.PathLike[str], value: object) -> None:
     """Replaces `path` by `value` as indented JSON; numbers that are not finite become null."""
     write_atomic(path, json.dumps(without_nan(value), indent=2, allow_nan=False) + "\n")

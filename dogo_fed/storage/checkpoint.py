@@ -22,7 +22,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from dogo_fed.atomic import is_no_room, room_for, write_atomic, write_over
+from dogo_fed.atomic import (
+    is_no_room,
+    keep_room_for,
+    room_for,
+    room_of,
+    write_atomic,
+    write_over,
+)
 from dogo_fed.errors import CheckpointError
 from dogo_fed.storage.seal import check_seal, seal
 
@@ -31,6 +38,8 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 
 _FILE_NAME = re.compile(r"step-(\d{9})\.pt")
+_HEADS_OF_STATE = 2**16
+"""Names and the like of an optimizer's state, in bytes."""
 _AHEAD = "ahead"
 
 
@@ -129,6 +138,8 @@ class CheckpointStore:
         path = self._path(progress.step)
         with room_for(f"checkpoint {path.name}", self.folder, len(content.getbuffer())):
             self._write(progress.step, content.getbuffer())
+        if not optimizer.state:  # it will have some after a step, in the room of this file
+            keep_room_for(path, _bytes_to_come(optimizer))
         for step in self._not_needed(self.steps(), spare=1):
             self._path(step).unlink(missing_ok=True)
         for step in _steps_in(self.folder / _AHEAD):
@@ -264,10 +275,11 @@ class CheckpointStore:
         try:
             write_atomic(self._path(step), content)
         except OSError as error:
-            given_up = self._not_needed(sorted({*self.steps(), step}), spare=0)
-            if not is_no_room(error) or not given_up:
+            not_needed = self._not_needed(sorted({*self.steps(), step}), spare=0)
+            large = [old for old in not_needed if room_of(self._path(old)) >= len(content)]
+            if not is_no_room(error) or not large:
                 raise
-            write_over(self._path(given_up[0]), self._path(step), content)
+            write_over(self._path(large[0]), self._path(step), content)
 
     def _not_needed(self, steps: list[int], spare: int) -> list[int]:
         """Returns those of some steps whose checkpoints no run will go on from, in ascending order.
@@ -316,3 +328,11 @@ def _steps_in(folder: Path) -> list[int]:
         return []
     matches = (_FILE_NAME.fullmatch(path.name) for path in folder.iterdir())
     return sorted(int(match.group(1)) for match in matches if match)
+
+
+def _bytes_to_come(optimizer: torch.optim.Optimizer) -> int:
+    """Returns how much state an optimizer may get: two numbers for each that it learns, as Adam has."""
+    learning: list[torch.Tensor] = [
+        one for group in optimizer.param_groups for one in group["params"]
+    ]
+    return 2 * sum(one.numel() * one.element_size() for one in learning) + _HEADS_OF_STATE

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from dogo_fed import atomic
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.step import absorb, propose
@@ -396,10 +398,29 @@ def test_what_does_not_fit_into_the_room_of_the_oldest_is_an_error_and_the_other
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(checkpoint, "room_of", lambda path: 10)
+    with pytest.raises(StorageFull):
+        save(store, peer, 20)
+    assert store.steps() == [0, 10], "it is not even tried"
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(checkpoint, "write_over", lambda old, path, content: (old.unlink(), full()))
     with pytest.raises(StorageFull):
         save(store, peer, 20)
     assert store.steps() == [10] and store.problem_with(10) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux keeps room")
+def test_the_first_checkpoint_has_room_for_the_state_that_its_optimizer_will_get(store):
+    """Else that of a later step would not fit into its place on a full disk."""
+    peer = toy_peer("simclr", optimizer=lambda objective: torch.optim.Adam(objective.parameters()))
+    first = save(store, peer, 0)
+    train(peer, range(2))
+    later = save(store, peer, 2)
+    assert later.stat().st_size > first.stat().st_size
+    if atomic.room_of(first) == first.stat().st_size:
+        pytest.skip("this disk keeps no room")
+    assert atomic.room_of(first) >= later.stat().st_size
 
 
 def test_other_files_in_the_folder_are_not_checkpoints(store, tmp_path):
