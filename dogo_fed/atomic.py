@@ -169,24 +169,19 @@ def append_whole(file: FileIO, content: bytes) -> None:
         raise
 
 
-def keep_room(file: FileIO, num_bytes: int) -> None:
-    """Gives a file room on the disk for so many bytes more; its size stays. `os.ftruncate` gives it back.
+def keep_room(path: Path, num_bytes: int) -> None:
+    """Gives a file that is there room on the disk for so many bytes more; its size stays.
 
-    Only Linux can do that, and not on every disk; else this does nothing.
+    `os.ftruncate` gives it back. Only Linux can do that, and not on every disk; else this does nothing.
     """
     if not sys.platform.startswith("linux"):
         return
-    size = os.fstat(file.fileno()).st_size
     # Python's own posix_fallocate makes the file longer.
     fallocate = ctypes.CDLL(None, use_errno=True).fallocate
     fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    fallocate(file.fileno(), _KEEP_SIZE, size, num_bytes)
-
-
-def keep_room_for(path: Path, num_bytes: int) -> None:
-    """Does `keep_room` for a file that is there."""
     with path.open("ab", buffering=0) as file:
-        keep_room(file, num_bytes)
+        size = os.fstat(file.fileno()).st_size
+        fallocate(file.fileno(), _KEEP_SIZE, size, num_bytes)
 
 
 def room_of(path: Path) -> int:

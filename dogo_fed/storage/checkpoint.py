@@ -24,7 +24,7 @@ from torch import nn
 
 from dogo_fed.atomic import (
     is_no_room,
-    keep_room_for,
+    keep_room,
     room_for,
     room_of,
     write_atomic,
@@ -139,7 +139,7 @@ class CheckpointStore:
         with room_for(f"checkpoint {path.name}", self.folder, len(content.getbuffer())):
             self._write(progress.step, content.getbuffer())
         if not optimizer.state:  # it will have some after a step, in the room of this file
-            keep_room_for(path, _bytes_to_come(optimizer))
+            keep_room(path, _bytes_to_come(optimizer))
         for step in self._not_needed(self.steps(), spare=1):
             self._path(step).unlink(missing_ok=True)
         for step in _steps_in(self.folder / _AHEAD):

@@ -171,28 +171,29 @@ def _strange_class(here: Path) -> list[str]:
     return at(root)
 
 
+def _labels(here: Path, headings: str, rows: Sequence[str]) -> list[str]:
+    """Writes 60 photos without folders, and a table about them."""
+    fill(here / "photos", 60)
+    (here / "labels.csv").write_text("\n".join([headings, *rows]) + "\n")
+    return [*at(here / "photos"), f"data.options.labels={here / 'labels.csv'}"]
+
+
 @kind("labels in a table, most images without")
 def _table(here: Path) -> list[str]:
-    fill(here / "photos", 60)
     rows = [f"img_{index:03d}.jpg,{CLASSES[index // 3 % 3]}" for index in range(0, 60, 3)]
-    (here / "labels.csv").write_text("file,label\n" + "\n".join(rows) + "\n")
-    return [*at(here / "photos"), f"data.options.labels={here / 'labels.csv'}"]
+    return _labels(here, "file,label", rows)
 
 
 @kind("labels in a table of several columns, without endings")
 def _wide_table(here: Path) -> list[str]:
-    fill(here / "photos", 60)
     rows = [f"{index},img_{index:03d},{CLASSES[index % 3]}" for index in range(60)]
-    (here / "labels.csv").write_text("patient,image_id,dx\n" + "\n".join(rows) + "\n")
-    return [*at(here / "photos"), f"data.options.labels={here / 'labels.csv'}"]
+    return _labels(here, "patient,image_id,dx", rows)
 
 
 @kind("labels in a table with headings of its own")
 def _strange_headings(here: Path) -> list[str]:
-    fill(here / "photos", 60)
     rows = [f"{index},img_{index:03d}.jpg,{CLASSES[index % 3]};tame" for index in range(60)]
-    (here / "labels.csv").write_text("Nr,Image Index,Finding Labels\n" + "\n".join(rows) + "\n")
-    return [*at(here / "photos"), f"data.options.labels={here / 'labels.csv'}"]
+    return _labels(here, "Nr,Image Index,Finding Labels", rows)
 
 
 @kind("a folder around train and test")

@@ -119,7 +119,7 @@ class MetricsLog(Sink):
     def _open(self) -> FileIO:
         file = self._path.open("ab", buffering=0)
         if self._reserve_bytes > 0:
-            keep_room(file, self._reserve_bytes)
+            keep_room(self._path, self._reserve_bytes)
         return file
 
 

@@ -360,17 +360,24 @@ def test_peers_killed_at_any_moment_have_a_step_in_common(
             assert not common[1:] or max(readable) == common[-2], "after a power cut, both torn"
 
 
-def test_on_a_full_disk_the_oldest_gives_its_room_and_peers_of_unlike_size_stay_in_step(
-    tmp_path, monkeypatch
-):
-    """A peer that could save itself would else go on without the states that the other has."""
-    store, peer = CheckpointStore(tmp_path / "checkpoints", keep=2), toy_peer("simclr")
+def with_two(store):
+    """Saves a peer at steps 0 and 10; returns it."""
+    peer = toy_peer("simclr")
     for step in (0, 10):
         save(store, peer, step)
+    return peer
 
-    def full(*given):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
+def full(*given):
+    """Stands for what writes to a disk that is full."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_on_a_full_disk_the_oldest_gives_its_room_and_peers_of_unlike_size_stay_in_step(
+    store, tmp_path, monkeypatch
+):
+    """A peer that could save itself would else go on without the states that the other has."""
+    peer = with_two(store)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
         for step in (20, 30, 40):
@@ -388,15 +395,9 @@ def test_on_a_full_disk_the_oldest_gives_its_room_and_peers_of_unlike_size_stay_
 
 
 def test_what_does_not_fit_into_the_room_of_the_oldest_is_an_error_and_the_others_stay(
-    tmp_path, monkeypatch
+    store, monkeypatch
 ):
-    store, peer = CheckpointStore(tmp_path / "checkpoints", keep=2), toy_peer("simclr")
-    for step in (0, 10):
-        save(store, peer, step)
-
-    def full(*given):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+    peer = with_two(store)
     monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(checkpoint, "room_of", lambda path: 10)
     with pytest.raises(StorageFull):
