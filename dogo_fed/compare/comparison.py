@@ -19,7 +19,7 @@ from dogo_fed.compare.experiment import (
     Experiment,
     Method,
 )
-from dogo_fed.compare.origin import check_images, origins
+from dogo_fed.compare.origin import check_images, check_targets, origins
 from dogo_fed.compare.protocols import read_protocol
 from dogo_fed.compare.standing import finished_cells
 from dogo_fed.compare.statistics import PairedDifference, Spread, paired_difference, spread
@@ -238,13 +238,14 @@ def compare(
         reports: how each cell ended.
 
     Raises:
-        ConfigError: cells with the same data settings were trained on different images.
+        ConfigError: cells with the same data settings were trained, or evaluated, on different images.
         CheckpointError: a cell's files are not as this version writes them.
     """
     methods = tuple(Column(method) for method in Method if method in set(experiment.methods))
     variants = tuple(Column(Method.DOGO, name) for name in experiment.variants)
     finished = finished_cells(cells)
     check_images(finished)
+    check_targets(finished, experiment.protocols)
     return Comparison(
         experiment=experiment,
         methods=methods,

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dogo_fed import layout
 from dogo_fed.compare.experiment import Cell
-from dogo_fed.compare.protocols import protocol_origins
+from dogo_fed.compare.protocols import protocol_origins, protocol_targets
 from dogo_fed.contracts import PeerId
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.errors import ConfigError
+from dogo_fed.evaluation.protocols import protocol_title
 from dogo_fed.plain import to_plain
 from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.summary import RunSummary
@@ -105,6 +107,33 @@ def origins(
     return found
 
 
+def check_targets(
+    finished: Iterable[tuple[Cell, RunSummary]], protocols: Iterable[str] = ()
+) -> None:
+    """Checks that evaluations on another data set have all seen the same images of it.
+
+    Args:
+        finished: the finished cells, with their summaries.
+        protocols: the evaluations after the training.
+
+    Raises:
+        ConfigError: they have not; the message names two cells, and what differs.
+        CheckpointError: the scores are not as this version writes them.
+    """
+    seen: dict[str, tuple[str, DataFacts]] = {}
+    evaluations = tuple(protocols)
+    for cell, _ in finished:
+        for name in evaluations:
+            for options, targets in protocol_targets(cell.folder, name):
+                for title, facts in targets.items():
+                    where = f"{cell.id}, target {title} of {protocol_title(name)}"
+                    remedy = (
+                        "Put the images back, and remove the scores that are of others: "
+                        f"{cell.folder / layout.EVALUATION} or those of the first. They are made again"
+                    )
+                    _hold_against(seen, str((name, options, title)), where, facts, remedy)
+
+
 def _starts(summary: RunSummary) -> list[Start]:
     # Summaries of earlier versions do not have it.
     plain: Any = summary.get("provenance", [])
@@ -112,12 +141,16 @@ def _starts(summary: RunSummary) -> list[Start]:
 
 
 def _hold_against(
-    seen: dict[str, tuple[str, DataFacts]], case: str, where: str, facts: DataFacts
+    seen: dict[str, tuple[str, DataFacts]],
+    case: str,
+    where: str,
+    facts: DataFacts,
+    remedy: str = "Put the images back, or choose another out=",
 ) -> None:
     first, then = seen.setdefault(case, (where, facts))
     found = then.differences(facts)
     if found:
         raise ConfigError(
             f"the images of {first} and of {where} are not the same, so they can't be compared: "
-            f"{'; '.join(found)}. Put the images back, or choose another out="
+            f"{'; '.join(found)}. {remedy}"
         )

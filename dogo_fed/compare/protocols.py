@@ -14,6 +14,7 @@ from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError
 from dogo_fed.evaluation.protocols import complete_options, protocol_title
 from dogo_fed.evaluation.protocols.ood import with_targets
+from dogo_fed.provenance import DataFacts
 from dogo_fed.storage.peer_folder import PeerFolder
 
 METRIC = "top1"
@@ -50,6 +51,28 @@ def protocol_origins(folder: Path, name: str) -> list[dict[str, str]]:
     ]
 
 
+def protocol_targets(folder: Path, name: str) -> list[tuple[dict[str, Any], dict[str, DataFacts]]]:
+    """Returns the options of a protocol's sheets, each with what it says of its targets' images.
+
+    Raises:
+        CheckpointError: what it says is not what `evaluate_run` writes.
+    """
+    sheets = {id(sheet): sheet for sheet in _sheets(folder, name).values()}
+    try:
+        return [
+            (
+                dict(_plain(sheet["options"])),
+                {
+                    title: DataFacts.from_plain(facts)
+                    for title, facts in _plain(sheet.get("targets")).items()  # not in earlier ones
+                },
+            )
+            for sheet in sheets.values()
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _not_as_written(folder, name) from error
+
+
 def read_protocol(folder: Path, name: str) -> dict[str, dict[str, float]]:
     """Returns peer to "protocol/condition" to score, the mean over draws: see docs/design/evidence.md.
 
@@ -65,10 +88,7 @@ def read_protocol(folder: Path, name: str) -> dict[str, dict[str, float]]:
                 if mean["metric"] == METRIC and mean["mean"] is not None
             }
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise CheckpointError(
-                f"the scores of {protocol_title(name)} of {peer} in {folder / layout.EVALUATION} are "
-                "not as this version writes them; remove the file, and it is made again"
-            ) from error
+            raise _not_as_written(folder, name) from error
     return scores
 
 
@@ -91,6 +111,13 @@ def _sheets(folder: Path, name: str) -> dict[str, dict[str, Any]]:
         if sheet.get("protocol", title) == title:  # "linear" is the beginning of other names too
             of_encoder |= dict.fromkeys(_plain(sheet["encoders"]), sheet)
     return of_encoder
+
+
+def _not_as_written(folder: Path, name: str) -> CheckpointError:
+    return CheckpointError(
+        f"the scores of {protocol_title(name)} in {folder / layout.EVALUATION} are not as this version "
+        "writes them; remove the file, and it is made again"
+    )
 
 
 def _plain(value: object) -> Mapping[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dogo_fed.contracts import Score
+from dogo_fed.provenance import DataFacts
 
 _SHARES = ("top1", "rankme_share")
 """Metrics that people read as percentages."""
@@ -27,6 +28,7 @@ class ScoreSheet:
         scores: by encoder, in the order of the protocol.
         origin: what computed them: digest of the source, device and libraries, each with its version.
         states: by encoder, the digest of the peer's state that it is of; None if not known.
+        targets: by title, the facts of other data sets that the protocol measured on.
     """
 
     protocol: str
@@ -38,6 +40,7 @@ class ScoreSheet:
     scores: Mapping[str, Sequence[Score]]
     origin: Mapping[str, str]
     states: Mapping[str, str | None]
+    targets: Mapping[str, DataFacts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

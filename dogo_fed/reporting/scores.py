@@ -48,8 +48,9 @@ def to_json(sheet: ScoreSheet) -> dict[str, object]:
     head = {
         field.name: getattr(sheet, field.name)
         for field in dataclasses.fields(sheet)
-        if field.name != "scores"
+        if field.name not in ("scores", "targets")
     }
+    head["targets"] = {title: dataclasses.asdict(facts) for title, facts in sheet.targets.items()}
     encoders = {
         name: {
             "scores": [dataclasses.asdict(score) for score in scores],

@@ -29,7 +29,7 @@ from dogo_fed.evaluation.protocols import (
     evaluate,
     protocol_title,
 )
-from dogo_fed.evaluation.protocols.ood import with_targets
+from dogo_fed.evaluation.protocols.ood import with_loaded_targets, with_targets
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
 from dogo_fed.models.weights import read_description
 from dogo_fed.packages import source_digest
@@ -338,10 +338,11 @@ def evaluate_subjects(
     """
     recorded = complete_options(protocol, options)
     title = protocol_title(protocol)
+    loaded = with_loaded_targets(protocol, options)
     scores = {}
     for subject in subjects:
         logger.info("%s of %s on %s", title, subject.encoder.name, subject.dataset.title)
-        scores[subject.encoder.name] = evaluate(subject, protocol, options)
+        scores[subject.encoder.name] = evaluate(subject, protocol, loaded)
     first = subjects[0]
     first.tell_if_enlarged()
     return ScoreSheet(
@@ -354,6 +355,7 @@ def evaluate_subjects(
         scores=scores,
         origin=origin_here(first.encoder.device, source_digest()),
         states={one.encoder.name: one.encoder.state_digest for one in subjects},
+        targets={target.title: DataFacts.of(target) for target in _data_sets(loaded)},
     )
 
 
@@ -361,6 +363,14 @@ def initial_backbone(settings: ComponentConfig, inputs: Inputs, seed: int) -> to
     """Returns the backbone with initial weights, which the caller replaces."""
     with seeding.stream(seed, "evaluation", "initialisation"):
         return build_backbone(settings, inputs.image_size, len(inputs.mean))
+
+
+def _data_sets(options: Mapping[str, object]) -> list[DataSet]:
+    """Returns the data sets among the targets of a protocol."""
+    targets = options.get("targets")
+    if not isinstance(targets, Sequence):
+        return []
+    return [target for target in targets if isinstance(target, DataSet)]
 
 
 def _recorded(value: object) -> object:

@@ -13,6 +13,7 @@ is further behind than a peer in step can be joins late.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,35 @@ class FarCheckpoints:
         return (
             None if step in self.readable else f"its site can't read the checkpoint of step {step}"
         )
+
+
+def believed(
+    told: Mapping[PeerId, FarCheckpoints], most: int
+) -> tuple[dict[PeerId, FarCheckpoints], list[Event]]:
+    """Returns what peers have told, without steps that no peer of the run can have done.
+
+    Args:
+        told: what each peer keeps elsewhere, as it says.
+        most: the most steps that a peer of this run can have done.
+
+    Returns:
+        What is believed, and an event for each peer that told of more.
+    """
+    kept, events = {}, []
+    for peer, far in told.items():
+        kept[peer] = dataclasses.replace(
+            far,
+            readable=[step for step in far.readable if step <= most],
+            broken=[step for step in far.broken if step <= most],
+        )
+        beyond = [step for step in far.steps() if step > most]
+        if beyond:
+            message = (
+                f"peer {peer} tells of checkpoints of later steps than {most}, which no peer of this "
+                f"run can have done; {len(beyond)} of them are passed over"
+            )
+            events.append(Event(EventKind.CHECKPOINT_PASSED_OVER, message, peer, most))
+    return kept, events
 
 
 @dataclass(frozen=True, slots=True)

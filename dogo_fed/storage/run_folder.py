@@ -26,6 +26,7 @@ from dogo_fed.storage.going_on import (
     FarCheckpoints,
     NextExchange,
     StartingPoints,
+    believed,
     lost_at_the_end,
     starting_points,
 )
@@ -198,11 +199,13 @@ def reopen(
         *(peer_folder.checkpoints.folder for peer_folder in where.values()),
     ):
         remove_partials(folder)
-    if not (path / layout.PEERS).exists() and (far := ask_far_peers(path.name)) is not None:
-        stores = {peer: far.get(peer, FarCheckpoints()) for peer in stores}
     _put_records_back(path)  # the start before this one may have been killed
     metrics = path / layout.METRICS
     records = read_metrics(metrics) if metrics.exists() else []
+    events: list[Event] = []
+    if not (path / layout.PEERS).exists() and (told := ask_far_peers(path.name)) is not None:
+        far, events = believed(told, max(total_steps, _steps_reported(records)))
+        stores = {peer: far.get(peer, FarCheckpoints()) for peer in stores}
     command = "flower" if config.host is Host.FLOWER else "train"
     again = f"dogo-fed {command} resume={shlex.quote(str(path))}"
     found = (
@@ -234,9 +237,17 @@ def reopen(
         is_resumed=True,
         first_step=found.first_step,
         checkpoints=found.checkpoints,
-        events=found.events,
+        events=(*events, *found.events),
         earlier=earlier,
         earlier_s=earlier_s,
+    )
+
+
+def _steps_reported(records: Sequence[Mapping[str, object]]) -> int:
+    """Returns how many steps the peer that has got furthest has reported."""
+    return max(
+        (int(str(record["step"])) + 1 for record in records if record.get("type") == "step"),
+        default=0,
     )
 
 

@@ -94,8 +94,14 @@ class ReportRules:
         _check_count(peer, "bytes_down", report.bytes_down, self.message_bytes)
 
     def _check_round(self, report: RoundReport) -> None:
-        _check_count(report.peer, "round", report.round, self.plan.num_rounds)
-        _check_count(report.peer, "step of a round", report.step, self.plan.total_steps)
+        plan = self.plan
+        _check_count(report.peer, "round", report.round, plan.num_rounds)
+        # A round's evaluation that was left off is made up for later.
+        if not plan.end_of(report.round) <= report.step <= plan.total_steps:
+            raise Refused(
+                f"peer {report.peer!r} reports round {report.round} at step {report.step}; in this run "
+                f"that is {plan.end_of(report.round)} to {plan.total_steps}"
+            )
         _check_share(report.peer, "knn_top1", report.knn_top1)
         _check_duration(report.peer, "seconds", report.seconds)
         for name in _HEALTH:

@@ -254,7 +254,7 @@ def valid_requests(insider: Insider, sender: pb.Sender) -> dict[str, Message]:
         "Report": pb.ReportRequest(
             sender=sender,
             steps=[pb.StepReport(round=1, step=step, ssl_loss=2.0) for step in range(5)],
-            rounds=[pb.RoundReport(round=1, step=5, knn_top1=0.5)],
+            rounds=[pb.RoundReport(round=0, step=0, knn_top1=0.5)],
             result=pb.PeerResult(backbone="b", objective="o", state_digest="ab", steps_trained=3),
         ),
         "Leave": pb.LeaveRequest(sender=sender),

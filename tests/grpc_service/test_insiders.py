@@ -18,7 +18,7 @@ from dogo_fed.wire import dogo_pb2 as pb
 from tests.support.distributions import ADA, AGREEMENT, BOB, distribution, joined, swap, ticket
 
 STEP = StepReport(BOB, 1, 1, 2.5, 0.5, 1, 0.1, 0.2, 0.3, 100, 200)
-ROUND = RoundReport(BOB, 1, 20, 0.75, 1.5)
+ROUND = RoundReport(BOB, 1, 500_000, 0.75, 1.5)
 RESULT = PeerResult(BOB, "cnn", "simclr", 9, 0.5, 0.6, 0.1, 2.0, 0.2, "d19e57", 20)
 
 

@@ -413,7 +413,7 @@ def step_report(step, peer=ADA):
     return StepReport(peer, 1, step, 2.5, 0.5, 1, 0.1, 0.2, 0.3, 100, 200)
 
 
-ROUND = RoundReport(ADA, 1, 20, 0.75, 1.5)
+ROUND = RoundReport(ADA, 1, 500_000, 0.75, 1.5)
 RESULT = PeerResult(ADA, "cnn", "simclr", 9, 0.5, 0.6, 0.1, 2.0, 0.2, "d19e57", 20)
 
 
@@ -436,7 +436,7 @@ def test_a_repeated_report_of_a_round_or_a_result_is_counted_once(site):
     (end,) = joined(site, ADA)
     for _ in range(2):
         end.report([], [ROUND], RESULT)
-    end.report([], [dataclasses.replace(ROUND, round=2)], None)
+    end.report([], [dataclasses.replace(ROUND, round=2, step=1_000_000)], None)
     rounds = [record.round for record in site.sink.records if isinstance(record, RoundReport)]
     results = [record for record in site.sink.records if isinstance(record, PeerResult)]
     assert rounds == [1, 2]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dogo_fed.wire.encodings.log8 import Log8
 from tests.support.command_line import SMALL_RUN, dogo_fed
 
 PEERS = {
@@ -132,9 +133,11 @@ def test_with_all_variants_on_processes_equal_one_process(
     # The ResNet has no teachers, and is another one than where it has some.
     assert all(found["local"][peer] != reference("trio")[peer] for peer in PEERS["trio"])
     # An exchange at 17 of 50 steps: two matrices of 32 x 32 up, two down for those who learn.
-    exchange = summary["exchange"]
-    assert 17 / 50 * 2 * 4096 < exchange["bytes_up_per_step"] < 17 / 50 * (2 * 4096 + 500)
-    assert 17 / 50 * 2 / 3 * 2 * 4096 < exchange["bytes_down_per_step"] < 17 / 50 * 2 * 4096
+    exchange, matrix = summary["exchange"], Log8().num_bytes(32)
+    assert matrix < 4096 / 3
+    assert 17 / 50 * 2 * matrix < exchange["bytes_up_per_step"] < 17 / 50 * (2 * matrix + 500)
+    down = 17 / 50 * 2 / 3 * 2 * matrix
+    assert down < exchange["bytes_down_per_step"] < down + 17 / 50 * 500
 
 
 @pytest.mark.slow

@@ -93,6 +93,19 @@ def with_targets(
     return dict(options)
 
 
+def with_loaded_targets(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Returns the options with data sets in place of their descriptions; other protocols keep theirs.
+
+    Raises:
+        ConfigError: a target is not described as `ood` says.
+        DataError: a target is missing or broken.
+    """
+    targets = options.get("targets")
+    if protocol != _NAME or not isinstance(targets, Sequence) or isinstance(targets, str):
+        return dict(options)  # what is no list is told by the protocol itself
+    return {**options, "targets": [_load(target) for target in targets]}
+
+
 def _load(target: str | Mapping[str, object] | DataSet) -> DataSet:
     """Returns the data set that a target stands for."""
     if isinstance(target, DataSet):

@@ -13,7 +13,7 @@ import torch
 
 from dogo_fed.compare.comparison import CellReport, Comparison, compare
 from dogo_fed.compare.experiment import Cell, Method
-from dogo_fed.compare.origin import check_images, images_of, origins
+from dogo_fed.compare.origin import check_images, check_targets, images_of, origins
 from dogo_fed.compare.report import to_json, to_markdown
 from dogo_fed.compare.standing import finished_cells
 from dogo_fed.contracts import PeerId
@@ -76,6 +76,38 @@ def test_scores_that_another_version_has_made_are_said_with_their_cells(cells: l
     assert origins(finished)["source"] == {HERE.source: [one.id for one in cells]}
     assert origins(finished, ["knn"])["source"]["0" * 32] == [cells[1].id]
     assert len(origins(finished, ["knn"])["torch"]) == 1
+
+
+def keep_ood(cell: Cell, target: DataFacts, **options: object) -> None:
+    """Leaves the scores of a protocol on another data set in a cell's folder."""
+    sheet = {"options": options, "encoders": {"big": {}}, "origin": HERE.origin}
+    sheet["targets"] = {"photos": dataclasses.asdict(target)}
+    (cell.folder / "evaluation").mkdir(exist_ok=True)
+    (cell.folder / "evaluation" / "ood.json").write_text(json.dumps(sheet))
+
+
+def test_scores_on_other_images_of_a_target_are_refused_with_both_values(cells: list[Cell]) -> None:
+    for cell in cells:
+        finish(cell, HERE)
+        keep_ood(cell, HERE.data)
+    finished = finished_cells(cells)
+    check_targets(finished, ["ood"])
+    keep_ood(cells[-1], OTHER_IMAGES)
+    check_targets(finished, ["linear"])
+    with pytest.raises(ConfigError) as caught:
+        check_targets(finished, ["ood"])
+    text = str(caught.value)
+    assert f"{cells[0].id}, target photos of ood" in text
+    assert f"{cells[-1].id}, target photos of ood" in text
+    assert HERE.data.fingerprint in text and OTHER_IMAGES.fingerprint in text
+    assert str(cells[-1].folder / "evaluation") in text
+    keep_ood(cells[-1], OTHER_IMAGES, targets=["others"])
+    check_targets(finished, ["ood"])  # these were asked for
+    (cells[-1].folder / "evaluation" / "ood.json").write_text(
+        json.dumps({"options": {}, "encoders": {"big": {}}, "targets": {"photos": {"name": "x"}}})
+    )
+    with pytest.raises(CheckpointError, match="not as this version writes them"):
+        check_targets(finished, ["ood"])
 
 
 def test_cells_with_other_images_are_refused_with_both_values(cells: list[Cell]) -> None:

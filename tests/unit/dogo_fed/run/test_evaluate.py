@@ -18,16 +18,18 @@ import torch
 from safetensors.torch import save_file
 
 from configs.compose import compose_run
+from dogo_fed.compare.protocols import protocol_targets
 from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
 from dogo_fed.config_text import load_run_config
 from dogo_fed.contracts import PeerId, Score
+from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.errors import CheckpointError, ConfigError, DataError
 from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options
 from dogo_fed.evaluation.subject import Inputs
 from dogo_fed.models.weights import read_weights
 from dogo_fed.packages import source_digest
-from dogo_fed.provenance import Provenance, origin_here
+from dogo_fed.provenance import DataFacts, Provenance, origin_here
 from dogo_fed.reporting.pictures import score_plot
 from dogo_fed.reporting.score_sheet import ScoreSheet, means
 from dogo_fed.reporting.scores import CSV_COLUMNS, scores_table, write_sheet
@@ -435,6 +437,28 @@ def test_another_folder_is_read_at_the_size_of_the_training_and_its_notes_are_to
     said = capsys.readouterr().out
     assert "note: no train/ in" in said and "note: left out: no image: .txt (1)" in said
     assert "enlarged" not in caplog.text
+
+
+def test_the_images_of_a_target_are_recorded_and_loaded_once(finished, copy, monkeypatch) -> None:
+    _, config = finished
+    loads: list[str] = []
+
+    def load(name, options):
+        loads.append(name)
+        return build_dataset(name, options)
+
+    monkeypatch.setattr("dogo_fed.evaluation.protocols.ood.build_dataset", load)
+    options = {"size": 100, "test_size": 60, "seed": 5}
+    targets = [{"name": "synthetic", "options": options}]
+    scores = evaluate_run(copy, config, "ood", {"targets": targets})
+    assert len(scores) == 2 and loads == ["synthetic"], "not once for each peer"
+    (condition,) = {score.condition for found in scores.values() for score in found}
+    written = json.loads((copy / "evaluation" / "ood.json").read_text())
+    facts = DataFacts.from_plain(written["targets"][condition])
+    assert facts == DataFacts.of(build_dataset("synthetic", options))
+    assert written["options"]["targets"] == targets
+    (read,) = protocol_targets(copy, "ood")
+    assert read == (written["options"], {condition: facts})
 
 
 def test_images_that_are_enlarged_for_an_encoder_are_told(finished, caplog) -> None:

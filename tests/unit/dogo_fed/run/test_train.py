@@ -588,6 +588,11 @@ def test_a_run_whose_peers_are_elsewhere_goes_on_where_they_say(folder) -> None:
 
     found = reopened(resnet=(2, 3), wide=(1, 2))
     assert (found.first_step, dict(found.checkpoints)) == (2, {"resnet": 2, "wide": 2})
+    lying = reopened(resnet=(2, 3), wide=(2, 3, 10, 10**4000))
+    assert dict(lying.checkpoints) == {"resnet": 3, "wide": 3} and lying.first_step == 3
+    (said,) = lying.events
+    assert (said.kind, said.peer) == (EventKind.CHECKPOINT_PASSED_OVER, "wide")
+    assert "later steps than 9" in said.message and "2 of them" in said.message
     with pytest.raises(CheckpointError, match=r"peer wide has no checkpoint in .* at its site"):
         reopened(resnet=(2, 3), wide=())
     with pytest.raises(CheckpointError, match=r"no checkpoint in .*peers/resnet/checkpoints"):

@@ -90,7 +90,8 @@ def test_a_step_that_no_peer_of_this_run_could_do_is_refused_by_name(changes, sa
     ("changes", "said"),
     [
         ({"round": 4}, "round=4; in this run it is 0 to 3"),
-        ({"step": 26}, "step of a round=26"),
+        ({"step": 26}, "round 3 at step 26; in this run that is 25 to 25"),
+        ({"round": 1, "step": 9}, "round 1 at step 9; in this run that is 10 to 25"),
         ({"knn_top1": 1.01}, "knn_top1=1.01; an accuracy is 0 to 1"),
         ({"knn_top1": -math.inf}, "knn_top1=-inf"),
         ({"seconds": 1e308}, "seconds=1e"),
@@ -119,6 +120,11 @@ def test_a_result_that_nobody_can_reach_is_refused_by_name(changes, said):
     with pytest.raises(Refused) as caught:
         read(result=dataclasses.replace(RESULT, **changes))
     assert said in str(caught.value)
+
+
+def test_an_evaluation_that_was_left_off_may_be_made_up_for_later():
+    late = dataclasses.replace(ROUND, round=1, step=15)
+    assert read(rounds=[late]).rounds == (late,)
 
 
 def test_names_in_a_result_are_short_and_printable():

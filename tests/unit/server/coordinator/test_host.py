@@ -183,7 +183,7 @@ def step_report(step: int) -> StepReport:
 
 def test_a_report_that_is_repeated_to_the_next_coordinator_is_counted_once(tmp_path: Path) -> None:
     path, sink = tmp_path / "coordinator.state", KeepingSink()
-    reports = ([step_report(0), step_report(1)], [RoundReport(ADA, 1, 2, 0.5, 1.0)], None)
+    reports = ([step_report(0), step_report(1)], [RoundReport(ADA, 0, 2, 0.5, 1.0)], None)
     with new_host(sink) as first:
         links = joined(first)
         links[ADA].report(*reports)
