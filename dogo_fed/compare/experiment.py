@@ -388,9 +388,10 @@ def _variant_cell(
             "second comparison with its own out="
         )
     dogo = _exchanging(config, True)
-    idle = set(without_effect(dogo)) - set(without_effect(_exchanging(shared, True)))
+    # A sentence begins with its setting. One of the shared settings may be idle in a variant.
+    idle = [one for one in without_effect(dogo) if one.partition(" ")[0] in changed]
     if idle:
-        raise ConfigError(f"variant {name!r}: {'; '.join(sorted(idle))}")
+        raise ConfigError(f"variant {name!r}: {'; '.join(idle)}")
     return _cell(Column(Method.DOGO, name), peers, data, out, dogo)
 
 

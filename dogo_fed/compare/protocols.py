@@ -16,6 +16,7 @@ from dogo_fed.evaluation.protocols import complete_options, protocol_title
 from dogo_fed.evaluation.protocols.ood import with_targets
 from dogo_fed.provenance import DataFacts
 from dogo_fed.storage.peer_folder import PeerFolder
+from dogo_fed.storage.provenance_file import read_starts
 
 METRIC = "top1"
 """The one metric of a protocol that is compared: a share, of which more is better."""
@@ -38,6 +39,7 @@ def has_protocol(
         and sheets[peer]["options"] == wanted
         and peer in _plain(sheets[peer].get("states"))
         and sheets[peer]["states"][peer] == PeerFolder(folder, PeerId(peer)).encoder_state()
+        and sheets[peer].get("seed", config.seed) == config.seed
         for peer in peers
     )
 
@@ -93,12 +95,16 @@ def read_protocol(folder: Path, name: str) -> dict[str, dict[str, float]]:
 
 
 def _sheets(folder: Path, name: str) -> dict[str, dict[str, Any]]:
-    """Returns for each encoder the newest sheet of a protocol that has it.
+    """Returns for each encoder the newest sheet of a protocol that has it, on the run's own images.
 
     Encoders on the same images share a sheet. Where peers have images of their own, there are more,
-    and their names stand in the files' names (`dogo_fed.run.evaluate`).
+    and their names stand in the files' names (`dogo_fed.run.evaluate`). The user may have evaluated
+    on other images as well.
     """
-    title = protocol_title(name)
+    title, starts = protocol_title(name), read_starts(folder)
+    shared = (
+        starts[-1].provenance.data.fingerprint if starts else None
+    )  # earlier versions wrote none
     of_encoder: dict[str, dict[str, Any]] = {}
     paths = (folder / layout.EVALUATION).glob(f"{glob.escape(title)}*.json")
     for path in sorted(paths, key=lambda one: one.stat().st_mtime_ns):
@@ -108,8 +114,13 @@ def _sheets(folder: Path, name: str) -> dict[str, dict[str, Any]]:
             continue
         if not (isinstance(sheet, dict) and {"options", "encoders"} <= sheet.keys()):
             continue
-        if sheet.get("protocol", title) == title:  # "linear" is the beginning of other names too
-            of_encoder |= dict.fromkeys(_plain(sheet["encoders"]), sheet)
+        if sheet.get("protocol", title) != title:  # "linear" is the beginning of other names too
+            continue
+        for encoder in _plain(sheet["encoders"]):
+            private = PeerFolder(folder, PeerId(encoder)).private_images()
+            own = shared if private is None else private.fingerprint
+            if own is None or sheet.get("fingerprint", own) == own:
+                of_encoder[encoder] = sheet
     return of_encoder
 
 

@@ -105,7 +105,7 @@ def export_encoder(
     described = dict(read_description(PeerFolder(folder, PeerId(peer)).encoder_path))
     if for_others:
         trained_on = trained_on.withheld()
-        described |= {"data": dataclasses.asdict(trained_on)} if described else {}
+        described |= {"data": dataclasses.asdict(trained_on), "anchors": None} if described else {}
     card = _card(folder, config, peer, loading, trained_on, described)
     content = (
         b"" if form is Format.ONNX else _packed(_renamed(backbone, settings, form), form, described)

@@ -120,7 +120,7 @@ class CheckpointStore:
             scaler: scale of the loss, if the peer has one (precision=fp16).
 
         Raises:
-            StorageFull: there is no room for it; the folder is as it was.
+            StorageFull: there is no room for it. No checkpoint that a run may need is gone.
         """
         # In memory first: torch turns the errors of a file into some of its own, without a cause.
         content = io.BytesIO()
@@ -138,7 +138,7 @@ class CheckpointStore:
         path = self._path(progress.step)
         with room_for(f"checkpoint {path.name}", self.folder, len(content.getbuffer())):
             self._write(progress.step, content.getbuffer())
-        if not optimizer.state:  # it will have some after a step, in the room of this file
+        if progress.step == 0:  # the optimizer gets its state later, in the room of this file
             keep_room(path, _bytes_to_come(optimizer))
         for step in self._not_needed(self.steps(), spare=1):
             self._path(step).unlink(missing_ok=True)

@@ -125,8 +125,8 @@ def starting_points(
         stores: each peer's checkpoints.
         next_exchange: which steps exchange; None if nothing is exchanged.
         has_trained: the peers that have done a step in this run.
-        lost_at: for each peer that was lost and not back at the end, the step at which it was lost;
-            see `lost_at_the_end`.
+        lost_at: for each peer that was lost or late and not back at the end, the step at which it was
+            lost; see `lost_at_the_end`.
         ways_out: what to type where the checkpoints do not suffice; ends the error's message.
 
     Raises:
@@ -142,7 +142,12 @@ def starting_points(
         )
     reached = {peer: max(store.steps(), default=None) for peer, store in stores.items()}
     furthest = max(step or 0 for step in reached.values())
-    missed_none = [peer for peer in stores if lost_at.get(peer, furthest) >= furthest]
+    missed_none = [
+        peer
+        for peer, store in stores.items()
+        if peer not in lost_at
+        or not _has_missed(lost_at[peer], store.steps(), furthest, next_exchange)
+    ]
     state = (
         _state_of(missed_none, sought, next_exchange)
         or _state_of(_in_step(reached, stores, next_exchange), sought, next_exchange)
@@ -170,15 +175,20 @@ def starting_points(
 def lost_at_the_end(records: Iterable[Mapping[str, object]]) -> dict[str, int]:
     """Returns the peers that a run had lost at its end, and the step that was open then.
 
+    Where the run went on, a peer that joined late is still one that was lost.
+
     Args:
         records: the lines of metrics.jsonl, in order.
     """
     lost: dict[str, int] = {}
+    before: dict[str, int] = {}
     for record in records:
         peer = str(record.get("peer"))
         match record.get("kind"):
             case EventKind.RESUMED:
-                lost.clear()
+                before, lost = lost, {}
+            case EventKind.PEER_LATE:
+                lost[peer] = before.get(peer, int(str(record.get("step"))))
             case EventKind.PEER_LOST:
                 lost[peer] = int(str(record.get("step")))
             case EventKind.PEER_REJOINED:
@@ -247,6 +257,21 @@ def _check_present(
     )
 
 
+def _has_missed(
+    lost_at: int, steps: Sequence[int], furthest: int, next_exchange: NextExchange
+) -> bool:
+    """Whether a peer that was lost has missed an exchange, and has not saved itself since.
+
+    Args:
+        lost_at: the step at which it was lost.
+        steps: those of its checkpoints.
+        furthest: how far the peer has got that has got furthest.
+        next_exchange: which steps exchange.
+    """
+    missed = next_exchange(lost_at)
+    return missed < next_exchange(furthest) and all(next_exchange(step) <= missed for step in steps)
+
+
 def _in_step(
     reached: Mapping[PeerId, int | None],
     stores: Mapping[PeerId, Checkpoints],
@@ -277,11 +302,13 @@ def _can_be_in_step(newest: int | None, of_lead: list[int], next_exchange: NextE
 def _state_of(
     peers: Sequence[PeerId], sought: _Sought, next_exchange: NextExchange
 ) -> tuple[int, dict[PeerId, int | None]] | None:
-    """Returns the newest state that all these peers have; None if they have none.
+    """Returns the newest state that all these peers have; None if they have none, or are nobody.
 
     Returns:
         The state's next exchange, and the step of the checkpoint of each of them.
     """
+    if not peers:
+        return None
     stores = sought.stores
 
     def newest_before(exchange: int, peer: PeerId) -> int | None:

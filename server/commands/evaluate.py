@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ from server.commands.evaluation_request import (
     request_from_omegaconf,
 )
 from server.terminal_log import log_to_terminal
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -161,8 +164,22 @@ def _data_set(data: DataConfig, image_size: int | None) -> DataSet:
         image_size: side of the images that the encoder was trained with. Where the loader can choose
             the side, it is this one.
     """
-    if image_size is not None and data.options.get("image_size", image_size) != image_size:
-        data = dataclasses.replace(data, options={**data.options, "image_size": image_size})
+    given = data.options.get("image_size", image_size)
+    if image_size is not None and given != image_size:
+        logger.info(
+            "the images of %s are read for %d px, as those of the training, and not for %s",
+            data.name,
+            image_size,
+            given,
+        )
+        stored = data.options.get("stored_size")
+        fits = not isinstance(stored, int) or stored >= image_size
+        options = {
+            **data.options,
+            "image_size": image_size,
+            **({} if fits else {"stored_size": None}),
+        }
+        data = dataclasses.replace(data, options=options)
     return dataset_with_test_part(data, EvalConfig().test_share)
 
 

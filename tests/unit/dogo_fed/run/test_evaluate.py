@@ -39,7 +39,7 @@ from dogo_fed.run.evaluate import evaluate_run, evaluate_subjects, open_backbone
 from dogo_fed.run.export import Format, export_encoder
 from dogo_fed.run.train import train
 from dogo_fed.run.weights_file import WeightsFile, open_file
-from dogo_fed.storage.provenance_file import Start, write_starts
+from dogo_fed.storage.provenance_file import Start, read_starts, write_starts
 from dogo_fed.storage.run_folder import note_site
 from server.commands import evaluate as evaluate_command
 from server.commands.evaluation_request import as_lists, compose_evaluation
@@ -408,6 +408,28 @@ def test_an_encoder_for_others_tells_nothing_of_the_images_and_serves_all_the_sa
     )
 
 
+def test_an_encoder_for_others_tells_nothing_of_the_anchors(tmp_path) -> None:
+    folder = tmp_path / "cut"
+    config = compose_run(
+        [
+            "host=local", "data=synthetic", "data.options.size=200", "data.options.test_size=60",
+            "steps=2", "steps_per_round=2", "batch_size=16", "eval.knn_k=10", "eval.linear=false",
+            "partition=iid", "partition.anchors=0.5", "partition.least_images=16",
+            "+data@partition.anchors_from=synthetic", "partition.anchors_from.options.size=90",
+            "partition.anchors_from.options.seed=9", f"run_dir={folder}",
+        ]
+    )  # fmt: skip
+    train(config)
+    (start,) = read_starts(folder)
+    assert start.provenance.anchors is not None
+    anchors = start.provenance.anchors.fingerprint.encode()
+    out = tmp_path / "wide.safetensors"
+    export_encoder(folder, config, "wide", Format.SAFETENSORS, out)
+    assert anchors in out.read_bytes()
+    _, card = export_encoder(folder, config, "wide", Format.SAFETENSORS, out, for_others=True)
+    assert anchors not in out.read_bytes() + card.read_bytes()
+
+
 def test_scores_say_what_has_computed_them_and_of_which_weights(finished, copy) -> None:
     _, config = finished
     evaluate_run(copy, config, "knn", {"k": 5}, peers=["wide"])
@@ -431,7 +453,11 @@ def test_another_folder_is_read_at_the_size_of_the_training_and_its_notes_are_to
     options = {"root": str(tmp_path / "photos"), "image_size": 64}
     data = DataConfig(name="image_folder", options=options)
     assert evaluate_command._data_set(data, None).image_size == 64
-    assert evaluate_command._data_set(data, trained_on).image_size == trained_on
+    with caplog.at_level("INFO"):
+        assert evaluate_command._data_set(data, trained_on).image_size == trained_on
+    assert f"are read for {trained_on} px, as those of the training, and not for 64" in caplog.text
+    stored = dataclasses.replace(data, options={**options, "image_size": 8, "stored_size": 12})
+    assert evaluate_command._data_set(stored, trained_on).image_size == trained_on
     photos = ["data=image_folder", f"data.options.root={tmp_path}/photos"]
     _evaluate_command([f"run={copy}", *photos, "protocol=knn", "protocol.knn.k=3"])
     said = capsys.readouterr().out

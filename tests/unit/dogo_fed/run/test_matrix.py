@@ -108,6 +108,16 @@ def test_a_peer_with_images_of_its_own_is_evaluated_on_them_again(tmp_path: Path
     assert read_protocol(run, "knn") == {
         peer: {f"knn/{of[0].condition}": of[0].value} for peer, of in scores.items()
     }
+    for path in (run / "evaluation").glob("*.json"):
+        elsewhere = {**json.loads(path.read_text()), "fingerprint": "of other images"}
+        mean = next(iter(elsewhere["encoders"].values()))["means"][0]
+        mean["mean"] = 0.123
+        path.with_name(f"{path.stem}-elsewhere.json").write_text(json.dumps(elsewhere))
+    assert has_protocol(run, config, "knn", {"k": 5}, config.peers)
+    assert 0.123 not in [one for of in read_protocol(run, "knn").values() for one in of.values()]
+    of_shared = run / "evaluation" / "knn-resnet.json"
+    of_shared.write_text(json.dumps({**sheets[0], "seed": config.seed + 1}))
+    assert not has_protocol(run, config, "knn", {"k": 5}, config.peers), "other draws"
     wide = config.peers["wide"]
     assert wide.data is not None
     options = {**wide.data.options, "seed": 8}

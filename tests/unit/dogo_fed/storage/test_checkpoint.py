@@ -424,6 +424,17 @@ def test_the_first_checkpoint_has_room_for_the_state_that_its_optimizer_will_get
     assert atomic.room_of(first) >= later.stat().st_size
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux keeps room")
+def test_whose_optimizer_never_gets_a_state_keeps_no_more_room_later(store):
+    peer = toy_peer(
+        "simclr", optimizer=lambda objective: torch.optim.SGD(objective.parameters(), lr=0.1)
+    )
+    train(peer, range(2))
+    later = save(store, peer, 2)
+    assert not peer.optimizer.state
+    assert atomic.room_of(later) < later.stat().st_size + 2 * 4096
+
+
 def test_other_files_in_the_folder_are_not_checkpoints(store, tmp_path):
     save(store, toy_peer("simclr"), 4)
     for name in (".step-000000009.ab.partial.pt", "step-9.pt", "step-000000009.pt.bak", "notes"):

@@ -136,6 +136,30 @@ def test_who_had_no_room_for_later_checkpoints_was_in_step_and_nobody_misses_a_s
     }
 
 
+def test_who_was_lost_between_two_exchanges_has_missed_none():
+    """An exchange was at step 100, the next is at 200. The events of a loss say 101."""
+    both = found({ADA: [100, 150], BOB: [100, 140]}, k=100, ada=101, bob=101)
+    assert both.checkpoints == {ADA: 150, BOB: 140} and both.events == ()
+    one = found({ADA: [140, 150], BOB: [130, 140]}, k=100, bob=101)
+    assert one.checkpoints == {ADA: 150, BOB: 140} and one.events == ()
+    gone = found({ADA: [190, 250], BOB: [130, 190]}, k=100, bob=101)
+    assert gone.checkpoints == {ADA: 250, BOB: 190} and kinds(gone) == [("peer_late", BOB)]
+
+
+def test_where_all_were_lost_at_different_steps_the_one_that_got_furthest_goes_on():
+    points = found({ADA: [10, 20], BOB: [20, 30]}, ada=22, bob=31)
+    assert points.checkpoints == {ADA: 20, BOB: 30} and kinds(points) == [("peer_late", ADA)]
+    assert found({ADA: [10, 20], BOB: [10, 20]}, ada=15, bob=15).first_step == 20
+
+
+def test_a_late_peer_does_not_send_the_others_back_until_it_has_saved_itself():
+    """It was lost at step 21, and the run went on at 40 and was killed again."""
+    stores = {ADA: [20, 30, 40], BOB: [10, 20]}
+    assert found(stores, bob=21).checkpoints == {ADA: 40, BOB: 20}
+    saved = found({ADA: [40, 50, 60], BOB: [20, 50]}, bob=21)
+    assert saved.checkpoints == {ADA: 50, BOB: 50} and saved.events == ()
+
+
 def test_who_was_lost_at_the_end_is_told_by_the_events():
     def event(kind, peer=None, step=7):
         return {"type": "event", "kind": kind, "peer": peer, "step": step}
@@ -148,6 +172,10 @@ def test_who_was_lost_at_the_end_is_told_by_the_events():
     assert lost_at_the_end([lost, event("resumed", None, 5), event("peer_lost", "ada")]) == {
         "ada": 7
     }
+    late = event("peer_late", "bob", 40)
+    assert lost_at_the_end([lost, event("resumed", None, 40), late]) == {"bob": 7}
+    assert lost_at_the_end([event("resumed", None, 40), late]) == {"bob": 40}
+    assert lost_at_the_end([lost, event("resumed", None, 40), late, back]) == {}
 
 
 def test_a_peer_that_never_began_joins_late_from_the_beginning():

@@ -297,6 +297,22 @@ def test_what_can_not_be_is_named_in_one_line(arguments, words) -> None:
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["peers.wide.kl_temperature=0.5", "variants={other:'exchange.rows=features'}"],
+        [
+            "exchange.encoding=top_k",
+            "exchange.top_k=9",
+            "variants={other:'exchange.encoding=float32'}",
+        ],
+    ],
+)
+def test_a_variant_may_leave_a_shared_setting_without_effect(settings) -> None:
+    request = request_comparison(["experiment=digits_m_pair", *settings])
+    assert "other" in request.experiment.variants
+
+
 def test_a_folder_whose_name_is_no_text_is_refused_before_anything_runs(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"r\\udcff' has a name that is not UTF-8"):
         request_comparison(["experiment=digits_m_pair", f"out={tmp_path}/r\udcff"])
