@@ -29,6 +29,7 @@ from configs.views import LEFT_TO_THE_IMAGES, views_by_images
 from dogo_fed.components import did_you_mean
 from dogo_fed.data.catalog import DATASETS
 from dogo_fed.errors import ConfigError
+from dogo_fed.typed_path import typed_path
 
 _PEER_PART = re.compile(
     r"peers\.(?P<peer>[^.=]+)\.(?P<group>backbone|objective|augmentation|optimizer)"
@@ -60,6 +61,8 @@ _HYDRAS_FLAGS = (
 )  # fmt: skip
 _WITHOUT_VALUE = "--run"
 """Of Hydra's flags the one that takes no value, and is typed with one by those who mean run=."""
+_FILES_OF_ONES_OWN = (".options.labels", ".init", ".frozen_from")
+"""Settings that may name a file of the user's, relative to the current folder."""
 _LONGEST_NAME = 56
 """Of a peer that is made of a backbone; a number may go behind it."""
 _IS_FLAG = re.compile(r"--?[A-Za-z]")
@@ -440,7 +443,7 @@ def _data_at(value: str, setting: str = "data", is_elsewhere: bool = False) -> l
     """
     if not _unquoted(value).strip():
         raise ConfigError(f"{setting}= names nothing; type the path of a folder, or . for this one")
-    place = Path(_unquoted(value)).expanduser()
+    place = typed_path(_unquoted(value))
     if is_elsewhere and not place.is_absolute():
         raise ConfigError(
             f"{setting}={value} must be an absolute path: this command works in another folder than "
@@ -524,11 +527,14 @@ def _distinct(names: Iterable[str]) -> list[str]:
 def _readable(override: str) -> str:
     """Returns the override with its value in quotes if Hydra can't read it as it is.
 
-    A "~" at the start of a value is the user's folder.
+    A "~" at the start of a value is the user's folder. Files of his own are named by their whole paths.
     """
     key, equals, value = override.partition("=")
     if value.startswith("~/"):
-        value = str(Path(value).expanduser())
+        value = str(typed_path(value))
+        override = f"{key}={value}"
+    if path_of(override).endswith(_FILES_OF_ONES_OWN) and Path(_unquoted(value)).is_file():
+        value = os.path.abspath(_unquoted(value))  # it is read again where the run goes on
         override = f"{key}={value}"
     if not equals or _can_be_read(override) or value[:1] in "[{'\"":
         return override

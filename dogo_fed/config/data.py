@@ -11,8 +11,8 @@ from dogo_fed.config.checks import require_positive
 from dogo_fed.config.component import ComponentConfig
 from dogo_fed.scope import DecidedBy, Decides, scope
 
-MOVABLE = ("root", "path", "base_options.root")
-"""Options that say where images are."""
+MOVABLE = ("root", "path", "labels", "base_options.root")
+"""Options that say where images are, and the table of their classes."""
 
 OTHER_DATA = scope(
     DecidedBy.SITE,

@@ -46,7 +46,11 @@ def imbalanced(
         ConfigError: a number is out of range, or the other data set's name or options are wrong.
         DataError: the other data set is broken, or has too few images of a class.
     """
-    data = build_dataset(base, base_options or {})
+    try:
+        data = build_dataset(base, base_options or {})
+    except (ConfigError, DataError) as error:
+        kind = ConfigError if isinstance(error, ConfigError) else DataError
+        raise kind(str(error).replace("data.options.", "data.options.base_options.")) from error
     counts = class_counts(data.num_classes, gamma, largest, smallest)
     labels_N = data.train.labels
     kept = torch.zeros(len(labels_N), dtype=torch.bool)

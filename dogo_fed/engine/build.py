@@ -11,7 +11,15 @@ import torch
 from torch import nn
 
 from dogo_fed import components, seeding
-from dogo_fed.config import ComponentConfig, Gate, OptimizerConfig, PeerConfig, Rows, Teacher
+from dogo_fed.config import (
+    ComponentConfig,
+    ExchangeConfig,
+    Gate,
+    OptimizerConfig,
+    PeerConfig,
+    Rows,
+    Teacher,
+)
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.augment import build_augmentation
 from dogo_fed.data.source import DataSet
@@ -34,8 +42,8 @@ def build_peer(
     run_seed: int,
     device: torch.device,
     backbone: nn.Module | None = None,
-    is_symmetric: bool = False,
-    rows: Rows | None = None,
+    exchange: ExchangeConfig | None = None,
+    reads_weights: bool = True,
 ) -> Peer:
     """Returns the peer with its initial weights, which depend only on the seed and the peer's name.
 
@@ -48,14 +56,16 @@ def build_peer(
         run_seed: the run's seed.
         device: where it computes.
         backbone: the user's own module, in place of the one that `settings` names.
-        is_symmetric: whether the run exchanges both view directions.
-        rows: whose similarities are exchanged; None leaves that to the objective.
+        exchange: whose similarities are exchanged, and whether of both view directions; None is one
+            direction of what the objective publishes.
+        reads_weights: whether `init` and `frozen_from` are read. A checkpoint has these weights too.
 
     Raises:
         ConfigError: a component is unknown, an option is wrong, the backbone does not give
             features, or a frozen peer's weights can't be loaded.
     """
     notices: list[str] = []
+    rows = None if exchange is None else exchange.rows
     try:
         with seeding.stream(run_seed, peer_id, "initialisation"):
             is_own = backbone is not None or not components.is_known(
@@ -63,14 +73,13 @@ def build_peer(
             )
             if backbone is None:
                 backbone = build_backbone(settings.backbone, dataset.image_size, len(dataset.mean))
-            if settings.init is not None:
+            if settings.init is not None and reads_weights:
                 notices = _initialise(backbone, "init", settings.init, settings.weights_prefix)
             feature_dim = _feature_dim(backbone, dataset, is_own=is_own)
             objective = _build_objective(settings.objective, backbone, feature_dim, dataset)
         if rows is not None:
             _choose_rows(objective, settings.objective, rows, dataset)
-        is_from_file = settings.frozen_from is not None and Path(settings.frozen_from).is_file()
-        if settings.teacher is Teacher.EMA and not is_from_file:
+        if settings.teacher is Teacher.EMA and not _is_file(settings.frozen_from):
             objective.keep_average()
         objective.to(device)
         optimizer = components.build(
@@ -80,7 +89,7 @@ def build_peer(
             settings.optimizer.options,
             params=_parameter_groups(objective, settings.optimizer),
         )
-        if settings.frozen_from is not None:
+        if settings.frozen_from is not None and reads_weights:
             notices = _freeze(objective, peer_id, settings, rows)
         augmentation = build_augmentation(
             settings.augmentation.name,
@@ -106,7 +115,7 @@ def build_peer(
         teacher_temperature=settings.teacher_temperature,
         teacher_temperature_end=settings.teacher_temperature_end,
         teacher_momentum=settings.teacher_momentum,
-        is_symmetric=is_symmetric,
+        is_symmetric=exchange is not None and exchange.symmetric,
         run_seed=run_seed,
         device=device,
         is_frozen=settings.frozen_from is not None,
@@ -219,6 +228,14 @@ def _initialise(backbone: nn.Module, setting: str, path: str, prefix: str | None
         return load_weights(backbone, read_weights(Path(path)), path, prefix)
     except CheckpointError as error:
         raise ConfigError(f"{setting}={path}: {error}") from error
+
+
+def _is_file(source: str | None) -> bool:
+    """Whether weights come from a file, and not from a run folder; told by the name if it is gone."""
+    if source is None:
+        return False
+    path = Path(source)
+    return path.is_file() if path.exists() else path.suffix != ""
 
 
 def _freeze(

@@ -157,15 +157,15 @@ class LoadedRun:
             peer_id: which peer.
             device: where it computes; None takes the device that the settings name. A peer that is
                 only tried may compute elsewhere.
-            goes_on: whether a checkpoint is loaded into it. Then the file of its first weights may
-                be gone.
+            goes_on: whether a checkpoint is loaded into it. Then what its weights came from may be
+                gone.
 
         Raises:
             ConfigError: see `build.build_peer` and `check_device`.
         """
         settings = self.config.peers[peer_id]
-        if goes_on and settings.init is not None and not Path(settings.init).exists():
-            settings = dataclasses.replace(settings, init=None, weights_prefix=None)
+        source = settings.init or settings.frozen_from
+        is_gone = goes_on and source is not None and not Path(source).exists()
         peer = build_peer(
             peer_id,
             settings,
@@ -173,8 +173,8 @@ class LoadedRun:
             run_seed=self.config.seed,
             device=resolve_device(self.config.device) if device is None else device,
             backbone=self.backbones.get(peer_id),
-            is_symmetric=self.wire_format.is_symmetric,
-            rows=self.config.exchange.rows,
+            exchange=self.config.exchange,
+            reads_weights=not is_gone,
         )
         if peer.objective.uses_labels:
             self._check_classes(peer_id)

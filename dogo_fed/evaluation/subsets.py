@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from dogo_fed.errors import ConfigError
+from dogo_fed.text import one_line
 
 
 def class_sizes(labels_N: torch.Tensor, num_classes: int) -> list[int]:
@@ -51,8 +52,15 @@ def choose(
     return torch.cat(chosen).sort().values
 
 
-def check_sizes(labels_N: torch.Tensor, sizes: Sequence[int]) -> None:
+def check_sizes(
+    labels_N: torch.Tensor, sizes: Sequence[int], class_names: Sequence[str] = ()
+) -> None:
     """Checks that every class c has `sizes[c]` images.
+
+    Args:
+        labels_N: the classes of the images.
+        sizes: how many images of each class are wanted.
+        class_names: for the message, if they have names.
 
     Raises:
         ConfigError: one has fewer; names it.
@@ -60,8 +68,9 @@ def check_sizes(labels_N: torch.Tensor, sizes: Sequence[int]) -> None:
     there = class_sizes(labels_N, len(sizes))
     for label, size in enumerate(sizes):
         if size > there[label]:
+            name = f" ({one_line(class_names[label], 60)})" if class_names else ""
             raise ConfigError(
-                f"{size} labelled images of class {label} were asked for, but the data set has "
+                f"{size} labelled images of class {label}{name} were asked for, but the data set has "
                 f"{there[label]}; ask for at most that many per class"
             )
 

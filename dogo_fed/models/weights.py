@@ -200,15 +200,18 @@ def load_weights(
     """
     wanted = backbone.state_dict()
     fit = best_fit(wanted, tensors, prefix)
-    dropped = [name for name in fit.strangers if _is_head(name.removeprefix(fit.prefix))]
+    heads = [name for name in fit.strangers if _is_head(name.removeprefix(fit.prefix))]
     taken = {name: tensors[theirs] for name, theirs in fit.names.items()}
     misfits = {
         fit.names[name]: (tensor.shape, wanted[name].shape)
         for name, tensor in taken.items()
         if tensor.shape != wanted[name].shape
     }
+    missing = [name for name in wanted if name not in taken and not name.endswith(_COUNTER)]
+    beside = [] if missing else [one for one in fit.strangers if _is_beside(one, fit)]
+    dropped = [name for name in fit.strangers if name in heads or name in beside]
     problems = {
-        "missing": [name for name in wanted if name not in taken and not name.endswith(_COUNTER)],
+        "missing": missing,
         "unexpected": [name for name in fit.strangers if name not in dropped],
         "of another shape": [
             f"{name} {tuple(theirs)} instead of {tuple(ours)}"
@@ -269,6 +272,20 @@ def _notices_of_halvings(what: str, backbone: nn.Module) -> list[str]:
     ]
 
 
+def _is_beside(stranger: str, fit: Fit) -> bool:
+    """Whether a tensor is of something that the backbone has nothing like: a decoder, a mask token.
+
+    The rest of a larger network is like what fits (layer4 beside layer3, blocks.12 beside blocks.11).
+    """
+    kinds = {_kind(name, fit) for name in fit.names.values()}
+    return _kind(stranger, fit) not in kinds
+
+
+def _kind(name: str, fit: Fit) -> str:
+    """Returns the first word of a name in a file, without the number of its part."""
+    return name.removeprefix(fit.prefix).partition(".")[0].rstrip("0123456789")
+
+
 def _is_head(name: str) -> bool:
     return name.startswith((*CLASSIFIER_PREFIXES, *_OTHER_HEADS))
 
@@ -288,12 +305,14 @@ def _notices(
     if others:
         named = [f"{group} ({number})" for group, number in others.items()]
         notices.append(f"{what}: not used: {some_of(named, _MOST_NAMED)}")
-    heads = [name.removeprefix(fit.prefix) for name in dropped]
+    rest = [name.removeprefix(fit.prefix) for name in dropped]
     for whose, prefixes in (
         ("the classifier's", CLASSIFIER_PREFIXES),
         ("other heads'", _OTHER_HEADS),
+        ("other parts'", ("",)),
     ):
-        named = [name for name in heads if name.startswith(prefixes)]
+        named = [name for name in rest if name.startswith(prefixes)]
+        rest = [name for name in rest if name not in named]
         if named:
             notices.append(f"{what}: {whose} weights are not used: {some_of(named, _MOST_NAMED)}")
     return notices

@@ -101,6 +101,7 @@ def export_encoder(
     backbone, trained_on = open_backbone(folder, config, peer)
     settings = config.peers[peer].backbone
     path = out or folder / "export" / f"{peer}-{form.value}{_ENDINGS[form]}"
+    card_path = path.with_name(f"{path.name}.md")
     loading = _how_to_load(backbone, settings, form, path, trained_on)
     described = dict(read_description(PeerFolder(folder, PeerId(peer)).encoder_path))
     if for_others:
@@ -116,8 +117,8 @@ def export_encoder(
             _write_onnx(backbone, trained_on, path)
         else:
             write_atomic(path, content)
-        write_atomic(path.with_suffix(".md"), card)
-    return path, path.with_suffix(".md")
+        write_atomic(card_path, card)
+    return path, card_path
 
 
 def _renamed(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from configs.compose import compose_run
 from configs.shorthand import in_full
 from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.manifest import Manifest
 from dogo_fed.errors import ConfigError, DataError
+from dogo_fed.typed_path import typed_path
 from server.commands.key_values import run_command
 
 _OUT = "anchors.json"
@@ -45,13 +45,13 @@ def _run(action: str, arguments: Sequence[str]) -> str:
     ]
     config = compose_run(in_full(settings))
     if action == "make":
-        path = Path(own.get("out", _OUT)).expanduser()
+        path = typed_path(own.get("out", _OUT))
         made = Manifest.of(
             dataset_with_test_part(config.data, config.eval.test_share), own.get("licence", "")
         )
         made.write(path)
         return f"{path}: {made.num_images} anchors of {made.image_size} px, {made.fingerprint}"
-    path = Path(own.get("manifest", _OUT)).expanduser()
+    path = typed_path(own.get("manifest", _OUT))
     manifest = Manifest.read(path)
     found = manifest.differences(dataset_with_test_part(config.data, config.eval.test_share))
     if found:

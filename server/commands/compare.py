@@ -163,9 +163,9 @@ def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing
             continue
         checked.add(case)
         run = prepare(cell.config)
-        for protocol in request.experiment.protocols:
+        for protocol, options in request.experiment.protocols.items():
             for peer in run.peer_ids:
-                check_labels(protocol, run.data_of(peer).evaluated)
+                check_labels(protocol, options, run.data_of(peer).evaluated)
         notes |= dict.fromkeys([*notes_of(run), *run.weights_notes])
         images |= images_of(cell, run)
     for note in notes:

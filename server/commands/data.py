@@ -26,6 +26,7 @@ from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.exit_status import EXIT_STOPPED, say, tell, tell_unexpected
 from dogo_fed.run.prepare import nearly_black
 from dogo_fed.text import one_line, some_of
+from dogo_fed.typed_path import typed_path
 
 OUT = Path("runs") / "data"
 """The folder without `out=`."""
@@ -69,7 +70,7 @@ def _main(composed: DictConfig) -> None:
         config = from_omegaconf(composed, HydraConfig.get().overrides.task)
         dataset = dataset_with_test_part(config.data, config.eval.test_share)
         sys.stdout.write("".join(f"{line}\n" for line in describe(dataset, config)))
-        folder = Path(_out[-1]).expanduser() if _out else usual_folder(dataset)
+        folder = typed_path(_out[-1]) if _out else usual_folder(dataset)
         folder.mkdir(parents=True, exist_ok=True)
         draw_samples(dataset, folder / SAMPLES)
     except (DogoError, OSError) as error:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import hydra
@@ -23,7 +24,7 @@ from dogo_fed.data.kin import check_split
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.errors import ConfigError, DogoError
-from dogo_fed.evaluation.protocols import protocol_title
+from dogo_fed.evaluation.protocols import check_labels, protocol_title
 from dogo_fed.evaluation.protocols.ood import with_targets
 from dogo_fed.evaluation.subject import Subject
 from dogo_fed.exit_status import EXIT_STOPPED, say, tell, tell_unexpected
@@ -84,13 +85,9 @@ def evaluate(request: EvaluationRequest) -> None:
         OSError: the folder of the results takes no files; known before anything is computed, or later.
     """
     fix_numerics(request.threads)
-    if request.run is None:
-        subjects, source = [_from_file(request)], str(request.checkpoint)
-        config = None
-    else:
-        folder = Path(request.run)
-        config = load_run_config(folder, trust=bool(request.trust))
-        subjects, source = _from_run(request, folder, config), folder.resolve().name
+    subjects, source, config = _opened(request)
+    for protocol, subject in product(request.protocol, subjects):
+        check_labels(protocol, request.protocol[protocol], subject.dataset)
     console = _console()
     check_writable(_out(request))
     unwritten: list[OSError] = []
@@ -117,6 +114,15 @@ def evaluate(request: EvaluationRequest) -> None:
                 console.print(f"written to {', '.join(map(one_line, paths))}\n", soft_wrap=True)
     if unwritten:
         raise unwritten[0]
+
+
+def _opened(request: EvaluationRequest) -> tuple[list[Subject], str, RunConfig | None]:
+    """Returns the encoders, what they are of, and the settings of their run if they are of one."""
+    if request.run is None:
+        return [_from_file(request)], str(request.checkpoint), None
+    folder = Path(request.run)
+    config = load_run_config(folder, trust=bool(request.trust))
+    return _from_run(request, folder, config), folder.resolve().name, config
 
 
 def _console() -> Console:
@@ -198,6 +204,6 @@ def _out(request: EvaluationRequest) -> Path:
 def _stem(protocol: str, request: EvaluationRequest, subjects: Sequence[Subject]) -> str:
     """Returns the files' name: the protocol's, and the data set's if it is not the run's own."""
     title = protocol_title(protocol)
-    if request.run is None or request.data is None:
+    if request.data is None:
         return title
     return f"{title}-{Path(subjects[0].dataset.title).name}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dogo_fed.errors import ConfigError
 from dogo_fed.run.export import Format, export_encoder
+from dogo_fed.typed_path import typed_path
 from server.commands.key_values import key_values, named_run, run_command, truth
 
 _KEYS = ("run", "peer", "format", "out", "for_others", "trust")
@@ -38,7 +39,7 @@ def _export(arguments: Sequence[str]) -> tuple[Path, Path]:
     folder, config = named_run(given)
     if "peer" not in given and len(config.peers) > 1:
         raise ConfigError(f"name the peer: peer=<one of {', '.join(sorted(config.peers))}>")
-    out = Path(given["out"]).expanduser() if "out" in given else None
+    out = typed_path(given["out"]) if "out" in given else None
     peer = given.get("peer", next(iter(config.peers)))
     form = _choice(given.get("format", "safetensors"))
     return export_encoder(folder, config, peer, form, out, for_others=truth(given, "for_others"))

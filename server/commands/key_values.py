@@ -12,6 +12,7 @@ from dogo_fed.config_text import load_run_config
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.exit_status import EXIT_STOPPED, say, tell
 from dogo_fed.text import one_line
+from dogo_fed.typed_path import typed_path
 
 _LONGEST_LINE = 100_000
 
@@ -69,7 +70,7 @@ def named_run(given: dict[str, str]) -> tuple[Path, RunConfig]:
     """
     if "run" not in given:
         raise ConfigError("name the run: run=<folder of a finished run>")
-    folder = Path(given["run"]).expanduser()
+    folder = typed_path(given["run"])
     return folder, load_run_config(folder, trust=truth(given, "trust"))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from dogo_fed.run.matrix import matrix_of_run, write_matrix
+from dogo_fed.typed_path import typed_path
 from server.commands.key_values import key_values, named_run, run_command
 from server.terminal_log import log_to_terminal
 
@@ -28,7 +28,7 @@ def main() -> None:
 def _matrix(arguments: Sequence[str]) -> Iterator[str]:
     log_to_terminal()
     given = key_values("matrix", arguments, _KEYS)
-    encoders = [Path(name).expanduser() for name in given.get("encoders", "").split(",") if name]
+    encoders = [typed_path(name) for name in given.get("encoders", "").split(",") if name]
     folder, config = named_run(given)
     found = matrix_of_run(folder, config, encoders)
     yield found.to_markdown()

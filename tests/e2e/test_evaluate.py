@@ -64,7 +64,7 @@ def test_a_weights_file_scores_as_its_run(run_dir: Path, tmp_path: Path) -> None
         ]
     )  # fmt: skip
     evaluate(request)
-    content = json.loads((tmp_path / "file" / "knn.json").read_text())
+    content = json.loads((tmp_path / "file" / "knn-synthetic.json").read_text())
     (score,) = content["encoders"]["encoder"]["scores"]
     summary = json.loads((run_dir / "summary.json").read_text())
     assert score["value"] == summary["peers"][peer]["knn_top1"]

@@ -65,7 +65,7 @@ def exported(run: Path, peer: str, form: str, tmp_path: Path) -> Path:
     }
     out = tmp_path / f"{peer}.{endings[form]}"
     dogo_fed("export", f"run={run}", f"peer={peer}", f"format={form}", f"out={out}")
-    assert "How to load it" in out.with_suffix(".md").read_text()
+    assert "How to load it" in out.with_name(f"{out.name}.md").read_text()
     return out
 
 
@@ -110,7 +110,7 @@ def test_the_code_of_the_card_loads_a_small_network(tmp_path: Path) -> None:
     run = tmp_path / "run"
     dogo_fed("train", *SHORT, "peers=[resnet18]", "eval.knn_k=4", f"run_dir={run}")
     path = exported(run, "resnet18", "torchvision", tmp_path)
-    card = path.with_suffix(".md").read_text()
+    card = path.with_name(f"{path.name}.md").read_text()
     code = "\n".join(line[4:] for line in card.splitlines() if line.startswith("    "))
     names: dict[str, object] = {}
     exec(code.replace("'resnet18.pth'", repr(str(path))), names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from dogo_fed.data.files.file_lists import label_below, list_images, read_rows
@@ -66,5 +67,7 @@ def domainnet(
         raise DataError(f"{min(both)} is both in {lists['train'].name} and in {lists['test'].name}")
     counted = max(file.label for file in train + test) + 1
     splits = Splits(root=folder, train=train, test=test, num_classes=num_classes or counted)
-    how = pixels.decoding(side_to_store(stored_size, image_size, splits.train))
+    side, enlarged = side_to_store(stored_size, image_size, splits.train)
+    splits = replace(splits, notes=(*splits.notes, *enlarged))
+    how = pixels.decoding(side)
     return dataset_from_files(f"domainnet-{domain}", splits, image_size, cache_dir, how=how)

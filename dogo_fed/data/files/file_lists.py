@@ -54,7 +54,11 @@ def lines_of(path: Path) -> list[tuple[str, str]]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the list of images {path} can't be read: it is not in UTF-8; save it so ({error})"
+        ) from error
+    except OSError as error:
         raise DataError(f"the list of images {path} can't be read: {error}") from error
     numbered = [
         (f"{path}, line {number}", line.strip(" "))

@@ -62,7 +62,11 @@ def hf_dataset(
         ) from error
     splits: Mapping[str, Any] = loaded if isinstance(loaded, Mapping) else {"train": loaded}
     if "train" not in splits:
-        raise DataError(f"{path} has no split train; it has {', '.join(splits)}")
+        raise DataError(
+            f"{path} has no split train; it has {', '.join(splits)}. Save one of them alone, and name "
+            f"its folder: datasets.load_from_disk({path!r})[{next(iter(splits), 'train')!r}]"
+            '.save_to_disk("<folder>")'
+        )
     features = splits["train"].features
     image = _column(path, features, datasets.Image, image_column, "image")
     if image is None:
@@ -77,7 +81,7 @@ def hf_dataset(
     records = {
         name: _records(datasets, name, split, image, label, names) for name, split in parts.items()
     }
-    side, training = side_of_records(stored_size, image_size, records["train"])
+    side, enlarged, training = side_of_records(stored_size, image_size, records["train"])
     return dataset_from_records(
         Path(path).name,
         training,
@@ -85,7 +89,7 @@ def hf_dataset(
         image_size,
         how=pixels.decoding(side),
         class_names=names,
-        notes=notes,
+        notes=(*notes, *enlarged),
     )
 
 
@@ -158,6 +162,11 @@ def _records(
 ) -> Iterator[ImageRecord]:
     """Yields the images of a split; of a column of texts, `names` has the classes in order."""
     of_text = {text: number for number, text in enumerate(names)}
+    if image not in split.features:
+        raise DataError(
+            f"split {part} has no column {image!r}; its columns are {', '.join(split.features)}. Give "
+            "both parts the same columns"
+        )
     try:
         undecoded = split.cast_column(image, datasets.Image(decode=False))
     except Exception as error:  # Arrow has many

@@ -83,8 +83,10 @@ def check_image_size(name: str, image_size: int) -> None:
         raise ConfigError(f"{name}: image_size must be at least 1, not {image_size}")
 
 
-def side_to_store(given: int | None, image_size: int, files: Listing) -> int:
-    """Returns the side at which images are stored.
+def side_to_store(
+    given: int | None, image_size: int, files: Listing
+) -> tuple[int, tuple[str, ...]]:
+    """Returns the side at which images are stored, and a note if they are enlarged to the views.
 
     Args:
         given: the setting `stored_size`; None stores what the images have, up to twice the views.
@@ -95,7 +97,7 @@ def side_to_store(given: int | None, image_size: int, files: Listing) -> int:
         ConfigError: the setting is below the side of the views.
     """
     if given is not None:
-        return checked_side(given, image_size)
+        return checked_side(given, image_size), ()
     chosen = files[:: max(1, len(files) // SIZES_READ)]
     with without_pillows_limit():
         return typical_side((size_of(file.path) for file in chosen), image_size)
@@ -114,16 +116,30 @@ def checked_side(given: int, image_size: int) -> int:
     return given
 
 
-def typical_side(sizes: Iterable[tuple[int, int] | None], image_size: int) -> int:
+def typical_side(
+    sizes: Iterable[tuple[int, int] | None], image_size: int
+) -> tuple[int, tuple[str, ...]]:
     """Returns the side to store at: what the images have, up to twice the views, and no less than these.
 
     Args:
         sizes: width and height of some images; None where that can't be read.
         image_size: side of the views.
+
+    Returns:
+        The side, and a note if the images are smaller than the views.
     """
     known = [min(size) for size in sizes if size is not None]
     typical = round(statistics.median(known)) if known else image_size
-    return min(max(typical, image_size), LARGER * image_size)
+    return min(max(typical, image_size), LARGER * image_size), enlarged_note(typical, image_size)
+
+
+def enlarged_note(side: int, image_size: int) -> tuple[str, ...]:
+    """Returns the note about images that are smaller than the views; none if they are not."""
+    note = (
+        f"the images are typically {side} px wide, and are enlarged to the {image_size} px of the views "
+        "(data.options.image_size)"
+    )
+    return (note,) if side < image_size else ()
 
 
 def frames_note(number: int) -> tuple[str, ...]:

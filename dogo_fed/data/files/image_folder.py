@@ -28,7 +28,13 @@ from dogo_fed.data.files.listing import (
     suffixes,
     used,
 )
-from dogo_fed.data.files.parts import TEST_NAMES, TRAIN_NAMES, not_used_note, words_of
+from dogo_fed.data.files.parts import (
+    TEST_NAMES,
+    TRAIN_NAMES,
+    not_used_note,
+    pictures_beside_masks,
+    words_of,
+)
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import DataError
@@ -62,6 +68,8 @@ def image_folder(
     labels: str = FOLDERS,
     stored_size: int | None = None,
     cache_dir: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
     *,
     pixels: PixelOptions,
 ) -> DataSet:
@@ -82,6 +90,8 @@ def image_folder(
             images have, up to twice image_size.
         cache_dir: where decoded pixels are kept; None is `.dogo_fed_cache` in root. If it can't be
             written to, nothing is kept, and every process decodes the images anew.
+        image_column: heading of the table's column with the images; None finds it.
+        label_column: heading of the table's column with the classes; None finds it.
         pixels: options of their own, see `PixelOptions`.
 
     Raises:
@@ -89,8 +99,10 @@ def image_folder(
         DataError: there are no images, the layout is not as expected, or an image can't be read.
     """
     check_image_size("image_folder", image_size)
-    splits = find_images(Path(root), labels)
-    how = pixels.decoding(side_to_store(stored_size, image_size, splits.train))
+    splits = find_images(Path(root), labels, image_column, label_column)
+    side, enlarged = side_to_store(stored_size, image_size, splits.train)
+    splits = replace(splits, notes=(*splits.notes, *enlarged))
+    how = pixels.decoding(side)
     return dataset_from_files(
         "image_folder", splits, image_size, cache_dir, how=how, title=_title(Path(root))
     )
@@ -98,11 +110,16 @@ def image_folder(
 
 def _title(root: Path) -> str:
     """Returns a folder's own name, as it can be printed and be a part of a file's name."""
-    return one_line(root.expanduser().resolve().name, _LONGEST_TITLE)
+    return one_line(root.resolve().name, _LONGEST_TITLE)
 
 
-def find_images(root: Path, labels: str = FOLDERS) -> Splits:
-    """Returns the images of a folder, and how it was read.
+def find_images(
+    root: Path,
+    labels: str = FOLDERS,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> Splits:
+    """Returns the images of a folder, and how it was read; see `image_folder`.
 
     Raises:
         DataError: there are none, or the layout is not as expected.
@@ -123,7 +140,13 @@ def find_images(root: Path, labels: str = FOLDERS) -> Splits:
         )
     listings = [_labelled(part, classes) for part in (train, test)]
     if labels not in (FOLDERS, NONE):
-        table = read_label_table(root, labels, [*listings[0], *listings[1]])
+        table = read_label_table(
+            root,
+            labels,
+            [*listings[0], *listings[1]],
+            image_column=image_column,
+            label_column=label_column,
+        )
         classes = table.classes
         notes += table.notes
         for part, place in ((train, train_folder), (test, test_folder)):
@@ -152,7 +175,7 @@ def list_classes(folder: Path, classes: Sequence[str]) -> Found:
         DataError: there is a class folder too many, or no image.
     """
     part = _read_part(folder, by_folder=True)
-    _check_strangers(folder, part, classes)
+    _check_strangers(folder, part, classes, "remove its folder, or add training images of it")
     if not part.num_images:
         raise DataError(f"{folder} has no images; expected are class folders with images")
     return Found(_labelled(part, classes), part.broken, part.left_out)
@@ -233,6 +256,10 @@ def _unwrapped(root: Path, by_folder: bool) -> tuple[Path, list[str]]:
         if any(_parts_among(folder, names)):
             read = f"{root} has its images in {folder.relative_to(root)}/, which is read"
             return folder, [] if folder == root else [read]
+        pictures = pictures_beside_masks(names)
+        if pictures is not None and _is_divided(folder / pictures):
+            folder /= pictures
+            continue
         divided = [name for name in names if _is_divided(folder / name)]
         if divided:  # labels/ of some archives has train/ and test/ too, with texts in them
             names = [name for name in names if has_images(folder / name)]
@@ -247,7 +274,10 @@ def _unwrapped(root: Path, by_folder: bool) -> tuple[Path, list[str]]:
 
 def _is_divided(folder: Path) -> bool:
     """Whether a folder has a part to train with and one to test with."""
-    return all(_parts_among(folder, class_folders(folder)))
+    try:
+        return all(_parts_among(folder, class_folders(folder)))
+    except OSError:  # nobody may look into it, which is told when its images are read
+        return False
 
 
 def _taken_together(folder: Path, divided: Sequence[str], by_folder: bool) -> list[str]:
@@ -330,11 +360,21 @@ def _first(folders: Iterable[str], wanted: Sequence[str]) -> str | None:
 
 def _read_part(folder: Path, by_folder: bool) -> _Part:
     """Returns the images below a folder."""
+    names = class_folders(folder)
+    pictures = pictures_beside_masks(names)
+    if pictures is not None:
+        part = _read_part(folder / pictures, by_folder)
+        part.unlabelled += part.note(images_in(folder, NO_LABEL))
+        for name in [one for one in names if one != pictures]:
+            number = len(images_below(folder / name, NO_LABEL).files)
+            part.left_out[f"images in {one_line(name, 60)}/ beside {pictures}/"] += number
+        part.left_out += Counter()  # drops folders without images
+        return part
     part = _Part()
     if not by_folder:
         part.unlabelled = part.note(images_below(folder, NO_LABEL))
         return part
-    for name in class_folders(folder):
+    for name in names:
         files = part.note(images_below(folder / name, NO_LABEL))
         if files:
             part.classes[name] = files
@@ -353,16 +393,20 @@ def _classes(train: _Part, test: _Part, test_folder: Path | None) -> list[str]:
     if not train.classes:
         return sorted(test.classes)
     if test_folder is not None:
-        _check_strangers(test_folder, test, list(train.classes))
+        ways_out = (
+            "add training images of it, remove its folder, or type data.options.labels=none if these "
+            "folders are no classes"
+        )
+        _check_strangers(test_folder, test, list(train.classes), ways_out)
     return sorted(train.classes)
 
 
-def _check_strangers(folder: Path, part: _Part, classes: Sequence[str]) -> None:
+def _check_strangers(folder: Path, part: _Part, classes: Sequence[str], ways_out: str) -> None:
     strangers = sorted(set(part.classes) - set(classes))
     if strangers:
         raise DataError(
             f"{folder} has the class {strangers[0]!r}, which the training images have not (they have "
-            f"{_some(classes)}); remove its folder, or add training images of it"
+            f"{_some(classes)}); {ways_out}"
         )
 
 

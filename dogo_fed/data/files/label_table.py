@@ -21,7 +21,16 @@ CLASS_HEADINGS = (
     "category", "category_id", "target", "diagnosis", "dx", "species", "breed", "level", "grade",
 )  # fmt: skip
 """What columns are called, in any case; of several, the first in this order is taken."""
+_MOST_HEADINGS = 8
 _MARKS = "\t;,"
+_NO_TABLES = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "is a spreadsheet; save it as .csv"),
+    **dict.fromkeys(
+        (".json", ".jsonl", ".xml"),
+        "is no table; make one of it, with a line for each image: image,class",
+    ),
+}
+"""What to do with files in which people have their labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +58,76 @@ class _Columns:
     class_name: int = 1
 
 
-def read_label_table(root: Path, table: str, files: Listing) -> LabelTable:
+def read_label_table(
+    root: Path,
+    table: str,
+    files: Listing,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> LabelTable:
     """Returns the names of the classes, and the class of each image that has one.
 
     A line has the path of an image, relative to root, and a class. The separator is the tab, semicolon
     or comma that all lines have. If the first line has headings, they say which columns these are; if
     nobody knows them, the column with the images is the one whose next cell names one; else they are
-    the first two. A line with an empty class is skipped. An image may be named without its
-    ending, and without its folder, if no other is called like it. Classes that are all whole numbers
-    are in the order of the numbers, others in alphabetical order.
+    the first two. A line with an empty class is skipped, and so is one about an image that is not
+    there, which is counted. An image may be named without its ending, and without its folder, if no
+    other is called like it. Classes that are all whole numbers are in the order of the numbers, others
+    in alphabetical order.
 
     Args:
         root: folder of the images.
         table: path of the table, relative to root or to the current folder.
         files: the images.
+        image_column: heading of the column with the images; None finds it.
+        label_column: heading of the column with the classes; None finds it.
 
     Raises:
-        DataError: the table can't be read, or names an image that is not there, or that several may
-            be, or names one twice.
+        DataError: the table can't be read, has no such column, names none of the images, or one that
+            several may be, or gives one two classes.
+    """
+    path = _find(root, table)
+    places = _Places(root, files)
+    lines = lines_of(path)
+    mark = _separator([line for _, line in lines], places)
+    second = _cells(lines[1][1], mark) if len(lines) > 1 else []
+    first = _cells(lines[0][1], mark)
+    if image_column is None and label_column is None:
+        columns, has_headings, notes = _columns(path, first, second, places)
+    else:
+        columns, has_headings, notes = _named(path, first, image_column, label_column), True, []
+    rows = []
+    for where, line in lines[has_headings:]:
+        cells = _cells(line, mark)
+        if len(cells) <= max(columns.image, columns.class_name):
+            raise no_row(where, line)
+        row = Row(where, cells[columns.image], cells[columns.class_name])
+        if row.class_name:
+            rows.append(row)
+    named, elsewhere = _found(rows, places)
+    if elsewhere:
+        if not named:
+            raise DataError(
+                f"{elsewhere[0].where}: there is no image {elsewhere[0].image!r} below {root}, and none "
+                "of the other lines' either; paths are relative to it. data.options.image_column and "
+                "label_column name the columns, if others are meant"
+            )
+        notes.append(
+            f"{len(elsewhere)} of {len(rows)} lines of {path.name} name no image that is here (the "
+            f"first: {one_line(elsewhere[0].image, 60)})"
+        )
+    classes = sorted({row.class_name for row in named.values()}, key=class_order)
+    to_class = {name: label for label, name in enumerate(classes)}
+    labels = {image: to_class[row.class_name] for image, row in named.items()}
+    return LabelTable(path, classes, labels, notes)
+
+
+def _find(root: Path, table: str) -> Path:
+    """Returns the path of a table.
+
+    Raises:
+        DataError: there is none, or it is a file of another kind.
     """
     path = next(
         (candidate for candidate in (root / table, Path(table)) if candidate.is_file()), None
@@ -76,37 +137,38 @@ def read_label_table(root: Path, table: str, files: Listing) -> LabelTable:
             f"data.options.labels must be folders, none or a table; there is no {root / table} and "
             f"no {table}"
         )
-    places = _Places(root, files)
-    lines = lines_of(path)
-    mark = _separator([line for _, line in lines], places)
-    second = _cells(lines[1][1], mark) if len(lines) > 1 else []
-    columns, has_headings, notes = _columns(path, _cells(lines[0][1], mark), second, places)
-    rows = []
-    for where, line in lines[has_headings:]:
-        cells = _cells(line, mark)
-        if len(cells) <= max(columns.image, columns.class_name):
-            raise no_row(where, line)
-        row = Row(where, cells[columns.image], cells[columns.class_name])
-        if row.class_name:
-            rows.append(row)
-    classes = sorted({row.class_name for row in rows}, key=class_order)
-    to_class = {name: label for label, name in enumerate(classes)}
-    found: dict[Path, int] = {}
+    if path.suffix.lower() in _NO_TABLES:
+        raise DataError(f"data.options.labels={table} {_NO_TABLES[path.suffix.lower()]}")
+    return path
+
+
+def _found(rows: Sequence[Row], places: _Places) -> tuple[dict[Path, Row], list[Row]]:
+    """Returns the images that lines name, each with the first one, and the lines that name none.
+
+    Raises:
+        DataError: a line may mean several images, or two give an image different classes.
+    """
     named: dict[Path, Row] = {}
+    elsewhere = []
     for row in rows:
         image = places.one(row)
-        first = named.setdefault(image, row)
-        if first is not row:
-            raise DataError(f"{row.where}: {row.image!r} was named before, in {first.where}")
-        found[image] = to_class[row.class_name]
-    return LabelTable(path, classes, found, notes)
+        if image is None:
+            elsewhere.append(row)
+            continue
+        before = named.setdefault(image, row)
+        if before.class_name != row.class_name:
+            raise DataError(
+                f"{row.where}: {row.image!r} is of class {row.class_name!r}, and in {before.where} of "
+                f"class {before.class_name!r}"
+            )
+    return named, elsewhere
 
 
 class _Places:
     """The images of a folder, by the ways in which a table may name them."""
 
     def __init__(self, root: Path, files: Listing) -> None:
-        self._root = root
+        self._root = root.absolute()
         self._by_name: dict[str, list[Path]] = {}
         self._exact: dict[PurePath, Path] = {}
         for file in files:
@@ -118,7 +180,9 @@ class _Places:
 
     def called(self, name: str) -> list[Path]:
         """Returns the images that a name may mean."""
-        place = PurePosixPath(name)
+        place = PurePosixPath(name.replace("\\", "/"))
+        if place.is_absolute() and place.is_relative_to(self._root):
+            place = place.relative_to(self._root)
         exact = self._exact.get(place)
         return [exact] if exact is not None else self._by_name.get(str(place), [])
 
@@ -126,18 +190,15 @@ class _Places:
         """Whether a word is the name of an image, or looks like one."""
         return bool(self.called(name)) or PurePosixPath(name).suffix.lower() in suffixes()
 
-    def one(self, row: Row) -> Path:
-        """Returns the image that a line names.
+    def one(self, row: Row) -> Path | None:
+        """Returns the image that a line names; None if it is not here.
 
         Raises:
-            DataError: there is none, or there are several.
+            DataError: there are several.
         """
         found = self.called(row.image)
         if not found:
-            raise DataError(
-                f"{row.where}: there is no image {row.image!r} below {self._root}; paths are relative "
-                "to it"
-            )
+            return None
         if len(found) > 1:
             several = some_of([one_line(path) for path in found], 2)
             raise DataError(
@@ -167,6 +228,32 @@ def _columns(
     return _Columns(image, class_name), True, [note] if len(first) > 2 else []
 
 
+def _named(
+    path: Path, headings: Sequence[str], image: str | None, class_name: str | None
+) -> _Columns:
+    """Returns the columns that the user has named; the other one is found, or the first.
+
+    Raises:
+        DataError: there is no such heading.
+    """
+    words = [heading.lower() for heading in headings]
+    for option, name in (("image_column", image), ("label_column", class_name)):
+        if name is not None and name.lower() not in words:
+            raise DataError(
+                f"{path} has no column {name!r} (data.options.{option}); its first line has "
+                f"{some_of([one_line(heading, 40) for heading in headings], _MOST_HEADINGS)}"
+            )
+    images = None if image is None else words.index(image.lower())
+    classes = None if class_name is None else words.index(class_name.lower())
+    if images is None:
+        images = _heading(words, IMAGE_HEADINGS) or 0
+    if classes is None:
+        classes = _heading(words, CLASS_HEADINGS)
+    if classes is None:
+        classes = images + 1 if images + 1 < len(words) else images - 1
+    return _Columns(images, classes)
+
+
 def _heading(words: Sequence[str], known: Sequence[str]) -> int | None:
     """Returns the column that has the first of the known headings; None if none has one."""
     return next((words.index(word) for word in known if word in words), None)
@@ -191,8 +278,13 @@ def _separator(lines: Sequence[str], places: _Places) -> str:
 
 
 def _cells(line: str, mark: str) -> list[str]:
-    """Returns the cells of a line."""
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])]
+    """Returns the cells of a line; none if it is no row of a table."""
+    if len(line) > csv.field_size_limit():  # outlines of masks are long
+        csv.field_size_limit(len(line))
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])]
+    except csv.Error:
+        return []
 
 
 def class_order(name: str) -> tuple[bool, int, str]:

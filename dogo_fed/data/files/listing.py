@@ -186,7 +186,8 @@ def image_at(path: Path, label: int) -> ImageFile:
 
 def _look(folder: Path, label: int, *, inside: bool) -> Found:
     found = Found()
-    for entry in _walk(folder, inside, _Sorting(found.left_out), {_identity(folder)}):
+    sorting = _Sorting(found.left_out, found.broken)
+    for entry in _walk(folder, inside, sorting, {_identity(folder)}):
         try:
             found.files.append(_image_file(Path(entry.path), label, entry.stat()))
         except OSError as error:
@@ -202,10 +203,12 @@ class _Sorting:
 
     Attributes:
         left_out: counts what is passed over, by reason.
+        broken: gets the folders that nobody may look into.
         unlike: ending to how many files that have it were opened in vain, one after the other.
     """
 
     left_out: Counter[str]
+    broken: list[Broken] = field(default_factory=list)
     unlike: Counter[str] = field(default_factory=Counter)
 
     def is_image(self, entry: os.DirEntry[str]) -> bool:
@@ -242,8 +245,13 @@ def _walk(
         sorting: tells them from the others, which it counts.
         above: the folders on the way here; a link back to one of them is not followed.
     """
-    with os.scandir(folder) as entries:
-        there = sorted(entries, key=lambda one: one.name)
+    try:
+        with os.scandir(folder) as entries:
+            there = sorted(entries, key=lambda one: one.name)
+    except OSError as error:
+        reason = f"a folder that can't be looked into ({error.strerror})"
+        sorting.broken.append(Broken(folder, reason))
+        return
     for entry in there:
         if entry.name == CACHE_FOLDER:
             continue

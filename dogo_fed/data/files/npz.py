@@ -11,16 +11,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from dogo_fed.data.colours import TYPE_RANGES, eight_bits
-from dogo_fed.data.files.image_files import LARGER, check_image_size
+from dogo_fed.data.files.image_files import LARGER, check_image_size, enlarged_note
 from dogo_fed.data.files.parts import TEST_NAMES, not_used_note
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.files.records import ImageRecord, dataset_from_records
 from dogo_fed.data.source import NO_LABEL, DataSet
 from dogo_fed.errors import DataError
-from dogo_fed.text import one_line
+from dogo_fed.text import one_line, some_of
 
 TRAIN = "train"
 _IMAGES, _LABELS = "_images", "_labels"
+_MOST_NAMED = 8
 _Array: TypeAlias = npt.NDArray[Any]
 
 
@@ -42,12 +43,13 @@ def npz(path: str, image_size: int | None = None, *, pixels: PixelOptions) -> Da
         ConfigError: an option is impossible.
         DataError: the file can't be read, or has no such arrays.
     """
-    arrays = _read(path)
+    arrays, names = _read(path)
     there = [name.removesuffix(_IMAGES) for name in arrays if name.endswith(_IMAGES)]
     if TRAIN not in there:
         raise DataError(
-            f"{path} has no array train_images; it has {', '.join(sorted(arrays)) or 'none'}. Set "
-            "data.options.path to a file that has one"
+            f"{path} has no array train_images; it has {some_of(sorted(names), _MOST_NAMED) or 'none'}. "
+            "Set data.options.path to a file that has train_images, and test_images if there are some; "
+            "their classes are train_labels and test_labels"
         )
     test = next((name for name in TEST_NAMES if name in there), None)
     parts = [TRAIN] if test is None else [TRAIN, test]
@@ -59,6 +61,7 @@ def npz(path: str, image_size: int | None = None, *, pixels: PixelOptions) -> Da
     side = min(arrays[TRAIN + _IMAGES].shape[1:3])
     size = side if image_size is None else image_size
     check_image_size("npz", size)
+    notes += enlarged_note(side, size)
     how = pixels.decoding(min(max(side, size), LARGER * size))
     limits = how.colours.value_range
     return dataset_from_records(
@@ -71,8 +74,8 @@ def npz(path: str, image_size: int | None = None, *, pixels: PixelOptions) -> Da
     )
 
 
-def _read(path: str) -> dict[str, _Array]:
-    """Returns the arrays of a file by name.
+def _read(path: str) -> tuple[dict[str, _Array], list[str]]:
+    """Returns the arrays of images and labels in a file by name, and the names of all arrays.
 
     Raises:
         DataError: it can't be read.
@@ -83,7 +86,8 @@ def _read(path: str) -> dict[str, _Array]:
             if isinstance(loaded, np.ndarray):
                 raise ValueError("it is one array, as in an .npy file")
             with loaded as file:
-                return {name: file[name] for name in file.files}
+                wanted = [name for name in file.files if name.endswith((_IMAGES, _LABELS))]
+                return {name: file[name] for name in wanted}, list(file.files)
     except Exception as error:  # zipfile, zlib and numpy raise many kinds on a broken file
         reason = one_line(str(error) or type(error).__name__, 200)
         raise DataError(
@@ -127,9 +131,13 @@ def _labels(arrays: Mapping[str, _Array], part: str, notes: list[str]) -> list[i
     found = arrays.get(part + _LABELS)
     if found is None:
         return [NO_LABEL] * number
-    if found.size != number or not np.issubdtype(found.dtype, np.integer):
+    is_whole = np.issubdtype(found.dtype, np.integer) or (
+        np.issubdtype(found.dtype, np.floating) and bool(np.all(found == np.round(found)))
+    )
+    if found.size != number or not is_whole:
         notes.append(
-            f"{part}_labels of shape {found.shape} are not one class for each image, so they are not used"
+            f"{part}_labels ({found.dtype}, of shape {found.shape}) are not one class for each image, so "
+            "they are not used"
         )
         return [NO_LABEL] * number
     return [int(label) for label in found.reshape(-1)]

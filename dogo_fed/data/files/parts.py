@@ -10,6 +10,12 @@ from dogo_fed.text import one_line, some_of
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "eval")
 """The first one that is there is used."""
+PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "rgb"})
+_DRAWN = frozenset(
+    {"mask", "masks", "annotation", "annotations", "label", "labels", "trimaps", "gt", "groundtruth",
+     "ground", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "depth"}
+)  # fmt: skip
+"""Words in the names of folders whose images say something of those in a folder beside them."""
 _MOST_NAMED = 6
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 
@@ -17,6 +23,15 @@ _NO_LETTERS = re.compile(r"[\W\d_]+")
 def words_of(name: str) -> set[str]:
     """Returns the words in a name: "train" and "images" of "Train_images2017"."""
     return set(_NO_LETTERS.split(name.lower())) - {""}
+
+
+def pictures_beside_masks(names: Sequence[str]) -> str | None:
+    """Returns the folder of the pictures, if all others beside it have masks or the like of them."""
+    pictures = [name for name in names if name.lower() in PICTURES]
+    others = [name for name in names if name not in pictures]
+    if len(pictures) == 1 and others and all(words_of(name) & _DRAWN for name in others):
+        return pictures[0]
+    return None
 
 
 def not_used_note(parts: Sequence[str], where: object) -> tuple[str, ...]:

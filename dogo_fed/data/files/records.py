@@ -60,8 +60,8 @@ class ImageRecord:
 
 def side_of_records(
     given: int | None, image_size: int, records: Iterator[ImageRecord]
-) -> tuple[int, Iterator[ImageRecord]]:
-    """Returns the side at which images are stored, and all of the records.
+) -> tuple[int, tuple[str, ...], Iterator[ImageRecord]]:
+    """Returns the side at which images are stored, a note if it is more than theirs, and all records.
 
     Args:
         given: the setting `stored_size`; None stores what the first images have, up to twice the views.
@@ -72,11 +72,11 @@ def side_of_records(
         ConfigError: the setting is below the side of the views.
     """
     if given is not None:
-        return checked_side(given, image_size), records
+        return checked_side(given, image_size), (), records
     first = deque(islice(records, SIZES_READ))
     with without_pillows_limit():
-        side = typical_side((_size(record.content) for record in first), image_size)
-    return side, chain(_taken(first), records)
+        side, note = typical_side((_size(record.content) for record in first), image_size)
+    return side, note, chain(_taken(first), records)
 
 
 def _taken(records: deque[ImageRecord]) -> Iterator[ImageRecord]:

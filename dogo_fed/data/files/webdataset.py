@@ -60,12 +60,15 @@ def webdataset(
     shards = [place] if place.is_file() else sorted(place.glob("*.tar"))
     if not shards:
         raise DataError(_no_shards(place))
-    trains, tests, others = _parts(shards)
+    trains, tests, others = (shards, [], []) if place.is_file() else _parts(shards)
     if not trains:
-        raise DataError(f"all {len(shards)} shards in {root} are test shards by their names")
+        raise DataError(
+            f"all {len(shards)} shards in {root} are test shards by their names; rename those to train "
+            f"with, or train with one alone by data.options.root={shards[0]}"
+        )
     left_out: Counter[str] = Counter()
     has_labels = labels == SAMPLES
-    side, training = side_of_records(
+    side, enlarged, training = side_of_records(
         stored_size, image_size, _records(trains, left_out, has_labels)
     )
     return dataset_from_records(
@@ -74,7 +77,7 @@ def webdataset(
         _records(tests, left_out, has_labels),
         image_size,
         how=pixels.decoding(side),
-        notes=not_used_note([shard.name for shard in others], root),
+        notes=(*not_used_note([shard.name for shard in others], root), *enlarged),
         left_out=left_out,
     )
 

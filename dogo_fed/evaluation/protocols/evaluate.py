@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from dogo_fed import components
 from dogo_fed.contracts import Score
@@ -11,6 +12,7 @@ from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.guard import frozen
 from dogo_fed.evaluation.protocols.catalog import NOT_COUNTED, PROTOCOLS
+from dogo_fed.evaluation.protocols.limited_labels import amounts_of
 from dogo_fed.evaluation.protocols.probing import check_accuracy
 from dogo_fed.evaluation.subject import Subject
 
@@ -47,15 +49,27 @@ def complete_options(protocol: str, options: Mapping[str, object]) -> dict[str, 
     return {**defaults, **options}
 
 
-def check_labels(protocol: str, dataset: DataSet) -> None:
+def check_labels(protocol: str, options: Mapping[str, object], dataset: DataSet) -> None:
     """Asks whether a data set has the labels that a protocol of ours counts; one's own may need none.
+
+    Args:
+        protocol: by name.
+        options: of the protocol.
+        dataset: that of the subject.
 
     Raises:
         DataError: it has not; says why, and what can be measured.
+        ConfigError: it has fewer labels than the options ask for.
     """
-    names = (name for name, path in PROTOCOLS.items() if protocol in (name, path))
+    names = [name for name, path in PROTOCOLS.items() if protocol in (name, path)]
     if any(name not in NOT_COUNTED for name in names):
         check_accuracy(dataset)
+    if "limited_labels" in names:
+        given: dict[str, Any] = dict(options)
+        try:
+            amounts_of(dataset, **given)
+        except ConfigError as error:
+            raise ConfigError(f"protocol {protocol!r}: {error}") from error
 
 
 def evaluate(subject: Subject, protocol: str, options: Mapping[str, object]) -> list[Score]:
@@ -73,7 +87,7 @@ def evaluate(subject: Subject, protocol: str, options: Mapping[str, object]) -> 
     """
     check_protocol(protocol, options)
     function = components.resolve("protocol", protocol, PROTOCOLS)
-    check_labels(protocol, subject.dataset)
+    check_labels(protocol, options, subject.dataset)
     with frozen(subject.encoder.backbone):
         try:
             scores = function(subject, **options)

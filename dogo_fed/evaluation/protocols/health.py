@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from dogo_fed import seeding
@@ -16,12 +18,16 @@ from dogo_fed.evaluation.representation import alignment, feature_std, rankme, u
 from dogo_fed.evaluation.subject import Subject
 
 _NAME = "health"
-_CONDITION = "test images"
+_TEST, _TRAINING = "test images", "training images"
+_FEWEST = 2
+"""Images of which spread and rank can be told."""
 _VIEWS_BATCH = 256
 
 
 def health(subject: Subject, *, augmentation: str = "simclr") -> list[Score]:
     """Returns one score per meter, all on the backbone's features of the test images.
+
+    Where there are none, it is those of the training images.
 
     std_mean, std_min: over the dimensions, of the deviation of normalised features times sqrt(F).
     rankme and rankme_share: the effective rank, and as a share of the largest possible.
@@ -34,6 +40,9 @@ def health(subject: Subject, *, augmentation: str = "simclr") -> list[Score]:
     Raises:
         ConfigError: there is no such augmentation.
     """
+    condition = _TEST if len(subject.dataset.test) >= _FEWEST else _TRAINING
+    if condition == _TRAINING:
+        subject = subject.on(dataclasses.replace(subject.dataset, test=subject.dataset.train))
     view_a_NF, view_b_NF = _views(subject, augmentation)
     features_NF = subject.test.features_NF
     std_F = feature_std(features_NF)
@@ -46,7 +55,7 @@ def health(subject: Subject, *, augmentation: str = "simclr") -> list[Score]:
         "alignment": alignment(view_a_NF, view_b_NF),
         "uniformity": uniformity(features_NF),
     }
-    return [Score(_NAME, _CONDITION, 0, name, value) for name, value in meters.items()]
+    return [Score(_NAME, condition, 0, name, value) for name, value in meters.items()]
 
 
 def _views(subject: Subject, augmentation: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from dogo_fed.contracts import Score
+from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.protocols.probing import (
     Level,
@@ -43,18 +44,7 @@ def limited_labels(
         ConfigError: a class has fewer images than asked for, or a value is out of range.
     """
     check_draws(draws)
-    check_listed("fractions", fractions)
-    check_listed("per_class", per_class)
-    labels_N, num_classes = subject.dataset.train.labels, subject.num_classes
-    amounts = {
-        f"{share(fraction)} of the labels": fraction_sizes(labels_N, num_classes, fraction)
-        for fraction in fractions
-    }
-    for number in per_class:
-        amounts[f"{number} per class"] = _equal_sizes(labels_N, num_classes, number)
-    for sizes in amounts.values():
-        check_sizes(labels_N, sizes)
-    amounts = dict(sorted(amounts.items(), key=lambda item: sum(item[1])))
+    amounts = amounts_of(subject.dataset, fractions=fractions, per_class=per_class)
     train = subject.probe_train
     scores = []
     for condition, sizes in amounts.items():
@@ -72,6 +62,45 @@ def limited_labels(
                 )
             )
     return scores
+
+
+def amounts_of(
+    dataset: DataSet,
+    *,
+    fractions: Sequence[float] = (0.01, 0.1),
+    per_class: Sequence[int] = (5, 25),
+    **others: object,
+) -> dict[str, list[int]]:
+    """Returns for each amount of labels how many images of each class it has, the least first.
+
+    Args:
+        dataset: whose training images they are.
+        fractions: see `limited_labels`.
+        per_class: see `limited_labels`.
+        others: its other options, which say nothing of this.
+
+    Raises:
+        ConfigError: a class has fewer images than asked for, or a value is out of range.
+    """
+    check_listed("fractions", fractions)
+    check_listed("per_class", per_class)
+    labels_N, num_classes = dataset.train.labels, dataset.num_classes
+    amounts = {
+        f"{share(fraction)} of the labels": fraction_sizes(labels_N, num_classes, fraction)
+        for fraction in fractions
+    }
+    for number in per_class:
+        amounts[f"{number} per class"] = _equal_sizes(labels_N, num_classes, number)
+    smallest = min((size for size in class_sizes(labels_N, num_classes) if size), default=0)
+    fitting = [number for number in per_class if number < smallest] + [smallest]
+    for sizes in amounts.values():
+        try:
+            check_sizes(labels_N, sizes, dataset.class_names)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}: type protocol.{_NAME}.per_class=[{','.join(map(str, fitting))}]"
+            ) from error
+    return dict(sorted(amounts.items(), key=lambda item: sum(item[1])))
 
 
 def _equal_sizes(labels_N: torch.Tensor, num_classes: int, number: int) -> list[int]:

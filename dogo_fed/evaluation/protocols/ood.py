@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dogo_fed.config import DataConfig
+from dogo_fed.config import DataConfig, EvalConfig
 from dogo_fed.contracts import Score
-from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.kin import check_split, split_alike
 from dogo_fed.data.source import DataSet
 from dogo_fed.errors import ConfigError, DataError
@@ -122,7 +122,8 @@ def _load(target: str | Mapping[str, object] | DataSet) -> DataSet:
 
 def _built(name: str, options: Mapping[str, object]) -> DataSet:
     try:
-        return build_dataset(name, options)
+        settings = DataConfig(name=name, options=options)
+        return dataset_with_test_part(settings, EvalConfig().test_share)
     except DataError as error:
         place = "; options of a target are typed as "
         place += f"'protocol.ood.targets=[{{name: {name}, options: {{<option>: <value>}}}}]'"

@@ -61,6 +61,23 @@ def test_places_that_are_relative_or_at_home_are_made_whole(tmp_path, monkeypatc
     assert run("run_dir=~/runs/1").run_dir == "/home/ada/runs/1"
 
 
+def test_files_of_ones_own_are_made_whole_too(tmp_path, monkeypatch):
+    """They are read again where the run goes on, or is evaluated, from another folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("my labels.csv").touch()
+    Path("r18.pth").touch()
+    config = run("data=/x", "data.options.labels=my labels.csv", "peers.wide.init=r18.pth")
+    assert config.data.options["labels"] == f"{tmp_path}/my labels.csv"
+    assert config.peers["wide"].init == f"{tmp_path}/r18.pth"
+    assert run("data=/x", "data.options.labels=none").data.options["labels"] == "none"
+    assert run("data=/x", "data.options.labels=there.csv").data.options["labels"] == "there.csv"
+
+
+def test_the_folder_of_a_user_that_there_is_not_is_answered():
+    assert "no user 'photos' here" in the_error("data=~photos")
+    assert "no user 'photos' here" in the_error("root=~photos/2024")
+
+
 def test_a_name_stays_a_name_even_if_there_is_such_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("digits").mkdir()

@@ -426,6 +426,12 @@ def imbalanced(**options):
     return build_dataset("imbalanced", {**given, **options})
 
 
+def test_what_is_wrong_with_the_other_data_set_names_its_own_options(tmp_path):
+    (tmp_path / "1.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"data\.options\.base_options\.skip_broken=true"):
+        imbalanced(base="image_folder", base_options={"root": str(tmp_path)})
+
+
 def test_imbalanced_keeps_the_first_images_of_every_class_in_order():
     data = imbalanced()
     base = build_dataset(

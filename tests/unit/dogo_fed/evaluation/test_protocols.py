@@ -18,7 +18,7 @@ from torch import nn
 from dogo_fed.config import DataConfig, EvalConfig
 from dogo_fed.contracts import Score
 from dogo_fed.data.imbalanced import class_counts
-from dogo_fed.data.source import DataSet, TensorImages
+from dogo_fed.data.source import DataSet, Subset, TensorImages
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.errors import ConfigError, DataError, EvaluationError
 from dogo_fed.evaluation import FrozenFeatures, state_digest
@@ -30,7 +30,7 @@ from dogo_fed.evaluation.label_noise import (
     next_class,
     symmetric,
 )
-from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options, evaluate
+from dogo_fed.evaluation.protocols import PROTOCOLS, check_labels, complete_options, evaluate
 from dogo_fed.evaluation.protocols.ood import with_targets
 from dogo_fed.evaluation.softmax_probe import ProbeRecipe, fit, fit_probe
 from dogo_fed.evaluation.subject import Encoder, Inputs, Subject
@@ -40,6 +40,7 @@ from dogo_fed.evaluation.subsets import (
     fraction_sizes,
     hold_out,
 )
+from tests.support.image_folders import draw
 
 QUICK = ProbeRecipe(num_updates=100)
 SMALL = {
@@ -569,6 +570,54 @@ def test_two_folders_are_two_targets_and_their_streams_are_named_as_ever() -> No
         assert expected.condition == "image_folder" and expected.value == score.value
     with pytest.raises(ConfigError, match="same name: cats, cats; rename one"):
         evaluate(one, "ood", {"targets": [folders[0], folders[0]]})
+
+
+def test_a_target_without_test_images_holds_some_out_as_a_run_would(tmp_path) -> None:
+    for number in range(24):
+        draw(tmp_path / ("cat", "dog")[number % 2] / f"{number}.png", 8 * number, size=8)
+    target = {
+        "name": "image_folder",
+        "options": {"root": str(tmp_path), "image_size": 8, "channels": 1},
+    }
+    (score,) = evaluate(subject(Pixels(), marked()), "ood", {"targets": [target]})
+    assert 0.0 <= score.value <= 1.0
+
+
+def test_an_error_in_a_target_names_where_its_options_are_typed(tmp_path) -> None:
+    (tmp_path / "1.png").write_bytes(b"no image")
+    target = {"name": "image_folder", "options": {"root": str(tmp_path)}}
+    with pytest.raises(
+        DataError, match=r"target image_folder: .*typed as 'protocol\.ood\.targets="
+    ):
+        evaluate(subject(Pixels(), marked()), "ood", {"targets": [target]})
+
+
+def test_the_health_of_images_without_a_test_part_is_that_of_the_training_images() -> None:
+    dataset = marked()
+    none = dataclasses.replace(
+        dataset, test=Subset(dataset.test, torch.tensor([], dtype=torch.int64))
+    )
+    found = evaluate(subject(Pixels(), none), "health", {})
+    assert {score.condition for score in found} == {"training images"}
+    expected = evaluate(
+        subject(Pixels(), dataclasses.replace(dataset, test=dataset.train)), "health", {}
+    )
+    assert [one.value for one in found] == [one.value for one in expected]
+
+
+def test_too_many_labels_of_a_class_are_answered_with_a_number_that_fits() -> None:
+    dataset = dataclasses.replace(
+        marked(), class_names=("cat", "dog", "owl", "emu")[: marked().num_classes]
+    )
+    smallest = min(class_sizes(dataset.train.labels, dataset.num_classes))
+    options = {"fractions": [], "per_class": [5, 1000]}
+    with pytest.raises(ConfigError) as caught:
+        check_labels("limited_labels", options, dataset)
+    text = str(caught.value)
+    assert "of class 0 (cat) were asked for" in text
+    assert f"type protocol.limited_labels.per_class=[5,{smallest}]" in text
+    check_labels("limited_labels", {**options, "per_class": [5, smallest]}, dataset)
+    check_labels("linear", {}, dataset)
 
 
 def test_the_training_set_is_no_transfer() -> None:

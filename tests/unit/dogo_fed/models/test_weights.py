@@ -14,6 +14,7 @@ from dogo_fed.errors import CheckpointError
 from dogo_fed.models.library import torchvision_model
 from dogo_fed.models.mobile import mobilenet_v2
 from dogo_fed.models.resnet import resnet18, resnet50
+from dogo_fed.models.tensor_names import torchvision_from_ours
 from dogo_fed.models.weights import load_weights, read_weights
 
 IMAGES = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
@@ -147,6 +148,34 @@ def test_files_of_other_projects_are_loaded(kind, plain, expected, tmp_path):
         assert "120 names fit after 'module.encoder_q.'" in said
         assert "module.encoder_k (120)" in said and "module.queue (1)" in said
         assert "the classifier's weights are not used: fc.0.weight" in said
+
+
+def test_what_stands_beside_a_backbone_that_fits_is_left_out_and_named():
+    """As DINOv2's mask token, the decoder of a masked autoencoder, or a head of somebody's own."""
+    backbone = torchvision_model("vit_b_16", image_size=32)
+    beside = {"mask_token": torch.zeros(1, 1, 768), "decoder_blocks.0.weight": torch.zeros(2)}
+    (said,) = load_weights(backbone, {**backbone.state_dict(), **beside}, "x")
+    assert said == "x: other parts' weights are not used: mask_token, decoder_blocks.0.weight"
+    network = resnet18(image_size=128)
+    renamed = {f"net.{name}": one for name, one in network.state_dict().items()}
+    said = " ".join(load_weights(network, {**renamed, "net.contrast.0.bias": torch.zeros(3)}, "x"))
+    assert "other parts' weights are not used: contrast.0.bias" in said
+
+
+def test_the_rest_of_a_larger_network_is_not_left_out():
+    whole = resnet18(image_size=128).state_dict()
+    larger = {**whole, "stages.3.2.conv1.weight": torch.zeros(2), "stages.4.0.x": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match="unexpected: stages"):
+        load_weights(resnet18(image_size=128), larger, "x")
+    theirs = {torchvision_from_ours(name): one for name, one in whole.items()}
+    with pytest.raises(CheckpointError, match="unexpected: layer4"):
+        load_weights(
+            resnet18(image_size=128), {**theirs, "layer4.2.conv1.weight": torch.zeros(2)}, "x"
+        )
+    vit = torchvision_model("vit_b_16", image_size=32)
+    deeper = {**vit.state_dict(), "encoder.layers.encoder_layer_12.ln.weight": torch.zeros(2)}
+    with pytest.raises(CheckpointError, match="unexpected: encoder"):
+        load_weights(vit, deeper, "x")
 
 
 def test_of_several_state_dicts_the_one_that_is_taken_is_named_and_another_can_be_given(

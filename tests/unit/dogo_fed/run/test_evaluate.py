@@ -23,6 +23,7 @@ from dogo_fed.config import ComponentConfig, DataConfig, RunConfig
 from dogo_fed.config_text import load_run_config
 from dogo_fed.contracts import PeerId, Score
 from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.errors import CheckpointError, ConfigError, DataError
 from dogo_fed.evaluation.protocols import PROTOCOLS, complete_options
@@ -385,6 +386,14 @@ def test_an_export_and_its_card_bring_what_an_evaluation_needs(finished, tmp_pat
     assert (tuple(request.mean), tuple(request.std)) == (trained_on.mean, trained_on.std)
 
 
+def test_each_exported_file_has_a_card_of_its_own(finished, tmp_path) -> None:
+    folder, config = finished
+    for name in ("wide.safetensors", "wide.pth", "wide.md"):
+        path, card = export_encoder(folder, config, "wide", Format.SAFETENSORS, tmp_path / name)
+        assert (path.name, card.name) == (name, f"{name}.md") and path.stat().st_size > 1000
+    assert len(list(tmp_path.iterdir())) == 6
+
+
 def test_an_encoder_for_others_tells_nothing_of_the_images_and_serves_all_the_same(
     finished, tmp_path
 ) -> None:
@@ -469,11 +478,11 @@ def test_the_images_of_a_target_are_recorded_and_loaded_once(finished, copy, mon
     _, config = finished
     loads: list[str] = []
 
-    def load(name, options):
-        loads.append(name)
-        return build_dataset(name, options)
+    def load(settings, share):
+        loads.append(settings.name)
+        return dataset_with_test_part(settings, share)
 
-    monkeypatch.setattr("dogo_fed.evaluation.protocols.ood.build_dataset", load)
+    monkeypatch.setattr("dogo_fed.evaluation.protocols.ood.dataset_with_test_part", load)
     options = {"size": 100, "test_size": 60, "seed": 5}
     targets = [{"name": "synthetic", "options": options}]
     scores = evaluate_run(copy, config, "ood", {"targets": targets})

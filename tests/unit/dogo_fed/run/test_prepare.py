@@ -86,6 +86,18 @@ def test_a_run_goes_on_without_the_file_of_its_first_weights(file, tmp_path) -> 
         prepare(resumed(compose_run(afresh), afresh))
 
 
+@pytest.mark.parametrize("teacher", ["live", "ema"])
+def test_a_run_goes_on_without_the_file_of_its_frozen_teacher(file, tmp_path, teacher) -> None:
+    frozen = ["exchange.rows=features", f"peers.{PEER}.frozen_from={file}"]
+    frozen += [f"peers.{PEER}.teacher={teacher}"]
+    run_here(config_of(*frozen, f"run_dir={tmp_path}/run"))
+    run_here(config_of(*frozen, "steps=4", f"run_dir={tmp_path}/whole"))
+    file.unlink()
+    longer = [f"resume={tmp_path}/run", "steps=4"]
+    run_here(resumed(compose_run(longer), longer))
+    assert digests(tmp_path / "run") == digests(tmp_path / "whole")
+
+
 def test_a_prefix_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name the file by init or frozen_from"):
         config_of(f"peers.{PEER}.weights_prefix=teacher.")

@@ -61,6 +61,15 @@ def test_accuracies_of_one_class_are_refused_before_a_cell_is_trained(
         command._check_first_cells(asked, {cell.id: Standing.NEW for cell in cells})
 
 
+def test_more_labels_than_there_are_are_refused_before_a_cell_is_trained(tmp_path: Path) -> None:
+    asked_for = {"limited_labels": {"per_class": [9999]}}
+    experiment = made_experiment(methods=[Method.SOLO], seeds=[0], protocols=asked_for)
+    cells = made_cells(experiment, tmp_path)
+    asked = request(tmp_path, cells=cells, experiment=experiment)
+    with pytest.raises(ConfigError, match=r"type protocol\.limited_labels\.per_class=\["):
+        command._check_first_cells(asked, {cell.id: Standing.NEW for cell in cells})
+
+
 def test_a_second_command_in_the_same_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,7 @@ def test_npz_without_labels_or_with_several_of_an_image(tmp_path):
     assert set(data.train.labels.tolist()) == {-1} and levels(data.test) == [90]
     data = load_npz(write_npz(tmp_path / "b.npz", train_labels=np.zeros((6, 14), int)))
     assert set(data.train.labels.tolist()) == {-1}
-    assert "train_labels of shape (6, 14) are not one class for each image" in data.notes[0]
+    assert "train_labels (int64, of shape (6, 14)) are not one class for each" in data.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,25 @@ def test_npz_in_12_bits_takes_the_range_that_is_stated(tmp_path):
     path = write_npz(tmp_path / "a.npz", train_images=dark, train_labels=[0, 1])
     assert levels(load_npz(path).train) == [16, 16]
     assert levels(load_npz(path, value_range=[0, 4095]).train) == [255, 255]
+
+
+def test_npz_whose_other_arrays_can_not_be_read_is_read_all_the_same(tmp_path):
+    path = write_npz(tmp_path / "a.npz", class_names=np.array(["cat", None, "owl"], dtype=object))
+    assert load_npz(path).train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_npz_classes_may_be_written_with_a_point(tmp_path):
+    path = write_npz(tmp_path / "a.npz", train_labels=np.array([0.0, 1, 2, 0, 1, 2]))
+    data = load_npz(path)
+    assert data.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    data = load_npz(write_npz(tmp_path / "b.npz", train_labels=np.array([0.5, 1, 2, 0, 1, 2])))
+    assert set(data.train.labels.tolist()) == {-1} and "float64" in data.notes[0]
+
+
+def test_npz_that_is_enlarged_to_the_views_says_so(tmp_path):
+    path = write_npz(tmp_path / "a.npz")
+    assert not [one for one in load_npz(path).notes if "are enlarged" in one]
+    assert "typically 8 px wide" in " ".join(load_npz(path, image_size=16).notes)
 
 
 def test_npz_parts_that_are_not_used_are_named(tmp_path):
@@ -210,6 +229,20 @@ def test_shards_in_the_order_of_their_names(tmp_path):
     assert (levels(data.test), data.test.labels.tolist()) == ([9], [2])
     assert data.num_classes == 3
     assert levels(load_shards(tmp_path / "b-train.tar").train) == [3]
+
+
+def test_a_test_shard_that_is_named_alone_is_trained_with(tmp_path):
+    write_shard(tmp_path / "test-0.tar", [("9.png", png(9)), ("9.cls", b"2")])
+    with pytest.raises(
+        DataError, match=r"or train with one alone by data\.options\.root=/.*test-0\.tar"
+    ):
+        load_shards(tmp_path)
+    assert levels(load_shards(tmp_path / "test-0.tar").train) == [9]
+
+
+def test_shards_that_are_enlarged_to_the_views_say_so(tmp_path):
+    write_shard(tmp_path / "a.tar", [("9.png", png(9))])
+    assert "typically 8 px wide" in " ".join(load_shards(tmp_path, image_size=16).notes)
 
 
 def test_shards_run_no_pickle(tmp_path):
@@ -405,6 +438,24 @@ def test_saved_data_sets_take_the_options_of_pixels(saved):
 def test_saved_data_sets_that_can_not_be_used(saved, name, options, says):
     with pytest.raises(DataError, match=says):
         load_hf(saved / name, **options)
+
+
+def test_saved_parts_of_unlike_columns_are_named(tmp_path):
+    datasets = pytest.importorskip("datasets")
+
+    def part(name):
+        kinds = datasets.Features({name: datasets.Image()})
+        return datasets.Dataset.from_dict({name: [grey(1), grey(2)]}, features=kinds)
+
+    parts = {"train": part("photo"), "test": part("scan")}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "two"))
+    with pytest.raises(DataError, match="split test has no column 'photo'; its columns are scan"):
+        load_hf(tmp_path / "two")
+    datasets.DatasetDict({"validation": part("photo")}).save_to_disk(str(tmp_path / "one"))
+    with pytest.raises(
+        DataError, match=r"no split train; it has validation\. .*\['validation'\]\.save_to"
+    ):
+        load_hf(tmp_path / "one")
 
 
 def save_columns(folder: Path, photos, **columns) -> Path:

@@ -204,6 +204,85 @@ def test_unlabelled_training_images_beside_labelled_test_images(tmp_path):
     assert data.num_classes == 2
 
 
+# ---- masks, small images, folders that nobody may look into ----
+
+
+@pytest.mark.parametrize("masks", ["masks", "SegmentationClass", "annotations/trimaps", "labels"])
+@pytest.mark.parametrize("parts", ["", "train/"])
+def test_masks_are_no_class_beside_pictures(tmp_path, masks, parts):
+    for number in range(3):
+        draw(tmp_path / f"{parts}images" / f"{number}.png", number)
+        draw(tmp_path / f"{parts}{masks}" / f"{number}.png", 7)
+    data = load_folder(tmp_path)
+    assert levels(data.train) == [0, 1, 2] and data.num_classes == 0
+    first = masks.partition("/")[0]
+    assert f"left out: images in {first}/ beside images/ (3)" in data.notes
+    assert levels(load_folder(tmp_path, labels="none").train) == [0, 1, 2]
+
+
+def test_classes_among_the_pictures_stay_classes(tmp_path):
+    for part in ("train", "test"):
+        for number, name in enumerate(("cat", "dog")):
+            draw(tmp_path / part / "images" / name / "0.png", number)
+            draw(tmp_path / part / "masks" / name / "0.png", 7)
+    data = load_folder(tmp_path)
+    assert data.class_names == ("cat", "dog")
+    assert levels(data.train) == levels(data.test) == [0, 1]
+
+
+def test_parts_among_the_pictures_are_looked_into(tmp_path):
+    for number, part in enumerate(("train", "val")):
+        draw(tmp_path / "images" / part / "0.png", number)
+        draw(tmp_path / "masks" / part / "0.png", 7)
+    data = load_folder(tmp_path)
+    assert (levels(data.train), levels(data.test)) == ([0], [1])
+
+
+def test_a_class_called_masks_beside_others_is_one(tmp_path):
+    for number, name in enumerate(("masks", "hats")):
+        draw(tmp_path / "train" / name / "0.png", number)
+    assert load_folder(tmp_path).class_names == ("hats", "masks")
+
+
+def test_folders_that_are_no_classes_have_a_way_out(tmp_path):
+    """As MVTec has them, or folders by patient."""
+    for number, place in enumerate(("train/good", "test/good", "test/broken")):
+        draw(tmp_path / place / "0.png", number)
+    with pytest.raises(
+        DataError, match=r"'broken', which .*labels=none if these folders are no cl"
+    ):
+        load_folder(tmp_path)
+    assert len(load_folder(tmp_path, labels="none").test) == 2
+
+
+def test_images_that_are_enlarged_to_the_views_are_told(tmp_path):
+    draw(tmp_path / "1.png", 1)
+    side = load_folder(tmp_path).train.images(torch.tensor([0])).shape[-1]
+    assert not [
+        one for one in load_folder(tmp_path, image_size=side).notes if "are enlarged" in one
+    ]
+    (note,) = load_folder(tmp_path, image_size=2 * side).notes
+    assert f"typically {side} px wide, and are enlarged to the {2 * side} px" in note
+
+
+def test_a_folder_that_nobody_may_look_into_is_a_broken_one(tmp_path, monkeypatch):
+    draw(tmp_path / "a" / "1.png", 1)
+    (tmp_path / "a" / "private").mkdir()
+    scandir = os.scandir
+
+    def closed(folder):
+        if os.path.basename(folder) == "private":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(
+        DataError, match=r"private: a folder that can't be looked into \(Permission"
+    ):
+        load_folder(tmp_path)
+    assert levels(load_folder(tmp_path, skip_broken=True).train) == [1]
+
+
 # ---- a table of labels ----
 
 
@@ -243,8 +322,14 @@ def test_classes_that_are_numbers_are_in_their_order(tmp_path):
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ("1.png,cat\n7.png,cat\n", r"t\.csv, line 2: there is no image '7\.png' below"),
-        ("1.png,cat\n1.png,dog\n", r"line 2: '1\.png' was named before, in .*line 1"),
+        (
+            "7.png,cat\n8.png,cat\n",
+            r"t\.csv, line 1: there is no image '7\.png' below .*image_column",
+        ),
+        (
+            "1.png,cat\n1.png,dog\n",
+            r"line 2: '1\.png' is of class 'dog', and in .*line 1 of .*'cat'",
+        ),
         ("1.png\n", "line 1: expected an image and its class"),
         ("", "is empty"),
         ("image,dx\n1.png\n", "line 2: expected an image and its class"),
@@ -301,6 +386,57 @@ def test_a_table_may_leave_out_ending_and_folder_where_one_image_is_meant(tmp_pa
     (tmp_path / "t.csv").write_text("2.png,cat\n")
     with pytest.raises(DataError, match=r"line 1: '2\.png' may be any of 2 images \(.*a/2.*b/2"):
         load_folder(tmp_path, labels="t.csv")
+
+
+def test_lines_about_images_that_are_not_here_are_counted(tmp_path):
+    """A table may be that of twelve archives, of which one is unpacked."""
+    for number in (1, 2):
+        draw(tmp_path / f"{number}.png", number)
+    (tmp_path / "t.csv").write_text("1.png,cat\n7.png,owl\n2.png,dog\n2.png,dog\n8.png,owl\n")
+    data = load_folder(tmp_path, labels="t.csv")
+    assert data.class_names == ("cat", "dog") and data.train.labels.tolist() == [0, 1]
+    assert data.notes == ("2 of 5 lines of t.csv name no image that is here (the first: 7.png)",)
+
+
+def test_places_may_be_written_as_other_systems_do(tmp_path):
+    draw(tmp_path / "a" / "1.png", 1)
+    draw(tmp_path / "a" / "2.png", 2)
+    (tmp_path / "t.csv").write_text(f"a\\1.png,cat\n{tmp_path}/a/2.png,dog\n")
+    assert load_folder(tmp_path, labels="t.csv").class_names == ("cat", "dog")
+
+
+def test_the_columns_of_a_table_can_be_named(tmp_path):
+    for number in (1, 2):
+        draw(tmp_path / f"{number}.png", number)
+    (tmp_path / "t.csv").write_text("file,width,Class Name\n1.png,7,b\n2.png,9,a\n")
+    assert load_folder(tmp_path, labels="t.csv").class_names == ("7", "9")
+    data = load_folder(tmp_path, labels="t.csv", label_column="class name")
+    assert data.class_names == ("a", "b") and data.notes == ()
+    data = load_folder(tmp_path, labels="t.csv", image_column="file", label_column="width")
+    assert data.class_names == ("7", "9")
+    with pytest.raises(DataError, match=r"no column 'klass' \(data\.options\.label_column\); its "):
+        load_folder(tmp_path, labels="t.csv", label_column="klass")
+
+
+def test_cells_may_be_long(tmp_path):
+    draw(tmp_path / "1.png", 1)
+    (tmp_path / "t.csv").write_text(f"image,outline,label\n1.png,{'1 2 ' * 50_000},cat\n")
+    assert load_folder(tmp_path, labels="t.csv").class_names == ("cat",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.json", b'{"images": [' + b"1, " * 100_000 + b"1]}", "is no table; make one of it"),
+        ("t.xlsx", b"PK\x03\x04", "is a spreadsheet; save it as .csv"),
+        ("t.csv", "1.png,Löwe\n".encode("cp1252"), "not in UTF-8; save it so"),
+    ],
+)
+def test_files_that_are_no_tables_are_answered_with_what_to_do(tmp_path, name, content, says):
+    draw(tmp_path / "1.png", 1)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=says):
+        load_folder(tmp_path, labels=name)
 
 
 def test_the_table_is_not_left_out(tmp_path):
