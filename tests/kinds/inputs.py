@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 CLASSES = ("cat", "dog", "owl")
-SIDE = 40
+SIDE = 72
 
 Kind: TypeAlias = Callable[[Path], list[str]]
 KINDS: dict[str, Kind] = {}
@@ -194,6 +194,53 @@ def _wide_table(here: Path) -> list[str]:
 def _strange_headings(here: Path) -> list[str]:
     rows = [f"{index},img_{index:03d}.jpg,{CLASSES[index % 3]};tame" for index in range(60)]
     return _labels(here, "Nr,Image Index,Finding Labels", rows)
+
+
+@kind("labels in a table with outlines of masks")
+def _outlines(here: Path) -> list[str]:
+    outline = "1 2 " * 40_000
+    rows = [f"img_{index:03d}.jpg,{outline},{CLASSES[index % 3]}" for index in range(60)]
+    return _labels(here, "image,outline,label", rows)
+
+
+@kind("labels in a table of more images than are here")
+def _larger_table(here: Path) -> list[str]:
+    rows = [f"img_{index:03d}.jpg,{CLASSES[index % 3]}" for index in range(300)]
+    return _labels(here, "image,label", rows)
+
+
+@kind("annotations in JSON in place of a table")
+def _annotations(here: Path) -> list[str]:
+    fill(here / "photos", 60)
+    (here / "photos" / "instances.json").write_text('{"images": [' + "1, " * 60_000 + "1]}")
+    return [*at(here / "photos"), "data.options.labels=instances.json"]
+
+
+@kind("images and masks in train and test")
+def _masks(here: Path) -> list[str]:
+    for part, number in (("train", 48), ("test", 12)):
+        fill(here / "images" / part / "images", number)
+        fill(here / "images" / part / "masks", number, label=2, end="png", mode="L")
+    return at(here / "images")
+
+
+@kind("faults that are in the test part alone, as in MVTec")
+def _faults(here: Path) -> list[str]:
+    fill(here / "bottle" / "train" / "good", 48)
+    fill(here / "bottle" / "test" / "good", 6)
+    fill(here / "bottle" / "test" / "broken", 6, label=1)
+    return at(here / "bottle")
+
+
+@kind("the same without classes")
+def _faults_alone(here: Path) -> list[str]:
+    return [*_faults(here), "data.options.labels=none"]
+
+
+@kind("images of 20 pixels")
+def _small(here: Path) -> list[str]:
+    fill(here / "images", 60, end="png", size=(20, 20))
+    return at(here / "images")
 
 
 @kind("a folder around train and test")
@@ -528,6 +575,7 @@ KINDS |= {
     "data.root=": _words("data.root=@"),
     "root=": _words("root=@"),
     "a blank without quotes": _blank,
+    "data=~photos": lambda here: ["data=~photos"],
     "data.image_size=": _words("data=@", "data.image_size=64"),
     "epochs=": _words("data=@", "epochs=2"),
     "--epochs 2": _words("data=@", "--epochs", "2"),
@@ -601,6 +649,12 @@ def _lightly(path: Path, weights: dict[str, Any]) -> None:
     _save({"state_dict": {**body, "projection_head.layers.0.weight": torch.zeros(8, 512)}}, path)
 
 
+def _mask_token(path: Path, weights: dict[str, Any]) -> None:
+    import torch
+
+    _save({**weights, "mask_token": torch.zeros(1, 1, 8), "decoder.0.weight": torch.zeros(2)}, path)
+
+
 def _timm(path: Path, weights: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
@@ -631,6 +685,7 @@ KINDS |= {
     "init: BYOL's checkpoint": _weights(_byol, "byol.pth"),
     "init: lightly's checkpoint": _weights(_lightly, "lightly.ckpt"),
     "init: a .safetensors file, as timm's": _weights(_timm, "timm.safetensors"),
+    "init: weights with a mask token and a decoder": _weights(_mask_token, "masked.pth"),
     "init: a checkpoint with a class in it": _weights(_namespace, "namespace.pth"),
     "init: a web page in place of weights": _weights(
         lambda path, weights: path.write_text("<!DOCTYPE html><html>404</html>") and None,
