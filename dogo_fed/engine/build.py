@@ -28,7 +28,7 @@ from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import CheckpointError, ConfigError, OwnCodeError
 from dogo_fed.evaluation import evaluation_mode
 from dogo_fed.models.catalog import BACKBONES
-from dogo_fed.models.weights import load_weights, read_weights
+from dogo_fed.models.weights import load_weights, name_file_in, read_weights
 from dogo_fed.objectives.base import Objective
 from dogo_fed.objectives.catalog import KNOWN
 from dogo_fed.storage.peer_folder import PeerFolder
@@ -273,8 +273,8 @@ def _freeze(
         raise ConfigError(f"frozen_from={source}: {error}") from error
     if step is None:
         raise ConfigError(
-            f"frozen_from={source}: that run has no checkpoint of a peer of this name; train it "
-            "there first"
+            f"frozen_from={source} has no checkpoint of a peer of this name; train it in that run first, "
+            f"or, for a file of weights, {name_file_in(Path(source))}"
         )
     return []
 

@@ -18,7 +18,7 @@ from dogo_fed.errors import CheckpointError
 from dogo_fed.models.digest import tensors_digest
 from dogo_fed.models.stem import LARGEST_SMALL_KERNEL, SMALL_IMAGE_BELOW, halvings_taken_out
 from dogo_fed.models.tensor_names import Fit, best_fit
-from dogo_fed.text import some_of
+from dogo_fed.text import one_line, some_of
 
 CLASSIFIER_PREFIXES = ("fc.", "classifier.", "head.", "heads.", "last_linear.")
 """How the names of the layer after the features begin in torchvision and timm."""
@@ -37,6 +37,7 @@ TENSORS = "tensors"
 
 _PARALLEL = "module."
 _COUNTER = "num_batches_tracked"
+_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 _MOST_NAMED = 5
 _ANOTHER_BACKBONE = "name the backbone, and its options, that the weights were trained with"
 _ANOTHER_STEM = (
@@ -64,6 +65,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: the file is missing, damaged, of another kind, or holds no state dict.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: {name_file_in(path)}")
     if not path.is_file():
         raise CheckpointError(f"there is no weights file {path}")
     _check_kind(path)
@@ -89,6 +92,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             "model.state_dict()"
         )
     return tensors
+
+
+def name_file_in(folder: Path) -> str:
+    """Returns what to type in place of a folder in which weights are looked for."""
+    there = sorted(path.name for path in folder.iterdir() if path.suffix in _ENDINGS)
+    found = some_of([one_line(name, 60) for name in there], _MOST_NAMED)
+    return f"name the file in it ({found})" if there else "name the file (there is none in it)"
 
 
 def _unwrapped(content: object) -> object:
@@ -224,6 +234,8 @@ def load_weights(
     if found:
         fits = f" ({len(fit.names)} names fit after {fit.prefix!r})" if fit.prefix else ""
         advice = _advice(misfits) if len(found) == 1 else _ANOTHER_BACKBONE
+        if prefix and not prefix.endswith(".") and best_fit(wanted, tensors, f"{prefix}.").names:
+            advice = f"the prefix ends with a point: {prefix}."
         raise CheckpointError(
             f"{what} does not fit the backbone {type(backbone).__name__}{fits}: {'; '.join(found)}; "
             f"{advice}"

@@ -27,6 +27,9 @@ MOST_MEGAPIXELS = 179.0
 """Images above this size are refused unless asked for: a small file can hold a very large image."""
 _MORE_THAN_STORED = 2
 """A JPEG that is decoded smaller is still this many times as large as what is made of it."""
+_HEAD = 64
+_HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+"""Of the first bytes of a file, those that stand behind "ftyp"."""
 NO_FRAMES = ("MPO", "PSD")
 """Formats whose further frames are previews or layers of the same picture."""
 _limit = threading.Lock()  # Pillow's limit is global: it is held for the whole pool of threads
@@ -139,12 +142,28 @@ def decode(file: Path | BinaryIO, how: Decoding) -> Decoded:
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        is_empty = isinstance(file, Path) and file.stat().st_size == 0
-        raise DataError("it is empty" if is_empty else "it is no image that can be read") from error
+        raise DataError(_unidentified(file)) from error
     except OSError as error:
         raise DataError(one_line(error.strerror or error, 200)) from error
     except Exception as error:  # plugins raise nearly anything on a broken file
         raise DataError(one_line(f"{type(error).__name__}: {error}", 200)) from error
+
+
+def _unidentified(file: Path | BinaryIO) -> str:
+    """Returns why a file is no image that Pillow knows, as far as its first bytes tell."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD)
+    else:
+        file.seek(0)
+        head = file.read(_HEAD)
+    if not head:
+        return "it is empty"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF:
+        return "it is HEIC, whatever its name; pip install 'dogo-fed[heif]' reads it"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page and no image"
+    return "it is no image that can be read"
 
 
 def fitted(image: Image.Image, how: Decoding) -> UInt8Array:

@@ -178,6 +178,23 @@ def test_the_rest_of_a_larger_network_is_not_left_out():
         load_weights(vit, deeper, "x")
 
 
+def test_a_folder_of_weights_is_answered_with_its_files(tmp_path):
+    with pytest.raises(
+        CheckpointError, match=r"is a folder: name the file \(there is none in it\)"
+    ):
+        read_weights(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"name the file in it \(model\.safetensors\)"):
+        read_weights(tmp_path)
+
+
+def test_a_prefix_without_its_point_is_answered_with_it():
+    network = resnet18(image_size=128)
+    tensors = {f"a.b.{name}": one for name, one in network.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"the prefix ends with a point: a\.b\."):
+        load_weights(network, tensors, "x", prefix="a.b")
+
+
 def test_of_several_state_dicts_the_one_that_is_taken_is_named_and_another_can_be_given(
     plain, expected, tmp_path
 ):

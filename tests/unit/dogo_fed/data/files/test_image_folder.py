@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dogo_fed.config import PartitionConfig, PartitionKind
+from dogo_fed.data.files import listing
 from dogo_fed.data.files.listing import suffixes
 from dogo_fed.data.map_style import fingerprint
 from dogo_fed.data.partition import cut
@@ -514,7 +515,14 @@ def test_a_part_that_an_archive_has_twice(tmp_path):
 # ---- what is left out ----
 
 
-def test_what_is_no_image_is_counted_by_reason(tmp_path):
+@pytest.fixture
+def without_heif(monkeypatch):
+    """As where pillow-heif is not installed."""
+    known = suffixes() - {".heic", ".heics", ".heif", ".heifs", ".hif"}
+    monkeypatch.setattr(listing, "suffixes", lambda: known)
+
+
+def test_what_is_no_image_is_counted_by_reason(tmp_path, without_heif):
     write_folder(tmp_path)
     for place in ("train/cat/.DS_Store", "train/cat/._0.png", "train/Thumbs.db", "train/read.txt"):
         (tmp_path / place).write_bytes(b"x")
@@ -680,7 +688,35 @@ def test_test_images_without_training_images(tmp_path):
         load_folder(tmp_path)
 
 
-def test_no_images_says_what_there_is_instead(tmp_path):
+def test_photos_of_phones_are_read(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    assert ".heic" in suffixes()
+    for number, name in enumerate(("a.heic", "b.HEIC", "c.jpg")):
+        image = Image.fromarray(np.full((16, 16, 3), 60 * number, np.uint8))
+        pillow_heif.from_pillow(image).save(tmp_path / name, quality=100)
+    found = levels(load_folder(tmp_path).train)
+    assert [round(level / 60) for level in found] == [0, 1, 2], "one has another name"
+
+
+def test_files_that_are_something_else_are_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "open", lambda file: no_image(file))
+    for name, content, says in (
+        ("a.jpg", b"\0\0\0\x1cftypheic\0\0", "it is HEIC, whatever its name; pip install"),
+        ("b.jpg", b"<!DOCTYPE html><title>Log in", "it is a web page and no image"),
+        ("c.jpg", b"", "it is empty"),
+        ("d.jpg", b"x", "it is no image that can be read"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=says):
+            load_folder(tmp_path)
+        (tmp_path / name).unlink()
+
+
+def no_image(file):
+    raise UnidentifiedImageError(f"cannot identify image file {file}")
+
+
+def test_no_images_says_what_there_is_instead(tmp_path, without_heif):
     with pytest.raises(DataError, match="has no images; it is empty"):
         load_folder(tmp_path)
     (tmp_path / "a.heic").write_bytes(b"x")
