@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,16 @@ def open_file(
     target = resolve_device(device)
     known = _trained_on(file.path, origin_here(target, source_digest()))
     own = known or DataFacts.of(dataset)
+    if known is None and None in (file.image_size, file.mean, file.std):
+        logger.warning(
+            "%s does not say what it was trained with, so size and normalisation are those of %s (%d px, "
+            "mean %s, std %s); image_size=, mean= and std= give others",
+            file.path,
+            one_line(dataset.title, 80),
+            file.image_size or own.image_size,
+            _rounded(file.mean or own.mean),
+            _rounded(file.std or own.std),
+        )
     inputs = Inputs(
         image_size=file.image_size or own.image_size,
         mean=file.mean or own.mean,
@@ -83,6 +93,10 @@ def open_file(
         trained_on=None if known is None else known.fingerprint, batch_size=batch_size,
     )  # fmt: skip
     return Subject(encoder, dataset, seed)
+
+
+def _rounded(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:.3f}' for value in values)}]"
 
 
 def image_size_in(path: Path) -> int | None:
@@ -127,12 +141,7 @@ def _trained_on(path: Path, here: Mapping[str, str]) -> DataFacts | None:
     try:
         known = Provenance.from_plain(described)
     except CheckpointError as error:
-        logger.warning(
-            "%s does not say what it was trained on (%s); size and normalisation are those of the "
-            "data set, unless image_size=, mean= and std= give others",
-            path,
-            error,
-        )
+        logger.warning("%s: what it was trained on can't be read (%s)", path, error)
         return None
     tell_other_origin(str(path), known.origin, here)
     return known.data

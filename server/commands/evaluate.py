@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 
 import hydra
 from omegaconf import DictConfig
@@ -19,6 +20,7 @@ from dogo_fed import layout
 from dogo_fed.atomic import check_writable
 from dogo_fed.config import DataConfig, EvalConfig, RunConfig
 from dogo_fed.config_text import load_run_config
+from dogo_fed.data.files.pixel_options import PixelOptions
 from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.kin import check_split
 from dogo_fed.data.source import DataSet
@@ -41,6 +43,9 @@ from server.commands.evaluation_request import (
 from server.terminal_log import log_to_terminal
 
 logger = logging.getLogger(__name__)
+
+_HOW_PIXELS_ARE_MADE = ("channels", "value_range", "ground")
+"""Options that change what an encoder sees, beside the size."""
 
 
 def main() -> None:
@@ -136,7 +141,7 @@ def _from_run(request: EvaluationRequest, folder: Path, config: RunConfig) -> li
     on = None
     if request.data is not None:
         check_split(config.data, request.data.name, request.data.options)
-        on = _data_set(request.data, image_size_of(folder))
+        on = _data_set(request.data, image_size_of(folder), config.data.options)
     return open_run(
         folder,
         config,
@@ -162,30 +167,36 @@ def _from_file(request: EvaluationRequest) -> Subject:
     return open_file(file, dataset, seed=request.seed or 0, device=request.device or "auto")
 
 
-def _data_set(data: DataConfig, image_size: int | None) -> DataSet:
+def _data_set(
+    data: DataConfig,
+    image_size: int | None,
+    trained_with: Mapping[str, object] = MappingProxyType({}),
+) -> DataSet:
     """Returns a data set, with a test part as a run would have it.
 
     Args:
         data: names it.
         image_size: side of the images that the encoder was trained with. Where the loader can choose
             the side, it is this one.
+        trained_with: the options of the data set that it was trained on. Where the loader has the
+            same, and nothing else is named, pixels are made as there.
     """
-    given = data.options.get("image_size", image_size)
-    if image_size is not None and given != image_size:
+    wanted: dict[str, object] = {} if image_size is None else {"image_size": image_size}
+    usual = PixelOptions()
+    for name in _HOW_PIXELS_ARE_MADE:
+        if name in trained_with and data.options.get(name) == getattr(usual, name):
+            wanted[name] = trained_with[name]
+    given = data.options
+    changes = {name: one for name, one in wanted.items() if given.get(name, one) != one}
+    if changes:
+        told = [f"{name}={one} and not {given[name]}" for name, one in changes.items()]
         logger.info(
-            "the images of %s are read for %d px, as those of the training, and not for %s",
-            data.name,
-            image_size,
-            given,
+            "the images of %s are read as those of the training: %s", data.name, ", ".join(told)
         )
-        stored = data.options.get("stored_size")
-        fits = not isinstance(stored, int) or stored >= image_size
-        options = {
-            **data.options,
-            "image_size": image_size,
-            **({} if fits else {"stored_size": None}),
-        }
-        data = dataclasses.replace(data, options=options)
+        stored = given.get("stored_size")
+        if image_size is not None and isinstance(stored, int) and stored < image_size:
+            changes["stored_size"] = None
+        data = dataclasses.replace(data, options={**given, **changes})
     return dataset_with_test_part(data, EvalConfig().test_share)
 
 

@@ -295,7 +295,7 @@ def test_an_exported_encoder_brings_the_size_and_normalisation_that_it_needs(
     tensors = read_weights(path)
     save_file(tensors, strange, metadata={"dogo_fed": '{"data": {"image_size": "huge"}}'})
     assert open_file(dataclasses.replace(file, path=strange), on).encoder.inputs == Inputs.of(on)
-    assert "does not say what it was trained on" in caplog.text
+    assert "does not say what it was trained with" in caplog.text
 
 
 def test_an_exported_encoder_says_which_network_it_is_of(finished, tmp_path) -> None:
@@ -464,7 +464,15 @@ def test_another_folder_is_read_at_the_size_of_the_training_and_its_notes_are_to
     assert evaluate_command._data_set(data, None).image_size == 64
     with caplog.at_level("INFO"):
         assert evaluate_command._data_set(data, trained_on).image_size == trained_on
-    assert f"are read for {trained_on} px, as those of the training, and not for 64" in caplog.text
+    assert f"read as those of the training: image_size={trained_on} and not 64" in caplog.text
+    grey = {**options, "channels": 3, "ground": "black"}
+    of_run = {"channels": 1, "ground": "grey", "labels": "none"}
+    with caplog.at_level("INFO"):
+        found = evaluate_command._data_set(
+            dataclasses.replace(data, options=grey), trained_on, of_run
+        )
+    assert len(found.mean) == 1 and "channels=1 and not 3" in caplog.text
+    assert "ground=grey" not in caplog.text, "another ground was typed"
     stored = dataclasses.replace(data, options={**options, "image_size": 8, "stored_size": 12})
     assert evaluate_command._data_set(stored, trained_on).image_size == trained_on
     photos = ["data=image_folder", f"data.options.root={tmp_path}/photos"]
