@@ -161,7 +161,7 @@ def test_a_public_encoder_teaches_by_its_features(public: Path, tmp_path: Path) 
 def test_a_comparison_takes_a_teacher_from_outside(public: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     dogo_fed(
-        "compare", "methods=[solo,dogo]", "seeds=[0]", "peers=[trio]", "data=[synthetic]",
+        "compare", "methods=[solo,teacher,dogo]", "seeds=[0]", "peers=[trio]", "data=[synthetic]",
         "data.options.image_size=128", "data.options.size=32", "data.options.test_size=16", "steps=1",
         "rounds=null", "batch_size=16", "eval.knn_k=4", "eval.linear=false", "exchange.rows=features",
         "backbone@peers.wide.backbone=resnet18", "backbone@peers.cnn.backbone=tiny_resnet",
@@ -169,3 +169,7 @@ def test_a_comparison_takes_a_teacher_from_outside(public: Path, tmp_path: Path)
     )  # fmt: skip
     page = (out / "compare.md").read_text()
     assert "cnn" in page and "resnet: " in page and "wide: " not in page
+    rows = json.loads((out / "compare.json").read_text())["rows"]
+    assert rows and all({"solo", "teacher", "dogo"} <= set(row["methods"]) for row in rows)
+    settings = load_run_config(out / "cells" / "teacher" / "trio" / "synthetic" / "0")
+    assert settings.exchange.graph == {"cnn": {"wide": 1.0}, "resnet": {"wide": 1.0}}
