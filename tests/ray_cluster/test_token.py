@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -137,17 +138,35 @@ def test_a_driver_without_the_token_can_not_join(ray_files: Path, tmp_path: Path
             assert (driver.returncode == 0) is mark.exists() is succeeds, driver.stderr
 
 
+def a_cell(pid: int) -> int:
+    """Returns the process that runs a cell of a comparison, as soon as there is one."""
+    until_s = time.monotonic() + STEP_WITHIN_S
+    while time.monotonic() < until_s:
+        for one in descendants(pid):
+            with suppress(psutil.Error):
+                title = " ".join(psutil.Process(one).cmdline())
+                if title.startswith("ray::") and "/synthetic/" in title:  # named by its cell
+                    return one
+        time.sleep(0.1)
+    raise AssertionError("no cell has begun")
+
+
 @pytest.mark.slow
 def test_the_ray_of_a_comparison_has_a_token_too(ray_files: Path, tmp_path: Path) -> None:
     parts = [part for part in RUN if not part.startswith("steps=")]
     process = start("compare", *parts, "steps=60", "runner=ray", "seeds=0", f"out={tmp_path}/out")
+    held_back = None
     try:
+        held_back = a_cell(process.pid)
+        os.kill(held_back, signal.SIGSTOP)  # else the comparison ends before the drivers give up
         ports = ray_intruder.ports_of_a_whole_ray(process.pid)
         token = ray_intruder.token_of(process.pid)
         for wrong in (None, WRONG):
             driver = ray_intruder.run_task(ports, tmp_path / "mark", wrong)
             assert driver.returncode != 0 and not (tmp_path / "mark").exists(), driver.stdout
     finally:
+        if held_back is not None:
+            os.kill(held_back, signal.SIGCONT)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=120)
     assert len(token) == 64 and token not in output
