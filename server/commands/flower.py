@@ -219,10 +219,13 @@ def run(request: FlowerRequest, app: Path) -> int:
         return say(error, EXIT_UNUSABLE)
     except KeyboardInterrupt:
         return say(f"ended at once{how_to_go_on(request.folder, 'flower')}", EXIT_STOPPED)
+    else:
+        ended = report(status, log, request.folder)
+        has_begun = not request.is_new_folder or any(request.folder.iterdir())
+        return ended if has_begun or ended != EXIT_FAILED else EXIT_UNUSABLE
     finally:
         if request.is_new_folder and not any(request.folder.iterdir()):
             request.folder.rmdir()
-    return report(status, log, request.folder)
 
 
 def report(status: RunStatus, log: str, folder: Path) -> int:

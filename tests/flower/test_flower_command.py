@@ -439,9 +439,10 @@ def test_the_same_numbers_as_the_reference_and_nothing_left(
 def test_a_run_that_can_not_be_fails_with_one_line(tmp_path: Path, nothing_left: None) -> None:
     output = dogo_fed(
         "flower", *SHORT, "data=image_folder", "data.options.root=nowhere", f"run_dir={tmp_path / 'run'}",
-        expect=1, cwd=tmp_path, timeout_s=400,
+        expect=2, cwd=tmp_path, timeout_s=400,
     )  # fmt: skip
     assert output.splitlines()[-1].startswith("dogo-fed: ") and "nowhere" in output.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
     assert "Traceback" not in output
 
 

@@ -236,7 +236,8 @@ def test_a_folder_whose_name_is_no_text_is_refused(setting, tmp_path) -> None:
 def test_a_run_can_not_end_before_what_it_has_done(folder) -> None:
     before = contents(folder, "summary.json", "config.yaml")
     with pytest.raises(
-        ConfigError, match=r"has done 3 steps already.*can't end after 2; give steps=3"
+        ConfigError,
+        match=r"has done 3 steps already, by what peer \w+ has, so it can't end after 2; give steps=3",
     ):
         run_here(gone_on(folder, "steps=2"))
     assert contents(folder, "summary.json", "config.yaml") == before

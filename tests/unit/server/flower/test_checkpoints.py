@@ -86,6 +86,17 @@ def test_an_answer_that_comes_at_the_last_moment_counts(sites):
     assert sites.ask(ada=late) == {ADA: FarCheckpoints((10,))}
 
 
+def test_why_flower_itself_can_not_ask_is_one_line_of_the_error(sites, monkeypatch):
+    def broken(messages):
+        raise RuntimeError(
+            "Traceback of its server\n  and more\nStatusCode.UNAVAILABLE: it is gone"
+        )
+
+    monkeypatch.setattr(sites.grid, "push_messages", broken)
+    with pytest.raises(StartError, match=r"ada \(StatusCode\.UNAVAILABLE: it is gone\)"):
+        sites.ask(ada=answers("10"), within_s=3.0)
+
+
 def test_a_stop_while_sites_are_asked_says_so_and_does_not_wait(sites):
     began_s = sites.time.now_s
     with pytest.raises(Stopped, match="stopped by the user before every site had told"):

@@ -749,6 +749,25 @@ def test_a_site_that_says_something_else_each_time_fills_nothing(make_scene):
     assert not any("\n" in one or "\x1b" in one for one in told)
 
 
+def test_reports_in_a_hurry_are_not_taken_and_come_again(make_scene, reference, monkeypatch):
+    """In messages nothing else slows a peer that reports without end."""
+    monkeypatch.setattr(seeding, "_owner", WaitingOwner())
+    scene = make_scene("exchange=flower", real=True)
+    asked: list[PeerId] = []
+
+    def wait_s(calls, peer, request):
+        asked.append(peer)
+        return 1.0 if len(asked) <= 6 else 0.0
+
+    monkeypatch.setattr(CoordinatorCalls, "report_wait_s", wait_s)
+    scene.supervise()
+    assert len(asked) > 6 and set(asked) == {ADA, BOB}
+    assert scene.digests() == reference
+    for peer in (ADA, BOB):
+        steps = [r.step for r in scene.sink.records if isinstance(r, StepReport) and r.peer == peer]
+        assert steps == list(range(STEPS)), "each once, and in order"
+
+
 # ---- a grid in trouble ----
 
 
