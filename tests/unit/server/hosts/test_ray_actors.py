@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError, RayTaskError
 
 from configs.compose import compose_run
-from dogo_fed.contracts import PeerId
+from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.errors import StartError
 from server.hosts import ray_actors
-from server.hosts.ray_actors import RayLauncher, bundles_of
+from server.hosts.ray_actors import RayHandle, RayLauncher, bundles_of
 
 PEERS = (PeerId("resnet"), PeerId("wide"))
 
@@ -49,3 +50,51 @@ def test_each_peer_has_a_bundle_of_its_own_size(gpus, told, cluster, monkeypatch
 def test_a_bundle_is_never_empty() -> None:
     assert bundles_of(0.0, [0.0, 2.0]) == [{"CPU": 0.001}, {"GPU": 2.0}]
     assert bundles_of(2.0, [0.0]) == [{"CPU": 2.0}]
+
+
+NODE_GONE = "The actor died.\nThe actor is dead because its node has died. Node Id: 9c"
+BROKEN = """ray::PeerActor.__init__() (pid=7)
+  File "/home/ada/mine.py", line 3, in embed
+AttributeError: no attribute 'projector'
+"""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        ((0, "all is well"), Ending(Outcome.FINISHED, "all is well")),
+        (
+            RayActorError("0a1b", NODE_GONE),
+            "died (its actor's process 7 is gone). Ray says: The actor is dead because its node has "
+            "died. Node Id: 9c",
+        ),
+        (RayActorError("0a1b", "The actor died."), "died (its actor's process 7 is gone)"),
+        (RayActorError("0a1b", BROKEN), "failed: AttributeError: no attribute 'projector'"),
+        (
+            RayTaskError("run", BROKEN, AttributeError("x"), "ray::PeerActor.run", 7, "127.0.0.1"),
+            "failed: AttributeError: x",
+        ),
+    ],
+)
+def test_how_a_peer_ended_is_told_with_what_ray_knows_of_it(outcome, told, monkeypatch) -> None:
+    def get(future: object, timeout: float) -> object:
+        if future == "where":
+            return {"pid": 7, "node_id": "ab", "cuda_visible_devices": ""}
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def remote(future: str) -> SimpleNamespace:
+        return SimpleNamespace(remote=lambda *given: future)
+
+    is_ready = [False, True]
+    monkeypatch.setattr(ray_actors.ray, "get", get)
+    monkeypatch.setattr(
+        ray_actors.ray,
+        "wait",
+        lambda futures, timeout: (futures, []) if is_ready.pop(0) else ([], futures),
+    )
+    actor = SimpleNamespace(where=remote("where"), run=remote("run"))
+    assignment: Any = SimpleNamespace(to_json=lambda: "{}")
+    handle = RayHandle(PEERS[0], actor, assignment)
+    assert handle.ending() is None and handle.ending() == told
