@@ -50,6 +50,7 @@ RUN = (
     f"exchange.deadline_s={DEADLINE_S}",
 )
 SOLO = ("exchange.enabled=false",)
+RARE = ("exchange.every_steps=25",)
 
 _STARTED_WITHIN_S = 240.0
 _ENDED_WITHIN_S = 400.0
@@ -238,7 +239,12 @@ def freeze_the_launcher(bench: Bench) -> Ending:
 
 
 def freeze_the_launcher_for_long(bench: Bench) -> Ending:
-    """It is stopped for longer than a report is waited for; peers without exchange only report."""
+    """It is stopped for longer than any answer is waited for; peers have to ask again."""
+    return _frozen(bench, FROZEN_LONG_S)
+
+
+def freeze_it_without_exchange(bench: Bench) -> Ending:
+    """The same where peers only report."""
     return _frozen(bench, FROZEN_LONG_S, *SOLO)
 
 
@@ -276,6 +282,14 @@ def kill_everything(bench: Bench) -> Ending:
     with bench.disturbed(run_dir) as (process, _):
         _kill_all(process, run_dir)
     return _gone_on(bench, run_dir)
+
+
+def kill_everything_with_rare_exchanges(bench: Bench) -> Ending:
+    """The same where most steps exchange nothing, so that peers go on from different steps."""
+    run_dir = bench.run_dir()
+    with bench.disturbed(run_dir, *RARE) as (process, _):
+        _kill_all(process, run_dir)
+    return _gone_on(bench, run_dir, *RARE)
 
 
 def torn_checkpoint(bench: Bench) -> Ending:
@@ -413,8 +427,10 @@ CELLS: dict[str, Cell] = {
         freeze_a_peer,
         freeze_the_launcher,
         freeze_the_launcher_for_long,
+        freeze_it_without_exchange,
         kill_the_launcher,
         kill_everything,
+        kill_everything_with_rare_exchanges,
         torn_checkpoint,
         flipped_checkpoint,
         sigterm,
@@ -432,12 +448,14 @@ ON_RAY = ("kill_a_peer", "kill_everything", "sigterm")
 MOST_LOST: dict[str, int] = {
     "freeze_the_launcher": 0,
     "freeze_the_launcher_for_long": 0,
+    "freeze_it_without_exchange": 0,
     "full_disk": 0,
     "kill_the_launcher": 1,
     "sigterm": 0,
     "sighup": 0,
     "no_exchange": 0,
     "kill_everything": EVERY_STEPS,
+    "kill_everything_with_rare_exchanges": 2 * EVERY_STEPS,
     "torn_checkpoint": 2 * EVERY_STEPS,
     "flipped_checkpoint": 2 * EVERY_STEPS,
 }
