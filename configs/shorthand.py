@@ -328,10 +328,12 @@ class _Line:
         named = self._named_data
         if key not in _ROOT_WORDS:
             return [f"++{key}={value}" if self.goes_on and named is None else argument]
+        if not _unquoted(value).strip():
+            raise ConfigError(f"{key}= names nothing; type the path of a folder, or . for this one")
         if named is None:
             kind, place = _data_at(value, is_elsewhere=self.is_elsewhere)
             return [f"++{place}"] if self.goes_on else [kind, place]
-        if _is_path(named) and not key.startswith("data.options."):
+        if _is_path(named):
             raise ConfigError(f"data={named} and {key}={value} both say where the images are")
         if _is_path(named) or named not in names_of("data") or named == "own":
             return [f"data.options.root={value}"]

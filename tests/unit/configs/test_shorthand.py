@@ -73,6 +73,12 @@ def test_files_of_ones_own_are_made_whole_too(tmp_path, monkeypatch):
     assert run("data=/x", "data.options.labels=there.csv").data.options["labels"] == "there.csv"
 
 
+def test_a_place_that_is_named_twice_or_not_at_all_is_answered():
+    for key in ("root", "data.options.root"):
+        assert "both say where the images are" in the_error("data=/x", f"{key}=/y")
+        assert "names nothing" in the_error("data=image_folder", f"{key}=")
+
+
 def test_the_folder_of_a_user_that_there_is_not_is_answered():
     assert "no user 'photos' here" in the_error("data=~photos")
     assert "no user 'photos' here" in the_error("root=~photos/2024")
