@@ -432,7 +432,7 @@ def test_an_evaluation_knows_places_too():
             "named. With one of data=domainnet, it is data.options.",
         ),
         (["data=photoz"], "a folder is named by its path, such as data=./photos"),
-        (["root="], "data= names nothing; type the path of a folder"),
+        (["root="], "= names nothing; type the path of a folder"),
         (["protocols=knn"], "did you mean protocol=knn?"),
         (["resume=runs/x"], "type run=runs/x"),
         (["colour=red"], "`dogo-fed evaluate --help` lists the settings"),
