@@ -61,8 +61,8 @@ _HYDRAS_FLAGS = (
 )  # fmt: skip
 _WITHOUT_VALUE = "--run"
 """Of Hydra's flags the one that takes no value, and is typed with one by those who mean run=."""
-_FILES_OF_ONES_OWN = (".options.labels", ".init", ".frozen_from")
-"""Settings that may name a file of the user's, relative to the current folder."""
+_TABLE = ".options.labels"
+"""How a setting ends that may name a file in the folder of the images, or in the current one."""
 _LONGEST_NAME = 56
 """Of a peer that is made of a backbone; a number may go behind it."""
 _IS_FLAG = re.compile(r"--?[A-Za-z]")
@@ -122,7 +122,7 @@ def in_full(
             spelled = [argument] if is_passed_on else line.for_each_peer(line.meant(number))
             full += [one if line.is_sweep else _readable(one) for one in spelled]
         flags_value = False
-    return _with_options_of_own(full)
+    return _with_options_of_own([_with_whole_table(one, full) for one in full])
 
 
 def in_full_for_hydra(
@@ -335,7 +335,7 @@ class _Line:
             return [f"++{place}"] if self.goes_on else [kind, place]
         if _is_path(named):
             raise ConfigError(f"data={named} and {key}={value} both say where the images are")
-        if _is_path(named) or named not in names_of("data") or named == "own":
+        if named not in names_of("data") or named == "own":
             return [f"data.options.root={value}"]
         option = place_option(named)
         if option is None:
@@ -405,6 +405,23 @@ def _with_options_of_own(overrides: Sequence[str]) -> list[str]:
         f"++{one}" if one[:1] not in "+~-" and one.startswith(tuple(open_paths)) else one
         for one in overrides
     ]
+
+
+def _with_whole_table(override: str, line: Sequence[str]) -> str:
+    """Returns the override with the whole path of a table of labels that is in the current folder.
+
+    It is read again where the run goes on, which may be elsewhere. One that is in the folder of the
+    images is found there.
+    """
+    key, _, value = override.partition("=")
+    table = Path(_unquoted(value))
+    if not path_of(override).endswith(_TABLE) or not table.suffix or not table.is_file():
+        return override
+    place = f"{path_of(override).removesuffix('labels')}root"
+    roots = [_unquoted(one.partition("=")[2]) for one in line if path_of(one) == place]
+    if roots and (Path(roots[-1]) / table).is_file():
+        return override
+    return _readable(f"{key}={os.path.abspath(table)}")
 
 
 def _is_path(value: str) -> bool:
@@ -529,14 +546,11 @@ def _distinct(names: Iterable[str]) -> list[str]:
 def _readable(override: str) -> str:
     """Returns the override with its value in quotes if Hydra can't read it as it is.
 
-    A "~" at the start of a value is the user's folder. Files of his own are named by their whole paths.
+    A "~" at the start of a value is the user's folder.
     """
     key, equals, value = override.partition("=")
     if value.startswith("~/"):
         value = str(typed_path(value))
-        override = f"{key}={value}"
-    if path_of(override).endswith(_FILES_OF_ONES_OWN) and Path(_unquoted(value)).is_file():
-        value = os.path.abspath(_unquoted(value))  # it is read again where the run goes on
         override = f"{key}={value}"
     if not equals or _can_be_read(override) or value[:1] in "[{'\"":
         return override

@@ -28,7 +28,12 @@ from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import CheckpointError, ConfigError, OwnCodeError
 from dogo_fed.evaluation import evaluation_mode
 from dogo_fed.models.catalog import BACKBONES
-from dogo_fed.models.weights import load_weights, name_file_in, read_weights
+from dogo_fed.models.weights import (
+    is_weights_file,
+    load_weights,
+    name_file_in,
+    read_weights,
+)
 from dogo_fed.objectives.base import Objective
 from dogo_fed.objectives.catalog import KNOWN
 from dogo_fed.storage.peer_folder import PeerFolder
@@ -79,7 +84,9 @@ def build_peer(
             objective = _build_objective(settings.objective, backbone, feature_dim, dataset)
         if rows is not None:
             _choose_rows(objective, settings.objective, rows, dataset)
-        if settings.teacher is Teacher.EMA and not _is_file(settings.frozen_from):
+        source = settings.frozen_from
+        is_from_file = source is not None and is_weights_file(Path(source))
+        if settings.teacher is Teacher.EMA and not is_from_file:
             objective.keep_average()
         objective.to(device)
         optimizer = components.build(
@@ -228,14 +235,6 @@ def _initialise(backbone: nn.Module, setting: str, path: str, prefix: str | None
         return load_weights(backbone, read_weights(Path(path)), path, prefix)
     except CheckpointError as error:
         raise ConfigError(f"{setting}={path}: {error}") from error
-
-
-def _is_file(source: str | None) -> bool:
-    """Whether weights come from a file, and not from a run folder; told by the name if it is gone."""
-    if source is None:
-        return False
-    path = Path(source)
-    return path.is_file() if path.exists() else path.suffix != ""
 
 
 def _freeze(

@@ -31,6 +31,7 @@ from dogo_fed.engine.passes import Passes
 from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.knn import usual_k
+from dogo_fed.models.weights import is_weights_file
 from dogo_fed.plan import Plan
 from dogo_fed.provenance import Provenance
 from dogo_fed.text import one_line, some_of
@@ -157,15 +158,15 @@ class LoadedRun:
             peer_id: which peer.
             device: where it computes; None takes the device that the settings name. A peer that is
                 only tried may compute elsewhere.
-            goes_on: whether a checkpoint is loaded into it. Then what its weights came from may be
-                gone.
+            goes_on: whether a checkpoint is loaded into it. Then the file that its weights came from
+                may be gone.
 
         Raises:
             ConfigError: see `build.build_peer` and `check_device`.
         """
         settings = self.config.peers[peer_id]
-        source = settings.init or settings.frozen_from
-        is_gone = goes_on and source is not None and not Path(source).exists()
+        source = Path(settings.init or settings.frozen_from or "")
+        is_gone = goes_on and not source.exists() and is_weights_file(source)
         peer = build_peer(
             peer_id,
             settings,
@@ -341,7 +342,8 @@ def _with_images(config: RunConfig) -> list[str]:
     names = [
         name
         for name, peer in config.peers.items()
-        if peer.data is None and (peer.frozen_from is None or not Path(peer.frozen_from).is_file())
+        if peer.data is None
+        and (peer.frozen_from is None or not is_weights_file(Path(peer.frozen_from)))
     ]
     if not names:
         raise ConfigError(

@@ -94,6 +94,11 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def is_weights_file(path: Path) -> bool:
+    """Whether weights are in a file, and not in a run folder; if it is gone, its ending tells."""
+    return path.is_file() or (not path.exists() and path.suffix in _ENDINGS)
+
+
 def name_file_in(folder: Path) -> str:
     """Returns what to type in place of a folder in which weights are looked for."""
     there = sorted(path.name for path in folder.iterdir() if path.suffix in _ENDINGS)
@@ -289,13 +294,16 @@ def _is_beside(stranger: str, fit: Fit) -> bool:
 
     The rest of a larger network is like what fits (layer4 beside layer3, blocks.12 beside blocks.11).
     """
+    own = stranger.removeprefix(fit.prefix)
+    if "." not in own:  # of the network itself, and used in each pass: a token of a transformer
+        return own.startswith("mask")
     kinds = {_kind(name, fit) for name in fit.names.values()}
     return _kind(stranger, fit) not in kinds
 
 
 def _kind(name: str, fit: Fit) -> str:
-    """Returns the first word of a name in a file, without the number of its part."""
-    return name.removeprefix(fit.prefix).partition(".")[0].rstrip("0123456789")
+    """Returns the first word of a name in a file, up to the number of its part."""
+    return re.split(r"\d", name.removeprefix(fit.prefix).partition(".")[0])[0]
 
 
 def _is_head(name: str) -> bool:

@@ -142,14 +142,22 @@ def starting_points(
         )
     reached = {peer: max(store.steps(), default=None) for peer, store in stores.items()}
     furthest = max(step or 0 for step in reached.values())
-    missed_none = [
+    lost = [
         peer
-        for peer, store in stores.items()
-        if peer not in lost_at
-        or not _has_missed(lost_at[peer], store.steps(), furthest, next_exchange)
+        for peer in stores
+        if peer in lost_at and next_exchange(lost_at[peer]) < next_exchange(furthest)
     ]
+    never_lost = [peer for peer in stores if peer not in lost]
+    # A lost peer's later checkpoint is of the time after its loss, or of one that was given up.
+    saved_since = [
+        peer
+        for peer in lost
+        if any(next_exchange(step) > next_exchange(lost_at[peer]) for step in stores[peer].steps())
+    ]
+    missed_none = [peer for peer in stores if peer in never_lost or peer in saved_since]
     state = (
         _state_of(missed_none, sought, next_exchange)
+        or _state_of(never_lost, sought, next_exchange)
         or _state_of(_in_step(reached, stores, next_exchange), sought, next_exchange)
         or _state_of(_in_step(newest, stores, next_exchange), sought, next_exchange)
     )
@@ -255,21 +263,6 @@ def _check_present(
         f"{', and '.join(what)}, but it has trained in this run{others}; put its files back, or "
         f"{ways_out}"
     )
-
-
-def _has_missed(
-    lost_at: int, steps: Sequence[int], furthest: int, next_exchange: NextExchange
-) -> bool:
-    """Whether a peer that was lost has missed an exchange, and has not saved itself since.
-
-    Args:
-        lost_at: the step at which it was lost.
-        steps: those of its checkpoints.
-        furthest: how far the peer has got that has got furthest.
-        next_exchange: which steps exchange.
-    """
-    missed = next_exchange(lost_at)
-    return missed < next_exchange(furthest) and all(next_exchange(step) <= missed for step in steps)
 
 
 def _in_step(

@@ -189,13 +189,13 @@ def _data_set(
     given = data.options
     changes = {name: one for name, one in wanted.items() if given.get(name, one) != one}
     if changes:
+        stored = given.get("stored_size")
+        if image_size is not None and isinstance(stored, int) and stored < image_size:
+            changes["stored_size"] = None
         told = [f"{name}={one} and not {given[name]}" for name, one in changes.items()]
         logger.info(
             "the images of %s are read as those of the training: %s", data.name, ", ".join(told)
         )
-        stored = given.get("stored_size")
-        if image_size is not None and isinstance(stored, int) and stored < image_size:
-            changes["stored_size"] = None
         data = dataclasses.replace(data, options={**given, **changes})
     return dataset_with_test_part(data, EvalConfig().test_share)
 

@@ -37,7 +37,7 @@ from dogo_fed.data.files.parts import (
 )
 from dogo_fed.data.files.pixel_options import PixelOptions, with_pixel_options
 from dogo_fed.data.source import NO_LABEL, DataSet
-from dogo_fed.errors import DataError
+from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.text import one_line, some_of
 
 FOLDERS, NONE = "folders", "none"
@@ -125,6 +125,10 @@ def find_images(
         DataError: there are none, or the layout is not as expected.
     """
     by_folder = labels == FOLDERS
+    if labels in (FOLDERS, NONE) and (image_column is not None or label_column is not None):
+        raise ConfigError(
+            "image_column and label_column are columns of a table; name it by data.options.labels=<table>"
+        )
     train_folder, test_folder, notes = _find_parts(root, by_folder)
     train = _read_part(train_folder, by_folder)
     test = _read_part(test_folder, by_folder) if test_folder is not None else _Part()
@@ -135,8 +139,8 @@ def find_images(
     classes = _classes(train, test, test_folder)
     if classes and train_folder == root:
         notes.append(
-            f"no train/ in {root}: its folders {_some(classes)} are taken as classes "
-            f"(data.options.labels=none if they are none{_within(root, classes)})"
+            f"no train/ in {train.place}: its folders {_some(classes)} are taken as classes "
+            f"(data.options.labels=none if they are none{_within(train.place, classes)})"
         )
     listings = [_labelled(part, classes) for part in (train, test)]
     if labels not in (FOLDERS, NONE):
@@ -183,8 +187,13 @@ def list_classes(folder: Path, classes: Sequence[str]) -> Found:
 
 @dataclass(slots=True)
 class _Part:
-    """The images of the training or the test part, by the class folder that they are below."""
+    """The images of the training or the test part, by the class folder that they are below.
 
+    Attributes:
+        place: the folder that has the class folders.
+    """
+
+    place: Path = Path()
     classes: dict[str, Listing] = field(default_factory=dict)
     unlabelled: Listing = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
@@ -250,14 +259,15 @@ def _unwrapped(root: Path, by_folder: bool) -> tuple[Path, list[str]]:
     Raises:
         DataError: it can't be told which of several folders is meant.
     """
-    folder = root
+    folder, unused = root, list[str]()
     for _ in range(_MOST_WRAPPERS):
         names = class_folders(folder)
         if any(_parts_among(folder, names)):
             read = f"{root} has its images in {folder.relative_to(root)}/, which is read"
-            return folder, [] if folder == root else [read]
+            return folder, [] if folder == root else [read, *not_used_note(unused, root)]
         pictures = pictures_beside_masks(names)
         if pictures is not None and _is_divided(folder / pictures):
+            unused = [f"{name}/" for name in names if name != pictures]
             folder /= pictures
             continue
         divided = [name for name in names if _is_divided(folder / name)]
@@ -370,7 +380,7 @@ def _read_part(folder: Path, by_folder: bool) -> _Part:
             part.left_out[f"images in {one_line(name, 60)}/ beside {pictures}/"] += number
         part.left_out += Counter()  # drops folders without images
         return part
-    part = _Part()
+    part = _Part(folder)
     if not by_folder:
         part.unlabelled = part.note(images_below(folder, NO_LABEL))
         return part

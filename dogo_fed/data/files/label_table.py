@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -93,10 +94,10 @@ def read_label_table(
     mark = _separator([line for _, line in lines], places)
     second = _cells(lines[1][1], mark) if len(lines) > 1 else []
     first = _cells(lines[0][1], mark)
-    if image_column is None and label_column is None:
-        columns, has_headings, notes = _columns(path, first, second, places)
-    else:
-        columns, has_headings, notes = _named(path, first, image_column, label_column), True, []
+    columns, has_headings, notes = _columns(path, first, second, places)
+    if image_column is not None or label_column is not None:
+        named_columns = {"image_column": image_column, "label_column": label_column}
+        columns, has_headings, notes = _named(path, first, columns, named_columns), True, []
     rows = []
     for where, line in lines[has_headings:]:
         cells = _cells(line, mark)
@@ -168,7 +169,8 @@ class _Places:
     """The images of a folder, by the ways in which a table may name them."""
 
     def __init__(self, root: Path, files: Listing) -> None:
-        self._root = root.absolute()
+        self._root = root
+        self._roots = (os.path.abspath(root), root.resolve())
         self._by_name: dict[str, list[Path]] = {}
         self._exact: dict[PurePath, Path] = {}
         for file in files:
@@ -180,11 +182,18 @@ class _Places:
 
     def called(self, name: str) -> list[Path]:
         """Returns the images that a name may mean."""
-        place = PurePosixPath(name.replace("\\", "/"))
-        if place.is_absolute() and place.is_relative_to(self._root):
-            place = place.relative_to(self._root)
-        exact = self._exact.get(place)
-        return [exact] if exact is not None else self._by_name.get(str(place), [])
+        for place in (PurePosixPath(name), PurePosixPath(name.replace("\\", "/"))):
+            inside = self._below_root(place)
+            exact = self._exact.get(inside)
+            found = [exact] if exact is not None else self._by_name.get(str(inside), [])
+            if found:
+                return found
+        return []
+
+    def _below_root(self, place: PurePosixPath) -> PurePosixPath:
+        """Returns a place relative to the folder of the images, if it is a whole path below it."""
+        root = next((root for root in self._roots if place.is_relative_to(root)), None)
+        return place if root is None else place.relative_to(root)
 
     def may_be_image(self, name: str) -> bool:
         """Whether a word is the name of an image, or looks like one."""
@@ -229,29 +238,32 @@ def _columns(
 
 
 def _named(
-    path: Path, headings: Sequence[str], image: str | None, class_name: str | None
+    path: Path, headings: Sequence[str], found: _Columns, named: Mapping[str, str | None]
 ) -> _Columns:
-    """Returns the columns that the user has named; the other one is found, or the first.
+    """Returns the columns that the user has named; one that he has not is as it was found.
 
     Raises:
-        DataError: there is no such heading.
+        DataError: there is no such heading, or no second column.
     """
     words = [heading.lower() for heading in headings]
-    for option, name in (("image_column", image), ("label_column", class_name)):
+    places: dict[str, int | None] = {}
+    for option, name in named.items():
         if name is not None and name.lower() not in words:
             raise DataError(
                 f"{path} has no column {name!r} (data.options.{option}); its first line has "
                 f"{some_of([one_line(heading, 40) for heading in headings], _MOST_HEADINGS)}"
             )
-    images = None if image is None else words.index(image.lower())
-    classes = None if class_name is None else words.index(class_name.lower())
-    if images is None:
-        images = _heading(words, IMAGE_HEADINGS) or 0
-    if classes is None:
-        classes = _heading(words, CLASS_HEADINGS)
-    if classes is None:
-        classes = images + 1 if images + 1 < len(words) else images - 1
-    return _Columns(images, classes)
+        places[option] = None if name is None else words.index(name.lower())
+    image, class_name = places["image_column"], places["label_column"]
+    if image is None:
+        image = found.image if found.image != class_name else found.class_name
+    if class_name is None:
+        class_name = found.class_name if found.class_name != image else found.image
+    if image == class_name or max(image, class_name) >= len(words):
+        raise DataError(
+            f"{path} has one column for both the images and their classes; two are needed"
+        )
+    return _Columns(image, class_name)
 
 
 def _heading(words: Sequence[str], known: Sequence[str]) -> int | None:

@@ -132,7 +132,8 @@ def _labels(arrays: Mapping[str, _Array], part: str, notes: list[str]) -> list[i
     if found is None:
         return [NO_LABEL] * number
     is_whole = np.issubdtype(found.dtype, np.integer) or (
-        np.issubdtype(found.dtype, np.floating) and bool(np.all(found == np.round(found)))
+        np.issubdtype(found.dtype, np.floating)
+        and bool(np.all(np.isfinite(found) & (found == np.round(found))))
     )
     if found.size != number or not is_whole:
         notes.append(

@@ -98,7 +98,7 @@ def amounts_of(
             check_sizes(labels_N, sizes, dataset.class_names)
         except ConfigError as error:
             raise ConfigError(
-                f"{error}: type protocol.{_NAME}.per_class=[{','.join(map(str, fitting))}]"
+                f"{error}, such as per_class=[{','.join(map(str, fitting))}] among its options"
             ) from error
     return dict(sorted(amounts.items(), key=lambda item: sum(item[1])))
 

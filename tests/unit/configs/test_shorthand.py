@@ -61,16 +61,22 @@ def test_places_that_are_relative_or_at_home_are_made_whole(tmp_path, monkeypatc
     assert run("run_dir=~/runs/1").run_dir == "/home/ada/runs/1"
 
 
-def test_files_of_ones_own_are_made_whole_too(tmp_path, monkeypatch):
-    """They are read again where the run goes on, or is evaluated, from another folder."""
+def test_a_table_of_labels_in_the_current_folder_is_named_by_its_whole_path(tmp_path, monkeypatch):
+    """It is read again where the run goes on, or is evaluated, from another folder."""
     monkeypatch.chdir(tmp_path)
-    Path("my labels.csv").touch()
-    Path("r18.pth").touch()
-    config = run("data=/x", "data.options.labels=my labels.csv", "peers.wide.init=r18.pth")
-    assert config.data.options["labels"] == f"{tmp_path}/my labels.csv"
-    assert config.peers["wide"].init == f"{tmp_path}/r18.pth"
-    assert run("data=/x", "data.options.labels=none").data.options["labels"] == "none"
-    assert run("data=/x", "data.options.labels=there.csv").data.options["labels"] == "there.csv"
+    for name in ("my labels.csv", "both.csv", "none", "images/both.csv"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+
+    def labels(*typed):
+        return run("data=images", *typed).data.options["labels"]
+
+    assert labels("data.options.labels=my labels.csv") == f"{tmp_path}/my labels.csv"
+    assert labels("data.options.labels=both.csv") == "both.csv", "that of the images is read"
+    assert labels("data.options.labels=none") == "none"
+    assert labels("data.options.labels=there.csv") == "there.csv"
+    config = run("peers.wide.data=images", "peers.wide.data.options.labels=my labels.csv")
+    assert config.peers["wide"].data.options["labels"] == f"{tmp_path}/my labels.csv"
 
 
 def test_a_place_that_is_named_twice_or_not_at_all_is_answered():

@@ -615,7 +615,7 @@ def test_too_many_labels_of_a_class_are_answered_with_a_number_that_fits() -> No
         check_labels("limited_labels", options, dataset)
     text = str(caught.value)
     assert "of class 0 (cat) were asked for" in text
-    assert f"type protocol.limited_labels.per_class=[5,{smallest}]" in text
+    assert f"such as per_class=[5,{smallest}] among its options" in text
     check_labels("limited_labels", {**options, "per_class": [5, smallest]}, dataset)
     check_labels("linear", {}, dataset)
 

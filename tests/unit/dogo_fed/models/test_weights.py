@@ -172,7 +172,13 @@ def test_the_rest_of_a_larger_network_is_not_left_out():
         load_weights(
             resnet18(image_size=128), {**theirs, "layer4.2.conv1.weight": torch.zeros(2)}, "x"
         )
+    for name in ("conv5_x", "inception5a"):
+        nets = nn.ModuleDict({"conv2_x": nn.Linear(2, 2), "inception4e": nn.Linear(2, 2)})
+        with pytest.raises(CheckpointError, match=f"unexpected: {name}"):
+            load_weights(nets, {**nets.state_dict(), f"{name}.weight": torch.zeros(2)}, "x")
     vit = torchvision_model("vit_b_16", image_size=32)
+    with pytest.raises(CheckpointError, match="unexpected: register_tokens"):
+        load_weights(vit, {**vit.state_dict(), "register_tokens": torch.zeros(1, 4, 768)}, "x")
     deeper = {**vit.state_dict(), "encoder.layers.encoder_layer_12.ln.weight": torch.zeros(2)}
     with pytest.raises(CheckpointError, match="unexpected: encoder"):
         load_weights(vit, deeper, "x")

@@ -10,6 +10,7 @@ import torch
 from configs.compose import compose_run
 from configs.resume import resumed
 from dogo_fed.config import RunConfig
+from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.summary import print_summary
 from dogo_fed.run.prepare import prepare
@@ -96,6 +97,24 @@ def test_a_run_goes_on_without_the_file_of_its_frozen_teacher(file, tmp_path, te
     longer = [f"resume={tmp_path}/run", "steps=4"]
     run_here(resumed(compose_run(longer), longer))
     assert digests(tmp_path / "run") == digests(tmp_path / "whole")
+
+
+def test_a_teacher_whose_file_is_gone_is_no_site_either(file) -> None:
+    """Else the others would go on with other private images."""
+    config = config_of(
+        "exchange.rows=features", f"peers.{PEER}.frozen_from={file}", "partition=iid",
+        "partition.anchors=0.4", "partition.least_images=8",
+    )  # fmt: skip
+
+    def parts():
+        cut = load_run(config).cut
+        assert cut is not None
+        return {name: part.fingerprint for name, part in cut.private.items()}
+
+    before = parts()
+    assert set(before) == {"simsiam"}
+    file.unlink()
+    assert parts() == before
 
 
 def test_a_prefix_without_a_file_is_refused(tmp_path: Path) -> None:

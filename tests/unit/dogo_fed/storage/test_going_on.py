@@ -160,6 +160,12 @@ def test_a_late_peer_does_not_send_the_others_back_until_it_has_saved_itself():
     assert saved.checkpoints == {ADA: 50, BOB: 50} and saved.events == ()
 
 
+def test_a_checkpoint_of_a_time_that_was_given_up_keeps_nobody_from_going_on():
+    """All went back from 120 to 100, and Bob never came. His 120 is of the time before."""
+    points = found({ADA: [105, 110, 115], BOB: [100, 120]}, bob=100)
+    assert points.checkpoints == {ADA: 115, BOB: 100} and kinds(points) == [("peer_late", BOB)]
+
+
 def test_who_was_lost_at_the_end_is_told_by_the_events():
     def event(kind, peer=None, step=7):
         return {"type": "event", "kind": kind, "peer": peer, "step": step}

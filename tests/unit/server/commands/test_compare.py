@@ -66,7 +66,7 @@ def test_more_labels_than_there_are_are_refused_before_a_cell_is_trained(tmp_pat
     experiment = made_experiment(methods=[Method.SOLO], seeds=[0], protocols=asked_for)
     cells = made_cells(experiment, tmp_path)
     asked = request(tmp_path, cells=cells, experiment=experiment)
-    with pytest.raises(ConfigError, match=r"type protocol\.limited_labels\.per_class=\["):
+    with pytest.raises(ConfigError, match=r"such as per_class=\[.*among its options"):
         command._check_first_cells(asked, {cell.id: Standing.NEW for cell in cells})
 
 

@@ -119,8 +119,9 @@ def test_npz_classes_may_be_written_with_a_point(tmp_path):
     path = write_npz(tmp_path / "a.npz", train_labels=np.array([0.0, 1, 2, 0, 1, 2]))
     data = load_npz(path)
     assert data.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    data = load_npz(write_npz(tmp_path / "b.npz", train_labels=np.array([0.5, 1, 2, 0, 1, 2])))
-    assert set(data.train.labels.tolist()) == {-1} and "float64" in data.notes[0]
+    for odd in (0.5, np.inf, np.nan):
+        data = load_npz(write_npz(tmp_path / "b.npz", train_labels=np.array([odd, 1, 2, 0, 1, 2])))
+        assert set(data.train.labels.tolist()) == {-1} and "float64" in data.notes[0]
 
 
 def test_npz_that_is_enlarged_to_the_views_says_so(tmp_path):

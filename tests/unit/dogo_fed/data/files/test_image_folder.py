@@ -237,6 +237,18 @@ def test_parts_among_the_pictures_are_looked_into(tmp_path):
         draw(tmp_path / "masks" / part / "0.png", 7)
     data = load_folder(tmp_path)
     assert (levels(data.train), levels(data.test)) == ([0], [1])
+    assert f"not used: masks/ in {tmp_path}" in data.notes
+
+
+@pytest.mark.parametrize("names", [("train",), ("person",), ("cat", "dog")])
+def test_folders_among_the_pictures_are_named_where_they_are(tmp_path, names):
+    for number, name in enumerate(names):
+        draw(tmp_path / "images" / name / "0.png", number)
+    draw(tmp_path / "masks" / "0.png", 7)
+    data = load_folder(tmp_path)
+    assert levels(data.train) == list(range(len(names)))
+    if names != ("train",):
+        assert f"no train/ in {tmp_path}/images: its folders {', '.join(names)} are" in said(data)
 
 
 def test_a_class_called_masks_beside_others_is_one(tmp_path):
@@ -417,6 +429,45 @@ def test_the_columns_of_a_table_can_be_named(tmp_path):
     assert data.class_names == ("7", "9")
     with pytest.raises(DataError, match=r"no column 'klass' \(data\.options\.label_column\); its "):
         load_folder(tmp_path, labels="t.csv", label_column="klass")
+
+
+@pytest.mark.parametrize(
+    ("table", "named", "classes"),
+    [
+        ("patient,scan,outcome\n17,1.png,b\n18,2.png,a\n", {"label_column": "outcome"}, "b a"),
+        ("dx,scan\nb,1.png\na,2.png\n", {"label_column": "dx"}, "b a"),
+        ("dx,scan\nb,1.png\na,2.png\n", {"image_column": "scan"}, "b a"),
+        ("image,age,dx\n1.png,7,b\n2.png,6,a\n", {"image_column": "image"}, "b a"),
+    ],
+)
+def test_the_other_column_is_found(tmp_path, table, named, classes):
+    for number in (1, 2):
+        draw(tmp_path / f"{number}.png", number)
+    (tmp_path / "t.csv").write_text(table)
+    data = load_folder(tmp_path, labels="t.csv", **named)
+    assert " ".join(data.class_names[label] for label in data.train.labels) == classes
+
+
+def test_columns_that_say_nothing_are_answered(tmp_path):
+    draw(tmp_path / "1.png", 1)
+    (tmp_path / "t.csv").write_text("image\n1.png\n")
+    with pytest.raises(DataError, match="one column for both the images and their classes"):
+        load_folder(tmp_path, labels="t.csv", image_column="image")
+    with pytest.raises(ConfigError, match=r"name it by data\.options\.labels=<table>"):
+        load_folder(tmp_path, label_column="dx")
+
+
+def test_names_with_a_backslash_and_roots_by_a_link_are_found(tmp_path, monkeypatch):
+    draw(tmp_path / "real" / "a\\1.png", 1)
+    draw(tmp_path / "real" / "b" / "2.png", 2)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path / "real" / "b")
+    for root in (tmp_path / "link", "../../link", "../../real"):
+        for place in ("real", "link") if root != "../../real" else ("real",):
+            (tmp_path / "real" / "t.csv").write_text(
+                f"a\\1.png,cat\n{tmp_path}/{place}/b/2.png,dog\n"
+            )
+            assert load_folder(root, labels="t.csv").class_names == ("cat", "dog")
 
 
 def test_cells_may_be_long(tmp_path):
