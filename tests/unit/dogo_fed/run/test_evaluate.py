@@ -11,6 +11,7 @@ import math
 import os
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -384,6 +385,30 @@ def test_an_export_and_its_card_bring_what_an_evaluation_needs(finished, tmp_pat
     assert dict(request.backbone.options) == dict(backbone.options)
     assert request.image_size == trained_on.image_size
     assert (tuple(request.mean), tuple(request.std)) == (trained_on.mean, trained_on.std)
+
+
+def test_the_card_says_how_the_encoder_was_made_and_what_it_reached(finished, tmp_path) -> None:
+    folder, config = finished
+    found = json.loads((folder / "summary.json").read_text())["peers"]["wide"]
+    facts = open_backbone(folder, config, "wide")[1]
+    _, card = export_encoder(folder, config, "wide", Format.SAFETENSORS, tmp_path / "wide")
+    text = card.read_text()
+    for line in (
+        f"| images | synthetic, {facts.num_train}, fingerprint `{facts.fingerprint}` |",
+        f"| seed, batch size | {config.seed}, {config.batch_size} |",
+        f"| state | `{found['state_digest']}` |",
+        f"| kNN, top-1 | {100 * found['knn_top1']:.1f} % |",
+        f"| linear probe, top-1 | {100 * found['linear_top1']:.1f} % |",
+    ):
+        assert line in text.splitlines()
+
+
+def test_a_graph_needs_its_library_and_says_so(finished, tmp_path, monkeypatch) -> None:
+    folder, config = finished
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"pip install 'dogo-fed\[onnx\]'"):
+        export_encoder(folder, config, "wide", Format.ONNX, tmp_path / "wide.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_each_exported_file_has_a_card_of_its_own(finished, tmp_path) -> None:

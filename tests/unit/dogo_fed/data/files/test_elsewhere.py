@@ -441,6 +441,12 @@ def test_saved_data_sets_that_can_not_be_used(saved, name, options, says):
         load_hf(saved / name, **options)
 
 
+def test_saved_data_sets_need_a_library_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r"pip install 'dogo-fed\[datasets\]'"):
+        load_hf(tmp_path)
+
+
 def test_saved_parts_of_unlike_columns_are_named(tmp_path):
     datasets = pytest.importorskip("datasets")
 
