@@ -24,6 +24,11 @@ from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.units import human_bytes
 
 _NEARLY_BLACK = 0.03
+"""Of the mean of all pixels, of 1."""
+_BRIGHT = 32
+"""Of 255: images of 12 bits that are stored in 16 have no pixel that is brighter than 16."""
+_LOOKED_AT = 64
+"""Images, evenly spaced, in which a bright pixel is looked for."""
 
 
 def notes_of(run: LoadedRun) -> tuple[str, ...]:
@@ -72,8 +77,12 @@ def nearly_black(dataset: DataSet, options: Mapping[str, object]) -> Iterator[st
         dataset: the images.
         options: those of its loader.
     """
-    if max(dataset.mean) < _NEARLY_BLACK:
-        yield f"the images are nearly black (mean {max(dataset.mean):.3f} of 1)" + (
+    number = min(_LOOKED_AT, len(dataset.train))
+    ids_N = torch.arange(number) * len(dataset.train) // max(number, 1)
+    brightest = int(dataset.train.images(ids_N).max()) if number else 255
+    if max(dataset.mean) < _NEARLY_BLACK or brightest < _BRIGHT:
+        found = f"mean {max(dataset.mean):.3f} of 1, brightest pixel {brightest} of 255"
+        yield f"the images are nearly black ({found})" + (
             "; if they have more than 8 bits, say what is white: data.options.value_range=[0,4095]"
             if "value_range" in options
             else ""

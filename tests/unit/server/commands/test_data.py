@@ -9,6 +9,7 @@ import pytest
 
 from configs.compose import compose_run
 from dogo_fed.data.map_style import dataset_from_arrays
+from dogo_fed.run.prepare import nearly_black
 from server.commands.data import describe, usual_folder
 
 
@@ -18,8 +19,19 @@ from server.commands.data import describe, usual_folder
 def test_black_images_get_advice_that_the_loader_can_take(data, is_option):
     black = dataset_from_arrays("black", np.zeros((8, 3, 8, 8), np.uint8), [0, 1] * 4)
     said = "\n".join(describe(black, compose_run([f"data={data}"])))
-    assert "the images are nearly black (mean 0.000 of 1)" in said
+    assert "the images are nearly black (mean 0.000 of 1, brightest pixel 0 of 255)" in said
     assert ("data.options.value_range=[0,4095]" in said) is is_option
+
+
+def test_bright_images_of_12_bits_are_nearly_black_in_16():
+    """Their mean may be half of their range, and is a thirtieth of that of 16 bits."""
+    levels = np.random.default_rng(0).integers(4, 17, (90, 1, 8, 8)).astype(np.uint8)
+    data = dataset_from_arrays("cells", levels, [0, 1] * 45)
+    assert min(data.mean) > 0.03
+    (note,) = nearly_black(data, {"value_range": None})
+    assert "brightest pixel 16 of 255" in note and "value_range=[0,4095]" in note
+    levels[::2, :, 0, 0] = 32
+    assert list(nearly_black(dataset_from_arrays("cells", levels, [0, 1] * 45), {})) == []
 
 
 def said_of(number, labels, side=8, stored=8):
