@@ -368,15 +368,15 @@ class CoordinatorService:
         Once a second, because a call may bring a new deadline while this task sleeps. If it slept
         for much longer, this process was stopped, and that is nobody's fault.
         """
-        standstill = Standstill(time.monotonic())
+        standstill = Standstill(self._clock())
         while True:
             deadline_s = self._calls.coordinator.next_deadline_s()
             sleep_s = _LONGEST_SLEEP_S
             if deadline_s is not None:
                 sleep_s = min(sleep_s, max(deadline_s - self._clock(), 0.0))
             await asyncio.sleep(sleep_s + 0.001)  # wakes after the deadline, not a moment before it
-            now_s = self._clock()
-            lost_s = standstill.lasted_s(time.monotonic())
+            now_s = self._clock()  # once: the process may be stopped between two readings
+            lost_s = standstill.lasted_s(now_s)
             try:
                 if lost_s:
                     self._calls.coordinator.excuse(lost_s, now_s)

@@ -260,7 +260,8 @@ def _frozen(bench: Bench, seconds: float, *settings: str) -> Ending:
             _check_runs(process, began_s)
         back_s = time.monotonic() - began_s
         _finished(process)
-    assert events(run_dir, "peer_lost") == []
+    lost = events(run_dir, "peer_lost")
+    assert lost == [], f"lost after {back_s:.1f} s: {lost}"
     _told_in_full(run_dir)
     is_equal = digests(run_dir) == bench.wanted(settings)
     return Ending(steps_lost=_missed(run_dir), back_s=back_s, is_equal=is_equal)

@@ -321,7 +321,7 @@ class TestAttempts:
         late = (RunStatus(FAILED, GENERIC), RAY_IS_LATE)
         self.end_as(monkeypatch, late, late, late)
         request = flower_command.read_request(["run_dir=run"])
-        assert flower_command.run(request, tmp_path) == 1
+        assert flower_command.run(request, tmp_path) == 2, "it has not begun"
         assert len(ToldRun.attempts) == 2
         told = capsys.readouterr().err.splitlines()
         assert "once more" in told[0] and GENERIC in told[1] and len(told) == 2
