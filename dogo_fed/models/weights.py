@@ -215,7 +215,6 @@ def load_weights(
     """
     wanted = backbone.state_dict()
     fit = best_fit(wanted, tensors, prefix)
-    heads = [name for name in fit.strangers if _is_head(name.removeprefix(fit.prefix))]
     taken = {name: tensors[theirs] for name, theirs in fit.names.items()}
     misfits = {
         fit.names[name]: (tensor.shape, wanted[name].shape)
@@ -223,8 +222,9 @@ def load_weights(
         if tensor.shape != wanted[name].shape
     }
     missing = [name for name in wanted if name not in taken and not name.endswith(_COUNTER)]
-    beside = [] if missing else [one for one in fit.strangers if _is_beside(one, fit)]
-    dropped = [name for name in fit.strangers if name in heads or name in beside]
+    heads = {name for name in fit.strangers if _is_head(name.removeprefix(fit.prefix))}
+    beside = set() if missing else _beside(fit)
+    dropped = [name for name in fit.strangers if name in heads | beside]
     problems = {
         "missing": missing,
         "unexpected": [name for name in fit.strangers if name not in dropped],
@@ -289,16 +289,19 @@ def _notices_of_halvings(what: str, backbone: nn.Module) -> list[str]:
     ]
 
 
-def _is_beside(stranger: str, fit: Fit) -> bool:
-    """Whether a tensor is of something that the backbone has nothing like: a decoder, a mask token.
+def _beside(fit: Fit) -> set[str]:
+    """Returns the strangers that the backbone has nothing like: a decoder, a mask token.
 
     The rest of a larger network is like what fits (layer4 beside layer3, blocks.12 beside blocks.11).
+    A tensor of the network itself is used in each pass (a token of a transformer), but for masks.
     """
-    own = stranger.removeprefix(fit.prefix)
-    if "." not in own:  # of the network itself, and used in each pass: a token of a transformer
-        return own.startswith("mask")
     kinds = {_kind(name, fit) for name in fit.names.values()}
-    return _kind(stranger, fit) not in kinds
+    found = set()
+    for stranger in fit.strangers:
+        own = stranger.removeprefix(fit.prefix)
+        if _kind(stranger, fit) not in kinds if "." in own else own.startswith("mask"):
+            found.add(stranger)
+    return found
 
 
 def _kind(name: str, fit: Fit) -> str:

@@ -142,19 +142,18 @@ def starting_points(
         )
     reached = {peer: max(store.steps(), default=None) for peer, store in stores.items()}
     furthest = max(step or 0 for step in reached.values())
-    lost = [
-        peer
+    missed = {
+        peer: next_exchange(lost_at[peer])
         for peer in stores
         if peer in lost_at and next_exchange(lost_at[peer]) < next_exchange(furthest)
-    ]
-    never_lost = [peer for peer in stores if peer not in lost]
+    }
+    never_lost = [peer for peer in stores if peer not in missed]
     # A lost peer's later checkpoint is of the time after its loss, or of one that was given up.
-    saved_since = [
+    missed_none = [
         peer
-        for peer in lost
-        if any(next_exchange(step) > next_exchange(lost_at[peer]) for step in stores[peer].steps())
+        for peer, store in stores.items()
+        if peer not in missed or any(next_exchange(step) > missed[peer] for step in store.steps())
     ]
-    missed_none = [peer for peer in stores if peer in never_lost or peer in saved_since]
     state = (
         _state_of(missed_none, sought, next_exchange)
         or _state_of(never_lost, sought, next_exchange)

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dogo_fed.data.colours import Colours, in_colours
 from dogo_fed.data.files.dicom import is_dicom, read_dicom, size_of_dicom
+from dogo_fed.data.files.first_bytes import first_bytes
 from dogo_fed.data.files.sixteen_bits import mend_planes, spread_colours
 from dogo_fed.data.map_style import UInt8Array
 from dogo_fed.errors import ConfigError, DataError
@@ -151,12 +152,7 @@ def decode(file: Path | BinaryIO, how: Decoding) -> Decoded:
 
 def _unidentified(file: Path | BinaryIO) -> str:
     """Returns why a file is no image that Pillow knows, as far as its first bytes tell."""
-    if isinstance(file, Path):
-        with file.open("rb") as opened:
-            head = opened.read(_HEAD)
-    else:
-        file.seek(0)
-        head = file.read(_HEAD)
+    head = first_bytes(file, _HEAD)
     if not head:
         return "it is empty"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF:

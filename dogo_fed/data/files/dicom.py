@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dogo_fed.data.colours import eight_bits
+from dogo_fed.data.files.first_bytes import first_bytes
 from dogo_fed.errors import DataError
 
 SUFFIX = ".dcm"
@@ -43,8 +44,7 @@ def is_dicom(path: Path) -> bool:
     if ending in Image.registered_extensions() or path.name.upper() == CONTENTS:
         return False
     try:
-        with path.open("rb") as file:
-            return file.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
+        return first_bytes(path, _MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
     except OSError:
         return False
 

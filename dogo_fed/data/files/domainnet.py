@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from dogo_fed.data.files.file_lists import label_below, list_images, read_rows
@@ -67,7 +66,6 @@ def domainnet(
         raise DataError(f"{min(both)} is both in {lists['train'].name} and in {lists['test'].name}")
     counted = max(file.label for file in train + test) + 1
     splits = Splits(root=folder, train=train, test=test, num_classes=num_classes or counted)
-    side, enlarged = side_to_store(stored_size, image_size, splits.train)
-    splits = replace(splits, notes=(*splits.notes, *enlarged))
+    side, splits = side_to_store(stored_size, image_size, splits)
     how = pixels.decoding(side)
     return dataset_from_files(f"domainnet-{domain}", splits, image_size, cache_dir, how=how)

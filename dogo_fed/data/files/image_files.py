@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from dogo_fed.data.files.decode import Decoding, size_of, without_pillows_limit
-from dogo_fed.data.files.listing import Broken, Listing, Splits, counted
+from dogo_fed.data.files.listing import Broken, Splits, counted
 from dogo_fed.data.files.pixel_cache import broken_files, cached_pixels, kept_rows
 from dogo_fed.data.source import DataSet, Subset
 from dogo_fed.errors import ConfigError, DataError
@@ -83,24 +84,23 @@ def check_image_size(name: str, image_size: int) -> None:
         raise ConfigError(f"{name}: image_size must be at least 1, not {image_size}")
 
 
-def side_to_store(
-    given: int | None, image_size: int, files: Listing
-) -> tuple[int, tuple[str, ...]]:
-    """Returns the side at which images are stored, and a note if they are enlarged to the views.
+def side_to_store(given: int | None, image_size: int, splits: Splits) -> tuple[int, Splits]:
+    """Returns the side at which images are stored, and the splits, noted if they are enlarged to it.
 
     Args:
         given: the setting `stored_size`; None stores what the images have, up to twice the views.
         image_size: side of the views.
-        files: the training images; the heads of a few are read.
+        splits: the images; the heads of a few training images are read.
 
     Raises:
         ConfigError: the setting is below the side of the views.
     """
     if given is not None:
-        return checked_side(given, image_size), ()
-    chosen = files[:: max(1, len(files) // SIZES_READ)]
+        return checked_side(given, image_size), splits
+    chosen = splits.train[:: max(1, len(splits.train) // SIZES_READ)]
     with without_pillows_limit():
-        return typical_side((size_of(file.path) for file in chosen), image_size)
+        side, note = typical_side((size_of(file.path) for file in chosen), image_size)
+    return side, replace(splits, notes=(*splits.notes, *note))
 
 
 def checked_side(given: int, image_size: int) -> int:

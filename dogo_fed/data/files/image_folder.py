@@ -100,8 +100,7 @@ def image_folder(
     """
     check_image_size("image_folder", image_size)
     splits = find_images(Path(root), labels, image_column, label_column)
-    side, enlarged = side_to_store(stored_size, image_size, splits.train)
-    splits = replace(splits, notes=(*splits.notes, *enlarged))
+    side, splits = side_to_store(stored_size, image_size, splits)
     how = pixels.decoding(side)
     return dataset_from_files(
         "image_folder", splits, image_size, cache_dir, how=how, title=_title(Path(root))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from dogo_fed.data.files.file_lists import Row, label_below, list_images, read_rows
@@ -125,8 +124,7 @@ def imagenet(
         annotations = _find_annotations(folder, val_annotations)
         test = _annotated(folder / "val", annotations, _label_of(wnids))
     splits = _splits(folder, wnids, found, test)
-    side, enlarged = side_to_store(stored_size, image_size, splits.train)
-    splits = replace(splits, notes=(*splits.notes, *enlarged))
+    side, splits = side_to_store(stored_size, image_size, splits)
     how = pixels.decoding(side)
     return dataset_from_files("imagenet", splits, image_size, cache_dir, how=how)
 

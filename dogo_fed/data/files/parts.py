@@ -10,7 +10,7 @@ from dogo_fed.text import one_line, some_of
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "eval")
 """The first one that is there is used."""
-PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "rgb"})
+_PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "rgb"})
 _DRAWN = frozenset(
     {"mask", "masks", "annotation", "annotations", "label", "labels", "trimaps", "gt", "groundtruth",
      "ground", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "depth"}
@@ -27,7 +27,7 @@ def words_of(name: str) -> set[str]:
 
 def pictures_beside_masks(names: Sequence[str]) -> str | None:
     """Returns the folder of the pictures, if all others beside it have masks or the like of them."""
-    pictures = [name for name in names if name.lower() in PICTURES]
+    pictures = [name for name in names if name.lower() in _PICTURES]
     others = [name for name in names if name not in pictures]
     if len(pictures) == 1 and others and all(words_of(name) & _DRAWN for name in others):
         return pictures[0]

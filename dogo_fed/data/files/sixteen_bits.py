@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dogo_fed.data.colours import eight_bits
+from dogo_fed.data.files.first_bytes import first_bytes
 from dogo_fed.errors import DataError
 
 _STORED = re.compile(r"(RGB|RGBA|RGBX|R|G|B|A);16([BLN])")
@@ -145,11 +146,6 @@ def _store_as(opened: Image.Image, kinds: Mapping[str, str]) -> None:
 
 def _bits_of_jpeg_2000(file: Path | BinaryIO) -> int:
     """Returns the bits of the first colour of a JPEG 2000 file."""
-    if isinstance(file, Path):
-        with file.open("rb") as stream:
-            head = stream.read(_HEAD)
-    else:
-        file.seek(0)
-        head = file.read(_HEAD)
+    head = first_bytes(file, _HEAD)
     at = head.find(_CODE_STREAM) + _BITS_AT
     return (head[at] & 0x7F) + 1 if _BITS_AT <= at < len(head) else 8
