@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from dogo_fed.atomic import write_json_atomic
-from dogo_fed.data.private import image_digests
+from dogo_fed.data.digests import image_digests
 from dogo_fed.data.source import NO_LABEL, DataSet, check_image_facts
 from dogo_fed.errors import DataError
 from dogo_fed.text import one_line

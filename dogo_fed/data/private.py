@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,13 +12,11 @@ from typing import Any
 import torch
 
 from dogo_fed.config import DataConfig, RunConfig
-from dogo_fed.data.adapt import resized
+from dogo_fed.data.digests import image_digests, stored_side
 from dogo_fed.data.held_out import dataset_with_test_part
-from dogo_fed.data.source import DataSet, ImageSource, Subset, fingerprint_of_part
+from dogo_fed.data.source import DataSet, Subset, fingerprint_of_part
 from dogo_fed.errors import ConfigError, DataError
 
-_PIXELS_AT_A_TIME = 2**24
-"""Pixels that are resized together. They are floating-point numbers then, so 64 MiB a channel."""
 _FEWEST = 2
 _SETTING_OF_DATA = re.compile(r"(?<![\w./])data(\.options\.|=)")
 
@@ -44,12 +41,13 @@ def private_images(
     """
     if not settings:
         return {}
-    shared = frozenset(image_digests(anchors.train, anchors.image_size))
+    side = stored_side(anchors.train)
+    shared = frozenset(image_digests(anchors.train, side, "the anchors"))
     found = {}
     for peer, data in settings.items():
         own = _of_peer(peer, data, anchors, test_share)
         compared = _as_stored(own, data, anchors, test_share)
-        found[peer] = _without_anchors(peer, own, compared, shared)
+        found[peer] = _without_anchors(peer, own, compared, shared, side)
     return found
 
 
@@ -81,12 +79,13 @@ def other_anchors(config: RunConfig, private: DataSet) -> DataSet | None:
             f"{where}.options.stored_size if you can"
         )
         return dataclasses.replace(anchors, notes=(*anchors.notes, note))
+    side = stored_side(private.train)
     known = frozenset(
         digest
         for source in (private.train, private.test)
-        for digest in image_digests(source, private.image_size)
+        for digest in image_digests(source, side, "data")
     )
-    digests = image_digests(compared.train, compared.image_size)
+    digests = image_digests(compared.train, side, where)
     kept_N = _rows_without(digests, known)
     if len(kept_N) == len(digests):
         return anchors
@@ -146,24 +145,19 @@ def _as_stored(
 
     The same file has other pixels at another side, so its digest would not be found.
     """
-    side = _stored_side(others.train)
-    if side == _stored_side(dataset.train):
+    side = stored_side(others.train)
+    if side == stored_side(dataset.train):
         return dataset
     options = {**settings.options, "stored_size": side}
     try:
         again = dataset_with_test_part(dataclasses.replace(settings, options=options), test_share)
     except ConfigError:  # the loader has no such setting, or the side is below that of the views
         return None
-    return again if _stored_side(again.train) == side else None
-
-
-def _stored_side(source: ImageSource) -> int:
-    """Returns the side at which the images are stored, in pixels; 0 of no image."""
-    return source.images(torch.tensor([0])).shape[-1] if len(source) else 0
+    return again if stored_side(again.train) == side else None
 
 
 def _without_anchors(
-    peer: str, dataset: DataSet, compared: DataSet | None, anchors: frozenset[bytes]
+    peer: str, dataset: DataSet, compared: DataSet | None, anchors: frozenset[bytes], side: int
 ) -> DataSet:
     """Returns a peer's data set without the images that have these digests.
 
@@ -172,6 +166,7 @@ def _without_anchors(
         dataset: the images.
         compared: the same images as the anchors are stored; None if they can't be compared.
         anchors: their digests.
+        side: at which these were taken.
     """
     if compared is None:
         note = (
@@ -180,8 +175,8 @@ def _without_anchors(
             f"peers.{peer}.data.options.stored_size if you can"
         )
         return dataclasses.replace(dataset, notes=(*dataset.notes, note))
-    train_N, left_train = _no_anchors(peer, compared, "training", anchors, _FEWEST)
-    test_N, left_test = _no_anchors(peer, compared, "test", anchors, min(1, len(dataset.test)))
+    train_N, left_train = _no_anchors(peer, compared, "training", anchors, side)
+    test_N, left_test = _no_anchors(peer, compared, "test", anchors, side)
     changes: dict[str, Any] = {}
     if left_train:
         changes["train"] = Subset(dataset.train, train_N)
@@ -204,15 +199,17 @@ def _without_anchors(
 
 
 def _no_anchors(
-    peer: str, dataset: DataSet, kind: str, anchors: frozenset[bytes], fewest: int
+    peer: str, dataset: DataSet, kind: str, anchors: frozenset[bytes], side: int
 ) -> tuple[torch.Tensor, int]:
     """Returns the rows of the images that are no anchors, and the number of the others.
 
     Raises:
         ConfigError: fewer are left than are needed.
     """
-    source = dataset.train if kind == "training" else dataset.test
-    digests = image_digests(source, dataset.image_size)
+    is_training = kind == "training"
+    source = dataset.train if is_training else dataset.test
+    fewest = _FEWEST if is_training else min(1, len(source))
+    digests = image_digests(source, side, f"the private {kind} images of peer {peer}")
     kept_N = _rows_without(digests, anchors)
     num_left_out = len(digests) - len(kept_N)
     if len(kept_N) < fewest:
@@ -227,14 +224,3 @@ def _rows_without(digests: Sequence[bytes], known: frozenset[bytes]) -> torch.Te
     """Returns the rows whose digest is not known: int64."""
     kept = [row for row, digest in enumerate(digests) if digest not in known]
     return torch.tensor(kept, dtype=torch.int64)
-
-
-def image_digests(source: ImageSource, image_size: int) -> list[bytes]:
-    """Returns a digest of each image's pixels, at one size, by which the same image is found again."""
-    found = []
-    side = source.images(torch.tensor([0])).shape[-1] if len(source) else 1
-    for ids_N in torch.split(torch.arange(len(source)), max(1, _PIXELS_AT_A_TIME // side**2)):
-        for image_CHW in resized(source.images(ids_N), image_size):
-            pixels = image_CHW.contiguous().numpy().tobytes()
-            found.append(hashlib.blake2b(pixels, digest_size=16).digest())
-    return found

@@ -110,6 +110,16 @@ class Subset:
         self._ids_N = ids_N
 
     @property
+    def whole(self) -> ImageSource:
+        """The source that they are of."""
+        return self._source
+
+    @property
+    def ids(self) -> torch.Tensor:
+        """Their ids there, in order: int64, shape N."""
+        return self._ids_N
+
+    @property
     def labels(self) -> torch.Tensor:
         """Class of every image: int64, shape N."""
         return self._source.labels[self._ids_N]

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from dogo_fed.data.digests import DigestedImages
 from dogo_fed.data.files.decode import Decoding, size_of, without_pillows_limit
+from dogo_fed.data.files.digests_file import DigestsFile
 from dogo_fed.data.files.listing import Broken, Splits, counted
 from dogo_fed.data.files.pixel_cache import broken_files, cached_pixels, kept_rows
 from dogo_fed.data.source import DataSet, Subset
@@ -62,10 +64,13 @@ def dataset_from_files(
         train = Subset(train, kept_rows(len(train), facts.broken_train))
     if facts.broken_test:
         test = Subset(test, kept_rows(len(test), facts.broken_test))
+    root, side = splits.root, how.side
+    of_train = DigestsFile(pixels.train_digests, root, facts.fingerprint, len(train))
+    of_test = DigestsFile(pixels.test_digests, root, facts.test_fingerprint, len(test))
     return DataSet(
         name=name,
-        train=train,
-        test=test,
+        train=DigestedImages(train, side, of_train),
+        test=DigestedImages(test, side, of_test),
         num_classes=splits.num_classes,
         image_size=image_size,
         mean=facts.mean,

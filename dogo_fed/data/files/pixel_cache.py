@@ -2,7 +2,8 @@
 
 An entry is named after the files' names, sizes and times, and after how they are decoded. A changed
 folder therefore gets a new entry, which takes over the pixels of all files that stayed as they were.
-Entries can be deleted at any time. Where there is no room for an entry, images are decoded on demand
+Entries can be deleted at any time. Digests of single images are kept beside what else is known of
+them (`digests_file.py`). Where there is no room for an entry, images are decoded on demand
 (`on_demand.py`), and only what is known of them is kept here.
 """
 
@@ -114,12 +115,16 @@ class FilePixels:
     Attributes:
         train, test: the images.
         facts: their description.
+        train_digests, test_digests: files beside the facts for the digests of the images that can be
+            read.
         notes: what a user should know about where the pixels are, a sentence each.
     """
 
     train: ImageSource
     test: ImageSource
     facts: PixelFacts
+    train_digests: Path
+    test_digests: Path
     notes: tuple[str, ...] = ()
 
 
@@ -153,6 +158,7 @@ def cached_pixels(splits: Splits, how: Decoding, cache_dir: str | None) -> FileP
     if found is None or _has_healed(found.facts, splits, how):
         _fill(entry, splits, how)
         found = _opened(entry)
+    facts_file = entry / FACTS_FILE
     if found is None:
         needed = _num_bytes(len(splits.train) + len(splits.test), how)
         if needed > MOST_BYTES_WITHOUT_CACHE:
@@ -164,23 +170,41 @@ def cached_pixels(splits: Splits, how: Decoding, cache_dir: str | None) -> FileP
         train_NCHW, told_train = _decode_all(splits.train, how)
         test_NCHW, told_test = _decode_all(splits.test, how)
         facts = _describe(train_NCHW, test_NCHW, told_train, told_test)
-        found = _Entry(train_NCHW, test_NCHW, facts)
+        found, facts_file = _Entry(train_NCHW, test_NCHW, facts), _facts_beside(entry)
+    train_digests, test_digests = _digest_files(facts_file)
     return FilePixels(
         train=TensorImages(found.train_NCHW, labels_of(splits.train)),
         test=TensorImages(found.test_NCHW, labels_of(splits.test)),
         facts=found.facts,
+        train_digests=train_digests,
+        test_digests=test_digests,
     )
 
 
 def _on_demand(entry: Path, splits: Splits, how: Decoding, why: str) -> FilePixels:
     """Returns images that are decoded whenever they are asked for; their description is kept."""
     note = f"{len(splits.train) + len(splits.test)} images are decoded anew for every pass, {why}"
+    facts_file = _facts_beside(entry)
+    train_digests, test_digests = _digest_files(facts_file)
     return FilePixels(
         train=FileImages(splits.train, how),
         test=FileImages(splits.test, how),
-        facts=_kept_facts(entry.with_name(f"{entry.name}.{FACTS_FILE}"), splits, how),
+        facts=_kept_facts(facts_file, splits, how),
+        train_digests=train_digests,
+        test_digests=test_digests,
         notes=(note,),
     )
+
+
+def _facts_beside(entry: Path) -> Path:
+    """Returns where the facts of images are whose pixels are not kept."""
+    return entry.with_name(f"{entry.name}.{FACTS_FILE}")
+
+
+def _digest_files(facts_file: Path) -> list[Path]:
+    """Returns where the digests of images are kept, of both parts, beside what else is known of them."""
+    before = facts_file.name.removesuffix(FACTS_FILE)
+    return [facts_file.with_name(f"{before}{part}.digests") for part in PARTS]
 
 
 def _kept_facts(path: Path, splits: Splits, how: Decoding) -> PixelFacts:
@@ -197,9 +221,9 @@ def _kept_facts(path: Path, splits: Splits, how: Decoding) -> PixelFacts:
     try:
         if not path.parent.exists():
             path.parent.mkdir(parents=True)
-            _share_like(splits.root, path.parent)
+            share_like(splits.root, path.parent)
         write_atomic(path, json.dumps(dataclasses.asdict(facts), indent=2))
-        _share_like(splits.root, path)
+        share_like(splits.root, path)
     except OSError as error:
         logger.warning("all images are looked through at every start: %s", error)
     return facts
@@ -285,7 +309,7 @@ def _fill(entry: Path, splits: Splits, how: Decoding) -> None:
         is_new = not entry.parent.exists()
         entry.parent.mkdir(parents=True, exist_ok=True)
         if is_new:
-            _share_like(splits.root, entry.parent)
+            share_like(splits.root, entry.parent)
         remove_partials(entry.parent)  # of a process that was killed, gigabytes maybe
         unfinished = partial_folder(entry)
     except OSError as error:
@@ -297,7 +321,7 @@ def _fill(entry: Path, splits: Splits, how: Decoding) -> None:
         _check_room(unfinished, len(splits.train) + len(splits.test), how)
         _write_entry(unfinished, splits, how)
         for path in (*unfinished.iterdir(), unfinished):
-            _share_like(splits.root, path)
+            share_like(splits.root, path)
         if entry.exists():  # healed, or not readable; who maps the old pixels keeps them
             entry.rename(unfinished / "earlier")
         unfinished.rename(entry)
@@ -505,7 +529,7 @@ def _mapped(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
-def _share_like(folder: Path, path: Path) -> None:
+def share_like(folder: Path, path: Path) -> None:
     """Lets those read a file or folder who may read another folder, whatever the umask says."""
     others = folder.stat().st_mode & (0o055 if path.is_dir() else 0o044)
     path.chmod(path.stat().st_mode & 0o700 | others)

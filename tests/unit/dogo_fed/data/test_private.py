@@ -11,14 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
-from dogo_fed.config import DataConfig
+from configs.compose import compose_run
+from dogo_fed.config import DataConfig, PartitionConfig, PartitionKind
 from dogo_fed.data import private
 from dogo_fed.data.datasets import build_dataset
-from dogo_fed.data.private import image_digests, private_images
-from dogo_fed.data.source import TensorImages
+from dogo_fed.data.digests import image_digests
+from dogo_fed.data.files import on_demand, pixel_cache
+from dogo_fed.data.held_out import dataset_with_test_part
+from dogo_fed.data.private import other_anchors, private_images
+from dogo_fed.data.source import DataSet, TensorImages
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.errors import ConfigError, DataError
 from tests.support.image_folders import draw
+from tests.support.tiny_run import TINY
 
 ANCHORS = synthetic(size=40, test_size=8, seed=1)
 
@@ -150,8 +155,80 @@ def test_images_that_cannot_be_compared_with_the_anchors_are_said(tmp_path):
     assert "images that are in both are not found; name the same" in found.notes[-1]
 
 
-def test_a_digest_knows_an_image_again_and_no_other():
-    digests = image_digests(ANCHORS.train, 16)
-    assert len(set(digests)) == 40
-    assert image_digests(ANCHORS.train, 16) == digests
-    assert set(image_digests(ANCHORS.train, 8)).isdisjoint(digests)
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that are decoded, by the cache or on demand."""
+    paths = []
+    original = pixel_cache.decode
+
+    def counting(path, how):
+        paths.append(path)
+        return original(path, how)
+
+    monkeypatch.setattr(pixel_cache, "decode", counting)
+    monkeypatch.setattr(on_demand, "decode", counting)
+    return paths
+
+
+def own_and_anchors(folder: Path, **options: object) -> tuple[DataConfig, DataConfig]:
+    """Returns the settings of 12 private images and of 12 anchors; one image is in both."""
+    own = folder_of_photos(folder / "own", 12, 40, seed=1)
+    root = folder_of_photos(folder / "anchors", 11, 40, seed=2)
+    shutil.copy(own / "3.png", root / "taken.png")
+    return unlabelled(own, **options), unlabelled(root, **options)
+
+
+def found_of(own: DataConfig, shared: DataConfig, test_share: float = 0.2) -> DataSet:
+    anchors = build_dataset(shared.name, shared.options)
+    return private_images({"ada": own}, anchors, test_share)["ada"]
+
+
+@pytest.mark.parametrize("options", [{}, {"cache_dir": "off"}])
+def test_a_second_start_reads_no_image(tmp_path, decoded, options):
+    own, shared = own_and_anchors(tmp_path, **options)
+    first = found_of(own, shared)
+    assert len(first.train) + len(first.test) == 11 and decoded
+    decoded.clear()
+    second = found_of(own, shared)
+    assert decoded == []
+    assert (second.notes, second.fingerprint) == (first.notes, first.fingerprint)
+
+
+def test_a_second_start_reads_no_image_that_was_decoded_again_to_be_compared(tmp_path, decoded):
+    own, _ = own_and_anchors(tmp_path)
+    shared = unlabelled(tmp_path / "anchors", stored_size=20, cache_dir="off")
+    for _ in range(2):
+        decoded.clear()
+        found = found_of(own, shared)
+        assert len(found.train) + len(found.test) == 11
+    assert decoded == []
+
+
+def test_an_image_that_changes_into_an_anchor_is_found(tmp_path):
+    own, shared = own_and_anchors(tmp_path)
+    found_of(own, shared)
+    shutil.copy(tmp_path / "anchors" / "5.png", tmp_path / "own" / "7.png")
+    found = found_of(own, shared)
+    assert len(found.train) + len(found.test) == 10
+
+
+def test_anchors_from_elsewhere_are_compared_once(tmp_path, decoded):
+    own, shared = own_and_anchors(tmp_path, cache_dir="off")
+    settings = PartitionConfig(kind=PartitionKind.IID, anchors_from=shared)
+    config = dataclasses.replace(compose_run(TINY), partition=settings)
+    for _ in range(2):
+        decoded.clear()
+        others = other_anchors(config, dataset_with_test_part(own, 0.2))
+        assert others is not None and "1 of 10 images of partition.anchors_from" in others.notes[-1]
+    assert decoded == []
+
+
+def test_what_is_stored_alike_is_compared_without_resizing(tmp_path, monkeypatch):
+    own, shared = own_and_anchors(tmp_path)
+
+    def resized(*_arguments, **_named):
+        raise AssertionError("an image was resized")
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", resized)
+    found = found_of(own, shared)
+    assert len(found.train) + len(found.test) == 11
