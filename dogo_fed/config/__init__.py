@@ -22,10 +22,17 @@ from dogo_fed.config.host import (
 )
 from dogo_fed.config.partition import PartitionConfig, PartitionKind
 from dogo_fed.config.peer import PUBLISHED_DISTILL_WEIGHT, Gate, LossOn, PeerConfig, Teacher
-from dogo_fed.config.run import AnchorsAt, MemoryFormat, Precision, RunConfig
+from dogo_fed.config.run import (
+    USUAL_ANCHOR_SHARE,
+    AnchorsAt,
+    MemoryFormat,
+    Precision,
+    RunConfig,
+)
 
 __all__ = [
     "PUBLISHED_DISTILL_WEIGHT",
+    "USUAL_ANCHOR_SHARE",
     "AnchorsAt",
     "CheckpointConfig",
     "ComponentConfig",

@@ -92,8 +92,8 @@ class RunConfig:
         seed: the seed of every random stream of the run.
         rounds, steps: length of the run in rounds or in steps; if both are null, the data set's
             `default_rounds`.
-        steps_per_round: null is one epoch; 100 where a pass holds private images, of which each peer
-            has another number.
+        steps_per_round: null is one epoch; 100 where passes have room for private images, of which
+            each peer has another number.
         threads_per_peer: torch's threads in each peer's process; another number may change the last
             bits of the results.
         precision: in which numbers the networks compute while they train.
@@ -291,14 +291,6 @@ class RunConfig:
                 f"anchor_share=0 leaves peer {name} without images: it has no private ones; name them "
                 f"by peers.{name}.data, or cut the data set by partition=dirichlet",
             )
-            require(
-                share != 1.0
-                or self.anchors_at is AnchorsAt.EXCHANGES
-                or not self.has_private(name),
-                f"anchor_share=1 fills every pass with anchors, so peer {name} would never see its "
-                f"private images; give a smaller share, such as {USUAL_ANCHOR_SHARE}, or "
-                "anchors_at=exchanges",
-            )
         require(
             self.anchors is None or (self.host is Host.FLOWER and not self.partition.is_private),
             "anchors=<manifest> is for a coordinator whose peers have the images at their sites: a "
@@ -328,6 +320,14 @@ class RunConfig:
         return USUAL_ANCHOR_SHARE if any(map(self.has_private, self.peers)) else 1.0
 
     @property
+    def expects_private(self) -> bool:
+        """Whether passes have room for private images, at all steps or between exchanges.
+
+        Whether peers have some is another question; a coordinator of sites can't answer it.
+        """
+        return self.share_of_anchors < 1.0 or self.anchors_at is AnchorsAt.EXCHANGES
+
+    @property
     def anchors_per_step(self) -> int:
         """The images of a pass that all peers share: the N of a distribution's N x N."""
         assert self.batch_size is not None, "fitted to the images"
@@ -344,9 +344,8 @@ class RunConfig:
     @property
     def leaves_images_to_sites(self) -> bool:
         """Whether sites may have private images of which these settings, a coordinator's, say nothing."""
-        share = self.anchor_share
         has_none = not any(map(self.has_private, self.peers))
-        return self.host is Host.FLOWER and has_none and share is not None and share < 1.0
+        return self.host is Host.FLOWER and has_none and self.expects_private
 
     @property
     def exchanges(self) -> bool:

@@ -65,8 +65,11 @@ def _of_the_images(config: RunConfig) -> Iterator[str]:
         ):
             if _is_given(partition, name) and partition.kind is not of:
                 yield f"partition.{name} has no effect: it is that of partition={of.value}"
-    if _is_given(config, "anchors_at") and config.share_of_anchors == 1.0:
-        yield "anchors_at has no effect: no peer has private images, so all images are shared"
+    if _is_given(config, "anchors_at"):
+        if not (any(map(config.has_private, config.peers)) or config.leaves_images_to_sites):
+            yield "anchors_at has no effect: no peer has private images, so all images are shared"
+        elif config.exchange.every_steps == 1:
+            yield "anchors_at has no effect: with exchange.every_steps=1 all steps exchange"
 
 
 def _is_given(settings: Any, name: str) -> bool:

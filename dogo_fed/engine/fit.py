@@ -17,7 +17,7 @@ FEWEST_IMAGES = 2
 """Of a step: with one there is nothing to compare it with."""
 USUAL_BATCH_SIZE = 256
 USUAL_STEPS_PER_ROUND = 100
-"""Where passes hold private images, of which each peer has another number."""
+"""Where passes have room for private images, of which each peer has another number."""
 _ENOUGH_IMAGES = 4 * USUAL_BATCH_SIZE
 _FEW_STEPS = 8
 _SMALL_BATCH = 16
@@ -142,7 +142,7 @@ def make_schedule(config: RunConfig, num_samples: int) -> Schedule:
 
 def make_plan(config: RunConfig, schedule: Schedule) -> Plan:
     """Returns the run's plan; its length is `steps`, else `rounds`, else the data set's default."""
-    usual = schedule.steps_per_epoch if config.share_of_anchors == 1.0 else USUAL_STEPS_PER_ROUND
+    usual = USUAL_STEPS_PER_ROUND if config.expects_private else schedule.steps_per_epoch
     steps_per_round = config.steps_per_round or usual
     rounds = config.rounds or config.data.default_rounds
     return Plan(

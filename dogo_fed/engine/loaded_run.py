@@ -27,7 +27,7 @@ from dogo_fed.engine.build import build_peer
 from dogo_fed.engine.fit import check_enough_images, fitted, make_plan, make_schedule
 from dogo_fed.engine.learning_rate import LearningRate
 from dogo_fed.engine.numerics import compile_backbone, resolve_device
-from dogo_fed.engine.passes import Passes
+from dogo_fed.engine.passes import Passes, check_passes
 from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.knn import usual_k
@@ -307,6 +307,8 @@ def load_run(
     check_enough_images(config, data.shared, evaluated)
     schedule = make_schedule(config, len(data.shared.train))
     plan = make_plan(config, schedule)
+    for name, number in _private_numbers(config, parts).items():
+        check_passes(config, plan, name, number)
     return LoadedRun(
         config=config,
         data=data,
@@ -328,6 +330,17 @@ def _named(dataset: DataSet) -> str:
     if dataset.class_names:
         return some_of([one_line(name, 40) for name in dataset.class_names], 6)
     return f"0 to {dataset.num_classes - 1}" if dataset.num_classes else "no classes"
+
+
+def _private_numbers(config: RunConfig, parts: Mapping[str, DataRoles]) -> dict[str, int | None]:
+    """Returns the peers that learn from private images, with their number; None if it's not known here."""
+    numbers: dict[str, int | None] = {}
+    for name, peer in config.peers.items():
+        if peer.frozen_from is None and name in parts:
+            numbers[name] = len(parts[name].own.train)
+        elif peer.frozen_from is None and (peer.data is not None or config.leaves_images_to_sites):
+            numbers[name] = None
+    return numbers
 
 
 def _with_images(config: RunConfig) -> list[str]:

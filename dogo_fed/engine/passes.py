@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
-from dogo_fed.config import AnchorsAt, LossOn, RunConfig
+from dogo_fed.config import USUAL_ANCHOR_SHARE, AnchorsAt, LossOn, RunConfig
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.adapt import resized
 from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
+from dogo_fed.engine.fit import FEWEST_IMAGES
+from dogo_fed.errors import ConfigError
 from dogo_fed.plan import Plan
 
 
@@ -115,8 +118,23 @@ class Passes:
         return self.anchors_per_step if is_with else 0
 
 
-def images_seen(config: RunConfig, plan: Plan, num_private: int | None) -> int:
-    """Returns how many images the passes of a whole run hold, with repetition.
+@dataclass(frozen=True, slots=True)
+class PassKind:
+    """The passes of a run that hold as many images of each kind.
+
+    Attributes:
+        number: how many such passes the run has.
+        private: private images of one.
+        anchors: anchors of one.
+    """
+
+    number: int
+    private: int
+    anchors: int
+
+
+def kinds_of_passes(config: RunConfig, plan: Plan, num_private: int | None) -> list[PassKind]:
+    """Returns how many images the passes of a peer hold.
 
     Args:
         config: the run's settings, fitted to the images.
@@ -124,18 +142,80 @@ def images_seen(config: RunConfig, plan: Plan, num_private: int | None) -> int:
         num_private: how many private images the peer has, 0 if it has none; None if it has some and
             their number is not known, which is taken for enough.
     """
-    batch_size = config.batch_size
+    batch_size, anchors = config.batch_size, config.anchors_per_step
     assert batch_size is not None, "fitted to the images"
-    if num_private is None:
-        return plan.total_steps * batch_size
     if num_private == 0:  # the part of a pass that is shared is all that it sees
-        return plan.total_steps * config.anchors_per_step
-    most = min(_room_for_private(config), num_private)
-    with_anchors = config.anchors_per_step + min(most, batch_size - config.anchors_per_step)
+        return [PassKind(plan.total_steps, 0, anchors)]
+    most = batch_size if num_private is None else min(batch_size, num_private)
+    with_anchors = min(most, batch_size - anchors)
     if config.anchors_at is AnchorsAt.EVERY_STEP:
-        return plan.total_steps * with_anchors
+        return [PassKind(plan.total_steps, with_anchors, anchors)]
     others = plan.total_steps - plan.num_exchanges
-    return plan.num_exchanges * with_anchors + others * min(most, batch_size)
+    both = [PassKind(plan.num_exchanges, with_anchors, anchors), PassKind(others, most, 0)]
+    return [kind for kind in both if kind.number > 0]
+
+
+def images_seen(config: RunConfig, plan: Plan, num_private: int | None) -> int:
+    """Returns how many images the passes of a whole run hold, with repetition.
+
+    The arguments are those of `kinds_of_passes`.
+    """
+    kinds = kinds_of_passes(config, plan, num_private)
+    return sum(kind.number * (kind.private + kind.anchors) for kind in kinds)
+
+
+def check_passes(config: RunConfig, plan: Plan, peer: str, num_private: int | None) -> None:
+    """Checks that a peer's passes hold private images, and enough of what its own loss sees.
+
+    Args:
+        config: the run's settings, fitted to the images.
+        plan: the run's.
+        peer: one that learns, and has private images.
+        num_private: how many; None if that is not known here.
+
+    Raises:
+        ConfigError: no pass holds any; or some pass holds too few for the loss.
+    """
+    kinds, ssl_on = kinds_of_passes(config, plan, num_private), config.peers[peer].ssl_on
+    told = (
+        f"batch_size={config.batch_size} anchor_share={config.share_of_anchors:g} anchors_at="
+        f"{config.anchors_at.value}"
+    )
+    if not any(kind.private for kind in kinds):
+        raise ConfigError(
+            f"with {told} every pass has {config.anchors_per_step} anchors and no room beside them, so "
+            f"peer {peer} would never see its private images; type {_room_for(1, config)}, or "
+            "anchors_at=exchanges with exchange.every_steps=2 or more"
+        )
+    of_kind = {
+        LossOn.BOTH: [kind.private + kind.anchors for kind in kinds],
+        LossOn.PRIVATE: [kind.private for kind in kinds],
+        LossOn.ANCHORS: [kind.anchors for kind in kinds],
+    }
+    fewest = min(of_kind[ssl_on])
+    if fewest >= FEWEST_IMAGES:
+        return
+    has_few = num_private is not None and num_private < FEWEST_IMAGES
+    raise ConfigError(
+        f"the own loss of peer {peer} compares at least {FEWEST_IMAGES} images with each other, and "
+        f"with {told} and peers.{peer}.ssl_on={ssl_on.value} some pass holds {fewest} that it sees; "
+        + (
+            f"the peer has {num_private} private image, give it more"
+            if has_few
+            else f"type {_room_for(FEWEST_IMAGES, config)}, or peers.{peer}.ssl_on=both"
+        )
+    )
+
+
+def _room_for(wanted: int, config: RunConfig) -> str:
+    """Returns what to type so that a pass with anchors has room for so many private images."""
+    assert config.batch_size is not None, "fitted to the images"
+    most = config.batch_size - wanted
+    if most < FEWEST_IMAGES:
+        return (
+            f"batch_size={FEWEST_IMAGES + wanted} or more, with anchor_share={USUAL_ANCHOR_SHARE}"
+        )
+    return f"anchor_share={math.floor(100 * most / config.batch_size) / 100:g} or less"
 
 
 def _room_for_private(config: RunConfig) -> int:

@@ -44,6 +44,15 @@ def test_settings_of_one_partition_have_none_in_another() -> None:
     ]
 
 
+def test_a_wish_for_private_passes_between_exchanges_has_none_where_all_steps_exchange() -> None:
+    assert told("anchors_at=exchanges", "partition=iid") == ["anchors_at"]
+
+
+def test_a_coordinator_does_not_say_of_its_sites_that_they_have_no_private_images() -> None:
+    far = ["host=flower", "anchors_at=exchanges", "exchange.every_steps=4", "anchor_share=1"]
+    assert told(*far) == []
+
+
 def test_nothing_is_told_of_the_defaults_and_of_peers_that_exchange_nothing() -> None:
     assert told() == []
     assert told("exchange.enabled=false", "exchange.top_k=4", "peers.wide.kl_temperature=3") == []

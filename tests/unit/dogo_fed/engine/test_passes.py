@@ -195,6 +195,67 @@ def test_settings_that_make_no_pass_are_refused(settings, why):
         loaded(*settings)
 
 
+ALL_PRIVATE_BETWEEN = ("anchor_share=1", "anchors_at=exchanges", "exchange.every_steps=4")
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        (["anchor_share=1"], r"type anchor_share=0\.93 or less, or anchors_at=exchanges with"),
+        (["anchor_share=0.99"], r"every pass has 16 anchors .*; type anchor_share=0\.93 or less"),
+        (["anchor_share=1", "anchors_at=exchanges"], r"exchange\.every_steps=2 or more"),
+        (["batch_size=2"], r"type batch_size=3 or more, with anchor_share=0\.5"),
+        (["ssl_on=private", "anchor_share=0.94"], r"holds 1 that it sees; type anchor_share=0\.87"),
+        (["ssl_on=private", "batch_size=3"], r"type batch_size=4 or more, with anchor_share=0\.5"),
+        (["ssl_on=private", *ALL_PRIVATE_BETWEEN], r"holds 0 that it sees; .*ssl_on=both"),
+    ],
+)
+def test_no_peer_trains_without_its_private_images_and_no_loss_on_fewer_than_two(settings, advice):
+    named = [one.replace("ssl_on=", "peers.wide.ssl_on=") for one in settings]
+    with pytest.raises(ConfigError, match=advice):
+        cut_run(*named)
+
+
+@pytest.mark.parametrize(
+    ("settings", "private", "anchors"),
+    [
+        (["anchor_share=0.93"], {1}, {15}),
+        (["peers.wide.ssl_on=private", "anchor_share=0.87"], {2}, {14}),
+        (["batch_size=3"], {1}, {2}),
+        (["peers.wide.ssl_on=private", "batch_size=4"], {2}, {2}),
+        ([*ALL_PRIVATE_BETWEEN], {0, 16}, {16, 0}),
+    ],
+)
+def test_a_pass_may_hold_as_few_private_images_as_its_loss_can_do_with(settings, private, anchors):
+    run = cut_run("peers=pair", *settings)
+    held = [run.images_of("wide", step, with_labels=False) for step in range(8)]
+    counted = [len(range(len(one.images_NCHW))[one.shared]) for one in held]
+    assert set(counted) == anchors
+    left = {len(one.images_NCHW) - number for one, number in zip(held, counted, strict=True)}
+    assert left == private and run.plan.steps_per_round == 100
+    peer = run.build_peer("wide", CPU)
+    for one in held[:2]:
+        assert torch.isfinite(propose(peer, one, 0).output.ssl_loss.detach())
+
+
+def test_a_launcher_and_a_coordinator_refuse_passes_without_room_for_what_is_elsewhere():
+    """They know the share, and not how many images there are."""
+    base = [one for one in TINY if not one.startswith(("data.", "steps", "host="))]
+    far = ["host=flower", "peers=pair", "steps=4", "anchor_share=0.99"]
+    for named in ([], UNLIKE):
+        config = compose_run([*base, *far, *named])
+        with pytest.raises(ConfigError, match="would never see its private images"):
+            load_run(config, numbered(), peers=(), is_to_start=True)
+
+
+def test_a_coordinator_and_its_sites_have_rounds_of_one_length():
+    """It does not know which of them have private images."""
+    base = [one for one in TINY if not one.startswith(("data.", "steps", "host="))]
+    far = [*base, "host=flower", "peers=pair", *ALL_PRIVATE_BETWEEN]
+    plans = [load_run(compose_run([*far, *named]), numbered()).plan for named in ((), UNLIKE)]
+    assert plans[0] == plans[1] and plans[0].steps_per_round == 100
+
+
 def test_a_teacher_from_a_weights_file_gets_no_share_of_a_partition(tmp_path):
     weights = tmp_path / "teacher.pth"
     weights.touch()
