@@ -394,6 +394,14 @@ def _as_site(assignment: Assignment, site: SiteSettings) -> Assignment:
             f"this site has no settings for peer {assignment.peer!r}, only for "
             f"{', '.join(own.peers)}; start `dogo-fed peer` with the peers= that the run uses"
         )
+    elsewhere = [name for name, peer in own.peers.items() if peer.data is not None]
+    if elsewhere and own.peers[assignment.peer].data is None:
+        named = ", ".join(f"peers.{name}.data" for name in elsewhere)
+        logger.warning(
+            "peer=%s this site names private images of other peers only (%s), and hosts %s; name its "
+            "images by peers.%s.data",
+            assignment.peer, named, assignment.peer, assignment.peer,
+        )  # fmt: skip
     merged = with_settings_of(
         dataclasses.replace(
             own, peers={**wanted.peers, assignment.peer: own.peers[assignment.peer]}

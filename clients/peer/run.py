@@ -23,7 +23,9 @@ from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.open import open_session
 from dogo_fed.engine.session import PeerSession
 from dogo_fed.errors import (
+    ConfigError,
     CoordinatorLost,
+    DataError,
     DogoError,
     EvaluationError,
     ExchangeTimeout,
@@ -57,7 +59,8 @@ class PeerEnvironment:
         root_certificates: PEM, to check the coordinator's certificate. With it, a peer does not
             speak in the clear.
         is_site: whether the peer's settings are this site's own. Then its terminal tells what there
-            is to know about the peer's weights; elsewhere whoever started the run has told it.
+            is to know about the peer's weights and images; elsewhere whoever started the run has told it,
+            or the peer's log does.
     """
 
     open_link: Callable[[PeerId, RunConfig], CoordinatorLink] | None = None
@@ -137,6 +140,7 @@ def _open(
         sink,
         checkpoint_step=assignment.checkpoint_step,
         takes_newest=assignment.takes_newest,
+        is_site=around.is_site,
     )
     for notice in session.peer.notices:
         logger.log(
@@ -183,8 +187,8 @@ def _ended_by(error: DogoError, session: PeerSession, assignment: Assignment) ->
     logger.error("peer=%s %s: %s", peer, type(error).__name__, error)
     if isinstance(error, TrainingError | HelperLost | StorageFull | EvaluationError):
         return _ending(Outcome.FAILED, error)
-    is_refused = isinstance(error, Refused | MalformedDistribution)
-    would_be_again = is_refused and not isinstance(error, StaleTicket)
+    lasting = isinstance(error, Refused | MalformedDistribution | ConfigError | DataError)
+    would_be_again = lasting and not isinstance(error, StaleTicket)
     ending = _ending(Outcome.FAILED if would_be_again else Outcome.CUT_OFF, error)
     owner = read_lock(Path(assignment.run_dir))
     if owner and assignment.lock and owner != assignment.lock:

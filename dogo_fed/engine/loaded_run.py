@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,11 +18,12 @@ from dogo_fed.coordination.coordinator import CoordinatorSettings
 from dogo_fed.data.held_out import dataset_with_test_part, with_test_part
 from dogo_fed.data.labels import num_labelled
 from dogo_fed.data.manifest import Manifest
+from dogo_fed.data.nearly_black import nearly_black
 from dogo_fed.data.partition import Cut, cut
 from dogo_fed.data.private import other_anchors, private_images
 from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
-from dogo_fed.data.source import DataSet
+from dogo_fed.data.source import DataSet, Subset
 from dogo_fed.engine.build import build_peer
 from dogo_fed.engine.fit import check_enough_images, fitted, make_plan, make_schedule
 from dogo_fed.engine.learning_rate import LearningRate
@@ -30,7 +31,7 @@ from dogo_fed.engine.numerics import compile_backbone, resolve_device
 from dogo_fed.engine.passes import Passes, check_passes
 from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import ConfigError
-from dogo_fed.evaluation.knn import usual_k
+from dogo_fed.evaluation.knn import fitting_k
 from dogo_fed.models.weights import is_weights_file
 from dogo_fed.plan import Plan
 from dogo_fed.provenance import Provenance
@@ -47,6 +48,8 @@ _MEMORY_FORMATS = {
     MemoryFormat.CONTIGUOUS: torch.contiguous_format,
     MemoryFormat.CHANNELS_LAST: torch.channels_last,
 }
+_ANY_CLASSES = 2
+"""Of a peer that is only tried, where the images are elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class LoadedRun:
         data: the data sets by their roles, of a peer without private images.
         private: the data sets of the peers whose private images this process has loaded.
         cut: how the partition has cut the data set; None if there is none.
+        here: the peers whose images this process can judge: it has them, and no site decides on others.
         schedule: which shared images a step uses.
         passes: which images each peer's passes hold.
         plan: how many steps there are, and which of them exchange.
@@ -74,6 +78,7 @@ class LoadedRun:
     plan: Plan
     agreement: dict[str, str]
     passes: Mapping[PeerId, Passes]
+    here: frozenset[PeerId]
     private: Mapping[str, DataRoles] = field(default_factory=lambda: MappingProxyType({}))
     cut: Cut | None = None
     backbones: Mapping[str, nn.Module] = field(default_factory=lambda: MappingProxyType({}))
@@ -91,9 +96,19 @@ class LoadedRun:
         return WireFormat.of(self.config)
 
     def knn_k(self, peer_id: PeerId) -> int:
-        """Returns the neighbours of a peer's weighted kNN."""
-        given, labels_N = self.config.eval.knn_k, self.data_of(peer_id).evaluated.train.labels
-        return usual_k(num_labelled(labels_N)) if given is None else given
+        """Returns the neighbours of a peer's weighted kNN.
+
+        At a site they may be fewer than the run asks for. Else an error would tell how many labelled
+        images a site has.
+        """
+        labels_N = self.data_of(peer_id).evaluated.train.labels
+        return fitting_k(self.config.eval.knn_k, num_labelled(labels_N))
+
+    def nearly_black(self, peer_id: PeerId) -> Iterator[str]:
+        """Yields a note about images of a peer's own that use a small part of their range."""
+        settings, own = self.config.peers[peer_id].data, self.own_images(peer_id)
+        if settings is not None and own is not None:
+            yield from nearly_black(own, settings.options, f"peers.{peer_id}.data")
 
     def provenance(self, peer_id: PeerId | None = None) -> Provenance:
         """Returns where the numbers of this process come from; of one peer, or of the run."""
@@ -107,6 +122,18 @@ class LoadedRun:
             self.agreement["source_digest"],
             anchors=None if self.cut is None else self.cut.anchors_from,
         )
+
+    def _built_for(self, peer_id: PeerId) -> DataSet:
+        """Returns the images that a peer is built for.
+
+        Where they are elsewhere, it is only tried here. Then there is no image whose class could be
+        judged, and the number of classes is not known.
+        """
+        own = self.data_of(peer_id).own
+        if peer_id in self.here:
+            return own
+        none = Subset(own.train, torch.empty(0, dtype=torch.int64))
+        return dataclasses.replace(own, train=none, num_classes=_ANY_CLASSES)
 
     def _check_classes(self, peer_id: PeerId) -> None:
         """Checks that the own loss of a peer that learns classes sees those of one data set.
@@ -170,7 +197,7 @@ class LoadedRun:
         peer = build_peer(
             peer_id,
             settings,
-            dataset=self.data_of(peer_id).own,
+            dataset=self._built_for(peer_id),
             run_seed=self.config.seed,
             device=resolve_device(self.config.device) if device is None else device,
             backbone=self.backbones.get(peer_id),
@@ -256,7 +283,6 @@ def load_run(
     backbones: Mapping[str, nn.Module] = MappingProxyType({}),
     *,
     peers: Collection[str] | None = None,
-    by_manifest: bool = False,
     is_to_start: bool = False,
 ) -> LoadedRun:
     """Returns the run with its data, its schedule and its plan.
@@ -267,15 +293,15 @@ def load_run(
         backbones: the user's own modules, by peer.
         peers: those whose private images this process needs; None is all. A partition's are there
             anyway.
-        by_manifest: whether `config.anchors`, if it is set, stands for the shared images: this
-            process coordinates and needs none.
-        is_to_start: whether there have to be as many labelled images as kNN has neighbours.
+        is_to_start: whether this process starts the run and coordinates it. Then `config.anchors`, if
+            it is set, stands for the shared images. And of the images that are here, as many must have
+            a class as kNN has neighbours.
 
     Raises:
         ConfigError: a setting is impossible with this data set.
         DataError: the data set is missing or broken.
     """
-    if by_manifest and config.anchors is not None:
+    if is_to_start and config.anchors is not None:
         whole = Manifest.read(Path(config.anchors)).dataset()
     elif dataset is not None:
         whole = with_test_part(dataset, config.eval.test_share)
@@ -301,9 +327,9 @@ def load_run(
         parts[name] = DataRoles(shared=data.shared, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
     here = [name for name, peer in config.peers.items() if peer.data is None or name in parts]
-    if not is_to_start or config.leaves_images_to_sites:
+    if is_to_start and (config.anchors is not None or config.leaves_images_to_sites):
         here = []
-    evaluated = [parts.get(name, data).evaluated for name in here]
+    evaluated = [parts.get(name, data).evaluated for name in here if is_to_start]
     check_enough_images(config, data.shared, evaluated)
     schedule = make_schedule(config, len(data.shared.train))
     plan = make_plan(config, schedule)
@@ -319,6 +345,7 @@ def load_run(
             PeerId(name): Passes.of(config, PeerId(name), parts.get(name, data), schedule, plan)
             for name in config.peers
         },
+        here=frozenset(map(PeerId, here)),
         private=parts,
         cut=made,
         backbones=backbones,

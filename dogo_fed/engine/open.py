@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from dogo_fed.atomic import remove_partials
 from dogo_fed.contracts import PeerId
+from dogo_fed.data.labels import why_no_accuracy
 from dogo_fed.engine.helper_process import PassSettings
 from dogo_fed.engine.helpers import Helpers, with_synchronised_statistics
 from dogo_fed.engine.loaded_run import LoadedRun
@@ -32,6 +34,7 @@ def open_session(
     *,
     checkpoint_step: int | None,
     takes_newest: bool = False,
+    is_site: bool = False,
 ) -> PeerSession:
     """Builds a peer, puts it where the run goes on, and lets it join.
 
@@ -45,6 +48,8 @@ def open_session(
             beginning. Later checkpoints of this peer are set aside, since it will write them again.
         takes_newest: whether the peer goes on from its own newest checkpoint instead, because it
             died in a run that still goes on.
+        is_site: whether the peer's settings are this site's own. Then its terminal tells what there
+            is to know about its images; elsewhere its log does.
 
     Raises:
         ConfigError: the peer can't be built.
@@ -67,8 +72,8 @@ def open_session(
     own = run.own_images(peer_id)
     if own is not None:
         folder.check_private_images(DataFacts.of(own), begins=progress.step == 0)
-        for note in own.notes:
-            logger.info("peer=%s private images: %s", peer_id, note)
+    for note in _notes_on_images(run, peer_id):
+        logger.log(logging.WARNING if is_site else logging.INFO, "peer=%s %s", peer_id, note)
     next_step = link.join(run.agreement)
     if run.config.exchanges and next_step > progress.step:
         logger.warning(
@@ -82,6 +87,29 @@ def open_session(
     return PeerSession(
         peer, run, run_dir.name, exchange=exchange, sink=sink, folder=folder, progress=progress
     )
+
+
+def _notes_on_images(run: LoadedRun, peer_id: PeerId) -> Iterator[str]:
+    """Yields what whoever looks after a peer should know about its images, a sentence each."""
+    config, own = run.config, run.own_images(peer_id)
+    for note in () if own is None else own.notes:
+        yield f"private images: {note}"
+    yield from run.nearly_black(peer_id)
+    evaluated = run.data_of(peer_id).evaluated
+    reason, k = why_no_accuracy(evaluated), run.knn_k(peer_id)
+    if reason is not None:
+        yield f"no kNN and no linear probe: {reason}; the health of the features is told"
+    elif config.eval.knn_k not in (None, k):
+        yield (
+            f"kNN takes {k} neighbours in place of eval.knn_k={config.eval.knn_k}: so many training "
+            "images have a class"
+        )
+    has_private = run.data_of(peer_id).own is not run.data.shared
+    if config.expects_private and not has_private and config.peers[peer_id].frozen_from is None:
+        yield (
+            f"no private images: a pass holds {config.anchors_per_step} anchors and nothing else, where "
+            f"batch_size={config.batch_size} has room for more; name them by peers.{peer_id}.data"
+        )
 
 
 def _with_helpers(peer: Peer, run: LoadedRun) -> Peer:

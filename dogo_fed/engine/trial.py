@@ -38,6 +38,8 @@ def try_own_code(run: LoadedRun, peer: Peer) -> None:
     """
     if peer.is_frozen or not has_own_code(run, peer):
         return
+    if peer.objective.uses_labels and peer.id not in run.here:
+        return  # the classes are where the images are
     try:
         objective = copy.deepcopy(peer.objective)
     except Exception as error:  # a module of the user's own may hold what can't be copied

@@ -30,6 +30,11 @@ def usual_k(num_labelled: int) -> int:
     return min(USUAL_K, max(1, num_labelled // 10))
 
 
+def fitting_k(given: int | None, num_labelled: int) -> int:
+    """Returns the neighbours that a run asks for, as far as there are so many; the usual ones of None."""
+    return usual_k(num_labelled) if given is None else min(given, max(1, num_labelled))
+
+
 def knn_predictions(
     bank: FrozenFeatures,
     queries_NF: torch.Tensor,

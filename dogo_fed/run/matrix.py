@@ -16,6 +16,7 @@ from dogo_fed.data.labels import num_labelled, why_no_accuracy
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.guard import frozen
+from dogo_fed.evaluation.knn import fitting_k
 from dogo_fed.evaluation.protocols.knn import knn
 from dogo_fed.evaluation.subject import Subject
 from dogo_fed.private_files import private_files
@@ -137,8 +138,7 @@ def _check_names(subjects: Sequence[Subject]) -> None:
 
 def _knn(subject: Subject, settings: EvalConfig) -> float:
     """Returns the accuracy on a site's images, with the run's settings as far as they reach."""
-    num_neighbours = num_labelled(subject.dataset.train.labels)
-    k = None if settings.knn_k is None else min(settings.knn_k, num_neighbours)
+    k = fitting_k(settings.knn_k, num_labelled(subject.dataset.train.labels))
     with frozen(subject.encoder.backbone):
         (score,) = knn(subject, k=k, temperature=settings.knn_temperature)
     return score.value

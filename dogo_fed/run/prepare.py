@@ -13,6 +13,7 @@ from dogo_fed.baselines.catalog import make_baseline
 from dogo_fed.config import Host, Precision, RunConfig
 from dogo_fed.config.without_effect import without_effect
 from dogo_fed.data.labels import why_no_accuracy
+from dogo_fed.data.nearly_black import nearly_black
 from dogo_fed.data.partition import Cut
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.fastest import with_fastest
@@ -23,18 +24,11 @@ from dogo_fed.engine.trial import try_own_code
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.units import human_bytes
 
-_NEARLY_BLACK = 0.03
-"""Of the mean of all pixels, of 1."""
-_BRIGHT = 32
-"""Of 255: images of 12 bits that are stored in 16 have no pixel that is brighter than 16."""
-_LOOKED_AT = 64
-"""Images, evenly spaced, in which a bright pixel is looked for."""
-
 
 def notes_of(run: LoadedRun) -> tuple[str, ...]:
     """Returns what a user should know about the images of a run, a sentence each.
 
-    What there is to know about private images goes into the peer's own log.
+    What else there is to know about a peer's private images goes into its own log, see `open_session`.
     """
     images = run.data.shared if run.cut is None else run.data.evaluated
     notes = [*run.notes, *images.notes]
@@ -42,11 +36,12 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
         notes += run.cut.anchors.notes
     if run.config.anchors is None:  # a manifest does not say how the images look
         notes += nearly_black(run.data.shared, run.config.data.options)
+    for peer in run.peer_ids:
+        notes += run.nearly_black(peer)
     notes += without_effect(run.config)
     notes += _smaller_passes(run.config)
     reasons: dict[str, list[str]] = {}
-    is_theirs = run.config.anchors is not None or run.config.leaves_images_to_sites
-    for peer in () if is_theirs else run.peer_ids:
+    for peer in sorted(run.here):
         reason = why_no_accuracy(run.data_of(peer).evaluated)
         if reason is not None:
             reasons.setdefault(reason, []).append(peer)
@@ -61,31 +56,21 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
 
 
 def _smaller_passes(config: RunConfig) -> Iterator[str]:
-    """Yields a note about the peers without private images, if others have some."""
+    """Yields a note about the peers without private images, where passes have room for some."""
     without = [name for name in config.peers if not config.has_private(name)]
-    if config.share_of_anchors < 1.0 and 0 < len(without) < len(config.peers):
+    if config.share_of_anchors == 1.0 or not without or config.leaves_images_to_sites:
+        return
+    held = f"a pass holds {config.anchors_per_step} anchors"
+    if len(without) == len(config.peers):
         yield (
-            f"{', '.join(without)} without private images: a pass holds {config.anchors_per_step} anchors "
-            f"there, and {config.batch_size} images elsewhere"
+            f"no peer has private images, so {held} and nothing else, with batch_size="
+            f"{config.batch_size} and anchor_share={config.share_of_anchors:g}; name some by "
+            "peers.<name>.data or partition=, or leave out anchor_share"
         )
-
-
-def nearly_black(dataset: DataSet, options: Mapping[str, object]) -> Iterator[str]:
-    """Yields a note about images that use a small part of their range, if they do.
-
-    Args:
-        dataset: the images.
-        options: those of its loader.
-    """
-    number = min(_LOOKED_AT, len(dataset.train))
-    ids_N = torch.arange(number) * len(dataset.train) // max(number, 1)
-    brightest = int(dataset.train.images(ids_N).max()) if number else 255
-    if max(dataset.mean) < _NEARLY_BLACK or brightest < _BRIGHT:
-        found = f"mean {max(dataset.mean):.3f} of 1, brightest pixel {brightest} of 255"
-        yield f"the images are nearly black ({found})" + (
-            "; if they have more than 8 bits, say what is white: data.options.value_range=[0,4095]"
-            if "value_range" in options
-            else ""
+    else:
+        yield (
+            f"{', '.join(without)} without private images: {held} there, and {config.batch_size} images "
+            "elsewhere"
         )
 
 
@@ -135,7 +120,7 @@ def prepare(
             f"{', '.join(config.peers)}"
         )
     here = None if config.are_all_here else ()  # private images of others are at their places
-    run = load_run(config, dataset, backbones, peers=here, by_manifest=True, is_to_start=True)
+    run = load_run(config, dataset, backbones, peers=here, is_to_start=True)
     is_known = config.host in (Host.LOCAL, Host.PROCESSES) or config.device == "cpu"
     if is_known:  # elsewhere, each peer's own node decides
         run.check_device(resolve_device(config.device))

@@ -19,12 +19,12 @@ from dogo_fed.config import RunConfig
 from dogo_fed.data.adapt import resized
 from dogo_fed.data.held_out import dataset_with_test_part
 from dogo_fed.data.labels import num_labelled, why_no_accuracy
+from dogo_fed.data.nearly_black import nearly_black
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.fit import FEWEST_IMAGES, usual_batch_size
 from dogo_fed.errors import ConfigError, DogoError
 from dogo_fed.evaluation.knn import usual_k
 from dogo_fed.exit_status import EXIT_STOPPED, say, tell, tell_unexpected
-from dogo_fed.run.prepare import nearly_black
 from dogo_fed.text import one_line, some_of
 from dogo_fed.typed_path import typed_path
 

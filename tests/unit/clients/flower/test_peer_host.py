@@ -726,6 +726,21 @@ def test_what_is_told_of_a_start_that_failed_does_not_depend_on_the_site_s_image
     assert outcome(told[0]) is Outcome.UNFIT and told[0].message == f"ConfigError {TOLD}"
 
 
+@pytest.mark.parametrize("whose", ["wide", "resnet"])
+def test_a_site_that_names_private_images_of_another_peer_only_is_warned(
+    whose, tmp_path, toys, caplog
+):
+    """Else its peer would train on the anchors alone."""
+    wanted = compose_run([*ANCHORS, "host=flower", "exchange=flower", "peers=pair"])
+    own = compose_run([*ANCHORS, "peers=pair", f"+data@peers.{whose}.data=synthetic"])
+    site = SiteSettings(config=own, root_certificates=None, run_root=tmp_path)
+    host = PeerHost("site", site)
+    Line(host, wanted, peer=BOB).begin()
+    host.close()
+    warned = "names private images of other peers only (peers.resnet.data)" in caplog.text
+    assert warned == (whose == "resnet")
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

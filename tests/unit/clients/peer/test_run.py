@@ -18,6 +18,7 @@ from dogo_fed.contracts import Outcome
 from dogo_fed.errors import (
     ConfigError,
     CoordinatorLost,
+    DataError,
     EvaluationError,
     ExchangeTimeout,
     HelperLost,
@@ -155,6 +156,8 @@ def test_a_peer_that_outlives_its_launcher_keeps_out_of_the_next_start(
         (StaleTicket("another process has joined"), Outcome.CUT_OFF, True),
         (SchemaMismatch("other images"), Outcome.FAILED, True),
         (MalformedDistribution("row 3 adds up to 2"), Outcome.FAILED, True),
+        (ConfigError("kNN with k=0"), Outcome.FAILED, True),
+        (DataError("an image is broken"), Outcome.FAILED, True),
         (TrainingError("the loss is NaN"), Outcome.FAILED, False),
         (HelperLost("part 1 of its passes died"), Outcome.FAILED, False),
         (EvaluationError("features that are not finite"), Outcome.FAILED, False),

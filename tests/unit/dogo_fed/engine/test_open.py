@@ -10,10 +10,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from configs.compose import compose_run
 from dogo_fed import atomic
 from dogo_fed.contracts import PeerId, TeacherSignal
+from dogo_fed.data.source import TensorImages
 from dogo_fed.engine import session as session_module
 from dogo_fed.engine import step as step_module
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
@@ -185,6 +187,55 @@ def test_a_peer_that_was_away_goes_on_at_the_runs_step(run, folder, caplog):
 def test_a_peer_that_is_not_let_in_has_no_session(run, folder):
     with pytest.raises(Refused, match="no such peer"):
         opened(run, folder, FakeLink(refusal=Refused("no such peer")), checkpoint_step=1)
+
+
+# ---- what is told of a peer's images ----
+
+OWN = ("+data@peers.wide.data=synthetic", "peers.wide.data.options.size=20",
+       "peers.wide.data.options.test_size=8", "peers.wide.data.options.seed=5")  # fmt: skip
+
+
+def told_of(tmp_path, caplog, *settings, is_site=True, **changes) -> list[str]:
+    """Returns what is told of the images of the peer `wide`, at the level that a terminal shows."""
+    loaded = load_run(compose_run([*TINY, "peers=pair", *settings]), peers=(ADA,))
+    if changes:
+        mine = loaded.private[ADA]
+        own = dataclasses.replace(mine.own, **changes)
+        private = {ADA: dataclasses.replace(mine, own=own, evaluated=own)}
+        loaded = dataclasses.replace(loaded, private=private)
+    with caplog.at_level(logging.INFO):
+        opened(loaded, tmp_path / "run", is_site=is_site)
+    wanted = logging.WARNING if is_site else logging.INFO
+    found = [one for one in caplog.records if one.name == "dogo_fed.engine.open"]
+    assert {one.levelno for one in found} <= {wanted}
+    return [one.getMessage() for one in found]
+
+
+def test_nothing_is_told_of_images_that_are_as_they_should_be(tmp_path, caplog):
+    assert told_of(tmp_path, caplog) == []
+    assert told_of(tmp_path / "own", caplog, *OWN) == []
+
+
+@pytest.mark.parametrize("is_site", [True, False])
+def test_a_peer_that_forgot_its_private_images_is_told_so(is_site, tmp_path, caplog):
+    (note,) = told_of(tmp_path, caplog, "anchor_share=0.5", is_site=is_site)
+    assert note.startswith("peer=wide no private images: a pass holds 8 anchors and nothing else")
+    assert "batch_size=16" in note and note.endswith("name them by peers.wide.data")
+
+
+def test_private_images_that_are_nearly_black_and_of_no_class_are_told(tmp_path, caplog):
+    pixels = torch.full((20, 3, 16, 16), 9, dtype=torch.uint8)
+    dark = TensorImages(pixels, torch.full((20,), -1))
+    black, no_class = told_of(tmp_path, caplog, *OWN, train=dark)
+    assert "the images of peers.wide.data are nearly black (" in black
+    assert "brightest pixel 9 of 255" in black
+    assert "no kNN and no linear probe: no training image has a class" in no_class
+
+
+def test_fewer_neighbours_than_the_run_asks_for_are_told_where_the_images_are(tmp_path, caplog):
+    """An error would tell the coordinator how many there are."""
+    (note,) = told_of(tmp_path, caplog, *OWN, "eval.knn_k=50")
+    assert "kNN takes 20 neighbours in place of eval.knn_k=50" in note
 
 
 # ---- the step that every session runs ----

@@ -9,6 +9,8 @@ import torch
 
 from configs.compose import compose_run
 from dogo_fed.agreement import differences
+from dogo_fed.config import LossOn
+from dogo_fed.data.manifest import Manifest
 from dogo_fed.data.source import TensorImages
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.engine.loaded_run import load_run
@@ -16,7 +18,7 @@ from dogo_fed.engine.passes import images_seen
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.provenance import DataFacts
-from dogo_fed.run.prepare import notes_of
+from dogo_fed.run.prepare import notes_of, prepare
 from tests.support.tiny_run import TINY
 from tests.support.toy_peers import signal_of
 
@@ -399,13 +401,65 @@ def test_a_peer_without_private_images_is_told_that_its_passes_are_smaller():
     assert not [one for one in notes_of(cut_run("peers=pair")) if "pass holds" in one]
 
 
+def test_a_share_without_any_private_image_is_told():
+    """As at home without the site's own images: the encoder sees the anchors alone."""
+    (note,) = [
+        one for one in notes_of(loaded("peers=pair", "anchor_share=0.5")) if "pass holds" in one
+    ]
+    assert note.startswith("no peer has private images, so a pass holds 8 anchors and nothing else")
+
+
+def test_private_images_that_are_nearly_black_are_told_on_one_machine():
+    run = loaded("peers=pair", *UNLIKE)
+    mine = run.private["wide"]
+    pixels = torch.full((50, 3, 16, 16), 9, dtype=torch.uint8)
+    dark = dataclasses.replace(mine.own, train=TensorImages(pixels, mine.own.train.labels))
+    private = {"wide": dataclasses.replace(mine, own=dark)}
+    (note,) = [
+        one for one in notes_of(dataclasses.replace(run, private=private)) if "nearly black" in one
+    ]
+    assert note.startswith("the images of peers.wide.data are nearly black")
+
+
+def bare_anchors():
+    whole = numbered()
+    pixels = whole.train.images(torch.arange(SIZE))
+    return dataclasses.replace(whole, train=TensorImages(pixels, torch.full((SIZE,), -1)))
+
+
+@pytest.mark.parametrize("place", ["host=flower", "ray.address=10.0.0.1:6379"])
+def test_private_images_at_another_place_are_not_judged_by_the_anchors(place):
+    base = [one for one in TINY if not one.startswith(("data.", "steps", "host="))]
+    host = [] if place.startswith("host=") else ["host=ray"]
+    learns = ["objective@peers.wide.objective=supervised", "peers.wide.ssl_on=private"]
+    config = compose_run([*base, *host, place, "steps=4", "peers=pair", *UNLIKE, *learns])
+    run = prepare(config, dataset=bare_anchors())
+    assert run.here == {"resnet"}
+    (note,) = [one for one in notes_of(run) if "no kNN" in one]
+    assert note.startswith("no kNN and no linear probe of resnet: "), "wide counts on its own"
+    at_home = load_run(config, bare_anchors(), peers=("wide",))
+    assert at_home.here == {"resnet", "wide"}
+    at_home.build_peer("wide", CPU)
+    with pytest.raises(ConfigError, match=f"{SIZE} of the {SIZE} training images"):
+        both = dataclasses.replace(config.peers["wide"], data=None, ssl_on=LossOn.BOTH)
+        plain = dataclasses.replace(config, peers={**config.peers, "wide": both})
+        prepare(plain, dataset=bare_anchors())
+
+
+def test_a_coordinator_with_a_manifest_judges_no_classes(tmp_path):
+    Manifest.of(numbered(), "CC0").write(tmp_path / "anchors.json")
+    base = [one for one in TINY if not one.startswith(("data.", "steps", "host="))]
+    far = ["host=flower", "peers=pair", "steps=4", f"anchors={tmp_path}/anchors.json"]
+    learns = ["objective@peers.wide.objective=supervised", "anchor_share=0.5"]
+    run = prepare(compose_run([*base, *far, *learns]))
+    assert run.here == frozenset() and not [one for one in notes_of(run) if "no kNN" in one]
+
+
 def test_a_coordinator_of_sites_judges_no_labels_but_leaves_that_to_them():
     """Its anchors may have none, and the sites' own images may have some."""
     base = [one for one in TINY if not one.startswith(("data.", "steps", "host="))]
     config = compose_run([*base, "steps=4", "host=flower", "peers=pair", "anchor_share=0.5"])
-    whole = numbered()
-    pixels = whole.train.images(torch.arange(SIZE))
-    bare = dataclasses.replace(whole, train=TensorImages(pixels, torch.full((SIZE,), -1)))
+    bare = bare_anchors()
     run = load_run(config, bare, is_to_start=True)
     assert not [one for one in notes_of(run) if "no kNN" in one]
     plain = dataclasses.replace(config, anchor_share=None)

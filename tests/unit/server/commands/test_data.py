@@ -9,7 +9,7 @@ import pytest
 
 from configs.compose import compose_run
 from dogo_fed.data.map_style import dataset_from_arrays
-from dogo_fed.run.prepare import nearly_black
+from dogo_fed.data.nearly_black import nearly_black
 from server.commands.data import describe, usual_folder
 
 
