@@ -25,7 +25,6 @@ from dogo_fed.engine.session import PeerSession
 from dogo_fed.errors import (
     ConfigError,
     CoordinatorLost,
-    DataError,
     DogoError,
     EvaluationError,
     ExchangeTimeout,
@@ -187,7 +186,7 @@ def _ended_by(error: DogoError, session: PeerSession, assignment: Assignment) ->
     logger.error("peer=%s %s: %s", peer, type(error).__name__, error)
     if isinstance(error, TrainingError | HelperLost | StorageFull | EvaluationError):
         return _ending(Outcome.FAILED, error)
-    lasting = isinstance(error, Refused | MalformedDistribution | ConfigError | DataError)
+    lasting = isinstance(error, Refused | MalformedDistribution | ConfigError)
     would_be_again = lasting and not isinstance(error, StaleTicket)
     ending = _ending(Outcome.FAILED if would_be_again else Outcome.CUT_OFF, error)
     owner = read_lock(Path(assignment.run_dir))

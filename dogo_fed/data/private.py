@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,18 +22,40 @@ _FEWEST = 2
 _SETTING_OF_DATA = re.compile(r"(?<![\w./])data(\.options\.|=)")
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The images that private ones are held against.
+
+    Attributes:
+        digests: of their pixels.
+        side: at which the digests were taken.
+        what: what a private image that is one of them is, for messages.
+    """
+
+    digests: frozenset[bytes]
+    side: int
+    what: str
+
+
 def private_images(
-    settings: Mapping[str, DataConfig], anchors: DataSet, test_share: float
+    settings: Mapping[str, DataConfig],
+    anchors: DataSet,
+    test_share: float,
+    drawn_from: str | None = None,
 ) -> dict[str, DataSet]:
     """Returns peers' private images, without those that are anchors too.
 
-    In training such an image would count twice. In a test part it would have been trained on. Files
-    that are stored at another side than the anchors are decoded once more at that side, to be compared.
+    In training such an image would count twice. In a test part it would have been trained on. Where
+    anchors are drawn from a data set, all images of that one are left out: so which ones are left
+    does not depend on the seed. Files that are stored at another side than the anchors are decoded
+    once more at that side, to be compared.
 
     Args:
         settings: name the data sets, by the names of the peers.
         anchors: what all peers share, or the data set that it is drawn from.
         test_share: how much is held out if there are no test images.
+        drawn_from: the setting that names the data set that anchors are drawn from; None if all of it
+            is anchors.
 
     Raises:
         ConfigError: the images are not of the anchors' size or channels, or too few are left of the
@@ -41,14 +64,24 @@ def private_images(
     """
     if not settings:
         return {}
+    what = "are anchors too"
+    if drawn_from is not None:
+        what = f"are in {drawn_from}, of which the anchors are drawn"
     side = stored_side(anchors.train)
-    shared = frozenset(image_digests(anchors.train, side, "the anchors"))
+    shared = _Shared(frozenset(image_digests(anchors.train, side, "the anchors")), side, what)
     found = {}
     for peer, data in settings.items():
         own = _of_peer(peer, data, anchors, test_share)
         compared = _as_stored(own, data, anchors, test_share)
-        found[peer] = _without_anchors(peer, own, compared, shared, side)
+        found[peer] = _without_anchors(peer, own, compared, shared)
     return found
+
+
+def set_of_anchors(config: RunConfig) -> str | None:
+    """Returns the setting whose data set anchors are drawn from; None if all of `data` is anchors."""
+    if not config.partition.is_private:
+        return None
+    return "data" if config.partition.anchors_from is None else "partition.anchors_from"
 
 
 def other_anchors(config: RunConfig, private: DataSet) -> DataSet | None:
@@ -157,16 +190,15 @@ def _as_stored(
 
 
 def _without_anchors(
-    peer: str, dataset: DataSet, compared: DataSet | None, anchors: frozenset[bytes], side: int
+    peer: str, dataset: DataSet, compared: DataSet | None, shared: _Shared
 ) -> DataSet:
-    """Returns a peer's data set without the images that have these digests.
+    """Returns a peer's data set without the images that are shared.
 
     Args:
         peer: whose.
         dataset: the images.
         compared: the same images as the anchors are stored; None if they can't be compared.
-        anchors: their digests.
-        side: at which these were taken.
+        shared: what is left out.
     """
     if compared is None:
         note = (
@@ -175,8 +207,8 @@ def _without_anchors(
             f"peers.{peer}.data.options.stored_size if you can"
         )
         return dataclasses.replace(dataset, notes=(*dataset.notes, note))
-    train_N, left_train = _no_anchors(peer, compared, "training", anchors, side)
-    test_N, left_test = _no_anchors(peer, compared, "test", anchors, side)
+    train_N, left_train = _no_anchors(peer, compared, "training", shared)
+    test_N, left_test = _no_anchors(peer, compared, "test", shared)
     changes: dict[str, Any] = {}
     if left_train:
         changes["train"] = Subset(dataset.train, train_N)
@@ -194,12 +226,14 @@ def _without_anchors(
         )
         if left
     ]
-    note = f"{' and '.join(found)} of peer {peer} are anchors too, and are left out of its private ones"
+    note = (
+        f"{' and '.join(found)} of peer {peer} {shared.what}, and are left out of its private ones"
+    )
     return dataclasses.replace(dataset, notes=(*dataset.notes, note), **changes)
 
 
 def _no_anchors(
-    peer: str, dataset: DataSet, kind: str, anchors: frozenset[bytes], side: int
+    peer: str, dataset: DataSet, kind: str, shared: _Shared
 ) -> tuple[torch.Tensor, int]:
     """Returns the rows of the images that are no anchors, and the number of the others.
 
@@ -209,13 +243,13 @@ def _no_anchors(
     is_training = kind == "training"
     source = dataset.train if is_training else dataset.test
     fewest = _FEWEST if is_training else min(1, len(source))
-    digests = image_digests(source, side, f"the private {kind} images of peer {peer}")
-    kept_N = _rows_without(digests, anchors)
+    digests = image_digests(source, shared.side, f"the private {kind} images of peer {peer}")
+    kept_N = _rows_without(digests, shared.digests)
     num_left_out = len(digests) - len(kept_N)
     if len(kept_N) < fewest:
         raise ConfigError(
-            f"of the {len(digests)} private {kind} images of peer {peer!r}, {num_left_out} are anchors "
-            f"too, so {len(kept_N)} are left; it needs at least {fewest}"
+            f"of the {len(digests)} private {kind} images of peer {peer!r}, {num_left_out} {shared.what}, "
+            f"so {len(kept_N)} are left; it needs at least {fewest}"
         )
     return kept_N, num_left_out
 

@@ -20,7 +20,7 @@ from dogo_fed.data.labels import num_labelled
 from dogo_fed.data.manifest import Manifest
 from dogo_fed.data.nearly_black import nearly_black
 from dogo_fed.data.partition import Cut, cut
-from dogo_fed.data.private import other_anchors, private_images
+from dogo_fed.data.private import other_anchors, private_images, set_of_anchors
 from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
 from dogo_fed.data.source import DataSet, Subset
@@ -122,6 +122,18 @@ class LoadedRun:
             self.agreement["source_digest"],
             anchors=None if self.cut is None else self.cut.anchors_from,
         )
+
+    def seen_by(self, peer_id: PeerId) -> str | None:
+        """Returns which images a peer of a cut is trained on; None if it has no part, or is frozen."""
+        is_frozen = self.config.peers[peer_id].frozen_from is not None
+        if self.cut is None or is_frozen or peer_id not in self.cut.private:
+            return None
+        kind, others = self.config.partition.kind.value, self.cut.anchors_from
+        private = f"{len(self.cut.private[peer_id].train)} private ones of these (partition={kind})"
+        if self.config.share_of_anchors == 0.0:
+            return private
+        of = "" if others is None else f" of {one_line(others.title, 80)}"
+        return f"{private} and {len(self.cut.anchors.train)} anchors{of}"
 
     def _built_for(self, peer_id: PeerId) -> DataSet:
         """Returns the images that a peer is built for.
@@ -323,7 +335,8 @@ def load_run(
         if peer.data is not None and (peers is None or name in peers)
     }
     drawn_from = whole if others is None else others
-    for name, own in private_images(wanted, drawn_from, config.eval.test_share).items():
+    found = private_images(wanted, drawn_from, config.eval.test_share, set_of_anchors(config))
+    for name, own in found.items():
         parts[name] = DataRoles(shared=data.shared, own=own, evaluated=own)
     config = fitted(config, len(data.shared.train))
     here = [name for name, peer in config.peers.items() if peer.data is None or name in parts]

@@ -151,6 +151,7 @@ class RoundEnd:
                 "network": self._network(),
                 "state_digest": result.state_digest,
                 "steps_trained": result.steps_trained,
+                "seen": self._run.seen_by(self._peer.id),
                 **self._run.provenance(self._peer.id).to_plain(),
             },
         )

@@ -18,7 +18,7 @@ from dogo_fed.atomic import check_writable
 from dogo_fed.config import ComponentConfig, RunConfig
 from dogo_fed.contracts import PeerId, Score
 from dogo_fed.data.held_out import dataset_with_test_part, with_test_part
-from dogo_fed.data.private import other_anchors, private_images
+from dogo_fed.data.private import other_anchors, private_images, set_of_anchors
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.build import build_backbone
 from dogo_fed.engine.numerics import resolve_device
@@ -137,7 +137,7 @@ def open_run(
         assert home is not None, "the run's own images are loaded if there are no others"
         own = {name: data for name in names if (data := config.peers[name].data) is not None}
         drawn_from = (other_anchors(config, home) if own else None) or home
-        private = private_images(own, drawn_from, config.eval.test_share)
+        private = private_images(own, drawn_from, config.eval.test_share, set_of_anchors(config))
     subjects = []
     for name in names:
         backbone, inputs, facts = _opened(folder, config, name, trained_on)

@@ -106,7 +106,8 @@ def export_encoder(
     described = dict(read_description(PeerFolder(folder, PeerId(peer)).encoder_path))
     if for_others:
         trained_on = trained_on.withheld()
-        described |= {"data": dataclasses.asdict(trained_on), "anchors": None} if described else {}
+        withheld = {"data": dataclasses.asdict(trained_on), "anchors": None, "seen": None}
+        described |= withheld if described else {}
     card = _card(folder, config, peer, loading, trained_on, described)
     content = (
         b"" if form is Format.ONNX else _packed(_renamed(backbone, settings, form), form, described)
@@ -248,8 +249,10 @@ def _card(
     is_withheld = trained_on == trained_on.withheld()
     told = [] if is_withheld else _summary_of(folder, peer)
     reached = told or _as_described(described)
-    title = one_line(trained_on.title, 80).replace("|", r"\|")  # a folder may be called anything
+    title = _in_table(trained_on.title)
     images = f"{title}, {trained_on.num_train}, fingerprint `{trained_on.fingerprint}`"
+    seen = described.get("seen")  # of a cut; earlier versions wrote none
+    part = [] if seen is None else [f"| trained on | {_in_table(seen)} |"]
     is_alone = not (config.exchanges or (folder / layout.SITE_CONFIG).is_file())
     lines = [
         f"# {peer}: {settings.backbone}, {settings.objective.name}",
@@ -260,6 +263,7 @@ def _card(
         "| | |",
         "|---|---|",
         f"| images | {title if is_withheld else images} |",
+        *part,
         f"| input | {len(trained_on.mean)} x {trained_on.image_size} x {trained_on.image_size} |",
         f"| mean, of pixels in 0..1 | {list(trained_on.mean)} |",
         f"| deviation | {list(trained_on.std)} |",
@@ -274,6 +278,11 @@ def _card(
         "is measured (`dogo-fed evaluate`).",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _in_table(text: object) -> str:
+    """Returns a text for a cell of a table; a folder may be called anything."""
+    return one_line(text, 160).replace("|", r"\|")
 
 
 def _summary_of(folder: Path, peer: str) -> list[tuple[str, str]]:

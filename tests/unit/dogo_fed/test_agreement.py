@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from dogo_fed import agreement
 from dogo_fed.agreement import differences, make_agreement
 from dogo_fed.config_text import from_mapping
+from dogo_fed.contracts import PeerId
+from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.data.synthetic import synthetic
+from dogo_fed.errors import SchemaMismatch
+from tests.support.distributions import settings
 
 COMPONENT = {"name": "x"}
 PEER = dict.fromkeys(("backbone", "objective", "augmentation", "optimizer"), COMPONENT)
@@ -56,6 +62,7 @@ def test_equal_runs_agree(dataset):
         ("data.default_rounds", {"data": {"name": "synthetic", "default_rounds": 3}}, "10", "3"),
         ("exchange.enabled", {"exchange": {"enabled": False}}, "True", "False"),
         ("exchange.deadline_s", {"exchange": {"deadline_s": 5}}, "120.0", "5.0"),
+        ("exchange.encoding", {"exchange": {"encoding": "log8"}}, "float32", "log8"),
         ("exchange.symmetric", {"exchange": {"symmetric": True}}, "False", "True"),
         ("exchange.every_steps", {"exchange": {"every_steps": 3}}, "1", "3"),
         (
@@ -146,3 +153,23 @@ def test_many_and_long_differences_stay_readable():
     assert len(phrases) == 6
     assert phrases[-1] == "and 4 more differ"
     assert all(len(phrase) < 200 for phrase in phrases)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [
+        ({"encoding": "float16"}, "exchange.encoding is float16 at peer one and top_k at the"),
+        ({"encoding": "top_k", "top_k": 4}, "exchange.top_k is 4 at peer one and 8 at the"),
+    ],
+)
+def test_a_join_with_another_encoding_is_refused_by_that_name(dataset, encoding, named):
+    """Both sides would read other numbers out of the bytes."""
+    ours, theirs = (
+        make_agreement(config(exchange=exchange), dataset)
+        for exchange in ({"encoding": "top_k", "top_k": 8}, encoding)
+    )
+    peers = (PeerId("one"), PeerId("two"))
+    coordinator = Coordinator(settings(peers, agreement=ours), 0.0, lambda event: None)
+    coordinator.join(peers[1], "two-1", ours, 0.0)
+    with pytest.raises(SchemaMismatch, match=re.escape(named)):
+        coordinator.join(peers[0], "one-1", theirs, 0.0)

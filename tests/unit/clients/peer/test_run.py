@@ -157,7 +157,11 @@ def test_a_peer_that_outlives_its_launcher_keeps_out_of_the_next_start(
         (SchemaMismatch("other images"), Outcome.FAILED, True),
         (MalformedDistribution("row 3 adds up to 2"), Outcome.FAILED, True),
         (ConfigError("kNN with k=0"), Outcome.FAILED, True),
-        (DataError("an image is broken"), Outcome.FAILED, True),
+        (
+            DataError("an image can't be read now"),
+            Outcome.CUT_OFF,
+            True,
+        ),  # of a drive that may be back
         (TrainingError("the loss is NaN"), Outcome.FAILED, False),
         (HelperLost("part 1 of its passes died"), Outcome.FAILED, False),
         (EvaluationError("features that are not finite"), Outcome.FAILED, False),

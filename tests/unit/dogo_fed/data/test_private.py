@@ -54,6 +54,23 @@ def test_images_that_are_anchors_too_are_left_out_and_counted():
     assert torch.equal(kept, own.train.images(torch.arange(50)))
 
 
+def test_images_of_the_set_that_anchors_are_drawn_from_are_not_called_anchors():
+    """Which of it are anchors depends on the seed, and what is left out does not."""
+    own = synthetic(size=60, test_size=8, seed=2)
+    some = dataclasses.replace(
+        ANCHORS,
+        train=TensorImages(own.train.images(torch.arange(10)), torch.zeros(10, dtype=torch.int64)),
+    )
+    found = private_images({"ada": settings(seed=2)}, some, 0.1, "data")["ada"]
+    assert found.notes[-1] == (
+        "10 of 60 training images of peer ada are in data, of which the anchors are drawn, and are "
+        "left out of its private ones"
+    )
+    all_of_them = dataclasses.replace(some, train=own.train)
+    with pytest.raises(ConfigError, match="60 are in data, of which the anchors are drawn, so 0"):
+        private_images({"ada": settings(seed=2)}, all_of_them, 0.1, "data")
+
+
 def test_test_images_that_are_anchors_too_are_left_out():
     own = synthetic(size=60, test_size=8, seed=2)
     trained_on_NCHW = torch.cat(

@@ -334,6 +334,20 @@ def test_a_site_of_a_partition_may_have_images_of_its_own():
         cut_run(*UNLIKE, *alone)
 
 
+def test_what_a_peer_of_a_cut_is_trained_on_is_told_of_its_encoder():
+    """Its data set is the whole, most of which only others have seen."""
+    run = cut_run("peers=pair")
+    assert run.seen_by("wide") == "84 private ones of these (partition=iid) and 72 anchors"
+    others = loaded("peers=pair", "partition=iid", "partition.anchors=0.5", *OTHERS)
+    assert others.seen_by("wide") == (
+        "120 private ones of these (partition=iid) and 30 anchors of synthetic"
+    )
+    alone = cut_run("peers=pair", "anchor_share=0", "exchange.enabled=false")
+    assert alone.seen_by("wide") == "84 private ones of these (partition=iid)"
+    assert cut_run("peers=pair", *UNLIKE).seen_by("wide") is None
+    assert loaded("peers=pair").seen_by("wide") is None
+
+
 def test_images_of_a_site_s_own_are_held_against_the_set_that_the_anchors_come_from():
     """They would be trained on and tested with."""
     same = [one.replace("partition.anchors_from", "peers.wide.data") for one in OTHERS]

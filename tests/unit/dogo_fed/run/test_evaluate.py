@@ -460,8 +460,12 @@ def test_an_encoder_for_others_tells_nothing_of_the_anchors(tmp_path) -> None:
     out = tmp_path / "wide.safetensors"
     export_encoder(folder, config, "wide", Format.SAFETENSORS, out)
     assert anchors in out.read_bytes()
+    _, card = export_encoder(folder, config, "wide", Format.SAFETENSORS, out)
+    seen = "100 private ones of these (partition=iid) and 45 anchors of synthetic"
+    assert f"| trained on | {seen} |" in card.read_text() and seen.encode() in out.read_bytes()
     _, card = export_encoder(folder, config, "wide", Format.SAFETENSORS, out, for_others=True)
-    assert anchors not in out.read_bytes() + card.read_bytes()
+    everything = out.read_bytes() + card.read_bytes()
+    assert anchors not in everything and b"private ones" not in everything
 
 
 def test_scores_say_what_has_computed_them_and_of_which_weights(finished, copy) -> None:

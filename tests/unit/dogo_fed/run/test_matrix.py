@@ -82,13 +82,40 @@ def test_the_matrix_has_the_neighbours_of_the_run(folder: Path) -> None:
     assert found[1].accuracies != found[10**6].accuracies, "as many as a site has, at most"
 
 
-def test_a_run_in_parts_ends_as_one_in_one_go(folder: Path, tmp_path: Path) -> None:
-    parts = tmp_path / "parts"
+def in_parts(path: Path, *settings: str) -> dict[str, str]:
+    """Does a step, goes on to the end, and returns the digests."""
     short = [one for one in TINY if one != "steps=3"]
-    run_here(compose_run([*short, "steps=1", *CUT, f"run_dir={parts}"]))
-    again = [f"resume={parts}", "steps=3"]
+    run_here(compose_run([*short, "steps=1", *settings, f"run_dir={path}"]))
+    again = [f"resume={path}", "steps=3"]
     run_here(resumed(compose_run(again), again))
-    assert digests(parts) == digests(folder)
+    return digests(path)
+
+
+def test_a_run_in_parts_ends_as_one_in_one_go(folder: Path, tmp_path: Path) -> None:
+    assert in_parts(tmp_path / "parts", *CUT) == digests(folder)
+
+
+OTHERS = ("+data@partition.anchors_from=synthetic", "partition.anchors_from.options.size=60",
+          "partition.anchors_from.options.test_size=8", "partition.anchors_from.options.seed=9")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["objective@peers.wide.objective=moco_v2_small", "peers.wide.ssl_on=private"],
+        ["objective@peers.wide.objective=byol_small"],
+        ["peers.wide.teacher=ema", "peers.resnet.teacher=ema", "peers.wide.teacher_momentum=0.5"],
+        [*OTHERS, "partition.anchors=0.5"],
+    ],
+    ids=["queue", "target", "average", "other_anchors"],
+)
+def test_what_a_peer_carries_from_step_to_step_goes_on_with_private_images(
+    settings: list[str], tmp_path: Path
+) -> None:
+    """A queue of embeddings, a target network, an average that teaches, anchors of another kind."""
+    whole = tmp_path / "whole"
+    run_here(compose_run([*TINY, *CUT, *settings, f"run_dir={whole}"]))
+    assert in_parts(tmp_path / "parts", *CUT, *settings) == digests(whole)
 
 
 def test_a_peer_with_images_of_its_own_is_evaluated_on_them_again(tmp_path: Path) -> None:
