@@ -89,10 +89,27 @@ def blanked(message, *names: str):
     return copy.SerializeToString(deterministic=True)
 
 
+VARIANT = (
+    "peers.wide.teacher=ema", "exchange.encoding=log8", "exchange.symmetric=true",
+)  # fmt: skip
+
+
 @pytest.mark.grpc
-def test_messages_depend_on_private_images_by_rows_losses_and_scores_alone(heard, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "row_bytes", "matrices"),
+    [
+        pytest.param((), 8 * 4, ["distribution"], id="default"),
+        pytest.param(
+            VARIANT, 8 + 8, ["distribution", "reverse"], id="variant", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_messages_depend_on_private_images_by_rows_losses_and_scores_alone(
+    settings, row_bytes, matrices, heard, tmp_path
+) -> None:
+    """Also where an average teaches, rows are rounded, and both directions are sent."""
     first, other = (
-        sent(heard, tmp_path / name, *private)
+        sent(heard, tmp_path / name, *private, *settings)
         for name, private in (("first", FIRST), ("other", OTHER))
     )
     assert first.keys() == other.keys() == {"join", "offer", "report", "leave"}
@@ -106,13 +123,16 @@ def test_messages_depend_on_private_images_by_rows_losses_and_scores_alone(heard
     rows = []
     for one, two in zip(first["offer"], other["offer"], strict=True):
         messages = [without_sender(pb.ExchangeRequest, content) for content in (one, two)]
-        rows.append([message.distribution.rows for message in messages])
-        for message in messages:
-            assert message.distribution.size == 8, "anchors only: half of the pass"
-            message.distribution.ClearField("rows")
-            message.distribution.ClearField("negative_entropy")
+        for name in matrices:
+            assert all(message.HasField(name) for message in messages)
+            sent_both = [getattr(message, name) for message in messages]
+            rows.append([matrix.rows for matrix in sent_both])
+            for matrix in sent_both:
+                assert matrix.size == 8, "anchors only: half of the pass"
+                matrix.ClearField("rows")
+                matrix.ClearField("negative_entropy")
         assert messages[0] == messages[1]
-    assert all(len(one) == len(two) == 8 * 8 * 4 for one, two in rows)
+    assert all(len(one) == len(two) == 8 * row_bytes for one, two in rows)
     assert any(one != two for one, two in rows), "else the two runs would prove nothing"
     told, told_too = reports_in(first["report"]), reports_in(other["report"])
     allowed = (*TIMES, *LOSSES, *SCORES, *DIGEST)
