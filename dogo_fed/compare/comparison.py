@@ -22,7 +22,13 @@ from dogo_fed.compare.experiment import (
 from dogo_fed.compare.origin import check_images, check_targets, origins
 from dogo_fed.compare.protocols import read_protocol
 from dogo_fed.compare.standing import finished_cells
-from dogo_fed.compare.statistics import PairedDifference, Spread, paired_difference, spread
+from dogo_fed.compare.statistics import (
+    PairedDifference,
+    Spread,
+    Verdict,
+    paired_difference,
+    spread,
+)
 from dogo_fed.reporting.summary import PeerSummary, RunSummary
 
 ACCURACIES = {"linear_top1": "linear probe", "knn_top1": "kNN"}
@@ -69,7 +75,8 @@ TEACHER = Column(Method.TEACHER)
 ALONE = (PRIVATE, SOLO)
 """How a peer learns with nobody else: from its private images, and with the anchors too."""
 
-_HELD_AGAINST = (PRIVATE, SOLO, OFFLINE, TEACHER, *map(Column, BASELINE_METHODS), CENTRAL)
+_OTHERS = (OFFLINE, TEACHER, *map(Column, BASELINE_METHODS), CENTRAL)
+"""What else DoGo and its variants are held against."""
 
 LEAST_LOSS = 0.003
 """A loss that does not count as one: 0.3 percentage points."""
@@ -114,12 +121,13 @@ class OverPeers:
         alone: how they learn alone: "solo", or "private" without the anchors.
         not_below: learners whose mean over seeds is not below that of learning alone.
         safe: learners the interval of whose gain does not reach below -LEAST_LOSS.
-        peers: how many learners there are.
+        peers: how many learners there are; those that do not count are none of them.
         worst: the learner with the smallest gain.
         worst_gain: its mean gain.
         mean_gain: of the mean over the learners, paired by seed.
-        way_to_central: the mean gain as a share of what all images in one place gain, which is 1; NaN
-            if that is not known or is no gain.
+        central_gain: the same of all images in one place, over the seeds that all three have.
+        way_to_central: the mean gain as a share of that, over the same seeds; NaN unless it is shown to
+            be a gain.
     """
 
     alone: Column
@@ -129,6 +137,7 @@ class OverPeers:
     worst: str
     worst_gain: float
     mean_gain: PairedDifference
+    central_gain: PairedDifference
     way_to_central: float
 
 
@@ -169,9 +178,9 @@ class Comparison:
     def references(self, column: Column) -> tuple[Column, ...]:
         """Returns what a column is compared with: DoGo, a variant of it, or a baseline; else nothing."""
         if column == DOGO and DOGO in self.methods:
-            wanted: tuple[Column, ...] = _HELD_AGAINST
+            wanted: tuple[Column, ...] = (*ALONE, *_OTHERS)
         elif column in self.variants:
-            wanted = (PRIVATE, SOLO, DOGO)
+            wanted = (*ALONE, DOGO, *_OTHERS)
         elif column.method.is_baseline:
             wanted = ALONE
         elif column == TEACHER:
@@ -180,17 +189,38 @@ class Comparison:
             wanted = ()
         return tuple(reference for reference in wanted if reference in self.methods)
 
+    def counted(self, rows: Sequence[Row]) -> list[Row]:
+        """Returns the rows of a table without those of peers that do not count."""
+        return [row for row in rows if row.peer not in self.experiment.not_counted]
+
     def over_peers(self, rows: Sequence[Row], column: Column) -> list[OverPeers]:
         """Returns what DoGo, a variant or a baseline does for all learners of a table together.
 
-        There is one for each way of learning alone that is among the methods; none of them if there is
-        only one learner, or nothing that is judged.
+        There is one for each way of learning alone that is among the methods; none of them if fewer than
+        two learners count, or nothing is judged.
         """
-        alone = [one for one in self.references(column) if one in ALONE]
-        if len(rows) < 2 or not rows[0].unit.is_judged:
+        if not self._is_summed_up(rows):
             return []
-        found = (self._over_peers(rows, column, one) for one in alone)
+        alone = [one for one in self.references(column) if one in ALONE]
+        found = (self._over_peers(self.counted(rows), column, one) for one in alone)
         return [one for one in found if one is not None]
+
+    def against_others(
+        self, rows: Sequence[Row], column: Column
+    ) -> Mapping[Column, PairedDifference]:
+        """Returns a column minus each method that is no learning alone, of the mean over the learners.
+
+        Only those that can be told; none of them where `over_peers` tells nothing either.
+        """
+        if not self._is_summed_up(rows):
+            return {}
+        others = [one for one in self.references(column) if one not in ALONE]
+        found = {other: self.mean_difference(rows, column, other) for other in others}
+        return {other: paired for other, paired in found.items() if paired.n > 0}
+
+    def _is_summed_up(self, rows: Sequence[Row]) -> bool:
+        """Whether anything is said of the learners of a table together."""
+        return len(self.counted(rows)) > 1 and rows[0].unit.is_judged
 
     def _over_peers(self, rows: Sequence[Row], column: Column, other: Column) -> OverPeers | None:
         """Returns the same against one way of learning alone; None if no peer has scores of both."""
@@ -199,23 +229,32 @@ class Comparison:
         if not known:
             return None
         worst = min(known, key=lambda peer: known[peer].mean)
-        mean_gain = self.mean_difference(rows, column, other)
-        whole_way = self.mean_difference(rows, CENTRAL, other).mean
+        mine, alone, pooled = (_mean_over(rows, one) for one in (column, other, CENTRAL))
+        central_gain = paired_difference(
+            {seed: score for seed, score in pooled.items() if seed in mine}, alone
+        )
+        way = math.nan
+        if central_gain.verdict is Verdict.HELPS:
+            over_the_same = {seed: score for seed, score in mine.items() if seed in pooled}
+            way = paired_difference(over_the_same, alone).mean / central_gain.mean
         return OverPeers(
             alone=other,
-            not_below=sum(gain.mean >= 0 for gain in known.values()),
-            safe=sum(gain.low is not None and gain.low >= -LEAST_LOSS for gain in known.values()),
+            not_below=sum(gain.is_not_below for gain in known.values()),
+            safe=sum(gain.is_shown_above(-LEAST_LOSS) for gain in known.values()),
             peers=len(known),
             worst=worst,
             worst_gain=known[worst].mean,
-            mean_gain=mean_gain,
-            way_to_central=mean_gain.mean / whole_way if whole_way > 0 else math.nan,
+            mean_gain=paired_difference(mine, alone),
+            central_gain=central_gain,
+            way_to_central=way,
         )
 
-    @staticmethod
-    def mean_difference(rows: Sequence[Row], column: Column, other: Column) -> PairedDifference:
-        """Returns the column minus the other, of the mean over the rows of a table, paired by seed."""
-        return paired_difference(_mean_over(rows, column), _mean_over(rows, other))
+    def mean_difference(
+        self, rows: Sequence[Row], column: Column, other: Column
+    ) -> PairedDifference:
+        """Returns the column minus the other, of the mean over the learners of a table, paired by seed."""
+        counted = self.counted(rows)
+        return paired_difference(_mean_over(counted, column), _mean_over(counted, other))
 
     def tables(self) -> list[tuple[str, list[Row]]]:
         """Returns title and rows of each pair of peers and data set and each metric."""
@@ -300,7 +339,7 @@ def _rows(
 def _mean_over(rows: Sequence[Row], column: Column) -> dict[int, float]:
     """Returns the mean over the rows by seed, for the seeds that all of them have."""
     scores = [row.scores.get(column, {}) for row in rows]
-    seeds = set(scores[0]).intersection(*scores[1:])
+    seeds = set.intersection(*map(set, scores)) if scores else set[int]()
     return {seed: spread([by_seed[seed] for by_seed in scores]).mean for seed in sorted(seeds)}
 
 

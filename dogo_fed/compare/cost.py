@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dogo_fed import layout
 from dogo_fed.compare.experiment import Cell, Column, Experiment
 from dogo_fed.compare.statistics import spread
 from dogo_fed.config import RunConfig
-from dogo_fed.contracts import EventKind
+from dogo_fed.contracts import EventKind, PeerId
 from dogo_fed.engine.passes import images_seen
 from dogo_fed.errors import CheckpointError
 from dogo_fed.plan import Plan
 from dogo_fed.reporting.summary import RunSummary
-from dogo_fed.wire.format import WireFormat
+from dogo_fed.storage.peer_folder import PeerFolder
+from dogo_fed.wire.traffic import RunTraffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ def costs_of(
     """Yields a cost for each column with finished cells, by peers and data set.
 
     Raises:
-        CheckpointError: a cell's table of private images is not as this version writes it.
+        CheckpointError: what a cell says of its private images is not as this version writes it.
     """
     for peers in experiment.peers:
         for data in experiment.data:
@@ -97,19 +99,15 @@ def _bytes(config: RunConfig, steps: int, summaries: Sequence[RunSummary]) -> tu
         up = steps * spread([one["bytes_up_per_step"] for one in exchanges]).mean
         down = steps * spread([one["bytes_down_per_step"] for one in exchanges]).mean
         return up, up + down
-    if not config.exchanges:
-        return 0.0, 0.0
-    up = float(WireFormat.of(config).payload_bytes * _plan(config, steps).num_exchanges)
-    return up, 2 * up
+    traffic = RunTraffic.of(config, _plan(config, steps))
+    return (0.0, 0.0) if traffic is None else (float(traffic.sent), traffic.both_ways)
 
 
 def _images(cell: Cell, steps: int) -> Iterable[int]:
     """Yields how many images each learner of a cell has seen, where its private ones are known."""
     plan, sizes = _plan(cell.config, steps), _private_sizes(cell)
     for name in cell.learners:
-        yield images_seen(
-            cell.config, plan, sizes.get(name) if cell.config.has_private(name) else 0
-        )
+        yield images_seen(cell.config, plan, sizes.get(name))
 
 
 def _plan(config: RunConfig, steps: int) -> Plan:
@@ -117,15 +115,30 @@ def _plan(config: RunConfig, steps: int) -> Plan:
     return Plan(steps, steps, config.exchange.every_steps, config.exchange.dense_steps)
 
 
-def _private_sizes(cell: Cell) -> Mapping[str, int]:
-    """Returns how many private images each peer has, where a partition was made; else nothing."""
-    if not any(map(cell.config.has_private, cell.config.peers)):
-        return {}
-    path = cell.folder / layout.PARTITION
+def _private_sizes(cell: Cell) -> Mapping[str, int | None]:
+    """Returns how many private images each peer has; None where the cell's folder does not say."""
+    config = cell.config
+    parts: Mapping[str, int] = {}
+    if config.partition.is_private:
+        parts = _parts(cell.folder / layout.PARTITION)
+    sizes: dict[str, int | None] = {}
+    for name, peer in config.peers.items():
+        if not config.has_private(name):
+            sizes[name] = 0
+        elif peer.data is None:
+            sizes[name] = parts.get(name)
+        else:  # images of its own, which are in no table of a cut
+            own = PeerFolder(cell.folder, PeerId(name)).private_images()
+            sizes[name] = None if own is None else own.num_train
+    return sizes
+
+
+def _parts(path: Path) -> Mapping[str, int]:
+    """Returns how many images each part of a cut has; nothing if its table is not there."""
     try:
         with path.open(newline="") as file:
             return {row["part"]: int(row["images"]) for row in csv.DictReader(file)}
-    except FileNotFoundError:  # private images that are named one by one
+    except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error

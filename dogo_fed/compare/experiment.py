@@ -137,6 +137,8 @@ class Experiment:
         variants: DoGo with other settings of the teaching, by name: overrides on top of `overrides`.
         protocols: evaluations after training, by name, with their options.
         baselines: options of the methods that are baselines, by name.
+        not_counted: peers that are broken, or unlike the others, on purpose. They have their rows, but
+            where all peers are taken together they do not count.
         expected: what it takes.
     """
 
@@ -149,6 +151,7 @@ class Experiment:
     variants: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     protocols: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    not_counted: Sequence[str] = ()
     expected: Expected = field(default_factory=Expected)
 
     def __post_init__(self) -> None:
@@ -237,8 +240,10 @@ def plan_cells(
         variants: (variant, peers, data, seed) to the settings of the variant's cell.
 
     Raises:
-        ConfigError: a method is impossible with these settings, or a variant changes what solo has too.
+        ConfigError: a method is impossible with these settings, a variant changes what solo has too, or
+            there is no such peer as one that is not to count.
     """
+    _check_not_counted(experiment.not_counted, configs.values())
     wanted = [method for method in Method if method in _with_teachers(experiment.methods)]
     cells = []
     for seed in experiment.seeds:
@@ -256,6 +261,16 @@ def plan_cells(
                         )
                     )
     return cells
+
+
+def _check_not_counted(names: Sequence[str], configs: Iterable[RunConfig]) -> None:
+    known = {peer for config in configs for peer in config.peers}
+    strangers = [name for name in names if name not in known]
+    if strangers:
+        raise ConfigError(
+            f"not_counted names {strangers[0]!r}, but the peers are {', '.join(sorted(known))}; type "
+            "not_counted=[] if all of them count"
+        )
 
 
 def _with_teachers(methods: Iterable[Method]) -> set[Method]:

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,10 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "variants": {name: list(settings) for name, settings in experiment.variants.items()},
         "protocols": {name: dict(options) for name, options in experiment.protocols.items()},
         "baselines": {name: dict(options) for name, options in experiment.baselines.items()},
+        "not_counted": list(experiment.not_counted),
         "level": LEVEL,
         "rows": [_row_to_json(row, comparison) for row in comparison.rows],
+        "over_peers": list(_over_peers_to_json(comparison)),
         "costs": [_cost_to_json(cost) for cost in comparison.costs],
         "cells": [dataclasses.asdict(cell) for cell in comparison.cells],
         "origins": comparison.origins,
@@ -67,15 +69,65 @@ def _row_to_json(row: Row, comparison: Comparison) -> dict[str, Any]:
         "peer": row.peer,
         "backbone": row.backbone,
         "objective": row.objective,
-        "methods": {column.name: _scores_to_json(row, column) for column in comparison.methods},
-        "dogo_minus": _differences_to_json(row, DOGO, comparison),
+        "methods": {
+            column.name: (
+                _scores_to_json(row, column)
+                if column == DOGO
+                else {**_scores_to_json(row, column), "minus": _minus(row, column, comparison)}
+            )
+            for column in comparison.methods
+        },
+        "dogo_minus": _minus(row, DOGO, comparison),
         "variants": {
             str(column.variant): {
                 **_scores_to_json(row, column),
-                "minus": _differences_to_json(row, column, comparison),
+                "minus": _minus(row, column, comparison),
             }
             for column in comparison.variants
         },
+    }
+
+
+def _minus(row: Row, column: Column, comparison: Comparison) -> dict[str, Any]:
+    return {
+        other.name: _difference_to_json(row.difference(column, other), row.unit)
+        for other in comparison.references(column)
+    }
+
+
+def _over_peers_to_json(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """Yields what is said of the learners of each table together, by method and variant."""
+    for _, rows in comparison.tables():
+        of, unit = rows[0], rows[0].unit
+        for column in comparison.columns:
+            alone = comparison.over_peers(rows, column)
+            others = comparison.against_others(rows, column)
+            if not alone and not others:
+                continue
+            yield {
+                "peers": of.peers,
+                "data": of.data,
+                "metric": of.metric,
+                "method": column.name,
+                "alone": {found.alone.name: _over_peers_of(found, unit) for found in alone},
+                "minus": {
+                    other.name: _difference_to_json(paired, unit)
+                    for other, paired in others.items()
+                },
+            }
+
+
+def _over_peers_of(found: OverPeers, unit: Unit) -> dict[str, Any]:
+    way, central = found.way_to_central, found.central_gain
+    return {
+        "peers": found.peers,
+        "not_below": found.not_below,
+        "safe": found.safe,
+        "worst": found.worst,
+        "worst_gain": found.worst_gain,
+        "mean_gain": _difference_to_json(found.mean_gain, unit),
+        "central_gain": _difference_to_json(central, unit) if central.n > 0 else None,
+        "way_to_central": way if math.isfinite(way) else None,
     }
 
 
@@ -83,13 +135,6 @@ def _scores_to_json(row: Row, column: Column) -> dict[str, Any]:
     return {
         **dataclasses.asdict(row.spread(column)),
         "scores": {str(seed): score for seed, score in row.scores.get(column, {}).items()},
-    }
-
-
-def _differences_to_json(row: Row, column: Column, comparison: Comparison) -> dict[str, Any]:
-    return {
-        other.name: _difference_to_json(row.difference(column, other), row.unit)
-        for other in comparison.references(column)
     }
 
 
@@ -155,8 +200,13 @@ def to_markdown(comparison: Comparison) -> str:
             blocks.append(_variants_table(rows, comparison))
         told = [
             _told_over_peers(column, over_peers, rows[0].unit)
-            for column in (*comparison.methods, *comparison.variants)
+            for column in comparison.columns
             for over_peers in comparison.over_peers(rows, column)
+        ]
+        told += [
+            _told_against_others(column, others, rows[0].unit)
+            for column in comparison.columns
+            if (others := comparison.against_others(rows, column))
         ]
         if told:
             blocks.append("\n".join(told))
@@ -179,6 +229,8 @@ def _what_was_run(comparison: Comparison) -> str:
         f"Methods: {', '.join(column.name for column in comparison.methods)}. Seeds: {seeds}. "
         f"Settings: `{shared}`."
     )
+    if experiment.not_counted:
+        text += f" Not counted where peers are taken together: {', '.join(experiment.not_counted)}."
     if comparison.variants:
         text += " DoGo's variants differ from it by:\n\n" + "\n".join(
             f"- {name}: `{' '.join(settings)}`" for name, settings in experiment.variants.items()
@@ -188,7 +240,7 @@ def _what_was_run(comparison: Comparison) -> str:
 
 def _how_to_read(comparison: Comparison) -> str:
     text = "Mean \u00b1 standard deviation over seeds."
-    if comparison.references(DOGO):
+    if any(map(comparison.references, comparison.columns)):
         text += (
             f" Differences are paired by seed, in percentage points, with their {LEVEL:.0%} interval "
             "(Student t; n pairs). helps / hurts: the interval lies above / below 0; not shown: it does "
@@ -219,11 +271,31 @@ def _told_over_peers(column: Column, found: OverPeers, unit: Unit) -> str:
         f"{found.worst}. The mean over peers: {difference(found.mean_gain, unit)}, "
         f"{verdict(found.mean_gain, unit)}."
     )
-    if math.isfinite(found.way_to_central):
-        text += (
-            f" That is {found.way_to_central:.0%} of the way from {found.alone.name} to central."
-        )
-    return text
+    return text + _told_of_central(found, unit)
+
+
+def _told_of_central(found: OverPeers, unit: Unit) -> str:
+    """Returns the way to all images in one place as a sentence; nothing if that was not compared."""
+    alone, central = found.alone.name, found.central_gain
+    if central.n == 0:
+        return ""
+    whole_way = difference(central, unit)
+    if not math.isfinite(found.way_to_central):
+        return f" Central is not shown to be better than {alone} ({whole_way})."
+    that = "That is"
+    if central.n < found.mean_gain.n:
+        that = f"Over the {central.n} seeds that central has too, that is"
+    return f" {that} {found.way_to_central:.0%} of the way from {alone} to central ({whole_way})."
+
+
+def _told_against_others(
+    column: Column, others: Mapping[Column, PairedDifference], unit: Unit
+) -> str:
+    told = (
+        f"{MINUS} {other.name} {difference(paired, unit)}, {verdict(paired, unit)}"
+        for other, paired in others.items()
+    )
+    return f"- {column.name}, the mean over peers: {'; '.join(told)}."
 
 
 def _variants_table(rows: Sequence[Row], comparison: Comparison) -> str:

@@ -21,6 +21,9 @@ from dogo_fed.evaluation.intervals import LEVEL
 _NO_SPREAD = 1e-12
 """Below any true spread of accuracies, above what rounding makes of equal ones."""
 
+_ROUNDING = 1e-9
+"""The same of a mean difference: one image in a test of a million would be a thousand times as much."""
+
 
 class Verdict(enum.Enum):
     """What a paired difference shows, for a score of which more is better.
@@ -76,6 +79,20 @@ class PairedDifference:
         if self.low > 0:
             return Verdict.HELPS
         return Verdict.HURTS if self.high < 0 else Verdict.NOT_SHOWN
+
+    @property
+    def is_not_below(self) -> bool:
+        """Whether the mean is not below 0; equal means are not, whatever rounding makes of them."""
+        return self.mean > -_ROUNDING
+
+    def is_shown_above(self, limit: float) -> bool:
+        """Whether the interval does not reach below a limit that is below 0.
+
+        Of differences that are all equal only those of 0 show it, for then the scores are the same.
+        """
+        if self.low is None:
+            return False
+        return abs(self.mean) < _ROUNDING if self.std < _NO_SPREAD else self.low >= limit
 
 
 def spread(values_n: Sequence[float]) -> Spread:

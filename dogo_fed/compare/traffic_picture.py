@@ -47,7 +47,9 @@ def draw_traffic(comparison: Comparison, path: str | os.PathLike[str]) -> None:
 
 def _figure(comparison: Comparison) -> Figure:
     title = f"{comparison.experiment.name}: gain over solo against traffic"
-    subtitle = f"mean over the peers; a line: its {LEVEL:.0%} interval, paired by seed"
+    left_out = comparison.experiment.not_counted
+    but = f" but {', '.join(left_out)}" if left_out else ""
+    subtitle = f"mean over the peers{but}; a line: its {LEVEL:.0%} interval, paired by seed"
     figure, panels = lay_out(_LAYOUT, comparison.tables(), title, subtitle)
     colours = name_colours([column.name for column in comparison.columns])
     for panel in panels:

@@ -1,6 +1,6 @@
 """variants.png: what each variant of DoGo does against training alone, as intervals under each other."""
 
-# V = DoGo's own settings and its variants, from top to bottom
+# V = DoGo's own settings, if it is compared, and its variants, from top to bottom
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def _figure(comparison: Comparison) -> Figure:
 
     tables = comparison.tables()
     most_rows = max([1, *(len(rows) for _, rows in tables[:MOST_PANELS])])
-    lines = (1 + len(comparison.variants)) * most_rows
+    columns_V = [*(one for one in comparison.methods if one == DOGO), *comparison.variants]
+    lines = len(columns_V) * most_rows
     layout = Layout(
         columns=2, panel=(5.8, 1.1 + _LINE_INCHES * lines), left=1.5, bottom=0.6, right=_MARGIN,
         beside=0.4, below=0.45, heading=_MARGIN, extra_width=_MARGIN,
@@ -56,7 +57,7 @@ def _figure(comparison: Comparison) -> Figure:
     for panel in panels:
         against = f"against solo ({panel.rows[0].unit.name})" if panel.is_lowest else ""
         dress(panel.axes, panel.title, "", against)
-        _draw_panel(panel.axes, panel.rows, comparison.variants, colours)
+        _draw_panel(panel.axes, panel.rows, columns_V, colours)
     width, height = figure.get_size_inches()
     figure.legend(
         handles=[
@@ -74,9 +75,8 @@ def _figure(comparison: Comparison) -> Figure:
 
 
 def _draw_panel(
-    axes: Axes, rows: Sequence[Row], variants: Sequence[Column], colours: Mapping[str, str]
+    axes: Axes, rows: Sequence[Row], columns_V: Sequence[Column], colours: Mapping[str, str]
 ) -> None:
-    columns_V = [DOGO, *variants]
     axes.axvline(0, color=MUTED, linewidth=1.0, zorder=1)
     for place, row in enumerate(rows):
         offset = _GROUP_HEIGHT * ((place + 0.5) / len(rows) - 0.5)

@@ -23,6 +23,7 @@ from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.trial import try_own_code
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.units import human_bytes
+from dogo_fed.wire.traffic import RunTraffic
 
 
 def notes_of(run: LoadedRun) -> tuple[str, ...]:
@@ -76,12 +77,14 @@ def _smaller_passes(config: RunConfig) -> Iterator[str]:
 
 def traffic_of(run: LoadedRun) -> str | None:
     """Returns what the run's distributions will take, as a sentence; None if nothing travels."""
-    if not run.config.exchanges or run.config.host is Host.LOCAL:
+    traffic = RunTraffic.of(run.config, run.plan)
+    if traffic is None or run.config.host is Host.LOCAL:
         return None
-    number, each = run.plan.num_exchanges, run.wire_format.payload_bytes
+    untaught = [name for name in run.peer_ids if name not in traffic.learners]
+    but = f"; {', '.join(untaught)} without a teacher: nothing comes back" if untaught else ""
     return (
-        f"each peer sends {number:,} distributions of {human_bytes(each)}, which is "
-        f"{human_bytes(number * each)}, and receives as much"
+        f"each peer sends {traffic.exchanges:,} distributions of {human_bytes(traffic.each)}, which is "
+        f"{human_bytes(traffic.sent)}, and receives as much{but}"
     )
 
 

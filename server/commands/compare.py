@@ -147,7 +147,7 @@ def _jobs(request: ComparisonRequest) -> int:
 
 
 def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing]) -> None:
-    """Checks one new cell for each method, peers and data set, as a run would at its start.
+    """Checks one new cell for each method or variant, peers and data set, as a run would at its start.
 
     What there is to know about the images, and the weights that peers start from, is said once.
 
@@ -158,7 +158,7 @@ def _check_first_cells(request: ComparisonRequest, standings: dict[str, Standing
     checked, images = set[object](), dict[str, DataFacts]()
     notes: dict[str, None] = {}
     for cell in request.cells:
-        case = (cell.column.method, cell.peers, cell.data)
+        case = (cell.column, cell.peers, cell.data)
         if case in checked or cell.needs or standings[cell.id] is not Standing.NEW:
             continue
         checked.add(case)

@@ -65,6 +65,7 @@ class CompareConfig:
     variants: Mapping[str, Sequence[str]] = field(default_factory=dict)
     protocols: Mapping[str, Any] = field(default_factory=dict)
     baselines: Mapping[str, Any] = field(default_factory=dict)
+    not_counted: Sequence[str] = ()
     expected: Expected = field(default_factory=Expected)
     out: str | None = None
     jobs: int | None = None
@@ -97,7 +98,7 @@ class ComparisonRequest:
     silence_s: float
 
 
-_LISTS = ("methods", "seeds", "peers", "data", "overrides")
+_LISTS = ("methods", "seeds", "peers", "data", "overrides", "not_counted")
 _OWN = ("experiment", *(setting.name for setting in dataclasses.fields(CompareConfig)))
 _OWN_SECTIONS = ("variants", "protocols", "baselines", "expected")
 _WORDS = {**dict(zip(_OWN, _OWN, strict=True)), "seed": "seeds", "run_dir": "out"}
@@ -129,6 +130,7 @@ def request_comparison(arguments: Sequence[str]) -> ComparisonRequest:
         variants=settings.variants,
         protocols=settings.protocols,
         baselines=settings.baselines,
+        not_counted=settings.not_counted,
         expected=settings.expected,
     )
     out = absolute(str(OUT / name) if settings.out is None else settings.out)

@@ -260,3 +260,9 @@ def test_every_baseline_is_a_method_and_its_own_class_says_what_it_changes() -> 
 def test_options_of_a_baseline_that_is_none_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"baselines\.fedprox: there is no such baseline"):
         made_experiment(baselines={"fedprox": {}})
+
+
+def test_a_peer_that_is_not_to_count_is_one_of_the_peers() -> None:
+    made_cells(made_experiment(not_counted=["small"]), OUT)
+    with pytest.raises(ConfigError, match=r"not_counted names 'smal', .* big, small; type not_cou"):
+        made_cells(made_experiment(not_counted=["smal"]), OUT)

@@ -16,10 +16,13 @@ from dogo_fed.compare.picture import draw_comparison
 from dogo_fed.compare.report import difference, to_csv, to_json, to_markdown, write_comparison
 from dogo_fed.compare.statistics import paired_difference
 from dogo_fed.compare.traffic_picture import draw_traffic, draws_traffic
-from dogo_fed.compare.variants_picture import draw_variants
+from dogo_fed.compare.variants_picture import _figure, draw_variants
+from dogo_fed.contracts import PeerId
 from dogo_fed.errors import CheckpointError
+from dogo_fed.provenance import DataFacts
+from dogo_fed.storage.peer_folder import PeerFolder
 from tests.support.command_line import REPOSITORY
-from tests.support.comparison_cells import made_cells, made_experiment, write_summary
+from tests.support.comparison_cells import PEER, made_cells, made_experiment, write_summary
 
 SOLO_SCORES = {0: (0.800, 0.600), 1: (0.810, 0.700), 2: (0.820, 0.650)}
 DOGO_SCORES = {0: (0.820, 0.590), 1: (0.832, 0.688), 2: (0.838, 0.639)}
@@ -136,7 +139,7 @@ def test_all_peers_together_are_held_against_solo_and_against_central(tmp_path: 
     cells = made_cells(experiment, tmp_path, partition={"kind": "iid"})
     gains = {"solo": (0.0, 0.0), "dogo": (0.02, -0.002), "central": (0.036, 0.0)}
     for cell in cells:
-        jitter = 0.0002 * (cell.seed - 1) if cell.column == DOGO else 0.0
+        jitter = 0.0 if cell.column == SOLO else 0.0002 * (cell.seed - 1)
         big, small = (0.7 + gain + jitter for gain in gains[cell.column.name])
         write_summary(cell, {"big": (big, None), "small": (small, None)})
     made = compare(experiment, cells, [])
@@ -144,8 +147,65 @@ def test_all_peers_together_are_held_against_solo_and_against_central(tmp_path: 
     assert found.alone == SOLO
     assert (found.not_below, found.safe, found.peers, found.worst) == (1, 2, 2, "small")
     assert found.way_to_central == pytest.approx(0.5)
-    assert "That is 50% of the way from solo to central." in to_markdown(made)
+    way = "That is 50% of the way from solo to central (+1.8 [+1.8, +1.8] n=3)."
+    assert way in to_markdown(made)
     assert "dogo \u2212 central" in to_markdown(made)
+
+
+def pooled_in(out: Path, central: dict[int, float]) -> Comparison:
+    """Returns solo at 0.7 and dogo at 0.71, 0.72, 0.73, beside central with these scores."""
+    experiment = made_experiment(methods=[Method.SOLO, Method.DOGO, Method.CENTRAL])
+    cells = made_cells(experiment, out, partition={"kind": "iid"})
+    for cell in cells:
+        by_method = {
+            "solo": dict.fromkeys(range(3), 0.7),
+            "dogo": {seed: 0.71 + 0.01 * seed for seed in range(3)},
+            "central": central,
+        }
+        found = by_method[cell.column.name].get(cell.seed)
+        if found is not None:
+            write_summary(cell, {"big": (found, None), "small": (found, None)})
+    return compare(experiment, cells, [])
+
+
+def test_the_way_to_central_is_of_the_seeds_that_all_have(tmp_path: Path) -> None:
+    made = pooled_in(tmp_path, {0: 0.740, 1: 0.741})
+    (found,) = made.over_peers(made.rows, DOGO)
+    assert found.mean_gain.n == 3 and found.central_gain.n == 2
+    assert found.way_to_central == pytest.approx(0.015 / 0.0405)
+    told = "Over the 2 seeds that central has too, that is 37% of the way from solo to central ("
+    assert told in to_markdown(made)
+
+
+def test_without_a_gain_of_central_there_is_no_way_to_it(tmp_path: Path) -> None:
+    made = pooled_in(tmp_path, {0: 0.699, 1: 0.701, 2: 0.7001})
+    page = to_markdown(made)
+    assert "Central is not shown to be better than solo (+0.0 [" in page
+    assert "of the way" not in page
+    (told, *_) = to_json(made)["over_peers"]
+    assert told["method"] == "dogo" and told["alone"]["solo"]["way_to_central"] is None
+
+
+def test_a_site_that_is_broken_on_purpose_does_not_dilute_the_others(tmp_path: Path) -> None:
+    scores = {"solo": {"a": 0.7, "b": 0.6, "broken": 0.1}, "dogo": {"a": 0.72, "b": 0.61}}
+    found = {}
+    for out, left_out in (("all", []), ("but_one", ["broken"])):
+        experiment = made_experiment(methods=[Method.SOLO, Method.DOGO], not_counted=left_out)
+        cells = made_cells(experiment, tmp_path / out, ("a", "b", "broken"))
+        for cell in cells:
+            mine = {**scores["solo"], **scores[cell.column.name]}
+            write_summary(
+                cell, {name: (one + 0.001 * cell.seed, None) for name, one in mine.items()}
+            )
+        found[out] = compare(experiment, cells, [])
+    (all_of_them,), (but_one,) = (made.over_peers(made.rows, DOGO) for made in found.values())
+    assert (all_of_them.peers, but_one.peers, but_one.not_below) == (3, 2, 2)
+    assert all_of_them.mean_gain.mean == pytest.approx(0.01)
+    assert but_one.mean_gain.mean == pytest.approx(0.015)
+    page = to_markdown(found["but_one"])
+    assert "Not counted where peers are taken together: broken." in page
+    assert "| broken: brokennet, simclr" in page and "dogo: 2 of 2 peers" in page
+    assert to_json(found["but_one"])["not_counted"] == ["broken"]
 
 
 SITES = [Method.PRIVATE, Method.SOLO, Method.DOGO, Method.FEDAVG, Method.CENTRAL]
@@ -179,12 +239,92 @@ def test_sites_are_held_against_their_own_images_alone_too(tmp_path: Path) -> No
     assert heading.count("verdict") == 2
 
 
+def test_variants_are_held_against_baselines_and_central_like_dogo(tmp_path: Path) -> None:
+    """A variant may be the best of all, and then it is the one to judge."""
+    experiment = made_experiment(methods=SITES, variants={"rare": ["exchange.every_steps=4"]})
+    cells = made_cells(experiment, tmp_path, partition={"kind": "iid"})
+    scores = {"private": 0.75, "solo": 0.7, "dogo": 0.72, "fedavg": 0.71, "central": 0.8}
+    for cell in cells:
+        linear = {**scores, "dogo-rare": 0.76}[cell.column.name] + 0.0001 * cell.seed**2
+        linear += 0.0001 * (cell.column.variant is not None) * cell.seed
+        write_summary(cell, {"big": (linear, None), "small": (linear, None)})
+    made = compare(experiment, cells, [])
+    rare = Column(Method.DOGO, "rare")
+    names = ["private", "solo", "dogo", "fedavg", "central"]
+    assert [one.name for one in made.references(rare)] == names
+    page = to_markdown(made)
+    (heading,) = (line for line in page.splitlines() if "variant of dogo" in line)
+    cells_of_heading = [cell.strip() for cell in heading.strip("|").split("|")]
+    assert cells_of_heading == [
+        "peer", "variant of dogo", "score", "\u2212 private", "verdict", "\u2212 solo", "verdict",
+        "\u2212 dogo", "\u2212 fedavg", "\u2212 central",
+    ]  # fmt: skip
+    (told,) = (line for line in page.splitlines() if "dogo-rare, the mean over peers" in line)
+    assert "\u2212 dogo +4.0 [" in told and "\u2212 fedavg +5.0 [" in told
+    assert "n=3, helps; \u2212 central \u22124.0 [" in told and told.endswith("n=3, hurts.")
+    (sheet, *_) = csv.DictReader(io.StringIO(to_csv(made)))
+    assert float(sheet["dogo-rare_minus_fedavg_mean"]) == pytest.approx(0.0501)
+    assert sheet["dogo-rare_minus_central_verdict"] == "hurts"
+    data = to_json(made)
+    assert data["rows"][0]["variants"]["rare"]["minus"]["fedavg"]["verdict"] == "helps"
+    of_rare = {one["method"]: one for one in data["over_peers"]}["dogo-rare"]
+    assert of_rare["minus"]["central"]["mean"] == pytest.approx(-0.0399)
+    assert of_rare["alone"]["solo"]["not_below"] == 2
+
+
+def test_a_page_without_dogo_says_what_an_interval_is(tmp_path: Path) -> None:
+    experiment = made_experiment(methods=[Method.SOLO, Method.FEDAVG])
+    cells = made_cells(experiment, tmp_path)
+    for cell in cells:
+        linear = 0.7 + 0.01 * cell.seed * (cell.column.name == "fedavg")
+        write_summary(cell, {"big": (linear, None), "small": (linear, None)})
+    made = compare(experiment, cells, [])
+    assert "Differences are paired by seed" in to_markdown(made)
+    minus = to_json(made)["rows"][0]["methods"]["fedavg"]["minus"]
+    assert minus["solo"]["mean"] == pytest.approx(0.01) and minus["solo"]["n"] == 3
+
+
 def test_images_are_those_of_the_passes(tmp_path: Path) -> None:
     costs = {cost.column.name: cost for cost in sites_in(tmp_path).costs}
     assert costs["private"].images == (10 * 40, 10 * 256), "small has 40, and no anchors"
     assert costs["solo"].images == costs["dogo"].images == (10 * (128 + 40), 10 * 256)
     assert costs["central"].images == (2560, 2560)
     assert "1680 to 2560" in to_markdown(sites_in(tmp_path))
+
+
+IMAGES = DataFacts(
+    name="own", fingerprint="ab", test_fingerprint="cd", labels="ef", num_train=0, num_test=9,
+    image_size=8, mean=(0.5,), std=(0.2,), num_classes=2, class_names=(),
+)  # fmt: skip
+
+
+def test_images_of_a_small_site_with_images_of_its_own_are_counted(tmp_path: Path) -> None:
+    sizes = {"big": 400, "small": 20}
+    peers = {
+        name: {**PEER, "data": {"name": "synthetic", "options": {"size": number}}}
+        for name, number in sizes.items()
+    }
+    experiment = made_experiment(methods=[Method.PRIVATE, Method.SOLO, Method.DOGO], seeds=[0])
+    cells = made_cells(experiment, tmp_path, peers=peers)
+    for cell in cells:
+        write_summary(cell, {"big": (0.7, None), "small": (0.7, None)})
+        for name, number in sizes.items():
+            facts = dataclasses.replace(IMAGES, num_train=number)
+            PeerFolder(cell.folder, PeerId(name)).check_private_images(facts, begins=True)
+    costs = {cost.column.name: cost for cost in compare(experiment, cells, []).costs}
+    assert costs["private"].images == (10 * 20, 10 * 256)
+    assert costs["solo"].images == costs["dogo"].images == (10 * (128 + 20), 10 * 256)
+
+
+def test_who_has_no_teacher_gets_no_bytes(tmp_path: Path) -> None:
+    one_way = ["exchange.graph={big: {small: 1}}"]
+    experiment = made_experiment(methods=[Method.SOLO, Method.DOGO], variants={"one_way": one_way})
+    cells = made_cells(experiment, tmp_path)
+    for cell in cells:
+        write_summary(cell, {"big": (0.7, None), "small": (0.7, None)})
+    in_all = {cost.column.name: cost.bytes_in_all for cost in compare(experiment, cells, []).costs}
+    sent = 10 * 4 * 256**2
+    assert in_all == {"solo": 0, "dogo": 2 * sent, "dogo-one_way": 1.5 * sent}
 
 
 def test_what_travels_in_the_whole_run_is_told_and_drawn(tmp_path: Path) -> None:
@@ -363,6 +503,9 @@ def test_variants_have_a_table_fields_and_a_picture(
     for picture in (draw_variants, draw_comparison):
         picture(with_variants, tmp_path / "one.png")
         assert (tmp_path / "one.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    without_dogo = dataclasses.replace(with_variants, methods=(SOLO,))
+    (axes, *_) = _figure(without_dogo).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(VARIANTS)
     nothing = dataclasses.replace(with_variants, rows=())
     draw_variants(nothing, tmp_path / "none.png")
     assert (tmp_path / "none.png").stat().st_size > 1000

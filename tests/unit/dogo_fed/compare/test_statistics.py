@@ -116,6 +116,24 @@ def test_equal_differences_know_nothing_of_their_spread() -> None:
     assert paired_difference({0: 0.8, 1: 0.9}, {0: 0.8, 1: 0.9}).verdict is Verdict.NOT_SHOWN
 
 
+@pytest.mark.parametrize("scores", [(0.1, 0.7, 0.6), (0.2465, 0.6315, 0.9225)])
+def test_equal_means_are_no_loss_whatever_rounding_makes_of_them(scores) -> None:
+    """The first seed loses what the others gain, in whole images of a test of 2,000."""
+    first = by_seed([scores[0] + 1 / 2000, scores[1] + 2 / 2000, scores[2] - 3 / 2000])
+    found = paired_difference(first, by_seed(scores))
+    assert found.mean != 0 and found.is_not_below
+    assert not paired_difference({0: 0.5, 1: 0.5}, {0: 0.5, 1: 0.5005}).is_not_below
+
+
+def test_an_interval_without_width_shows_nothing_but_that_scores_are_the_same() -> None:
+    limit = -0.003
+    assert not paired_difference({0: 0.81, 1: 0.91}, {0: 0.80, 1: 0.90}).is_shown_above(limit)
+    assert paired_difference({0: 0.8, 1: 0.9}, {0: 0.8, 1: 0.9}).is_shown_above(limit)
+    assert paired_difference({0: 0.81, 1: 0.9102}, {0: 0.80, 1: 0.90}).is_shown_above(limit)
+    assert not paired_difference({0: 0.81, 1: 0.95}, {0: 0.80, 1: 0.90}).is_shown_above(limit)
+    assert not paired_difference({0: 0.8}, {0: 0.8}).is_shown_above(limit), "no interval"
+
+
 def test_without_two_pairs_there_is_no_interval() -> None:
     one = paired_difference({3: 0.9}, {3: 0.1})
     assert (one.n, one.mean, one.low, one.high) == (1, pytest.approx(0.8), None, None)

@@ -13,7 +13,7 @@ from dogo_fed.config import RunConfig
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.errors import ConfigError
 from dogo_fed.reporting.summary import print_summary
-from dogo_fed.run.prepare import prepare
+from dogo_fed.run.prepare import prepare, traffic_of
 from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
 
@@ -115,6 +115,21 @@ def test_a_teacher_whose_file_is_gone_is_no_site_either(file) -> None:
     assert set(before) == {"simsiam"}
     file.unlink()
     assert parts() == before
+
+
+@pytest.mark.parametrize(
+    ("graph", "ending"),
+    [
+        ([], "and receives as much"),
+        (
+            ["exchange.graph={simclr: {simsiam: 1}}"],
+            "and receives as much; simsiam without a teacher: nothing comes back",
+        ),
+    ],
+)
+def test_what_will_travel_is_told_of_those_who_have_a_teacher(graph, ending) -> None:
+    told = traffic_of(load_run(config_of("host=processes", *graph)))
+    assert told is not None and told.endswith(ending)
 
 
 def test_a_prefix_without_a_file_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +59,21 @@ def test_accuracies_of_one_class_are_refused_before_a_cell_is_trained(
     asked = request(tmp_path, cells=cells, experiment=experiment)
     refused = pytest.raises(DataError, match=r"no accuracy can be counted.*protocol=health")
     with refused if is_refused else nullcontext():
+        command._check_first_cells(asked, {cell.id: Standing.NEW for cell in cells})
+
+
+def test_a_variant_that_can_not_work_is_refused_before_a_cell_is_trained(tmp_path: Path) -> None:
+    variants = {"rare": ["exchange.every_steps=2"], "predictions": ["exchange.rows=predictor"]}
+    experiment = made_experiment(
+        methods=[Method.SOLO, Method.DOGO], seeds=[0], variants={"rare": variants["rare"]}
+    )
+    cells = made_cells(experiment, tmp_path, **SMALL)
+    asked = request(tmp_path, cells=cells, experiment=experiment)
+    command._check_first_cells(asked, {cell.id: Standing.NEW for cell in cells})
+    experiment = dataclasses.replace(experiment, variants=variants)
+    cells = made_cells(experiment, tmp_path, **SMALL)
+    asked = request(tmp_path, cells=cells, experiment=experiment)
+    with pytest.raises(ConfigError, match="'simclr' has no predictor"):
         command._check_first_cells(asked, {cell.id: Standing.NEW for cell in cells})
 
 
