@@ -8,12 +8,15 @@ round began with (frozen):
 
 R compares how two views of an image relate to other images. With p_a and p_b the softmax of the
 cosines to them, divided by the temperature, and m the mean of both, it is the mean of KL(m || p_a)
-and KL(m || p_b), as in the published code. The temperature is 0.1 in all four terms.
+and KL(m || p_b), as in the published code. The temperature of R is 0.1, as published.
 
-What differs from the published code: the other images are those of the same pass, the image itself
-left out, and not those of a second batch, so that no method of a comparison sees more images. The
-projector is that of SimCLR here, whose hidden layer is normalised. The optimizer is that of the
-run. Averaging is that of `fedavg`.
+What differs from the published code: the two contrasts have the temperature of the peer's own
+SimCLR, where the published code has 0.1, for its own baselines too. Every other column of a
+comparison contrasts at the peer's, so at 0.1 FedX minus another method would be the difference of
+two temperatures as well; `temperature=0.1` is as published. The other images are those of the same
+pass, the image itself left out, and not those of a second batch, so that no method of a comparison
+sees more images. The projector is that of SimCLR here, whose hidden layer is normalised. The
+optimizer is that of the run. Averaging is that of `fedavg`.
 """
 
 # N = images in the step's batch, D = embedding dimension, C, H, W = channels and pixels
@@ -69,19 +72,28 @@ class FedXObjective(Objective):
         backbone: nn.Module,
         feature_dim: int,
         *,
-        temperature: float = 0.1,
+        temperature: float = 0.5,
+        relation_temperature: float = 0.1,
         hidden_dim: int = 512,
         output_dim: int = 128,
     ) -> None:
         """Builds the projector, the prediction head and the copy.
 
+        Args:
+            backbone: the encoder.
+            feature_dim: length of its features.
+            temperature: of the two contrasts; 0.5 is SimCLR's here.
+            relation_temperature: of the two relations.
+            hidden_dim: width of the projector.
+            output_dim: length of the projections.
+
         Raises:
             ValueError: an option is out of range, or the backbone can't be copied.
         """
-        check_positive(temperature=temperature)
+        check_positive(temperature=temperature, relation_temperature=relation_temperature)
         check_sizes(hidden_dim=hidden_dim, output_dim=output_dim)
         super().__init__(backbone)
-        self.temperature = temperature
+        self.temperature, self.relation_temperature = temperature, relation_temperature
         self.projector = simclr_projector(feature_dim, hidden_dim, output_dim)
         self.predictor = nn.Sequential(
             nn.Linear(output_dim, output_dim), nn.ReLU(), nn.Linear(output_dim, output_dim)
@@ -106,11 +118,11 @@ class FedXObjective(Objective):
 
     def loss(self, seen: Embeddings, labels_N: torch.Tensor | None = None) -> torch.Tensor:
         """Returns the sum of the four terms."""
-        t = self.temperature
+        t, r = self.temperature, self.relation_temperature
         a, b = seen["projector_a"], seen["projector_b"]
         h_a, h_b = seen["predictor_a"], seen["predictor_b"]
         contrast = nt_xent(a, b, t) + nt_xent(h_a, seen["common_b"], t)
-        return contrast + relation_loss(a, b, a, t) + relation_loss(h_a, h_b, seen["common_a"], t)
+        return contrast + relation_loss(a, b, a, r) + relation_loss(h_a, h_b, seen["common_a"], r)
 
 
 class FedX(FedAvg):
@@ -126,6 +138,7 @@ class FedX(FedAvg):
         *,
         every_steps: int | None = None,
         by_size: bool = True,
+        temperature: float | None = None,
     ) -> None:
         """Checks the objectives.
 
@@ -134,11 +147,17 @@ class FedX(FedAvg):
             peers: all of them, in name order.
             every_steps: see `FedAvg`.
             by_size: see `FedAvg`.
+            temperature: of the contrasts at every peer; None leaves each its own.
 
         Raises:
-            ConfigError: a peer has another objective, or no other one its network.
+            ConfigError: a peer has another objective, or no other one its network, or an option is out
+                of range.
         """
         super().__init__(run, peers, every_steps=every_steps, by_size=by_size)
+        if temperature is not None and not temperature > 0:
+            raise ConfigError(
+                f"temperature must be greater than 0, or null for the peers' own, not {temperature}"
+            )
         for peer in peers:
             if not isinstance(peer.objective, FedXObjective):
                 raise ConfigError(
@@ -146,12 +165,14 @@ class FedX(FedAvg):
                     f"{run.config.peers[peer.id].objective.name}; `dogo-fed compare methods=[fedx]` "
                     "sets both"
                 )
+            if temperature is not None:
+                peer.objective.temperature = temperature
 
     @classmethod
     def objective_for(cls, settings: ComponentConfig) -> ComponentConfig:
-        """Returns the objective "fedx", with heads of the sizes that the peer's SimCLR has."""
-        heads = settings.options if settings.name == "simclr" else {}
-        kept = {key: heads[key] for key in ("hidden_dim", "output_dim") if key in heads}
+        """Returns the objective "fedx", with the temperature and the heads' sizes of the peer's SimCLR."""
+        own = settings.options if settings.name == "simclr" else {}
+        kept = {key: own[key] for key in ("temperature", "hidden_dim", "output_dim") if key in own}
         return ComponentConfig(name="fedx", options=kept)
 
     def begin(self) -> None:

@@ -110,17 +110,19 @@ class Runner(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What a cell of this experiment took where it was measured; None where nobody has measured.
+    """What a cell of this experiment takes; None where nobody has measured or reckoned it.
 
     Attributes:
         cpu_cell_s: seconds of one cell on CPU cores, one thread.
         gpu_cell_s: seconds of one cell on one GPU.
-        measured_on: machine and month.
+        measured_on: machine and month, if whole cells were timed.
+        reckoned_from: what the seconds were reckoned from, if no whole cell was timed.
     """
 
     cpu_cell_s: float | None = None
     gpu_cell_s: float | None = None
     measured_on: str | None = None
+    reckoned_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,8 +30,14 @@ def _of_the_exchange(config: RunConfig) -> Iterator[str]:
         yield (
             f"exchange.top_k has no effect: exchange.encoding={exchange.encoding.value} sends whole rows"
         )
-    if _is_given(exchange, "dense_steps") and exchange.every_steps == 1:
+    weighs_rare = any(peer.rare_distill_weight is not None for peer in config.peers.values())
+    if _is_given(exchange, "dense_steps") and exchange.every_steps == 1 and not weighs_rare:
         yield "exchange.dense_steps has no effect: with exchange.every_steps=1 all steps exchange"
+    if _all_steps_are_dense(config) and _is_given(exchange, "every_steps"):
+        yield (
+            f"exchange.every_steps has no effect: exchange.dense_steps={exchange.dense_steps} is the "
+            "whole run"
+        )
 
 
 def _of_the_teaching(config: RunConfig) -> Iterator[str]:
@@ -44,6 +50,16 @@ def _of_the_teaching(config: RunConfig) -> Iterator[str]:
             yield (
                 f"peers.{name}.{other} has no effect: exchange.rows={rows} has the temperature "
                 f"peers.{name}.{used}"
+            )
+        if peer.rare_distill_weight is not None and _all_steps_are_dense(config):
+            yield (
+                f"peers.{name}.rare_distill_weight has no effect: it is that of the exchanges after "
+                f"exchange.dense_steps={config.exchange.dense_steps}, which is the whole run"
+            )
+        elif peer.rare_distill_weight is not None and config.exchange.dense_steps == 0:
+            yield (
+                f"peers.{name}.distill_weight has no effect: with exchange.dense_steps=0 all exchanges "
+                f"have peers.{name}.rare_distill_weight"
             )
         if _is_given(peer, "teacher_momentum") and peer.teacher is not Teacher.EMA:
             yield (
@@ -70,6 +86,14 @@ def _of_the_images(config: RunConfig) -> Iterator[str]:
             yield "anchors_at has no effect: no peer has private images, so all images are shared"
         elif config.exchange.every_steps == 1:
             yield "anchors_at has no effect: with exchange.every_steps=1 all steps exchange"
+
+
+def _all_steps_are_dense(config: RunConfig) -> bool:
+    """Whether the run ends before its dense steps do, as far as its settings tell its length."""
+    steps = config.steps
+    if steps is None and config.rounds is not None and config.steps_per_round is not None:
+        steps = config.rounds * config.steps_per_round
+    return steps is not None and config.exchange.dense_steps >= steps
 
 
 def _is_given(settings: Any, name: str) -> bool:

@@ -136,10 +136,10 @@ def _estimate(request: ComparisonRequest, left: Sequence[Cell], jobs: int) -> st
     cell_s = expected.gpu_cell_s if is_gpu else expected.cpu_cell_s
     if cell_s is None:
         return "how long a cell takes was not measured for this preset; the first one will tell"
-    return (
-        f"about {human_seconds(rounds * cell_s)}, at {human_seconds(cell_s)} a cell as measured "
-        f"with the preset's own settings on {expected.measured_on}"
-    )
+    how = f"as measured with the preset's own settings on {expected.measured_on}"
+    if expected.measured_on is None:
+        how = f"reckoned for the preset's own settings, not measured, from {expected.reckoned_from}"
+    return f"about {human_seconds(rounds * cell_s)}, at {human_seconds(cell_s)} a cell, {how}"
 
 
 def _jobs(request: ComparisonRequest) -> int:

@@ -53,6 +53,18 @@ def test_a_coordinator_does_not_say_of_its_sites_that_they_have_no_private_image
     assert told(*far) == []
 
 
+RARE = "peers.wide.rare_distill_weight=1"
+
+
+def test_weights_of_dense_and_of_rare_exchanges_are_told_where_there_are_none_of_them() -> None:
+    assert told(RARE) == ["peers.wide.distill_weight"], "it is replaced at all steps"
+    assert told(RARE, "exchange.every_steps=2") == ["peers.wide.distill_weight"]
+    assert told(RARE, "exchange.every_steps=2", "exchange.dense_steps=1") == []
+    assert told(RARE, "exchange.dense_steps=1") == [], "the weight changes after one step"
+    dense = ["exchange.every_steps=2", "exchange.dense_steps=3"]  # of three steps
+    assert told(*dense, RARE) == ["exchange.every_steps", "peers.wide.rare_distill_weight"]
+
+
 def test_nothing_is_told_of_the_defaults_and_of_peers_that_exchange_nothing() -> None:
     assert told() == []
     assert told("exchange.enabled=false", "exchange.top_k=4", "peers.wide.kl_temperature=3") == []

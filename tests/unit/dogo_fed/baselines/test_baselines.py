@@ -271,15 +271,25 @@ def test_networks_that_are_all_unlike_can_not_be_averaged():
 # ---- FedX ----
 
 
-def test_fedx_has_the_heads_of_simclr_and_the_others_leave_objectives_as_they_are():
-    heads = {"hidden_dim": 16, "output_dim": 8}
-    simclr = ComponentConfig(name="simclr", options={**heads, "temperature": 0.2})
+def test_fedx_has_heads_and_temperature_of_simclr_and_the_others_leave_objectives_as_they_are():
+    """At another temperature than all other columns have, it would be another comparison."""
+    heads = {"hidden_dim": 16, "output_dim": 8, "temperature": 0.2}
+    simclr = ComponentConfig(name="simclr", options=heads)
     byol = ComponentConfig(name="byol", options=heads)
     fedx = baseline_class("fedx")
     assert fedx.objective_for(simclr) == ComponentConfig(name="fedx", options=heads)
     assert fedx.objective_for(byol) == ComponentConfig(name="fedx", options={})
     for name in ("fccl", "fedavg", "flesd"):
         assert baseline_class(name).objective_for(simclr) is simclr
+
+
+def test_fedx_may_contrast_as_published():
+    _, peers, _ = made("fedx")
+    assert {peer.objective.temperature for peer in peers} == {0.5}
+    _, peers, _ = made("fedx", temperature=0.1)
+    assert {peer.objective.temperature for peer in peers} == {0.1}
+    with pytest.raises(ConfigError, match="temperature must be greater than 0, or null"):
+        made("fedx", temperature=0)
 
 
 def test_fedx_wants_its_own_objective():

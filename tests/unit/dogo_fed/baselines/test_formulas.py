@@ -46,13 +46,13 @@ def relation(a, b, others):
     return total / size
 
 
-def contrast(a, b):
+def contrast(a, b, temperature):
     """NT-Xent: each view of each image against its other view among all views but itself."""
     views = [*a, *b]
     size, total = len(a), 0.0
     for i, view in enumerate(views):
         others = [j for j in range(2 * size) if j != i]
-        row = softmax([cosine(view, views[j]) / 0.1 for j in others])
+        row = softmax([cosine(view, views[j]) / temperature for j in others])
         total -= math.log(row[others.index((i + size) % (2 * size))])
     return total / (2 * size)
 
@@ -71,7 +71,7 @@ def test_fedx_views_that_are_equal_relate_alike(embeddings):
 def tiny_fedx():
     torch.manual_seed(0)
     backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 6), torch.nn.ReLU())
-    return FedXObjective(backbone, 6, hidden_dim=8, output_dim=4)
+    return FedXObjective(backbone, 6, temperature=0.3, hidden_dim=8, output_dim=4)
 
 
 def test_fedx_has_four_terms_and_the_common_network_does_not_learn():
@@ -87,7 +87,7 @@ def test_fedx_has_four_terms_and_the_common_network_does_not_learn():
         for kind in ("projector", "predictor", "common")
         for view in "ab"
     )
-    expected = contrast(a, b) + contrast(h_a, z_b)
+    expected = contrast(a, b, 0.3) + contrast(h_a, z_b, 0.3)
     expected += relation(a, b, a) + relation(h_a, h_b, z_a)
     assert objective.loss(seen).item() == pytest.approx(expected, rel=1e-4)
 

@@ -13,12 +13,13 @@ import pytest
 from dogo_fed import layout
 from dogo_fed.compare.experiment import Method
 from dogo_fed.compare.standing import Standing, standing_of
+from dogo_fed.config import Precision
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.errors import ConfigError, DataError
 from dogo_fed.exit_status import EXIT_STOPPED
 from dogo_fed.storage.run_lock import run_lock
 from server.commands import compare as command
-from server.comparison.request import ComparisonRequest
+from server.comparison.request import ComparisonRequest, request_comparison
 from tests.support.comparison_cells import made_cells, made_experiment, write_summary
 from tests.support.image_folders import draw
 
@@ -84,6 +85,18 @@ def test_more_labels_than_there_are_are_refused_before_a_cell_is_trained(tmp_pat
     asked = request(tmp_path, cells=cells, experiment=experiment)
     with pytest.raises(ConfigError, match=r"such as per_class=\[.*among its options"):
         command._check_first_cells(asked, {cell.id: Standing.NEW for cell in cells})
+
+
+def test_a_time_that_is_reckoned_is_not_called_measured(monkeypatch) -> None:
+    asked = request_comparison(["experiment=cifar10_six_sites", "seeds=[0]", "methods=[solo,dogo]"])
+    for gpus, cell in (([], "666 h 40 min"), (["0"], "1 h 10 min")):
+        monkeypatch.setattr(command, "gpus_of_cells", lambda run, gpus=gpus: gpus)
+        told = command._estimate(asked, asked.cells, 1)
+        assert (
+            f"at {cell} a cell, reckoned for the preset's own settings, not measured, from" in told
+        )
+    precisions = {one.config.precision for one in asked.cells}
+    assert precisions == {Precision.BF16}, "at full precision no such GPU does 3e13 a second"
 
 
 def test_a_second_command_in_the_same_folder_is_refused(

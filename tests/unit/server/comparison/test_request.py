@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from dogo_fed.compare.experiment import Method, Runner
 from dogo_fed.errors import ConfigError
+from dogo_fed.packages import package_folder
+from dogo_fed.plan import Plan
+from dogo_fed.wire.traffic import RunTraffic
 from server.comparison.request import preset_names, request_comparison
 
 PRESETS = (
@@ -37,6 +42,48 @@ def test_every_preset_composes(name: str) -> None:
     for cell in request.cells:
         assert cell.config.host.value == "local"
         assert cell.config.rounds is not None or cell.config.steps is not None
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Returns a preset as its file has it, which is faster than its cells are composed."""
+    path = package_folder("configs") / "experiment" / f"{name}.yaml"
+    content = yaml.safe_load(path.read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+@pytest.mark.parametrize("name", ["digits_m_sites", "cifar10_sites", "cifar10_six_sites"])
+def test_the_budget_is_that_of_a_long_run_over_a_slow_line(name: str) -> None:
+    """A peer sends and gets at most 83 MB in 39,000 steps, and leaves little of it unused."""
+    asked = request_comparison([f"experiment={name}", "methods=[solo,dogo]", "seeds=[0]"])
+    (budget,) = (cell for cell in asked.cells if cell.column.name == "dogo-budget")
+    exchange = budget.config.exchange
+    plan = Plan(39_000, 100, exchange.every_steps, exchange.dense_steps)
+    traffic = RunTraffic.of(budget.config, plan)
+    assert traffic is not None
+    assert 0.9 * 83e6 < traffic.both_ways < 83e6
+    knobs = preset("digits_m_sites_knobs")
+    own = [*knobs["variants"]["budget"], *knobs["overrides"]]
+    assert set(preset(name)["variants"]["budget"]) <= set(own), "it is the same there"
+
+
+def test_what_chooses_does_not_judge() -> None:
+    judging = {
+        seed for name in ("digits_m_sites", "digits_m_pair") for seed in preset(name)["seeds"]
+    }
+    for chooses in ("digits_m_rows", "digits_m_sites_knobs"):
+        assert not judging & set(preset(chooses)["seeds"])
+
+
+def test_baselines_of_the_four_sites_average_more_often_than_twice() -> None:
+    often = {"fedavg": {"every_steps": 20}, "fedx": {"every_steps": 20}}
+    assert preset("digits_m_sites")["baselines"] == preset("cifar10_sites")["baselines"] == often
+
+
+def test_sites_of_one_architecture_are_shipped() -> None:
+    asked = request_comparison(["peers=[sites_alike]", "methods=[solo,dogo]", "seeds=[0]"])
+    assert len({peer.backbone.name for peer in asked.run.peers.values()}) == 1
+    assert len(asked.run.peers) == 4
 
 
 def test_the_published_recipe() -> None:
