@@ -53,6 +53,8 @@ Did it help? Runs every method with every seed, and prints the paired difference
                   set of peers, and data=/path/to/images is a folder
   variants=    DoGo with other settings of the teaching: {{name: [settings]}}
   protocols=   evaluations after training
+  baselines=   options of the methods that are baselines (baselines.fedavg.every_steps=20)
+  not_counted=   peers that are broken on purpose: left out where all peers are taken together
   out=         folder, by default runs/compare/<experiment>; the same command goes on with it
   jobs=        cells at a time; by default one a core, or one a GPU
   runner=      processes, or ray: cells as tasks of a cluster (ray.address=auto)
