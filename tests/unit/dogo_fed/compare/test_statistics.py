@@ -116,12 +116,15 @@ def test_equal_differences_know_nothing_of_their_spread() -> None:
     assert paired_difference({0: 0.8, 1: 0.9}, {0: 0.8, 1: 0.9}).verdict is Verdict.NOT_SHOWN
 
 
-@pytest.mark.parametrize("scores", [(0.1, 0.7, 0.6), (0.2465, 0.6315, 0.9225)])
-def test_equal_means_are_no_loss_whatever_rounding_makes_of_them(scores) -> None:
-    """The first seed loses what the others gain, in whole images of a test of 2,000."""
-    first = by_seed([scores[0] + 1 / 2000, scores[1] + 2 / 2000, scores[2] - 3 / 2000])
-    found = paired_difference(first, by_seed(scores))
-    assert found.mean != 0 and found.is_not_below
+@pytest.mark.parametrize("right", [(282, 730, 1247), (1346, 406, 924)])
+def test_equal_means_are_no_loss_whatever_rounding_makes_of_them(right) -> None:
+    """The first two seeds gain what the third loses, in whole images of a test of 2,000."""
+    alone = by_seed([number / 2000 for number in right])
+    taught = by_seed(
+        [(number + more) / 2000 for number, more in zip(right, (1, 2, -3), strict=True)]
+    )
+    found = paired_difference(taught, alone)
+    assert -1e-15 < found.mean < 0 and found.is_not_below
     assert not paired_difference({0: 0.5, 1: 0.5}, {0: 0.5, 1: 0.5005}).is_not_below
 
 
