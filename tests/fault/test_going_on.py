@@ -63,6 +63,7 @@ def test_a_stop_saves_every_peer_where_it_is_and_the_last_line_says_how_to_go_on
     dogo_fed("train", *RUN, teaching, "host=local", f"run_dir={tmp_path / 'whole'}", timeout_s=400)
     assert digests(run_dir) == digests(tmp_path / "whole")
     done = [(one["peer"], one["step"]) for one in records(run_dir) if one["type"] == "step"]
-    assert sorted(done) == [(name, step) for name in sorted(saved) for step in range(TOTAL_STEPS)]
+    peers = sorted(digests(run_dir))  # one of them may have come to its end before the stop
+    assert sorted(done) == [(name, step) for name in peers for step in range(TOTAL_STEPS)]
     (changed,) = events(run_dir, "settings_changed")
     assert 'host "processes" -> "local"' in changed["message"]
