@@ -88,7 +88,8 @@ def test_a_site_has_all_that_it_needs_to_use_its_encoder(
     (score,) = json.loads(sheet.read_text())["encoders"]["cnn"]["scores"]
     assert score["value"] == summary["peers"]["cnn"]["knn_top1"]
     dogo_fed("export", f"run={run}")
-    assert "together with other peers" in (run / "export" / "cnn-safetensors.md").read_text()
+    card = (run / "export" / "cnn-safetensors.safetensors.md").read_text()
+    assert "together with other peers" in card
     given = tmp_path / "wide.safetensors"
     shutil.copy(site_run(folder, "wide") / "peers" / "wide" / "encoder.safetensors", given)
     output = dogo_fed("matrix", f"run={run}", f"encoders={given}")
