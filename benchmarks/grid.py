@@ -100,7 +100,7 @@ def cells(
         ways: how the coordinator is reached.
         full: whether every combination is measured. Else it is every delay without a limit of the
             bandwidth, every bandwidth at the longest delay, both with and without lookahead, and an
-            exchange at some of the steps at the longest delay.
+            exchange at some of the steps at the longest delay, with and without lookahead too.
     """
     chosen = list(_every(ways) if full else _some(ways))
     found = [
@@ -126,4 +126,4 @@ def _some(ways: Ways) -> Iterator[tuple[Distance, int, int]]:
     yield from ((distance, ahead, usual) for distance, ahead in product(distances, ways.lookahead))
     for every in ways.every_steps:
         if every > usual:
-            yield Distance(far, 0.0), min(ways.lookahead), every
+            yield from ((Distance(far, 0.0), ahead, every) for ahead in ways.lookahead)

@@ -69,8 +69,9 @@ class ExchangeConfig:
         every_steps: peers exchange at the steps 0, k, 2k, ... and train alone between them.
         dense_steps: so many steps at the beginning of the run exchange, whatever `every_steps` is.
         lookahead: 1 lets a peer begin its next step while the answer to the last one is on its way, so
-            that a far coordinator costs no time. Each update then comes one step late: its gradient is
-            of the weights before the last update. 0: the published method.
+            that a far coordinator costs no time. The update of a step that exchanges then comes one step
+            late: its gradient is of the weights before the last update. It does nothing at the last
+            step of a round. 0: the published method.
         graph: for each learner its teachers with their weights, which count relative to each other.
             A peer that is not a learner here trains alone. Null: every peer learns from all others,
             with equal weights.

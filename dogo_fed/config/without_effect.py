@@ -38,6 +38,11 @@ def _of_the_exchange(config: RunConfig) -> Iterator[str]:
             f"exchange.every_steps has no effect: exchange.dense_steps={exchange.dense_steps} is the "
             "whole run"
         )
+    if exchange.lookahead and 1 in (config.steps_per_round, config.steps):
+        yield (
+            "exchange.lookahead has no effect: at the end of a round all answers are waited for, and "
+            "these rounds have one step; make steps_per_round larger"
+        )
 
 
 def _of_the_teaching(config: RunConfig) -> Iterator[str]:

@@ -264,13 +264,42 @@ class Peer:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def update(self, loss: torch.Tensor, step: int, weights: Weights | None = None) -> None:
+    @property
+    def can_go_back_ahead(self) -> bool:
+        """Whether a backward pass may be done before the updates that come before its own.
+
+        A frozen peer has none. One in fp16 depends on the scale of the loss, which an update moves.
+        """
+        return self.looks_ahead and not self.is_frozen and self.scaler is None
+
+    def go_back_ahead(self, loss: torch.Tensor, weights: Weights) -> None:
+        """Does the backward pass of a step before its `update`, which then finds the gradient.
+
+        The gradient is that of the copies of the weights, so it is the same at whatever time.
+
+        Args:
+            loss: all that the step learns from.
+            weights: those of its forward pass, from `weights_apart`.
+        """
+        assert self.can_go_back_ahead and weights, "there are copies to keep the gradient"
+        with part(Part.BACKWARD):
+            self._backward(loss)
+
+    def update(
+        self,
+        loss: torch.Tensor,
+        step: int,
+        weights: Weights | None = None,
+        *,
+        has_gradient: bool = False,
+    ) -> None:
         """Makes one optimizer step; a frozen peer makes none.
 
         Args:
             loss: a scalar with its graph.
             step: the run's step.
             weights: those of its forward pass, if they are not the objective's own.
+            has_gradient: whether they have their gradient already (`go_back_ahead`).
 
         Raises:
             TrainingError: the loss or its gradient is not finite; nothing has been changed. With
@@ -281,7 +310,8 @@ class Peer:
             return
         with part(Part.BACKWARD):
             self.optimizer.zero_grad(set_to_none=True)
-            self._backward(loss if self.scaler is None else self.scaler.scale(loss))
+            if not has_gradient:
+                self._backward(loss if self.scaler is None else self.scaler.scale(loss))
             for name, copy in (weights or {}).items():
                 self.objective.get_parameter(name).grad = copy.grad
         with part(Part.UPDATE):

@@ -239,7 +239,8 @@ class PeerSession:
         """Does the second half: collects, absorbs, reports; evaluates and saves when it is due.
 
         With exchange.lookahead that is the second half of the step before, unless the peer stands
-        still after this one.
+        still after this one. A step that does not exchange then goes back through its graph first: so
+        an answer is on its way for a whole step, and not for a forward pass.
 
         Raises:
             ExchangeError: see `Exchange.collect`.
@@ -249,8 +250,20 @@ class PeerSession:
         newest = self._open[-1]
         stands_still = newest.exchange is None or self._run.plan.ends_round(newest.ticket.step)
         ahead = 0 if stands_still else self._run.config.exchange.lookahead
+        if newest.exchange is None and len(self._open) > 1 and self.peer.can_go_back_ahead:
+            self._go_back_ahead(newest)
         while len(self._open) > ahead:
             self._after_step(self._complete(self._open[0]))
+
+    def _go_back_ahead(self, opened: _OpenStep) -> None:
+        """Does the backward pass of a step without an exchange, whose update others come before."""
+        proposal = opened.proposal
+        assert proposal is not None and proposal.weights is not None, "with exchange.lookahead"
+        started_s = time.perf_counter()
+        with self._ledger.step(opened.ticket.step):
+            self.peer.go_back_ahead(proposal.output.ssl_loss, proposal.weights)
+        opened.proposal = replace(proposal, has_gradient=True)
+        opened.compute_s += time.perf_counter() - started_s
 
     def update(self) -> None:
         """Does the second half of a step without an exchange; `conclude` does what follows it.

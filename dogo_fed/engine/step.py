@@ -29,13 +29,17 @@ from dogo_fed.objectives.mutual import distillation_loss, mutual_kl
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a peer has computed by itself at a step: its own loss and its embeddings, with graph."""
+    """What a peer has computed by itself at a step: its own loss and its embeddings, with graph.
+
+    `has_gradient`: the graph is done with already, see `Peer.go_back_ahead`.
+    """
 
     step: int
     output: ObjectiveOutput
     views: Views
     images: StepImages
     weights: Weights | None
+    has_gradient: bool = False
 
 
 def propose(peer: Peer, images: StepImages, step: int) -> Proposal:
@@ -73,7 +77,7 @@ def absorb(peer: Peer, proposal: Proposal, signal: TeacherSignal | None) -> Step
             back = signal.reverse
             kl = (kl + divergence(peer, learn_with.swapped(), back.p_NN, back.negative_entropy)) / 2
         loss = loss + distillation_loss(kl, weight, peer.reduction, len(signal.mean_NN))
-    peer.update(loss, proposal.step, proposal.weights)
+    peer.update(loss, proposal.step, proposal.weights, has_gradient=proposal.has_gradient)
     return StepLosses(ssl_loss, kl)
 
 

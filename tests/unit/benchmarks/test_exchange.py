@@ -42,6 +42,8 @@ class TestWhichCombinations:
         assert {one.distance.mbit_per_s for one in found} == set(ways.mbit)
         assert {one.every_steps for one in found} == set(ways.every_steps)
         assert {one.lookahead for one in found} == set(ways.lookahead)
+        rare = {one.lookahead for one in found if one.every_steps > 1}
+        assert rare == set(ways.lookahead), "the two settings together are not as either alone"
 
     def test_what_others_are_shares_of_is_always_there(self) -> None:
         asked = Ways(delays_ms=(100.0,), mbit=(10.0,), lookahead=(1,), every_steps=(4,))

@@ -65,6 +65,11 @@ def test_weights_of_dense_and_of_rare_exchanges_are_told_where_there_are_none_of
     assert told(*dense, RARE) == ["exchange.every_steps", "peers.wide.rare_distill_weight"]
 
 
+def test_looking_ahead_hides_nothing_in_rounds_of_one_step() -> None:
+    assert told("exchange.lookahead=1") == []
+    assert told("exchange.lookahead=1", "steps_per_round=1") == ["exchange.lookahead"]
+
+
 def test_nothing_is_told_of_the_defaults_and_of_peers_that_exchange_nothing() -> None:
     assert told() == []
     assert told("exchange.enabled=false", "exchange.top_k=4", "peers.wide.kl_temperature=3") == []

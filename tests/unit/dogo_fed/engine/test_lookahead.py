@@ -14,6 +14,7 @@ from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.numerics import fix_numerics
 from dogo_fed.engine.open import open_session
+from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation import state_digest
@@ -33,7 +34,10 @@ ROUND = 4
 
 
 def by_hand(settings, steps):
-    """Returns the state digests of peers whose updates come one step late within each round."""
+    """Returns the state digests of peers whose updates come one step late within each round.
+
+    Steps that do not exchange end all that is open.
+    """
     fix_numerics(1)
     run = load_run(compose_run([*SHORT, f"steps={steps}", f"steps_per_round={ROUND}", *settings]))
     peers = {name: run.build_peer(name) for name in run.peer_ids}
@@ -50,16 +54,17 @@ def by_hand(settings, steps):
             proposal = propose(taker, images, step)
             for key, buffer in taker.objective.named_buffers():
                 dict(peer.objective.named_buffers())[key].copy_(buffer)
-            shown[name], kept[name] = show(taker, proposal), (taker, proposal)
+            if run.plan.exchanges_at(step):
+                shown[name] = show(taker, proposal)
+            kept[name] = (taker, proposal)
         return step, shown, kept
 
     def update(step, shown, kept):
         for name, peer in peers.items():
             taker, proposal = kept[name]
             others = [one for other, one in shown.items() if other != name]
-            absorb(
-                taker, proposal, signal_of(*others)
-            )  # leaves the gradient; its weights are dropped
+            signal = signal_of(*others) if others else None
+            absorb(taker, proposal, signal)  # leaves the gradient; its weights are dropped
             for key, weight in named(peer).items():
                 weight.grad = taker.objective.get_parameter(key).grad
             peer.optimizer.step()
@@ -67,7 +72,8 @@ def by_hand(settings, steps):
 
     for step in range(steps):
         pending.append(forward(step))
-        while len(pending) > (0 if run.plan.ends_round(step) else 1):
+        stands_still = run.plan.ends_round(step) or not run.plan.exchanges_at(step)
+        while len(pending) > (0 if stands_still else 1):
             update(*pending.pop(0))
     return {name: state_digest(peer.objective) for name, peer in peers.items()}
 
@@ -93,6 +99,8 @@ def run_of(folder, *settings, steps=6):
             "objective@peers.wide.objective=byol_small",
             "objective@peers.resnet.objective=moco_v3_small",
         ),
+        ("exchange.every_steps=2",),
+        ("exchange.every_steps=3", "exchange.dense_steps=2"),
     ],
 )
 def test_a_run_has_the_numbers_of_updates_that_come_one_step_late(settings, tmp_path):
@@ -118,20 +126,56 @@ def test_every_step_is_reported_once_and_in_order(tmp_path):
         assert all(one.num_teachers == 1 for one in steps)
 
 
-def test_between_exchanges_a_peer_does_not_wait_with_its_updates(tmp_path):
-    """Steps that do not exchange end at once, so with exchange.every_steps=2 nothing is ever ahead."""
-    every = "exchange.every_steps=2"
-    run_of(tmp_path / "ahead", AHEAD, every)
-    run_of(tmp_path / "plain", every)
-    steps = read_records(tmp_path / "ahead" / "metrics.jsonl")
-    assert [one.step for one in steps if isinstance(one, StepReport) and one.peer == "wide"] == [
-        0, 1, 2, 3, 4, 5,
-    ]  # fmt: skip
+@pytest.mark.parametrize("every", [1, 3])
+def test_while_an_answer_is_on_its_way_a_peer_goes_forward_and_back(every, tmp_path, monkeypatch):
+    """So an answer costs no time that takes no longer than a step, also if not all steps exchange."""
+    sessions, _ = started(tmp_path / "run", f"exchange.every_steps={every}", "steps_per_round=6")
+    done = []
+
+    def noting(what, kind, step_of):
+        plain = getattr(kind, what)
+
+        def noted(one, *given):
+            if one in (sessions[0].peer, sessions[0]._exchange):
+                done.append((what, step_of(given)))
+            return plain(one, *given)
+
+        monkeypatch.setattr(kind, what, noted)
+
+    noting("publish", InProcessExchange, lambda given: given[0].step)
+    noting("collect", InProcessExchange, lambda given: given[0].step)
+    noting("encode", Peer, lambda given: given[2])
+    noting("_backward", Peer, lambda given: None)
+    for _ in range(5):
+        do_a_step(sessions)
+    meanwhile = done[done.index(("publish", 3)) : done.index(("collect", 3))]
+    assert ("encode", 4) in meanwhile and ("_backward", None) in meanwhile
 
 
-def test_a_run_in_parts_ends_as_one_in_one_go(tmp_path):
-    run_of(tmp_path / "one", AHEAD, steps=8)
-    run_of(tmp_path / "two", AHEAD, steps=4)
+def test_steps_between_exchanges_stand_still_when_they_are_done(tmp_path):
+    """So there a peer can be taken up again inside a round, bit for bit."""
+    settings = [AHEAD, "exchange.every_steps=3", "steps_per_round=6"]
+    sessions, _ = started(tmp_path / "run", *settings)
+    open_steps = []
+    for _ in range(5):
+        do_a_step(sessions)
+        open_steps.append(len(sessions[0]._open))
+    assert open_steps == [1, 0, 0, 1, 0]
+
+
+def test_in_fp16_the_gradient_waits_for_the_scale_of_its_loss(tmp_path):
+    sessions, _ = started(tmp_path / "run", "exchange.every_steps=2", "precision=fp16")
+    assert not sessions[0].peer.can_go_back_ahead
+    do_a_step(sessions)
+    do_a_step(sessions)
+    assert sessions[0].next_step == 2 and sessions[0].can_stop_here is False
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_run_in_parts_ends_as_one_in_one_go(every, tmp_path):
+    settings = (AHEAD, f"exchange.every_steps={every}")
+    run_of(tmp_path / "one", *settings, steps=8)
+    run_of(tmp_path / "two", *settings, steps=4)
     again = [f"resume={tmp_path}/two", "steps=8"]
     run_here(resumed(compose_run(again), again))
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
