@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dogo_fed.contracts import PeerResult
+from dogo_fed.engine.numerics import failed_compiling_told
 from dogo_fed.engine.session import PeerSession
 from dogo_fed.errors import StaleTicket
 
 
+@failed_compiling_told()
 def run_peer(
     session: PeerSession,
     stop_requested: Callable[[], bool],
@@ -27,6 +29,9 @@ def run_peer(
 
     Returns:
         The peer's result, or None if the run was stopped early.
+
+    Raises:
+        ConfigError: its network can't be compiled, as compile=true asks.
     """
     session.start()
     while not session.is_finished:
@@ -46,6 +51,7 @@ def run_peer(
     return session.finish()
 
 
+@failed_compiling_told()
 def run_lockstep(
     sessions: Sequence[PeerSession], stop_requested: Callable[[], bool]
 ) -> list[PeerResult | None]:
@@ -59,6 +65,9 @@ def run_lockstep(
 
     Returns:
         The peers' results in the order of the sessions, None for each if the run was stopped early.
+
+    Raises:
+        ConfigError: see `run_peer`.
     """
     _start_all(sessions)
     while not all(session.is_finished for session in sessions):

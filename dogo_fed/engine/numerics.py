@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from dogo_fed.errors import ConfigError
+from dogo_fed.text import one_line
 
 
 def fix_numerics(threads: int) -> None:
@@ -42,3 +46,37 @@ def resolve_device(name: str) -> torch.device:
 def compile_backbone(backbone: nn.Module, *, uses_cuda_graphs: bool) -> None:
     """Lets the module's passes be compiled, each for its first shapes; its weights stay as they are."""
     backbone.compile(mode="reduce-overhead" if uses_cuda_graphs else None)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compiles next to nothing for a device, to see whether there is what that needs.
+
+    Raises:
+        ConfigError: there is not, for example no C++ compiler.
+    """
+    least = nn.ReLU()
+    compile_backbone(least, uses_cuda_graphs=False)
+    with failed_compiling_told():
+        least(torch.zeros(2, device=device))
+
+
+@contextmanager
+def failed_compiling_told() -> Iterator[None]:
+    """Says in the block, of a network that can't be compiled, which setting asks for that.
+
+    A network is compiled at its first pass, so this may come up at any.
+
+    Raises:
+        ConfigError: the cause is torch's own error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        known = sys.modules.get("torch._dynamo.exc")  # not there if nothing was compiled
+        if known is None or not isinstance(error, known.TorchDynamoException):
+            raise
+        reason = one_line(str(error).partition("\n\n")[0], 500)
+        raise ConfigError(
+            f"compile=true can't be done on this machine: {reason}. On a CPU it needs a C++ compiler "
+            "(such as the package g++), on a GPU a C compiler; or leave compile=true out"
+        ) from error

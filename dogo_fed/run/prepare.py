@@ -18,7 +18,7 @@ from dogo_fed.data.partition import Cut
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.fastest import with_fastest
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
-from dogo_fed.engine.numerics import resolve_device
+from dogo_fed.engine.numerics import check_compiler, resolve_device
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.trial import try_own_code
 from dogo_fed.errors import ConfigError
@@ -110,8 +110,8 @@ def prepare(
         backbones: peer name to a module in place of the one that the peer's settings name.
 
     Raises:
-        ConfigError: a setting is impossible, alone or with this data set, or the peers do not go with
-            the baseline.
+        ConfigError: a setting is impossible, alone or with this data set or on this machine, or the
+            peers do not go with the baseline.
         OwnCodeError: code of the user's own has failed.
         DataError: the data set is missing or broken.
     """
@@ -127,6 +127,8 @@ def prepare(
     is_known = config.host in (Host.LOCAL, Host.PROCESSES) or config.device == "cpu"
     if is_known:  # elsewhere, each peer's own node decides
         run.check_device(resolve_device(config.device))
+    if config.compile and config.are_all_here:
+        check_compiler(resolve_device(config.device))
     notices: list[str] = []
     peers: list[Peer] = []
     for peer_id in run.peer_ids:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from configs.compose import compose_run
 from dogo_fed.data.to_device import to_device
-from dogo_fed.engine.numerics import fix_numerics
+from dogo_fed.engine import drive
+from dogo_fed.engine.numerics import check_compiler, failed_compiling_told, fix_numerics
+from dogo_fed.errors import ConfigError
+from dogo_fed.run import prepare as prepare_module
+from dogo_fed.run.prepare import prepare
+from tests.support.tiny_run import TINY, run_here
 
 
 @pytest.fixture
@@ -67,3 +73,49 @@ def test_nobody_waits_for_what_goes_to_a_gpu(start, end, told):
     tensor = Noted(start)
     to_device(tensor, torch.device(end))
     assert tensor.told == told
+
+
+# ---- compile=true where nothing can be compiled ----
+
+
+@pytest.fixture
+def without_compiler(monkeypatch):
+    """Lets torch find no compiler, as in a slim container."""
+
+    def fail(graph, inputs):
+        raise OSError("No working C++ compiler found")
+
+    def compile_with_nothing(module, **given):
+        module._compiled_call_impl = torch.compile(module._call_impl, backend=fail)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_with_nothing)
+
+
+NEEDS = r"compile=true can't be done .* No working C\+\+ compiler found\. On a CPU it needs"
+
+
+def test_a_machine_without_a_compiler_is_told_before_anything_starts(without_compiler):
+    with pytest.raises(ConfigError, match=NEEDS):
+        check_compiler(torch.device("cpu"))
+    with pytest.raises(ConfigError, match=NEEDS):
+        prepare(compose_run([*TINY, "compile=true"]))
+    assert prepare(compose_run([*TINY])).config.compile is False
+
+
+def test_a_network_that_cannot_be_compiled_is_a_wrong_setting(without_compiler, monkeypatch):
+    monkeypatch.setattr(prepare_module, "check_compiler", lambda device: None)
+    with pytest.raises(ConfigError, match=NEEDS):
+        run_here(compose_run([*TINY, "compile=true"]))
+
+    class Session:
+        def start(self):
+            torch.compile(torch.nn.ReLU(), backend=lambda graph, inputs: 1 / 0)(torch.zeros(2))
+
+    with pytest.raises(ConfigError, match="compile=true can't be done"):
+        drive.run_peer(Session(), lambda: False)
+
+
+def test_other_errors_of_a_pass_stay_as_they_are():
+    torch._dynamo  # noqa: B018  # what compiles is there
+    with pytest.raises(RuntimeError, match="shapes"), failed_compiling_told():
+        raise RuntimeError("shapes")

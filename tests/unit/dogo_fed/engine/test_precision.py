@@ -133,6 +133,7 @@ def test_a_run_with_recordings_can_be_prepared_where_there_is_a_gpu(monkeypatch)
     told = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **given: told.append(given))
     monkeypatch.setattr(prepare_module, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(prepare_module, "check_compiler", lambda device: None)
     run = prepare(compose_run([*TINY, *RECORDED]))
     assert run.config.cuda_graphs
     assert told == [{"mode": None}] * len(run.peer_ids), "there, nothing is recorded"
