@@ -14,8 +14,8 @@ there are four contestants, from the inside out, which take turns:
 
 Each is divided by the processor seconds of the coordinator's process, so another program on the machine, or
 the peers themselves, don't count; wall seconds stand beside them. The first steps are left out, and so are
-starting, connecting and stopping. `--long` is a run of so many steps, in calls, of two peers, at the smallest
-batch size: it tells whether the memory grows.
+starting, connecting and stopping. `--long` is a run of so many steps of two peers, which report, at the smallest
+batch size, in a process of its own (coordinator_memory.py): it tells whether the memory grows.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from typing import Any
 
 import grpc
 import numpy as np
-import psutil
 
+from benchmarks import coordinator_memory
 from benchmarks.machine import write_result
 from benchmarks.round_trip import steps_for
 from benchmarks.simulated import (
@@ -168,18 +168,6 @@ def contestants(
     }
 
 
-def long_run(batch_size: int, steps: int) -> list[dict[str, float]]:
-    """Returns the memory of this process after each tenth of a long run, in MiB."""
-    made, process, found = Calls(batch_size, 2, steps), psutil.Process(), []
-    for step in range(steps):
-        made.do_step()
-        if (step + 1) % max(1, steps // 10) == 0:
-            found.append(
-                {"steps": step + 1, "rss_mib": round(process.memory_info().rss / 2**20, 1)}
-            )
-    return found
-
-
 def row(
     kind: str, batch_size: int, num_peers: int, steps: int, rounds: Sequence[Took]
 ) -> dict[str, Any]:
@@ -224,9 +212,10 @@ def main() -> None:
                         f"{told(rows[-1]['per_cpu_s'])}",
                         flush=True,
                     )
-    grown = long_run(min(asked.batch_sizes), asked.long) if asked.long else []
-    for one in grown:
-        print(f"after {one['steps']:>6} steps: {one['rss_mib']:.1f} MiB")
+    grown = None
+    if asked.long:
+        grown = coordinator_memory.measure(min(asked.batch_sizes), asked.long)
+        print(coordinator_memory.told(grown))
     write_result("coordinator", HOW, {"rows": rows, "long_run": grown})
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import coordinator_memory
 from benchmarks.machine import RESULTS
 from benchmarks.turns import told
 from dogo_fed.atomic import write_atomic
@@ -58,10 +59,8 @@ def coordinator(content: Content) -> str:
     rows, grown = records(content["rows"]), content["long_run"]
     if not grown:
         return rows
-    return (
-        f"{rows}\nMemory of a run of {grown[-1]['steps']:,} steps: {grown[0]['rss_mib']:.0f} MiB after "
-        f"{grown[0]['steps']:,}, {grown[-1]['rss_mib']:.0f} MiB at its end.\n"
-    )
+    sentence = coordinator_memory.told(grown)
+    return f"{rows}\n{sentence[0].upper()}{sentence[1:]}.\n"
 
 
 def exchange_tax(content: Content) -> str:

@@ -22,11 +22,12 @@ from benchmarks.workers import Workers, serve
 from clients.peer.ahead_link import AheadLink
 from clients.peer.grpc_link import Connection, GrpcLink
 from clients.peer.link import CoordinatorLink
-from dogo_fed.contracts import FloatMatrix, PeerId, SimilarityDistribution, Ticket
+from clients.peer.report_sink import ReportSink
+from dogo_fed.contracts import FloatMatrix, PeerId, SimilarityDistribution, StepReport, Ticket
 from dogo_fed.coordination.coordinator import CoordinatorSettings
 from dogo_fed.plan import Plan
 from dogo_fed.process_setup import keep_freed_memory
-from dogo_fed.reporting.sink import TeeSink
+from dogo_fed.reporting.sink import Sink, TeeSink
 from dogo_fed.wire.connections import client_options
 from dogo_fed.wire.format import WireFormat
 from dogo_fed.wire.secret import credential_of
@@ -54,6 +55,7 @@ class Job:
         compute_s: what a step takes beside the exchange.
         lookahead, every_steps: of the exchange's settings.
         is_echo: whether they send bytes to an echo, and nothing else.
+        reports: whether they report their steps, as sessions do.
     """
 
     peers: list[str]
@@ -65,6 +67,7 @@ class Job:
     lookahead: int = 0
     every_steps: int = 1
     is_echo: bool = False
+    reports: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ class _Exchanging:
         link = GrpcLink(PeerId(name), RUN_ID, connection)
         self._link: CoordinatorLink = AheadLink(link) if job.lookahead else link
         self._link.join({})
+        self._sink = ReportSink(self._link) if job.reports else None
+        self._name = PeerId(name)
 
     def step(self, number: int) -> float:
         job = self._job
@@ -126,6 +131,8 @@ class _Exchanging:
             self._link.publish(ticket, self._mine)
             self._published.append(ticket)
         self._collect_all_but(job.lookahead if exchanges else 0)
+        if self._sink is not None:
+            self._sink.emit(StepReport(self._name, 1, number, 1.0, 0.1, 1, 0.0, 0.0, 0.0, 0, 0))
         took_s = time.perf_counter() - started_s
         _compute((1 - _SHARE_BEFORE) * job.compute_s)
         return took_s
@@ -134,6 +141,8 @@ class _Exchanging:
         self._collect_all_but(0)
 
     def close(self) -> None:
+        if self._sink is not None:
+            self._sink.close()
         self._link.close()
 
     def _collect_all_but(self, number: int) -> None:
@@ -229,12 +238,14 @@ def settings_of(num_peers: int, steps: int, every_steps: int = 1) -> Coordinator
     )
 
 
-def coordinator_of(settings: CoordinatorSettings, batch_size: int) -> CoordinatorHost:
+def coordinator_of(
+    settings: CoordinatorSettings, batch_size: int, sink: Sink | None = None
+) -> CoordinatorHost:
     """Returns a coordinator on this machine for simulated peers."""
     service = ServiceSettings(
         address="127.0.0.1", port=0, secret=SECRET, answer_within_s=_PATIENCE_S
     )
-    return CoordinatorHost(settings, WireFormat(batch_size), service, TeeSink())
+    return CoordinatorHost(settings, WireFormat(batch_size), service, sink or TeeSink())
 
 
 def dealt(peers: Sequence[str], number: int) -> list[list[str]]:

@@ -90,7 +90,7 @@ SPREAD = {"median": 2.0, "min": 1.5, "max": 3.25}
                 },
             },
         ),
-        ("coordinator", {"rows": [{"kind": "echo", "per_cpu_s": SPREAD}], "long_run": []}),
+        ("coordinator", {"rows": [{"kind": "echo", "per_cpu_s": SPREAD}], "long_run": None}),
         (
             "round_trip",
             {
