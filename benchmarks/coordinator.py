@@ -14,8 +14,8 @@ there are four contestants, from the inside out, which take turns:
 
 Each is divided by the processor seconds of the coordinator's process, so another program on the machine, or
 the peers themselves, don't count; wall seconds stand beside them. The first steps are left out, and so are
-starting, connecting and stopping. `--long` is a run of so many steps of two peers, which report, at the smallest
-batch size, in a process of its own (coordinator_memory.py): it tells whether the memory grows.
+starting, connecting and stopping. `--long` is a run of so many steps of two peers, which report, at the
+smallest batch size, in a process of its own (coordinator_memory.py): it tells whether the memory grows.
 """
 
 from __future__ import annotations

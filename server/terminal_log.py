@@ -10,6 +10,9 @@ from rich.logging import RichHandler
 
 from dogo_fed.reporting.log_file import LineFormatter
 
+_SHOWN = ("dogo_fed.reporting", "dogo_fed.engine.fastest")
+"""Whose plain lines are shown: the reports, and what takes its time before there are any."""
+
 
 def log_to_terminal() -> None:
     """Sends our reports, and warnings of all libraries, to the terminal."""
@@ -19,8 +22,6 @@ def log_to_terminal() -> None:
         handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
     handler.setFormatter(LineFormatter("%(message)s"))
     handler.addFilter(
-        lambda record: (
-            record.levelno >= logging.WARNING or record.name.startswith("dogo_fed.reporting")
-        )
+        lambda record: record.levelno >= logging.WARNING or record.name.startswith(_SHOWN)
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

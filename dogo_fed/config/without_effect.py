@@ -13,7 +13,7 @@ from typing import Any
 from dogo_fed.config.exchange import Encoding, Rows
 from dogo_fed.config.partition import PartitionKind
 from dogo_fed.config.peer import Teacher
-from dogo_fed.config.run import RunConfig
+from dogo_fed.config.run import AnchorsAt, RunConfig
 
 
 def without_effect(config: RunConfig) -> Iterator[str]:
@@ -21,6 +21,9 @@ def without_effect(config: RunConfig) -> Iterator[str]:
     if config.exchanges:
         yield from _of_the_exchange(config)
         yield from _of_the_teaching(config)
+    elif config.baseline is None:
+        yield from _of_no_exchange(config)
+    yield from _of_the_passes(config)
     yield from _of_the_images(config)
 
 
@@ -43,6 +46,40 @@ def _of_the_exchange(config: RunConfig) -> Iterator[str]:
             "exchange.lookahead has no effect: at the end of a round all answers are waited for, and "
             "these rounds have one step; make steps_per_round larger"
         )
+
+    if _is_given(exchange, "weighting") and _most_teachers(config) < 2:
+        yield "exchange.weighting has no effect: no peer has two teachers to weigh against each other"
+
+
+def _most_teachers(config: RunConfig) -> int:
+    """Returns how many teachers a peer has at most."""
+    graph = config.exchange.graph
+    if graph is None:
+        return len(config.peers) - 1
+    return max(sum(weight > 0 for weight in teachers.values()) for teachers in graph.values())
+
+
+def _of_no_exchange(config: RunConfig) -> Iterator[str]:
+    """Yields what is about an exchange, of which there is none; a baseline may use it."""
+    about = ["lookahead", "symmetric", "graph", "weighting", "encoding", "top_k"]
+    if config.anchors_at is AnchorsAt.EVERY_STEP:
+        about += ["every_steps", "dense_steps"]
+    names = [f"exchange.{name}" for name in about if _is_given(config.exchange, name)]
+    names += [f"peers.{name}.gate" for name, one in config.peers.items() if _is_given(one, "gate")]
+    for name in names:
+        yield f"{name} has no effect: no peer learns from another here (exchange.enabled=false)"
+
+
+def _of_the_passes(config: RunConfig) -> Iterator[str]:
+    for name, peer in config.peers.items():
+        if (
+            None not in (peer.chunk_size, config.batch_size)
+            and peer.chunk_size >= config.batch_size
+        ):
+            yield (
+                f"peers.{name}.chunk_size has no effect: a pass has {whole} images, which "
+                "is one chunk"
+            )
 
 
 def _of_the_teaching(config: RunConfig) -> Iterator[str]:

@@ -14,8 +14,9 @@ import dataclasses
 import gc
 import logging
 import math
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -25,6 +26,7 @@ from dogo_fed.contracts import PeerId
 from dogo_fed.data.roles import StepImages
 from dogo_fed.engine.loaded_run import LoadedRun
 from dogo_fed.engine.numerics import fix_numerics, resolve_device
+from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.trial import do_with_itself
 
 logger = logging.getLogger(__name__)
@@ -37,14 +39,29 @@ CANDIDATES = (
 """The first is the reference, and is kept unless another is clearly faster."""
 
 _WORTH_IT = 0.95
-_STEPS = 3
+_ROUNDS = 3
+_LONG_S = 2.0
+"""A step that takes longer is timed once."""
+_HOPELESS = 1.5
+"""So many times the seconds of the best, and a candidate is given up."""
+_HOPELESS_AT_FIRST = 3.0
+"""The same for a first step, which has other things to do too."""
+
+_Candidate = tuple[Precision, MemoryFormat]
+
+_chosen: dict[str, tuple[_Candidate, str]] = {}
+"""What this process has measured: all runs of a sweep over seeds (-m) get the same."""
 
 
 def with_fastest(run: LoadedRun) -> LoadedRun:
     """Returns the run with the fastest arithmetic in its settings, and a note that says why.
 
-    Each candidate does a few steps of all peers with the run's own images. Nothing of them is kept.
-    One that needs more memory than there is can't be taken, unless that holds for all.
+    Each candidate does a few steps of every peer with the run's own images. Nothing of them is kept.
+    The candidates take turns, and what counts is the median of their ratios within a turn, so
+    another program on the machine harms none more than another. One that is much slower gets no
+    further turn. One that needs more memory than there is can't be taken, unless that holds for all.
+
+    A process measures once for runs that differ in nothing but seed, length and folder.
 
     Args:
         run: with precision=auto.
@@ -52,16 +69,40 @@ def with_fastest(run: LoadedRun) -> LoadedRun:
     Raises:
         TrainingError: a step has diverged.
     """
+    alike = dataclasses.replace(run.config, seed=0, run_dir=None, steps=None, rounds=None)
+    known = None if run.backbones else _chosen.get(repr(alike))
+    if known is None:
+        known = _measured(run)
+        if not run.backbones:
+            _chosen[repr(alike)] = known
+    best, note = known
+    return dataclasses.replace(_in(run, *best), notes=(*run.notes, note))
+
+
+def _measured(run: LoadedRun) -> tuple[_Candidate, str]:
+    """Returns the candidate to take, and why."""
+    names = ", ".join(_words(*one) for one in CANDIDATES)
+    logger.info("precision=auto tries a few steps of each peer before the run: %s", names)
+    device = resolve_device(run.config.device)
+    seconds = dict.fromkeys(CANDIDATES, 0.0)
     with _as_in_a_run(run.config.threads_per_peer):
-        seconds = {candidate: _seconds_of(run, *candidate) for candidate in CANDIDATES}
+        for peer_id in run.peer_ids:
+            for candidate, taken in _seconds_of(run, peer_id, device).items():
+                seconds[candidate] += taken
     reference = seconds[CANDIDATES[0]]
     best = min(seconds, key=lambda candidate: seconds[candidate])
     if seconds[best] > _WORTH_IT * reference:
         best = CANDIDATES[0]
-    told = ", ".join(f"{_words(*candidate)} {_time(taken)}" for candidate, taken in seconds.items())
-    note = f"precision=auto takes {_words(*best)}; a step of all peers, one after the other: {told}"
+    told = ", ".join(f"{_words(*one)} {_time(taken)}" for one, taken in seconds.items())
+    clock = "processor time, all threads together" if device.type == "cpu" else "time"
+    note = f"precision=auto takes {_words(*best)}; {clock} of a step, all peers together: {told}"
+    split = [name for name, peer in run.config.peers.items() if peer.data_parallel > 1]
+    if split:
+        note += f". It was tried without data_parallel, on one device ({', '.join(split)})"
+    if run.config.memory_format is not MemoryFormat.CONTIGUOUS:
+        note += ". memory_format is chosen with it, so the one that was given has no effect"
     logger.info("%s", note)
-    return dataclasses.replace(_in(run, *best), notes=(*run.notes, note))
+    return best, note
 
 
 def _in(run: LoadedRun, precision: Precision, memory_format: MemoryFormat) -> LoadedRun:
@@ -77,35 +118,111 @@ def _time(seconds: float) -> str:
     return f"{1e3 * seconds:.0f} ms" if math.isfinite(seconds) else "runs out of memory"
 
 
-def _seconds_of(run: LoadedRun, precision: Precision, memory_format: MemoryFormat) -> float:
-    """Returns the least seconds of a step over all peers; infinity if its memory does not do."""
-    device = resolve_device(run.config.device)
-    try:
-        return sum(
-            _of_peer(_in(run, precision, memory_format), peer_id, device)
-            for peer_id in run.peer_ids
-        )
-    except torch.OutOfMemoryError:
-        return math.inf
-    finally:
-        if device.type == "cuda":
-            gc.collect()  # a compiled network holds itself
-            torch.cuda.empty_cache()
+def _seconds_of(run: LoadedRun, peer_id: PeerId, device: torch.device) -> dict[_Candidate, float]:
+    """Returns the seconds of a step of one peer; infinity for a candidate that memory does not do for."""
+    trials = {one: _Trial(_in(run, *one), peer_id, device) for one in CANDIDATES}
+    for _ in range(_ROUNDS):
+        for trial in trials.values():
+            best_s = min((one.least_s for one in trials.values() if one.times), default=math.inf)
+            others = [one for one in trials.values() if one is not trial]
+            trial.take_turn(best_s, others)
+        if best_s > _LONG_S:
+            break
+    for trial in trials.values():
+        trial.let_go()
+    reference = trials[CANDIDATES[0]]
+    return {one: trial.beside(reference) for one, trial in trials.items()}
 
 
-def _of_peer(trial: LoadedRun, peer_id: PeerId, device: torch.device) -> float:
-    """Returns the least seconds of a step of one peer; of the processor, where it computes."""
-    own = {name: copy.deepcopy(module) for name, module in trial.backbones.items()}
-    peer = dataclasses.replace(trial, backbones=own).build_peer(peer_id, device)
-    taken = []
-    for step in range(1 + _STEPS):
+class _Trial:
+    """One candidate, as one peer.
+
+    Attributes:
+        times: seconds of its turns; of the processor, where it computes.
+        is_out: whether it gets no further turn.
+    """
+
+    def __init__(self, run: LoadedRun, peer_id: PeerId, device: torch.device) -> None:
+        self._run, self._peer_id, self._device = run, peer_id, device
+        self._peer: Peer | None = None
+        self._step = 0
+        self.times: list[float] = []
+        self.is_out = False
+
+    @property
+    def least_s(self) -> float:
+        """The shortest of its turns."""
+        return min(self.times)
+
+    def beside(self, reference: _Trial) -> float:
+        """Returns the seconds of a step: the median of the ratios, by the reference's median."""
+        if not self.times:
+            return math.inf
+        if not reference.times:
+            return statistics.median(self.times)
+        ratios = [mine / other for mine, other in zip(self.times, reference.times, strict=False)]
+        return statistics.median(ratios) * statistics.median(reference.times)
+
+    def take_turn(self, best_s: float, others: Sequence[_Trial]) -> None:
+        """Does a step, unless it is out.
+
+        Args:
+            best_s: the seconds of the fastest so far.
+            others: let go of what they hold if this one lacks memory, since a run has one alone.
+        """
+        if self.is_out:
+            return
+        try:
+            taken = self._turn(best_s)
+        except torch.OutOfMemoryError:
+            for one in (self, *others):
+                one.let_go()
+            try:
+                taken = self._turn(best_s)
+            except torch.OutOfMemoryError:
+                self.is_out, self.times = True, []
+                self.let_go()
+                return
+        self.times.append(taken)
+        self.is_out = self.is_out or taken > _HOPELESS * best_s
+
+    def _turn(self, best_s: float) -> float:
+        if self._peer is None:
+            own = {name: copy.deepcopy(one) for name, one in self._run.backbones.items()}
+            run = dataclasses.replace(self._run, backbones=own)
+            self._peer = run.build_peer(self._peer_id, self._device)
+            first_s = self._seconds_of_a_step()
+            hopeless_s = max(_LONG_S, _HOPELESS_AT_FIRST * best_s)
+            if first_s > hopeless_s and not self._run.config.compile:
+                self.is_out = True
+                return first_s
+            if not self.times and math.isinf(best_s) and first_s > _LONG_S:
+                logger.info(
+                    "precision=auto: a step of peer %s takes %.0f s here, so this may take minutes; "
+                    "precision=fp32 or bf16 spares it",
+                    self._peer_id,
+                    first_s,
+                )
+        return self._seconds_of_a_step()
+
+    def _seconds_of_a_step(self) -> float:
+        assert self._peer is not None, "it was just made"
+        peer, step = self._peer, self._step
+        self._step += 1
         peer.synchronise()
-        started_s = _now_s(device)
-        images = trial.images_of(peer_id, step, with_labels=peer.objective.uses_labels)
+        started_s = _now_s(self._device)
+        labels = peer.objective.uses_labels
+        images = self._run.images_of(self._peer_id, step, with_labels=labels)
         do_with_itself(peer, _with_rows(images), step)
         peer.synchronise()
-        taken.append(_now_s(device) - started_s)
-    return min(taken[1:])
+        return _now_s(self._device) - started_s
+
+    def let_go(self) -> None:
+        """Gives the memory back."""
+        self._peer = None
+        if self._device.type == "cuda":
+            gc.collect()  # a compiled network holds itself
+            torch.cuda.empty_cache()
 
 
 def _with_rows(images: StepImages) -> StepImages:

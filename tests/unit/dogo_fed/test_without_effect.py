@@ -70,6 +70,30 @@ def test_looking_ahead_hides_nothing_in_rounds_of_one_step() -> None:
     assert told("exchange.lookahead=1", "steps_per_round=1") == ["exchange.lookahead"]
 
 
-def test_nothing_is_told_of_the_defaults_and_of_peers_that_exchange_nothing() -> None:
+def test_one_teacher_is_not_weighed_against_another() -> None:
+    certain = "exchange.weighting=certain"
+    assert told(certain) == ["exchange.weighting"]
+    assert told(certain, "peers=trio") == []
+    assert told(certain, "peers=trio", "+exchange/graph=trio_ring") == ["exchange.weighting"]
+
+
+def test_a_chunk_that_holds_a_whole_pass_is_told() -> None:
+    assert told("peers.wide.chunk_size=16") == ["peers.wide.chunk_size"]
+    assert told("peers.wide.chunk_size=8") == []
+
+
+def test_peers_that_exchange_nothing_are_told_what_is_about_an_exchange() -> None:
+    alone = ("exchange.enabled=false", "exchange.top_k=4", "peers.wide.gate=agreement")
+    assert told(*alone, "exchange.every_steps=2", "exchange.lookahead=1") == [
+        "exchange.lookahead",
+        "exchange.top_k",
+        "exchange.every_steps",
+        "peers.wide.gate",
+    ]
+    anchors = ("partition=iid", "anchors_at=exchanges", "exchange.every_steps=2")
+    assert told("exchange.enabled=false", *anchors) == [], "that is where passes hold anchors"
+
+
+def test_nothing_is_told_of_the_defaults() -> None:
     assert told() == []
-    assert told("exchange.enabled=false", "exchange.top_k=4", "peers.wide.kl_temperature=3") == []
+    assert told("exchange.enabled=false") == []

@@ -208,11 +208,84 @@ def test_a_small_gradient_is_lost_without_the_scale_and_kept_with_it():
 # ---- precision=auto ----
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_known(monkeypatch):
+    """Lets every test measure anew."""
+    monkeypatch.setattr(fastest, "_chosen", {})
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Makes a step take as long as a function of (precision, step of this candidate) says."""
+    here = {"now": 0.0, "steps": [], "takes": lambda half, number: 1.0}
+
+    def step(peer, images, number):
+        half = {torch.bfloat16: "bf16"}.get(peer.half, "fp32")
+        name = f"{half}, {'last' if peer.memory_format is torch.channels_last else 'first'}"
+        here["steps"].append(name)
+        here["now"] += here["takes"](name, number)
+
+    monkeypatch.setattr(fastest, "do_with_itself", step)
+    monkeypatch.setattr(fastest, "_now_s", lambda device: here["now"])
+    return here
+
+
 def chosen(monkeypatch, *seconds):
     """Returns the run for which the candidates took so many seconds a step."""
     taken = dict(zip(fastest.CANDIDATES, seconds, strict=True))
-    monkeypatch.setattr(fastest, "_seconds_of", lambda run, *candidate: taken[candidate])
+    share = {one: each / 2 for one, each in taken.items()}  # there are two peers
+    monkeypatch.setattr(fastest, "_seconds_of", lambda run, peer, device: share)
     return prepare(compose_run([*TINY, "precision=auto"]))
+
+
+def test_a_slow_candidate_is_given_up_and_slow_steps_are_timed_once(clock):
+    """bf16 on a processor without instructions for it, and networks that are large."""
+    clock["takes"] = lambda name, number: 70.0 if name.startswith("bf16") else 10.0
+    run = prepare(compose_run([*TINY, "precision=auto"]))
+    assert run.config.precision is Precision.FP32
+    for name, steps in (("fp32, first", 2), ("fp32, last", 2), ("bf16, last", 1)):
+        assert clock["steps"].count(name) == steps * len(run.peer_ids), name
+
+
+def test_a_candidate_that_is_slow_for_a_moment_loses_nothing_by_it(clock):
+    """The machine is three times slower in the second round, for all that take a turn then."""
+    clock["takes"] = lambda name, number: (
+        (0.8 if name.startswith("bf16") else 1.0) * (3.0 if number == 2 else 1.0)
+    )
+    run = prepare(compose_run([*TINY, "precision=auto"]))
+    assert run.config.precision is Precision.BF16
+    turns = clock["steps"][: len(clock["steps"]) // 2]
+    assert turns[-3:] == ["fp32, first", "fp32, last", "bf16, last"], "they take turns"
+
+
+def test_a_sweep_measures_once(clock):
+    first = prepare(compose_run([*TINY, "precision=auto", "seed=0"]))
+    clock["takes"] = lambda name, number: 0.1 if name.startswith("bf16") else 1.0
+    steps = len(clock["steps"])
+    second = prepare(compose_run([*TINY, "precision=auto", "seed=1"]))
+    assert second.config.precision is first.config.precision and len(clock["steps"]) == steps
+    assert second.notes[-1] == first.notes[-1]
+    other = prepare(compose_run([*TINY, "precision=auto", "batch_size=8"]))
+    assert other.config.precision is Precision.BF16
+
+
+def test_a_memory_format_that_was_given_is_said_to_be_chosen_anew(clock):
+    run = prepare(compose_run([*TINY, "precision=auto", "memory_format=channels_last"]))
+    assert "memory_format is chosen with it" in run.notes[-1]
+
+
+def test_what_it_does_is_said_before_it_takes_its_time(clock, caplog):
+    def first(name, number):
+        if not clock["steps"][1:]:
+            told.extend(caplog.messages)
+        return 3.0
+
+    told, clock["takes"] = [], first
+    with caplog.at_level("INFO", "dogo_fed.engine.fastest"):
+        run = prepare(compose_run([*TINY, "precision=auto"]))
+    assert any("precision=auto tries a few steps" in one for one in told)
+    assert any("takes 3 s here" in one for one in caplog.messages)
+    assert "processor time, all threads together" in run.notes[-1]
 
 
 @pytest.mark.parametrize(
@@ -251,13 +324,13 @@ def test_it_is_measured_with_the_kernels_and_threads_of_a_run(monkeypatch):
     told = []
     monkeypatch.setattr(fastest, "fix_numerics", lambda threads: told.append(threads))
 
-    def noting(run, *candidate):
-        told.append(candidate)
-        return 1.0
+    def noting(run, peer, device):
+        told.append(peer)
+        return dict.fromkeys(fastest.CANDIDATES, 1.0)
 
     monkeypatch.setattr(fastest, "_seconds_of", noting)
-    prepare(compose_run([*TINY, "precision=auto", "threads_per_peer=3"]))
-    assert told == [3, *fastest.CANDIDATES]
+    run = prepare(compose_run([*TINY, "precision=auto", "threads_per_peer=3"]))
+    assert told == [3, *run.peer_ids]
 
 
 @pytest.mark.parametrize(
