@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,21 @@ GRAIN = 24
 """Noise of so many of 255, so that a JPEG file is about as large as a photo's."""
 
 
+CHUNK = 64
+"""Images that are made at a time: a folder may have more than memory holds."""
+
+
 def images_uint8(number: int, image_size: int) -> torch.Tensor:
     """Returns images whose bytes are the same everywhere."""
+    return torch.cat(list(chunks_uint8(number, image_size)))
+
+
+def chunks_uint8(number: int, image_size: int) -> Iterator[torch.Tensor]:
+    """Yields the same images, some at a time."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(number, 3, 8, 8, generator=generator)
-    return (F.interpolate(coarse, size=image_size, mode="bilinear") * 255).to(torch.uint8)
+    for part in coarse.split(CHUNK):
+        yield (F.interpolate(part, size=image_size, mode="bilinear") * 255).to(torch.uint8)
 
 
 def pictures(number: int, image_size: int) -> list[Any]:
@@ -38,7 +49,8 @@ def write_folder(root: Path, number: int, side: int) -> list[Path]:
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(1)
     paths = []
-    for index, image_CHW in enumerate(images_uint8(number, side)):
+    images = itertools.chain.from_iterable(chunks_uint8(number, side))
+    for index, image_CHW in enumerate(images):
         grain = torch.randint(GRAIN, image_CHW.shape, generator=generator)
         grained = (image_CHW.to(torch.int64) + grain).clamp(max=255).to(torch.uint8)
         paths.append(folder / f"{index:06d}.jpg")

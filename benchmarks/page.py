@@ -51,6 +51,7 @@ def step(content: Content) -> str:
         seconds = [(one, each["cpu"], each["wall"]) for one, each in found["seconds"].items()]
         parts.append(table([f"{name}: a step of", "CPU seconds", "wall seconds"], seconds))
         parts.append(table([f"{name}: ratio", "within a round"], found["ratios"].items()))
+        parts += [f"{one}: {note}.\n" for one, note in found.get("notes", {}).items()]
     return "\n".join(parts)
 
 
@@ -124,14 +125,23 @@ def section(name: str, content: Content) -> str:
     where = ", ".join(
         str(part)
         for part in (
-            machine["processor"], f"{machine['cores']} cores", machine["accelerator"],
-            f"Python {machine['python']}", f"torch {machine['torch']}",
+            machine["processor"], _kind(machine), f"{machine['cores']} cores", machine["accelerator"],
+            f"Python {machine['python']}", f"torch {machine['torch']}", content.get("date"),
+            f"commit {content['commit']}" if content.get("commit") else None,
         )
         if part
     )  # fmt: skip
     command = content.get("command", f"python -m benchmarks.{name}")
     how = content.get("how") or _EARLY[name]
     return f"## {title}\n\n    {command}\n\n{where}.\n\n{how}\n\n{made(content)}"
+
+
+def _kind(machine: Content) -> str | None:
+    """Returns which of the processors of its name it is; an early result does not say."""
+    if machine.get("family") is None:
+        return None
+    bf16 = " and ".join(machine["bf16"]) or "no instructions for bfloat16"
+    return f"family {machine['family']}, model {machine['model']}, {bf16}"
 
 
 def page(place: str, results: Path) -> str:

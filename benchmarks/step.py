@@ -12,6 +12,7 @@ pair:
                 cosines by broadcasting, softmax and then its logarithm, both networks in one process
   dogo          this project's sessions, fp32: feed, step, exchange by calls in this process, reports
   dogo fast     the same with precision=bf16 and memory_format=channels_last
+  dogo auto     the same with precision=auto: what that takes here, and why, stands in the result
   bare          forward and backward pass and update of both networks on views that are ready
   bare fast     the same in bf16, channels_last
 one peer (the last of the networks), nobody teaches:
@@ -27,6 +28,7 @@ networks have it not.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -44,6 +46,8 @@ from benchmarks.settings import peers_named, steps_alone
 from benchmarks.turns import Took, both_clocks, clocked, spread, take_turns, told
 from dogo_fed.config import ComponentConfig, DataConfig, MemoryFormat, PeerConfig, Precision
 from dogo_fed.engine.build import build_backbone
+from dogo_fed.engine.fastest import with_fastest
+from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.numerics import fix_numerics, resolve_device
 from dogo_fed.objectives.simclr import SimCLR
 
@@ -196,7 +200,10 @@ class Bare:
 class Dogo:
     """This project's sessions; with one peer, nobody teaches it."""
 
-    def __init__(self, task: Task, *, is_fast: bool) -> None:
+    note: str | None = None
+    """What precision=auto has taken, and why; None if it was not asked."""
+
+    def __init__(self, task: Task, *, is_fast: bool = False, is_auto: bool = False) -> None:
         config = steps_alone(
             task.peers,
             DataConfig(
@@ -208,6 +215,10 @@ class Dogo:
             precision=Precision.BF16 if is_fast else Precision.FP32,
             memory_format=MemoryFormat.CHANNELS_LAST if is_fast else MemoryFormat.CONTIGUOUS,
         )
+        if is_auto:
+            auto = dataclasses.replace(config, precision=Precision.AUTO)
+            chosen = with_fastest(load_run(auto))
+            config, self.note = chosen.config, chosen.notes[-1]
         self.sessions = Sessions(config)
 
     def __call__(self) -> None:
@@ -222,6 +233,7 @@ def contestants(task: Task) -> dict[str, Callable[[], Callable[[], None]]]:
         "published": partial(Published, task),
         "dogo": partial(Dogo, task, is_fast=False),
         "dogo fast": partial(Dogo, task, is_fast=True),
+        "dogo auto": partial(Dogo, task, is_auto=True),
         "bare": partial(Bare, task, is_fast=False),
         "bare fast": partial(Bare, task, is_fast=True),
         "lightly": partial(Lightly, task.alone),
@@ -233,6 +245,7 @@ def contestants(task: Task) -> dict[str, Callable[[], Callable[[], None]]]:
 RATIOS = (
     ("published", "dogo"),
     ("published", "dogo fast"),
+    ("published", "dogo auto"),
     ("dogo", "bare"),
     ("dogo fast", "bare fast"),
     ("lightly", "dogo alone"),
@@ -317,6 +330,11 @@ def measure(task: Task, rounds: int, steps: int, only: Sequence[str] = ()) -> di
     return {
         "seconds": {name: both_clocks(each) for name, each in found.items()},
         "ratios": ratios(found, task.device),
+        "notes": {
+            name: one.note
+            for name, one in made.items()
+            if isinstance(one, Dogo) and one.note is not None
+        },
     }
 
 
@@ -344,6 +362,8 @@ def main() -> None:
         print(f"\n{name}, batch size {asked.batch_size}, seconds a step")
         for contestant, clocks in found["seconds"].items():
             print(f"{contestant:<16} CPU {told(clocks['cpu']):<28} wall {told(clocks['wall'])}")
+        for contestant, note in found["notes"].items():
+            print(f"{contestant}: {note}")
         print("\nratios within a round")
         for pair, values in found["ratios"].items():
             print(f"{pair:<28} {told(values)}")

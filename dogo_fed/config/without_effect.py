@@ -71,14 +71,11 @@ def _of_no_exchange(config: RunConfig) -> Iterator[str]:
 
 
 def _of_the_passes(config: RunConfig) -> Iterator[str]:
+    whole = config.batch_size
     for name, peer in config.peers.items():
-        if (
-            None not in (peer.chunk_size, config.batch_size)
-            and peer.chunk_size >= config.batch_size
-        ):
+        if whole is not None and peer.chunk_size is not None and peer.chunk_size >= whole:
             yield (
-                f"peers.{name}.chunk_size has no effect: a pass has {whole} images, which "
-                "is one chunk"
+                f"peers.{name}.chunk_size has no effect: a pass has {whole} images, which is one chunk"
             )
 
 

@@ -38,7 +38,10 @@ def test_two_machines_with_as_many_cores_have_files_of_their_own() -> None:
             facts | {"cores": 4},
         )
     }
-    assert len(places) == 4
+    kinds = [{"family": "25", "model": "1", "bf16": []}, {"family": "25", "model": "17"}]
+    kinds.append(kinds[-1] | {"bf16": ["avx512_bf16"]})
+    places |= {machine.place(facts | kind) for kind in kinds}
+    assert len(places) == 7, "a Zen 3 and a Zen 4 may both be called AMD EPYC"
     assert all(one.startswith(("amd-epyc-", "intel-xeon-", "nvidia-h200-")) for one in places)
 
 
@@ -54,6 +57,26 @@ def test_a_result_says_how_and_on_what_it_was_measured(
     assert content["command"] == "python -m benchmarks.round_trip --rounds 3"
     assert content["machine"]["cores"]
     assert "All took turns." in page.page(place, tmp_path)
+
+
+def test_a_small_try_does_not_take_the_place_of_a_whole_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "RESULTS", tmp_path)
+
+    def written(number: int, *arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["step", *arguments])
+        path = machine.write_result("step", "How.", {"number": number})
+        return str(path.parent.relative_to(tmp_path))
+
+    assert written(1, "--rounds", "1") == "."
+    assert written(2) == "."
+    assert written(3, "--only", "dogo") == "tries"
+    assert written(4, "--full", "--rounds", "3") == "."
+    assert written(5) == "tries"
+    (kept,) = tmp_path.glob("*.json")
+    content = json.loads(kept.read_text("utf-8"))
+    assert content["number"] == 4 and content["date"] and "commit" in content
 
 
 def test_each_result_that_is_kept_has_its_place_on_a_page() -> None:

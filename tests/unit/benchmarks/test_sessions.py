@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import data_path, epoch, flower_steps, step
+from benchmarks import data_path, epoch, flower_steps, page, step
 from benchmarks.sessions import Sessions
 from benchmarks.settings import peers_named, steps_alone
 from benchmarks.stamps import Stamps
@@ -145,3 +145,11 @@ def test_a_step_under_flower_is_timed_on_both_clocks() -> None:
     assert timing.cpu_ms == pytest.approx(4.0)
     row = flower_steps.row(flower_steps.Cell("ray", 256, 6), [timing])
     assert row["mode"] == "ray" and row["mean_ms"]["median"] == pytest.approx(10.0)
+
+
+def test_a_contestant_takes_what_precision_auto_takes(pair: step.Task) -> None:
+    assert ("published", "dogo auto") in step.RATIOS
+    found = step.measure(pair, 1, 1, ["dogo auto"])
+    assert found["notes"]["dogo auto"].startswith("precision=auto takes ")
+    content = {"batch_size": 8, "threads": 1, "networks": {"tiny": found}}
+    assert found["notes"]["dogo auto"] in page.step(content)
