@@ -1,7 +1,7 @@
 """What a step costs beside the published recipe, beside lightly's loop, and beside the bare networks.
 
-    python -m benchmarks.step [--networks wide resnet18] [--batch-size 256] [--rounds 5] [--steps 1]
-        [--threads 1] [--device auto] [--only NAME ...]
+    python -m benchmarks.step [--networks wide resnet18] [--batch-size 256] [--rounds 5] [--steps N]
+        [--workers N] [--threads 1] [--device auto] [--only NAME ...]
 
 The networks are WRN-10-2 and WRN-16-2 (wide), and on a GPU also two ResNet-18 (resnet18), with SimCLR's head,
 on images of 32 x 32 in memory. Contestants take turns. What counts is processor time; wall time stands beside
@@ -19,6 +19,10 @@ one peer (the last of the networks), nobody teaches:
   lightly       lightly's transform, head and loss in its usual loop; left out if it is not installed
   dogo alone, dogo alone fast
 
+On a CPU those two make their views in this process, whose seconds count. On a GPU they have a DataLoader with
+a process for each core and pinned memory, as their users would; what those have made ahead before a turn is
+left out, and a turn has 32 steps. --workers and --steps say otherwise.
+
 This project's steps are repeatable bit for bit. The others are not asked for that: they may use any kernel,
 and on a GPU the fastest that cuDNN finds (torch.backends.cudnn.benchmark). There, the published recipe and
 lightly have TF32 in their convolutions, as torch has unless told otherwise; this project and the bare
@@ -29,6 +33,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -54,10 +59,15 @@ from dogo_fed.objectives.simclr import SimCLR
 LEARNING_RATE, WEIGHT_DECAY = 3e-4, 1e-6
 IMAGE_SIZE = 32
 NUM_IMAGES = 2048
+AHEAD = 2
+"""Batches that each worker makes ahead, as torch's DataLoader has it unless told otherwise."""
+STEPS_WITH_WORKERS = 32
+"""Of a turn: so many that the workers' speed counts, and not what they had ready."""
 
 HOW = (
     "Contestants took turns; the spread is over rounds, and of the ratios over those within a round. This "
-    "project's steps use deterministic kernels, the others any."
+    "project's steps use deterministic kernels, the others any. On a CPU, views from pictures are made in "
+    "the process that counts; on a GPU by a worker process for each core, ahead of the step."
 )
 
 
@@ -67,12 +77,14 @@ class Task:
 
     Attributes:
         peers: the pair; a single peer is the last of it.
+        workers: processes that make views image by image, for those who do; 0 makes them in this one.
     """
 
     peers: Mapping[str, PeerConfig]
     batch_size: int
     device: torch.device
     num_images: int = NUM_IMAGES
+    workers: int = 0
 
     @property
     def backbones(self) -> list[ComponentConfig]:
@@ -83,7 +95,7 @@ class Task:
     def alone(self) -> Task:
         """The same for one peer."""
         last = list(self.peers)[-1]
-        return Task({last: self.peers[last]}, self.batch_size, self.device, self.num_images)
+        return dataclasses.replace(self, peers={last: self.peers[last]})
 
 
 def network(backbone: ComponentConfig, device: torch.device) -> SimCLR:
@@ -99,25 +111,67 @@ def adam(module: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam(module.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
 
 
+def views_of(transform: Callable[[Any], torch.Tensor], number: int, picture: Any) -> list[Any]:
+    """Returns so many views of a picture."""
+    return [transform(picture) for _ in range(number)]
+
+
+class _Transformed(torch.utils.data.Dataset[list[torch.Tensor]]):
+    """The views of pictures, image by image."""
+
+    def __init__(self, shown: Sequence[Any], views: Callable[[Any], Sequence[Any]]) -> None:
+        self._shown, self._views = shown, views
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def __getitem__(self, row: int) -> list[torch.Tensor]:
+        return list(self._views(self._shown[row]))
+
+
+class Batches:
+    """Views by torch's DataLoader, on the task's device; with `workers`, made ahead by processes."""
+
+    def __init__(self, task: Task, views: Callable[[Any], Sequence[Any]]) -> None:
+        data = _Transformed(pictures(task.num_images, IMAGE_SIZE), views)
+        endless = torch.utils.data.RandomSampler(data, replacement=True, num_samples=2**40)
+        ahead: dict[str, Any] = {"prefetch_factor": AHEAD} if task.workers else {}
+        loader = torch.utils.data.DataLoader(
+            data,
+            task.batch_size,
+            sampler=endless,
+            num_workers=task.workers,
+            pin_memory=task.device.type == "cuda",
+            **ahead,
+        )
+        self._device, self._ahead = task.device, AHEAD * task.workers
+        self._batches = iter(loader)
+
+    def take(self) -> list[torch.Tensor]:
+        """Returns the views of the next batch."""
+        return [view.to(self._device, non_blocking=True) for view in next(self._batches)]
+
+    def drop_ahead(self) -> None:
+        """Leaves out what was made while others had their turn: it would cost a step nothing."""
+        for _ in range(self._ahead):
+            next(self._batches)
+
+
 class Published:
     """The published recipe as its users would write it, without this project's code in the step."""
 
     def __init__(self, task: Task) -> None:
-        self.transform = torchvision_view(IMAGE_SIZE)
-        self.pictures = pictures(task.num_images, IMAGE_SIZE)
+        # Two views for each model.
+        views = partial(views_of, torchvision_view(IMAGE_SIZE), 2 * len(task.backbones))
+        self.batches = Batches(task, views)
         self.models = [network(one, task.device) for one in task.backbones]
         self.optimizers = [adam(model) for model in self.models]
-        self.batch_size, self.device = task.batch_size, task.device
 
     def __call__(self) -> None:
         """Does a step of all models."""
-        chosen = torch.randperm(len(self.pictures))[: self.batch_size].tolist()
         losses, logits = [], []
-        for model in self.models:
-            a_NCHW, b_NCHW = (
-                torch.stack([self.transform(self.pictures[row]) for row in chosen]).to(self.device)
-                for _ in "ab"
-            )
+        views = self.batches.take()
+        for model, a_NCHW, b_NCHW in zip(self.models, views[::2], views[1::2], strict=True):
             z_a, z_b = (model.projector(model.backbone(view)) for view in (a_NCHW, b_NCHW))
             losses.append(self.nt_xent(z_a, z_b))
             logits.append(F.cosine_similarity(z_a[:, None], z_b[None], dim=2) / 0.1)
@@ -149,8 +203,8 @@ class Lightly:
         from lightly.models.modules import SimCLRProjectionHead
         from lightly.transforms import SimCLRTransform
 
-        self.transform = SimCLRTransform(input_size=IMAGE_SIZE, gaussian_blur=0.0)
-        self.pictures = pictures(task.num_images, IMAGE_SIZE)
+        transform = SimCLRTransform(input_size=IMAGE_SIZE, gaussian_blur=0.0)
+        self.batches = Batches(task, transform)
         (backbone,) = task.backbones
         whole = network(backbone, task.device)
         self.backbone = whole.backbone
@@ -158,13 +212,10 @@ class Lightly:
         self.head = SimCLRProjectionHead(width.in_features, 512, 128).to(task.device)
         self.loss = NTXentLoss(temperature=0.5)
         self.optimizer = adam(nn.ModuleList([self.backbone, self.head]))
-        self.batch_size, self.device = task.batch_size, task.device
 
     def __call__(self) -> None:
         """Does a step."""
-        chosen = torch.randperm(len(self.pictures))[: self.batch_size].tolist()
-        pairs = [self.transform(self.pictures[row]) for row in chosen]
-        a_NCHW, b_NCHW = (torch.stack(views).to(self.device) for views in zip(*pairs, strict=True))
+        a_NCHW, b_NCHW = self.batches.take()
         loss = self.loss(self.head(self.backbone(a_NCHW)), self.head(self.backbone(b_NCHW)))
         self.optimizer.zero_grad()
         loss.backward()
@@ -288,6 +339,8 @@ def kernels_for(step: Callable[[], None]) -> Iterator[None]:
 
 def turn(step: Callable[[], None], steps: int, device: torch.device) -> Took:
     """Does some steps of a contestant."""
+    if isinstance(step, Published | Lightly):
+        step.batches.drop_ahead()
     with kernels_for(step):
         return clocked(step, steps, partial(_finish, device))
 
@@ -347,7 +400,8 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=("wide", "resnet18"))
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=1, help="of each contestant in a round")
+    parser.add_argument("--steps", type=int, help="of each contestant in a round")
+    parser.add_argument("--workers", type=int, help="processes that make views from pictures")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--only", nargs="*", default=(), help="some of the contestants")
@@ -355,10 +409,14 @@ def main() -> None:
     fix_numerics(asked.threads)
     device = resolve_device(asked.device)
     networks = asked.networks or (("wide", "resnet18") if device.type == "cuda" else ("wide",))
+    workers = asked.workers
+    if workers is None:
+        workers = (os.cpu_count() or 1) if device.type == "cuda" else 0
+    steps = asked.steps or (STEPS_WITH_WORKERS if workers else 1)
     content = {}
     for name in networks:
-        task = Task(peers_named(name), asked.batch_size, device)
-        content[name] = found = measure(task, asked.rounds, asked.steps, asked.only)
+        task = Task(peers_named(name), asked.batch_size, device, workers=workers)
+        content[name] = found = measure(task, asked.rounds, steps, asked.only)
         print(f"\n{name}, batch size {asked.batch_size}, seconds a step")
         for contestant, clocks in found["seconds"].items():
             print(f"{contestant:<16} CPU {told(clocks['cpu']):<28} wall {told(clocks['wall'])}")
@@ -370,7 +428,12 @@ def main() -> None:
     write_result(
         "step",
         HOW,
-        {"batch_size": asked.batch_size, "threads": asked.threads, "networks": content},
+        {
+            "batch_size": asked.batch_size,
+            "threads": asked.threads,
+            "workers": workers,
+            "networks": content,
+        },
     )
 
 

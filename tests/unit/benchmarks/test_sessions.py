@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import data_path, epoch, flower_steps, page, step
+from benchmarks.images import torchvision_view
 from benchmarks.sessions import Sessions
 from benchmarks.settings import peers_named, steps_alone
 from benchmarks.stamps import Stamps
 from benchmarks.turns import Took
 from configs.compose import compose_run
 from dogo_fed.evaluation import state_digest
+from tests.support.command_line import REPOSITORY
 from tests.support.tiny_run import TINY, run_here
 
 CPU = torch.device("cpu")
@@ -153,3 +157,20 @@ def test_a_contestant_takes_what_precision_auto_takes(pair: step.Task) -> None:
     assert found["notes"]["dogo auto"].startswith("precision=auto takes ")
     content = {"batch_size": 8, "threads": 1, "networks": {"tiny": found}}
     assert found["notes"]["dogo auto"] in page.step(content)
+
+
+def test_others_have_workers_that_make_views_ahead_and_no_gain_from_it(pair: step.Task) -> None:
+    task = dataclasses.replace(pair.alone, workers=1)
+    made = step.Batches(task, partial(step.views_of, torchvision_view(step.IMAGE_SIZE), 2))
+    a_NCHW, b_NCHW = made.take()
+    assert a_NCHW.shape == b_NCHW.shape == (8, 3, 32, 32) and not torch.equal(a_NCHW, b_NCHW)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made, "_batches", iter(range(100)))
+        made.drop_ahead()
+        assert next(made._batches) == step.AHEAD, "what was ready is left out"
+
+
+def test_kornia_is_one_that_does_not_make_a_gpu_wait() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    (floor,) = [one for one in project["dependencies"] if one.startswith("kornia")]
+    assert floor == "kornia>=0.9", "before that, kornia's copies of what it draws were blocking"
