@@ -70,7 +70,7 @@ def exchange_tax(content: Content) -> str:
         ["steps/s of the slowest peer, with exchange / without", "over the pairs"],
         [("mean steps", content["ratio"]), ("median steps", content["ratio_of_median_steps"])],
     )
-    parts = ("step_ms", "compute_ms", "wait_ms", "exchange_ms", "processor_ms")
+    parts = ("step_ms", "compute_ms", "wait_ms", "exchange_ms", "exchange_share", "processor_ms")
     rows = [
         (peer, mode, *(found[part] for part in parts))
         for peer, modes in content["peers"].items()

@@ -88,6 +88,11 @@ def test_each_result_that_is_kept_has_its_place_on_a_page() -> None:
         assert json.loads(path.read_text("utf-8"))["machine"]["processor"] in made
 
 
+def test_the_share_of_the_exchange_is_on_the_page() -> None:
+    made = page.page(EARLY, machine.RESULTS)
+    assert "| exchange_ms | exchange_share |" in made and "| 0.017 |" in made
+
+
 def test_an_early_result_is_said_to_be_one_pass() -> None:
     made = page.page(EARLY, machine.RESULTS)
     assert "One pass, one combination after the other" in made
