@@ -47,6 +47,7 @@ bench: $(VENV)/.installed-dev ## steps, exchange, far link, coordinator, views, 
 	$(BIN)/python -m benchmarks.far_link
 	$(BIN)/python -m benchmarks.coordinator
 	$(BIN)/python -m benchmarks.data_path
+	$(BIN)/python -m benchmarks.cold_folder
 	$(BIN)/python -m benchmarks.loss_memory
 	$(BIN)/python -m benchmarks.page
 

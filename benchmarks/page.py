@@ -105,6 +105,7 @@ TITLES: Mapping[str, tuple[str, Callable[[Content], str]]] = {
     "far_link": ("A far coordinator", rows_of("rows")),
     "coordinator": ("What a coordinator can carry", coordinator),
     "data_path": ("Two views of a batch", rows_of("rows")),
+    "cold_folder": ("A step fed from a disk", rows_of("rows")),
     "loss_memory": ("The memory of the losses", rows_of("rows")),
     "flower_steps": ("Steps under Flower", rows_of("cells")),
 }

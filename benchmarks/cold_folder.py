@@ -1,0 +1,177 @@
+"""A step fed from a folder whose pixels are on the disk alone, beside one fed from ready tensors.
+
+    python -m benchmarks.cold_folder [--images 4096] [--image-size 224] [--batch-size 64] [--steps 8]
+        [--rounds 3] [--threads 1] [--device auto] [--folder FOLDER]
+
+The folder's images are decoded once, before the clock runs, as a run does it. Before each turn the pixels
+are dropped from the system's cache, so a pass is read from the disk at random places. `read_mib` says how
+much that was: 0 where the folder lies in memory (tmpfs). The pixels of 100,000 images of 224 take 15 GB, and
+the files lie beside them.
+
+folder    a session of one peer (small_cnn) with the images of the folder
+ready     the same with the images of a few batches, in memory
+disk      nothing but reading the same number of batches' bytes from the cache's file, one after the other
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from benchmarks.images import write_folder
+from benchmarks.machine import write_result
+from benchmarks.sessions import Sessions
+from benchmarks.settings import peers_named, steps_alone
+from benchmarks.turns import clocked, spread, take_turns, told
+from dogo_fed.config import DataConfig
+from dogo_fed.data.datasets import build_dataset
+from dogo_fed.data.source import DataSet, TensorImages
+from dogo_fed.engine.numerics import fix_numerics, resolve_device
+
+HOW = (
+    "The three took turns; the spread is over rounds. Before each turn the folder's pixels were dropped from "
+    "the system's cache. Images a second are of the wall; the disk's are what it could give in a row."
+)
+_BLOCK = 2**22
+_BATCHES = 4
+"""That are ready; a part of them is held out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """What a turn has done."""
+
+    images_per_s: float
+    read_mib: float
+
+
+def drop_from_cache(cache: Path) -> None:
+    """Lets the system forget what it keeps of these files in memory."""
+    for path in filter(Path.is_file, cache.rglob("*")):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def fed(
+    make: Callable[[], DataSet], cache: Path, steps: int, batch_size: int, device: torch.device
+) -> Turn:
+    """Does steps of one peer with these images."""
+    name, peer = next(iter(peers_named("tiny").items()))
+    config = steps_alone(
+        {name: peer}, DataConfig(name="synthetic"), exchanges=False,
+        batch_size=batch_size, device=device.type,
+    )  # fmt: skip
+    sessions = Sessions(config, make())  # anew: pages that are mapped would not be dropped
+    try:
+        drop_from_cache(cache)
+        before = _read_bytes()
+        took = clocked(sessions.step, steps, partial(_finish, device))
+        return Turn(batch_size / took.wall_s, (_read_bytes() - before) / 2**20)
+    finally:
+        sessions.close()
+
+
+def from_disk(cache: Path, num_bytes: int, bytes_per_image: int) -> Turn:
+    """Reads so many bytes of the largest file, in a row."""
+    drop_from_cache(cache)
+    largest = max(filter(Path.is_file, cache.rglob("*")), key=lambda one: one.stat().st_size)
+    before, started_s, done = _read_bytes(), time.perf_counter(), 0
+    with largest.open("rb", buffering=0) as file:
+        while done < num_bytes and (block := file.read(min(_BLOCK, num_bytes - done))):
+            done += len(block)
+    seconds = time.perf_counter() - started_s
+    return Turn(done / bytes_per_image / seconds, (_read_bytes() - before) / 2**20)
+
+
+def _read_bytes() -> int:
+    """Returns what this process has had read from disks so far."""
+    return int(psutil.Process().io_counters().read_bytes)
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure(
+    root: Path, number: int, image_size: int, batch_size: int, steps: int, rounds: int,
+    device: torch.device,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Writes a folder, and returns the figures of the three."""
+    cache = root / "cache"
+    cache.mkdir()
+    write_folder(root / "images", number, image_size)
+    options = {
+        "root": str(root / "images"), "image_size": image_size, "cache_dir": str(cache)
+    }  # fmt: skip
+
+    def folder() -> DataSet:
+        return build_dataset("image_folder", options)
+
+    whole = folder()
+    some = whole.train.images(torch.arange(min(_BATCHES * batch_size, len(whole.train))))
+    ready = dataclasses.replace(whole, train=TensorImages(some, whole.train.labels[: len(some)]))
+    del whole
+    bytes_per_image = some[0].nbytes
+    turns = {
+        "folder": partial(fed, folder, cache, steps, batch_size, device),
+        "ready": partial(fed, lambda: ready, cache, steps, batch_size, device),
+        "disk": partial(from_disk, cache, steps * batch_size * bytes_per_image, bytes_per_image),
+    }
+    return [
+        {"images_from": name, **row(found)}
+        for name, found in take_turns(turns, rounds, warm_up=1).items()
+    ]
+
+
+def row(found: Sequence[Turn]) -> dict[str, Any]:
+    """Returns the figures of one contestant."""
+    return {
+        "images_per_s": spread([one.images_per_s for one in found]),
+        "read_mib": spread([one.read_mib for one in found]),
+    }
+
+
+def main() -> None:
+    """Measures, prints a table and writes the figures."""
+    assert __doc__ is not None, "this module has a docstring"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=4096)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--folder", type=Path, help="on the disk to be measured")
+    asked = parser.parse_args()
+    fix_numerics(asked.threads)
+    device = resolve_device(asked.device)
+    with tempfile.TemporaryDirectory(prefix="cold-folder-", dir=asked.folder) as made:
+        rows = measure(
+            Path(made), asked.images, asked.image_size, asked.batch_size, asked.steps,
+            asked.rounds, device,
+        )  # fmt: skip
+    for one in rows:
+        print(
+            f"{one['images_from']:<8} {told(one['images_per_s'])} images a second, "
+            f"{told(one['read_mib'])} MiB read"
+        )
+    write_result("cold_folder", HOW, {"images": asked.images, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
