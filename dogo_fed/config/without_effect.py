@@ -46,7 +46,6 @@ def _of_the_exchange(config: RunConfig) -> Iterator[str]:
             "exchange.lookahead has no effect: at the end of a round all answers are waited for, and "
             "these rounds have one step; make steps_per_round larger"
         )
-
     if _is_given(exchange, "weighting") and _most_teachers(config) < 2:
         yield "exchange.weighting has no effect: no peer has two teachers to weigh against each other"
 

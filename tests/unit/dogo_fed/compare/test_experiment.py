@@ -264,5 +264,7 @@ def test_options_of_a_baseline_that_is_none_are_refused() -> None:
 
 def test_a_peer_that_is_not_to_count_is_one_of_the_peers() -> None:
     made_cells(made_experiment(not_counted=["small"]), OUT)
-    with pytest.raises(ConfigError, match=r"not_counted names 'middle', .* big, small; type not_cou"):
+    with pytest.raises(
+        ConfigError, match=r"not_counted names 'middle', .* big, small; type not_cou"
+    ):
         made_cells(made_experiment(not_counted=["middle"]), OUT)
