@@ -185,7 +185,7 @@ def test_a_peer_that_starts_slowly_is_not_taken_for_one_without_a_gpu(
     monkeypatch.setenv("PYTHONPATH", f"{slow}{os.pathsep}{app}")
     run_dir = tmp_path / "run"
     dogo_fed(
-        *("flower", *RUN, "peers=simclr_simsiam", "ray.placement_timeout_s=8"),
+        *("flower", *RUN, "peers=simclr_simsiam", "ray.placement_timeout_s=18"),
         f"run_dir={run_dir}",
         cwd=app,
         timeout_s=RUN_WITHIN_S,
