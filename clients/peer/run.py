@@ -184,8 +184,6 @@ def _ended_by(error: DogoError, session: PeerSession, assignment: Assignment) ->
     """Saves the peer if its state can be trusted, and returns how it ended."""
     peer = assignment.peer
     logger.error("peer=%s %s: %s", peer, type(error).__name__, error)
-    if isinstance(error, ConfigError):  # its network can't be compiled; nor could it next time
-        return _ending(Outcome.UNFIT, error)
     if isinstance(error, TrainingError | HelperLost | StorageFull | EvaluationError):
         return _ending(Outcome.FAILED, error)
     lasting = isinstance(error, Refused | MalformedDistribution | ConfigError)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -186,10 +187,10 @@ def test_an_interrupted_cell_goes_on_to_the_same_numbers(
     command = (*RUN, f"out={out}", "seeds=0", "methods=[dogo]", "checkpoint.every_steps=1")
     original = Peer.update
 
-    def update(self: Peer, loss: torch.Tensor, step: int, *weights: object) -> None:
+    def update(self: Peer, loss: torch.Tensor, step: int, *given: Any, **named: Any) -> None:
         if step == 1:
             raise TrainingError("pulled the plug")
-        original(self, loss, step, *weights)
+        original(self, loss, step, *given, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Peer, "update", update)

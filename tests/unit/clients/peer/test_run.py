@@ -88,15 +88,6 @@ def test_an_error_of_ours_is_an_ending_with_its_sentence_and_one_for_outside(
     assert "Traceback" not in log_of(tmp_path)
 
 
-def test_a_network_that_cannot_be_compiled_is_not_started_again(assignment, monkeypatch) -> None:
-    def fail(*arguments):
-        raise ConfigError("compile=true can't be done")
-
-    monkeypatch.setattr(run, "run_peer", fail)
-    monkeypatch.setattr(run, "_open", lambda *arguments: (None, SimpleNamespace(), None))
-    assert run_assignment(assignment).outcome is Outcome.UNFIT
-
-
 @pytest.mark.parametrize(
     ("is_tls", "certificates", "remedy"),
     [
@@ -165,7 +156,7 @@ def test_a_peer_that_outlives_its_launcher_keeps_out_of_the_next_start(
         (StaleTicket("another process has joined"), Outcome.CUT_OFF, True),
         (SchemaMismatch("other images"), Outcome.FAILED, True),
         (MalformedDistribution("row 3 adds up to 2"), Outcome.FAILED, True),
-        (ConfigError("kNN with k=0"), Outcome.FAILED, True),
+        (ConfigError("compile=true can't be done"), Outcome.FAILED, True),
         (
             DataError("an image can't be read now"),
             Outcome.CUT_OFF,
