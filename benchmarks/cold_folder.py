@@ -32,7 +32,7 @@ from benchmarks.images import write_folder
 from benchmarks.machine import write_result
 from benchmarks.sessions import Sessions
 from benchmarks.settings import peers_named, steps_alone
-from benchmarks.turns import clocked, spread, take_turns, told
+from benchmarks.turns import clocked, finish, spread, take_turns, told
 from dogo_fed.config import DataConfig
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.source import DataSet, TensorImages
@@ -76,7 +76,7 @@ def fed(
     try:
         drop_from_cache(cache)
         before = _read_bytes()
-        took = clocked(sessions.step, steps, partial(_finish, device))
+        took = clocked(sessions.step, steps, partial(finish, device))
         return Turn(batch_size / took.wall_s, (_read_bytes() - before) / 2**20)
     finally:
         sessions.close()
@@ -97,11 +97,6 @@ def from_disk(cache: Path, num_bytes: int, bytes_per_image: int) -> Turn:
 def _read_bytes() -> int:
     """Returns what this process has had read from disks so far."""
     return int(psutil.Process().io_counters().read_bytes)
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def measure(

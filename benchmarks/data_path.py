@@ -32,7 +32,7 @@ import torch
 from benchmarks import kornia_stand_in
 from benchmarks.images import MEAN, STD, images_uint8, pictures, torchvision_view, write_folder
 from benchmarks.machine import write_result
-from benchmarks.turns import Took, clocked, spread, take_turns, told
+from benchmarks.turns import Took, clocked, finish, spread, take_turns, told
 from dogo_fed.data.augment import BLUR_FROM_PIXELS, build_augmentation
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.source import ImageSource
@@ -199,13 +199,8 @@ def measure(
 
 def _turn(views: Views, number: int, batch_size: int, device: torch.device) -> Took:
     ids = torch.randint(number, (batch_size,))
-    took = clocked(partial(views, ids), 1, partial(_finish, device))
+    took = clocked(partial(views, ids), 1, partial(finish, device))
     return Took(took.cpu_s / batch_size, took.wall_s / batch_size)
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def rows_of(images: str, shown: Shown, found: dict[str, list[Took]]) -> list[dict[str, Any]]:

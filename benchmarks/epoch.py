@@ -31,7 +31,7 @@ from benchmarks.images import images_uint8
 from benchmarks.machine import write_result
 from benchmarks.sessions import Sessions
 from benchmarks.settings import peers_named, steps_alone
-from benchmarks.turns import Took, both_clocks, clocked, spread, take_turns, told
+from benchmarks.turns import Took, both_clocks, clocked, finish, spread, take_turns, told
 from dogo_fed.config import DataConfig, MemoryFormat, PeerConfig, Precision
 from dogo_fed.data.map_style import dataset_from_arrays
 from dogo_fed.data.source import DataSet
@@ -82,15 +82,10 @@ def sessions_of(
 def turn(sessions: Sessions, steps: int, device: torch.device) -> Round:
     """Does some steps of a contestant."""
     sessions.reports.clear()
-    step = clocked(sessions.step, steps, partial(_finish, device))
+    step = clocked(sessions.step, steps, partial(finish, device))
     wait_s = sum(one.exchange_s + one.wait_s for one in sessions.reports)
     whole_s = sum(one.compute_s + one.exchange_s + one.wait_s for one in sessions.reports)
     return Round(step, wait_s / whole_s if whole_s else 0.0)
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def measure(

@@ -48,7 +48,7 @@ from benchmarks.images import pictures, torchvision_view
 from benchmarks.machine import write_result
 from benchmarks.sessions import Sessions
 from benchmarks.settings import peers_named, steps_alone
-from benchmarks.turns import Took, both_clocks, clocked, spread, take_turns, told
+from benchmarks.turns import Took, both_clocks, clocked, finish, spread, take_turns, told
 from dogo_fed.config import ComponentConfig, DataConfig, MemoryFormat, PeerConfig, Precision
 from dogo_fed.engine.build import build_backbone
 from dogo_fed.engine.fastest import with_fastest
@@ -342,12 +342,7 @@ def turn(step: Callable[[], None], steps: int, device: torch.device) -> Took:
     if isinstance(step, Published | Lightly):
         step.batches.drop_ahead()
     with kernels_for(step):
-        return clocked(step, steps, partial(_finish, device))
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        return clocked(step, steps, partial(finish, device))
 
 
 def ratios(

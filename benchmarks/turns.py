@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
+
 K = TypeVar("K")
 R = TypeVar("R")
 
@@ -23,6 +25,12 @@ class Took:
 
     cpu_s: float
     wall_s: float
+
+
+def finish(device: torch.device) -> None:
+    """Returns when a device has done what it was told to; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def clocked(

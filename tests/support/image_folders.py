@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -24,6 +26,20 @@ def all_images(source):
 def levels(source):
     """Returns the mean of every image, which tells those made by `draw` apart."""
     return all_images(source).float().mean((1, 2, 3)).round().int().tolist()
+
+
+def listing_decoded(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> list[Path]:
+    """Returns a list that takes the paths of the files that these modules decode from now on."""
+    paths: list[Path] = []
+    for module in modules:
+        original = module.decode
+
+        def counting(path, how, original=original):
+            paths.append(path)
+            return original(path, how)
+
+        monkeypatch.setattr(module, "decode", counting)
+    return paths
 
 
 def draw(path: Path, value: int, size: int = 8) -> None:

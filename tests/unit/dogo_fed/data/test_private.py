@@ -22,7 +22,7 @@ from dogo_fed.data.private import other_anchors, private_images
 from dogo_fed.data.source import DataSet, TensorImages
 from dogo_fed.data.synthetic import synthetic
 from dogo_fed.errors import ConfigError, DataError
-from tests.support.image_folders import draw
+from tests.support.image_folders import draw, listing_decoded
 from tests.support.tiny_run import TINY
 
 ANCHORS = synthetic(size=40, test_size=8, seed=1)
@@ -175,16 +175,7 @@ def test_images_that_cannot_be_compared_with_the_anchors_are_said(tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """The files that are decoded, by the cache or on demand."""
-    paths = []
-    original = pixel_cache.decode
-
-    def counting(path, how):
-        paths.append(path)
-        return original(path, how)
-
-    monkeypatch.setattr(pixel_cache, "decode", counting)
-    monkeypatch.setattr(on_demand, "decode", counting)
-    return paths
+    return listing_decoded(monkeypatch, pixel_cache, on_demand)
 
 
 def own_and_anchors(folder: Path, **options: object) -> tuple[DataConfig, DataConfig]:

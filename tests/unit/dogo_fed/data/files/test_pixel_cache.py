@@ -23,6 +23,7 @@ from tests.support.image_folders import (
     all_images,
     draw,
     levels,
+    listing_decoded,
     load_folder,
     random_images,
     write_folder,
@@ -31,15 +32,7 @@ from tests.support.image_folders import (
 
 @pytest.fixture
 def decoded(monkeypatch):
-    paths = []
-    original = pixel_cache.decode
-
-    def counting(path, how):
-        paths.append(path)
-        return original(path, how)
-
-    monkeypatch.setattr(pixel_cache, "decode", counting)
-    return paths
+    return listing_decoded(monkeypatch, pixel_cache)
 
 
 def entries(root: Path) -> list[Path]:
