@@ -9,7 +9,6 @@ say that these functions were in use (`machine.py`).
 from __future__ import annotations
 
 import importlib.util
-import math
 import sys
 from types import ModuleType
 
@@ -31,7 +30,6 @@ def install_if_missing() -> None:
         adjust_brightness_accumulative,
         adjust_contrast_with_mean_subtraction,
         adjust_saturation_with_gray_subtraction,
-        adjust_hue,
     ):
         setattr(enhance, adjust.__name__, adjust)
     whole = _StandIn("kornia")
@@ -94,27 +92,6 @@ def adjust_saturation_with_gray_subtraction(
     factor_B111 = _per_image(factor_B)
     grey_B1HW = _grey(images_BCHW)
     return (images_BCHW * factor_B111 + grey_B1HW * (1.0 - factor_B111)).clamp(0.0, 1.0)
-
-
-def adjust_hue(images_BCHW: torch.Tensor, radians_B: torch.Tensor) -> torch.Tensor:
-    """Returns RGB images with their colours turned by an angle each, by way of HSV."""
-    red_BHW, green_BHW, blue_BHW = images_BCHW.unbind(1)
-    most_BHW, least_BHW = images_BCHW.amax(1), images_BCHW.amin(1)
-    span_BHW = most_BHW - least_BHW
-    divisor_BHW = torch.where(span_BHW == 0, torch.ones_like(span_BHW), span_BHW)
-    is_red = (red_BHW >= green_BHW) & (red_BHW >= blue_BHW)
-    from_red_BHW = (green_BHW - blue_BHW) / divisor_BHW
-    from_green_BHW = (blue_BHW - red_BHW) / divisor_BHW + 2.0
-    from_blue_BHW = (red_BHW - green_BHW) / divisor_BHW + 4.0
-    others_BHW = torch.where(green_BHW >= blue_BHW, from_green_BHW, from_blue_BHW)
-    sixths_BHW = torch.where(is_red, from_red_BHW, others_BHW)
-    turned_BHW = sixths_BHW + radians_B.view(-1, 1, 1) * (3.0 / math.pi)
-    channels = []
-    for start in (5.0, 3.0, 1.0):
-        place_BHW = (turned_BHW + start) % 6.0
-        share_BHW = torch.minimum(place_BHW, 4.0 - place_BHW).clamp(0.0, 1.0)
-        channels.append(most_BHW - span_BHW * share_BHW)
-    return torch.stack(channels, 1)
 
 
 class RandomGrayscale(nn.Module):

@@ -65,11 +65,21 @@ def warp(images_BCHW: torch.Tensor, theta_B23: torch.Tensor, image_size: int) ->
     so that fine structure does not turn into noise.
     """
     finer = -(-images_BCHW.shape[-1] // image_size)
-    size = [*images_BCHW.shape[:2], image_size * finer, image_size * finer]
-    theta_B23 = to_device(theta_B23, images_BCHW.device)
-    grid_BHW2 = F.affine_grid(theta_B23, size, align_corners=False)
+    grid_BHW2 = _places(to_device(theta_B23, images_BCHW.device), image_size * finer)
     seen_BCHW = F.grid_sample(images_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
     return seen_BCHW if finer == 1 else F.avg_pool2d(seen_BCHW, finer)
+
+
+def _places(theta_B23: torch.Tensor, side: int) -> torch.Tensor:
+    """Returns where every pixel of a view lies in the image (B x H x W x 2), both spanning -1..1.
+
+    These are the numbers of `F.affine_grid`, which multiplies matrices of three columns; on a CPU that
+    takes longer than looking the pixels up.
+    """
+    middles_W = torch.arange(1, 2 * side, 2, device=theta_B23.device) / side - 1.0
+    across_B211, down_B211, offset_B211 = theta_B23[..., None, None].unbind(2)
+    places_B2HW = middles_W * across_B211 + (middles_W[:, None] * down_B211 + offset_B211)
+    return places_B2HW.permute(0, 2, 3, 1)
 
 
 def _redrawn_sides(batch: int, side: int, min_scale: float) -> torch.Tensor:

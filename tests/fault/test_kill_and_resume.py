@@ -98,15 +98,24 @@ def test_killed_where_peers_exchange_at_every_third_step(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_killed_with_private_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("host", "peers"),
+    [
+        ("processes", "simclr_simsiam"),
+        ("processes", "sites"),
+        pytest.param("ray", "simclr_simsiam", marks=pytest.mark.ray),
+        pytest.param("ray", "sites", marks=pytest.mark.ray),
+    ],
+)
+def test_killed_with_private_images(host: str, peers: str, tmp_path: Path) -> None:
     """With anchors at the steps that exchange alone, so that passes differ from step to step."""
     changes = (
-        "partition=dirichlet", "partition.alpha=0.5", "anchors_at=exchanges",
+        f"peers={peers}", "partition=dirichlet", "partition.alpha=0.1", "anchors_at=exchanges",
         "exchange.every_steps=3",
     )  # fmt: skip
     dogo_fed("train", *RUN, *changes, "host=local", f"run_dir={tmp_path / 'whole'}")
-    step = random.Random(1).randrange(1, 40)
-    kill_whole_run(tmp_path / "run", "processes", step, *changes)
+    step = random.Random(f"{host} {peers}").randrange(1, 40)
+    kill_whole_run(tmp_path / "run", host, step, *changes)
     resume_and_compare(tmp_path / "run", digests(tmp_path / "whole"))
 
 

@@ -27,9 +27,14 @@ from tests.support.run_watch import (
     wait_until_gone,
 )
 
-PEERS = ("simclr", "simsiam")
-ISOLATION = {"simclr": "subprocess", "simsiam": "process"}
-SETTINGS = ("peers=simclr_simsiam", "device=cpu")
+PEERS = {
+    "simclr_simsiam": {"simclr": "subprocess", "simsiam": "process"},
+    "sites": dict.fromkeys(("a_resnet", "b_wide", "c_resnet", "d_wide"), "process"),
+}
+"""The isolation of each peer's SuperNode, by the name of the set of peers."""
+
+PRIVATE = ("partition=dirichlet", "partition.alpha=0.1")
+WITH_PRIVATE = pytest.mark.parametrize("images", [(), PRIVATE], ids=["shared", "private"])
 LONG_RUN = (
     "data=synthetic",
     "steps=300",
@@ -63,7 +68,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(600)]
 class Site:
     """What one institution runs besides its SuperNode: the peer's process."""
 
-    def __init__(self, folder: Path, certificate: Path, app: Path) -> None:
+    def __init__(self, folder: Path, certificate: Path, app: Path, peers: str) -> None:
         folder.mkdir(mode=0o700)
         self._folder = folder
         self._app = app
@@ -71,7 +76,7 @@ class Site:
         self._command = [
             *(sys.executable, "-m", "server", "peer", f"listen={self.address}"),
             *(f"root_certificates={certificate}", f"run_dir={folder}/runs"),
-            *(*SETTINGS, "data=synthetic"),
+            *(f"peers={peers}", "device=cpu", "data=synthetic"),
         ]
         self.start()
 
@@ -120,10 +125,16 @@ class Deployment:
     """A federation with a SuperNode and a peer process for each peer, and runs of this app on it."""
 
     def __init__(
-        self, folder: Path, app: Path, federation: Federation, sites: Mapping[str, Site]
+        self,
+        folder: Path,
+        app: Path,
+        federation: Federation,
+        peers: str,
+        sites: Mapping[str, Site],
     ) -> None:
         self.federation = federation
         self.sites = sites
+        self._settings = (f"peers={peers}", "device=cpu")
         self._app = app
         self._folder = folder
 
@@ -139,7 +150,7 @@ class Deployment:
 
     def submit_as_is(self, name: str, *settings: str) -> tuple[int, Path]:
         """Submits a run with these settings only; returns its id and its folder."""
-        run_dir, overrides = self._folder / name, " ".join((*SETTINGS, *settings))
+        run_dir, overrides = self._folder / name, " ".join((*self._settings, *settings))
         run_config = f"run-dir={json.dumps(str(run_dir))} hydra-overrides={json.dumps(overrides)}"
         return self.federation.submit(self._app, run_config), run_dir
 
@@ -154,11 +165,11 @@ class Deployment:
 
     def told(self, what: str, run_id: int) -> str:
         """Returns `what` with the ends of all logs, for a test that fails."""
-        names = ("superlink", *PEERS, *(f"{one}-superexec" for one in PEERS))
+        names = ("superlink", *self.sites, *(f"{one}-superexec" for one in self.sites))
         logs = [
             self.federation.log(name)[-4000:] for name in names if self.federation.has_log(name)
         ]
-        logs += [(self._folder / f"site-{name}" / "log").read_text()[-2000:] for name in PEERS]
+        logs += [(self._folder / f"site-{name}" / "log").read_text()[-2000:] for name in self.sites]
         return "\n\n".join([f"run {run_id}: {what}", *logs])
 
     def finish(self, run_id: int) -> None:
@@ -166,36 +177,40 @@ class Deployment:
         status = self.federation.wait(run_id, RUN_WITHIN_S)
         assert status == "finished:completed", self.told(status, run_id)
 
+    def reference(self, folder: Path, *settings: str) -> dict[str, str]:
+        """Runs the same in one process; returns the digests."""
+        run_dir = folder / "reference"
+        dogo_fed("train", *self._settings, *settings, "host=local", f"run_dir={run_dir}")
+        return digests(run_dir)
+
 
 @contextmanager
-def deployment(folder: Path) -> Iterator[Deployment]:
+def deployment(folder: Path, peers: str) -> Iterator[Deployment]:
     app = copy_app(folder / "app")
     with ExitStack() as stack:
         federation = stack.enter_context(Federation(folder / "flower"))
         sites = {}
-        for name in PEERS:
-            sites[name] = Site(folder / f"site-{name}", federation.certificates.authority, app)
+        for name, isolation in PEERS[peers].items():
+            authority = federation.certificates.authority
+            sites[name] = Site(folder / f"site-{name}", authority, app, peers)
             stack.callback(sites[name].close)
             settings = {"peer": name, "peer-address": sites[name].address}
-            federation.add_node(name, settings, isolation=ISOLATION[name])
-        yield Deployment(folder, app, federation, sites)
+            federation.add_node(name, settings, isolation=isolation)
+        yield Deployment(folder, app, federation, peers, sites)
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with deployment(tmp_path_factory.mktemp("deployed")) as made:
+    with deployment(tmp_path_factory.mktemp("deployed"), "simclr_simsiam") as made:
         yield made
 
 
-def reference(folder: Path, *settings: str) -> dict[str, str]:
-    run_dir = folder / "reference"
-    dogo_fed("train", *SETTINGS, *settings, "host=local", f"run_dir={run_dir}")
-    return digests(run_dir)
-
-
-def test_sites_equal_one_process(running: Deployment, tmp_path: Path) -> None:
-    run_id, run_dir = running.submit("equal", *SMALL_RUN)
-    expected = reference(tmp_path, *SMALL_RUN)
+@WITH_PRIVATE
+def test_sites_equal_one_process(
+    running: Deployment, images: tuple[str, ...], tmp_path: Path
+) -> None:
+    run_id, run_dir = running.submit(f"equal{len(images)}", *SMALL_RUN, *images)
+    expected = running.reference(tmp_path, *SMALL_RUN, *images)
     running.finish(run_id)
     assert digests(run_dir) == expected
     where = [event["message"] for event in events(run_dir, "peer_placed")]
@@ -203,21 +218,25 @@ def test_sites_equal_one_process(running: Deployment, tmp_path: Path) -> None:
         assert any(f"process {site.worker()} " in message for message in where), where
 
 
+@WITH_PRIVATE
 def test_a_run_outlives_a_supernode_and_its_numbers_do_not_change(
-    running: Deployment, tmp_path: Path
+    running: Deployment, images: tuple[str, ...], tmp_path: Path
 ) -> None:
-    run_id, run_dir = running.submit("supernode", *LONG_RUN)
+    run_id, run_dir = running.submit(f"supernode{len(images)}", *LONG_RUN, *images)
     running.wait_for_step(run_id, run_dir, 20)
     running.federation.kill("simclr")
     running.federation.start_node("simclr")  # before the reference: the others wait deadline_s only
-    expected = reference(tmp_path, *LONG_RUN)
+    expected = running.reference(tmp_path, *LONG_RUN, *images)
     running.finish(run_id)
     assert digests(run_dir) == expected
     assert events(run_dir, "peer_lost") == []
 
 
-def test_a_run_outlives_a_supernode_and_the_other_sites_peer_process(running: Deployment) -> None:
-    run_id, run_dir = running.submit("both", *LONG_RUN)
+@WITH_PRIVATE
+def test_a_run_outlives_a_supernode_and_the_other_sites_peer_process(
+    running: Deployment, images: tuple[str, ...]
+) -> None:
+    run_id, run_dir = running.submit(f"both{len(images)}", *LONG_RUN, *images)
     running.wait_for_step(run_id, run_dir, 20)
     running.federation.kill("simsiam")
     kill(running.sites["simclr"].worker())
@@ -259,7 +278,7 @@ def test_a_site_that_never_returns(running: Deployment) -> None:
 
 def test_steps_in_flowers_messages_need_no_port(running: Deployment, tmp_path: Path) -> None:
     run_id, run_dir = running.submit_as_is("messages", *SHORT_RUN, "exchange=flower")
-    expected = reference(tmp_path, *SHORT_RUN)
+    expected = running.reference(tmp_path, *SHORT_RUN)
     running.wait_for_step(run_id, run_dir, 1)
     superlink = running.federation.pid("superlink")
     assert (running.federation.port, True) in tcp_sockets(superlink)
@@ -291,5 +310,14 @@ def test_a_run_that_is_stopped_in_a_round_saves_its_peers_at_one_step(running: D
         assert time.monotonic() < deadline_s, running.told("no summary after a stop", run_id)
         time.sleep(POLL_S)
     assert events(run_dir, "stopped")
-    saved = [running.sites[name].checkpoints("stopped", name) for name in PEERS]
+    saved = [running.sites[name].checkpoints("stopped", name) for name in running.sites]
     assert saved[0] == saved[1] and saved[0][-1] != saved[0][0], saved
+
+
+def test_four_sites_with_private_images_equal_one_process(tmp_path: Path) -> None:
+    with deployment(tmp_path / "deployed", "sites") as running:
+        run_id, run_dir = running.submit("equal", *SMALL_RUN, *PRIVATE)
+        expected = running.reference(tmp_path, *SMALL_RUN, *PRIVATE)
+        running.finish(run_id)
+        assert len(set(expected.values())) == 4
+        assert digests(run_dir) == expected

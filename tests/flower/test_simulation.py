@@ -44,6 +44,9 @@ LONG_RUN = (
     "eval.linear=false",
     "device=cpu",
 )
+IMAGES = pytest.mark.parametrize(
+    "images", [(), ("partition=dirichlet", "partition.alpha=0.1")], ids=["shared", "private"]
+)
 RUN_WITHIN_S = 600.0
 GONE_WITHIN_S = 10.0
 RAYS_AGENTS_GONE_WITHIN_S = 180.0
@@ -215,12 +218,13 @@ def test_three_peers_have_the_numbers_of_one_process(
 
 @pytest.mark.slow
 @pytest.mark.kill
+@IMAGES
 def test_a_run_that_is_stopped_by_ctrl_c_goes_on_to_the_same_numbers(
-    app: Path, started: Started, tmp_path: Path
+    images: tuple[str, ...], app: Path, started: Started, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
     settings = [part for part in LONG_RUN if not part.startswith("steps")]
-    settings += ["steps_per_round=1000"]
+    settings += ["steps_per_round=1000", *images]
     process = start(
         *("flower", *settings, "exchange=flower", "steps=4000", f"run_dir={run_dir}"), cwd=app
     )
@@ -252,12 +256,13 @@ def test_a_run_that_is_stopped_by_ctrl_c_goes_on_to_the_same_numbers(
 
 @pytest.mark.slow
 @pytest.mark.kill
+@IMAGES
 def test_a_peer_whose_process_is_killed_comes_back(
-    app: Path, started: Started, tmp_path: Path
+    images: tuple[str, ...], app: Path, started: Started, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
     process = start(
-        *("flower", *LONG_RUN, "checkpoint.every_steps=10", "exchange=flower"),
+        *("flower", *LONG_RUN, *images, "checkpoint.every_steps=10", "exchange=flower"),
         f"run_dir={run_dir}",
         cwd=app,
     )

@@ -74,7 +74,6 @@ def images() -> torch.Tensor:
         "adjust_brightness_accumulative",
         "adjust_contrast_with_mean_subtraction",
         "adjust_saturation_with_gray_subtraction",
-        "adjust_hue",
     ],
 )
 def test_an_adjustment_is_kornias(name: str) -> None:

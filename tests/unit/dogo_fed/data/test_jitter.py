@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import kornia.enhance
 import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
@@ -53,6 +54,19 @@ def test_the_numbers_are_those_of_one_selection_after_the_other_to_the_bit(jitte
             if len(rows) > 0 and jitter.ranges[which] not in ((0.0, 0.0), (1.0, 1.0)):
                 expected[rows] = adjust(expected[rows], factors[which][rows])
     assert torch.equal(views, expected)
+
+
+def test_a_hue_is_moved_as_kornia_moves_it_and_grey_stays_grey():
+    images, turns = torch.rand(512, 3, 4, 4), torch.linspace(-0.5, 0.5, 512)
+    images[:64, :, 0] = images[:64, :1, 0]  # grey
+    images[64:128, 1] = images[64:128, 0]  # two channels are the largest, or the smallest
+    images[128:192, 2] = images[128:192, 1]
+    moved = _ADJUSTMENTS[3](images, turns)
+    theirs = kornia.enhance.adjust_hue(images, turns * (2 * torch.pi))
+    torch.testing.assert_close(moved, theirs, atol=1e-4, rtol=0)
+    assert torch.equal(moved[:64, :, 0], images[:64, :, 0])
+    unmoved = _ADJUSTMENTS[3](images, torch.zeros(512))
+    torch.testing.assert_close(unmoved, images, atol=1e-6, rtol=0)
 
 
 def test_a_stronger_jitter_has_the_range_that_is_documented():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 from torchvision.transforms.v2 import RandomResizedCrop
 
@@ -101,3 +102,16 @@ def test_rotation_turns_and_does_not_stretch():
     degrees = torch.rad2deg(torch.atan2(turn[:, 1, 0], turn[:, 0, 0]))
     assert 18 < degrees.max() <= 20.001 and -20.001 <= degrees.min() < -18
     assert theta[:, :, 2].abs().max() == 0
+
+
+@pytest.mark.parametrize(("side", "image_size"), [(32, 32), (96, 32), (40, 33)])
+def test_places_are_those_of_torchs_grid(side, image_size):
+    images = torch.rand(16, 3, side, side)
+    theta = random_warps(16, side, min_scale=0.2, flip_probability=0.5, max_rotation_degrees=90.0)
+    finer = -(-side // image_size)
+    grid = F.affine_grid(
+        theta, [16, 3, image_size * finer, image_size * finer], align_corners=False
+    )
+    seen = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    expected = F.avg_pool2d(seen, finer)
+    torch.testing.assert_close(warp(images, theta, image_size), expected, atol=1e-4, rtol=0)
