@@ -25,7 +25,6 @@ from clients.flower.timing import CLOSE_WITHIN_S, TELL_WITHIN_S
 from clients.peer.link import CoordinatorLink
 from clients.peer.run import PeerEnvironment, run_assignment
 from dogo_fed.assignment import Assignment
-from dogo_fed.atomic import room_for
 from dogo_fed.config import RunConfig, Transport
 from dogo_fed.config_text import from_mapping, to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
@@ -34,13 +33,10 @@ from dogo_fed.errors import (
     CoordinatorLost,
     DogoError,
     Refused,
-    StorageFull,
     outside,
 )
-from dogo_fed.private_files import private_files
 from dogo_fed.scope import DecidedBy, with_settings_of
 from dogo_fed.storage.peer_folder import PeerFolder
-from dogo_fed.storage.run_folder import note_site
 from dogo_fed.text import one_line
 from dogo_fed.wire import dogo_pb2 as pb
 from dogo_fed.wire.format import WireFormat
@@ -300,8 +296,6 @@ class _Job:
     def _run(self, assignment: Assignment, around: PeerEnvironment) -> None:
         try:
             ending = run_assignment(assignment, around)
-            if ending.outcome is Outcome.FINISHED and not self._tells_all:
-                _note_site(assignment)
         except Exception as error:  # in a thread, no caller would see it
             logger.exception("peer=%s failed", assignment.peer)
             message = f"{type(error).__name__}: {error}"
@@ -357,16 +351,6 @@ class _Job:
 
     def _may_go_on(self) -> bool:
         return self._next_step < self._until_step or self._is_stop_asked or self._cut is not None
-
-
-def _note_site(assignment: Assignment) -> None:
-    """Leaves what the site needs to evaluate and export its encoder beside it."""
-    run_dir = Path(assignment.run_dir)
-    try:
-        with private_files(), room_for("the site's settings", run_dir):
-            note_site(run_dir, from_mapping(assignment.config), PeerId(assignment.peer))
-    except StorageFull as error:  # the encoder is written, and can be evaluated as a file
-        logger.warning("peer=%s %s", assignment.peer, error)
 
 
 def _run_of(run_key: str) -> str:

@@ -73,6 +73,14 @@ def private_images(
     for peer, data in settings.items():
         own = _of_peer(peer, data, anchors, test_share)
         compared = _as_stored(own, data, anchors, test_share)
+        mine = stored_side(own.train)
+        if mine != side:
+            note = (
+                f"they are stored at {mine} pixels a side and the anchors at {side}, so passes see both "
+                f"at {own.image_size}, and crops of them are coarser; name the same "
+                f"peers.{peer}.data.options.stored_size and data.options.stored_size if you can"
+            )
+            own = dataclasses.replace(own, notes=(*own.notes, note))
         found[peer] = _without_anchors(peer, own, compared, shared)
     return found
 
@@ -165,9 +173,16 @@ def _check_alike(where: str, what: str, mine: DataSet, others: str, theirs: Data
     shapes = [(len(data.mean), data.image_size, data.image_size) for data in (mine, theirs)]
     if shapes[0] != shapes[1]:
         first, second = (" x ".join(map(str, shape)) for shape in shapes)
+        wanted = {"channels": len(theirs.mean), "image_size": theirs.image_size}
+        have = {"channels": len(mine.mean), "image_size": mine.image_size}
+        typed = [
+            f"{where}.options.{option}={value}"
+            for option, value in wanted.items()
+            if have[option] != value
+        ]
         raise ConfigError(
             f"{what} are {first} (channels, height, width), but {others} are {second}; both go into one "
-            f"pass, so make them alike, e.g. by {where}.options.image_size={theirs.image_size}"
+            f"pass, so make them alike, e.g. by {' '.join(typed)}"
         )
 
 

@@ -81,20 +81,37 @@ def check_enough_images(config: RunConfig, shared: DataSet, evaluated: Iterable[
 
 
 def _fault_of_batch(config: RunConfig, name: str, number: int) -> dict[str, str]:
-    """Returns why a step can't have its images, by what to type instead; else nothing."""
+    """Returns why a step can't have its images, by what to type instead; else nothing.
+
+    Raises:
+        ConfigError: there are too few anchors for any step.
+    """
     wanted = config.anchors_per_step
     if wanted <= number:
         return {}
     if config.share_of_anchors == 1.0:
         why = f"batch_size={config.batch_size} is more than the {number} training images of {name}"
         return {f"batch_size={usual_batch_size(number)}": why}
-    share = number / (config.batch_size or 1)
-    return {
-        f"anchor_share={share:.2g}": (
-            f"a pass would hold {wanted} anchors (batch_size={config.batch_size}, "
-            f"anchor_share={config.share_of_anchors:g}), but there are only {number}"
+    why = (
+        f"a pass would hold {wanted} anchors (batch_size={config.batch_size}, "
+        f"anchor_share={config.share_of_anchors:g}), but there are only {number}"
+    )
+    if number < FEWEST_IMAGES:
+        raise ConfigError(
+            f"{why} in {name}, and a step compares at least {FEWEST_IMAGES} with each other; add more "
+            "anchors"
         )
-    }
+    assert config.batch_size is not None, "fitted to the images"
+    return {f"anchor_share={share_holding(number, config.batch_size):g}": why}
+
+
+def share_holding(most: int, batch_size: int) -> float:
+    """Returns a share of a batch, in few digits, that is at most so many images, and not nothing."""
+    assert 0 < most <= batch_size
+    parts = 100
+    while (whole := parts * most // batch_size) == 0:
+        parts *= 10
+    return whole / parts
 
 
 def _fault_of_neighbours(config: RunConfig, evaluated: Iterable[DataSet]) -> dict[str, str]:

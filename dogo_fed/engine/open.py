@@ -21,6 +21,7 @@ from dogo_fed.provenance import DataFacts
 from dogo_fed.reporting.sink import Sink
 from dogo_fed.storage.checkpoint import Progress
 from dogo_fed.storage.peer_folder import PeerFolder
+from dogo_fed.storage.run_folder import note_site
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def open_session(
             is to know about its images; elsewhere its log does.
 
     Raises:
-        ConfigError: the peer can't be built.
+        ConfigError: the peer can't be built, or a site's peer began with other settings.
         Refused: it is to begin a new run where an earlier one of the same name has left its weights.
         CheckpointError: the checkpoint can't be used.
         DataError: the peer's private images are not those that it was trained on.
@@ -72,6 +73,8 @@ def open_session(
     own = run.own_images(peer_id)
     if own is not None:
         folder.check_private_images(DataFacts.of(own), begins=progress.step == 0)
+    if is_site and not peer.is_frozen:
+        note_site(run_dir, run.config, peer_id, begins=progress.step == 0)
     for note in _notes_on_images(run, peer_id):
         logger.log(logging.WARNING if is_site else logging.INFO, "peer=%s %s", peer_id, note)
     next_step = link.join(run.agreement)

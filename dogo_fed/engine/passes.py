@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from dogo_fed.contracts import PeerId
 from dogo_fed.data.adapt import resized
 from dogo_fed.data.roles import DataRoles, StepImages
 from dogo_fed.data.schedule import Schedule
-from dogo_fed.engine.fit import FEWEST_IMAGES
+from dogo_fed.engine.fit import FEWEST_IMAGES, share_holding
 from dogo_fed.errors import ConfigError
 from dogo_fed.plan import Plan
 
@@ -215,7 +214,7 @@ def _room_for(wanted: int, config: RunConfig) -> str:
         return (
             f"batch_size={FEWEST_IMAGES + wanted} or more, with anchor_share={USUAL_ANCHOR_SHARE}"
         )
-    return f"anchor_share={math.floor(100 * most / config.batch_size) / 100:g} or less"
+    return f"anchor_share={share_holding(most, config.batch_size):g} or less"
 
 
 def _room_for_private(config: RunConfig) -> int:

@@ -237,6 +237,8 @@ def _conclude(
     The training is done: a picture that can't be drawn is said, and the run is none the worse.
     """
     config = run.config
+    for name in sites:  # this process's settings of them are not what they trained
+        totals.peers.pop(name, None)
     summary = build_summary(
         run_id=folder.run_id,
         seed=config.seed,

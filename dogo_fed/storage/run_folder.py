@@ -14,13 +14,15 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from dogo_fed import layout
-from dogo_fed.atomic import atomic_path, remove_partials, write_atomic
+from dogo_fed.atomic import atomic_path, remove_partials, room_for, write_atomic
 from dogo_fed.config import Host, RunConfig
 from dogo_fed.config_text import load_yaml, to_yaml
 from dogo_fed.contracts import Event, EventKind, PeerId
 from dogo_fed.errors import ConfigError
+from dogo_fed.private_files import private_files
 from dogo_fed.reporting.sinks.metrics import read_metrics
 from dogo_fed.reporting.summary import read_summary
+from dogo_fed.scope import fixed_changes, in_words
 from dogo_fed.storage.going_on import (
     Checkpoints,
     FarCheckpoints,
@@ -116,21 +118,43 @@ def begin(path: Path, config: RunConfig) -> RunFolder:
     return RunFolder(path=path, run_id=path.name, is_resumed=False)
 
 
-def note_site(path: Path, config: RunConfig, peer: PeerId) -> None:
-    """Writes what a site's peer was trained with into the site's folder of the run.
+def note_site(path: Path, config: RunConfig, peer: PeerId, *, begins: bool) -> None:
+    """Writes what a site's peer is trained with into the site's folder of the run.
 
-    With it, the site can evaluate and export its encoder as anybody does (`load_run_config`).
+    With it, the site can evaluate and export its encoder as anybody does (`load_run_config`), and a
+    peer that goes on is held against it. Nobody but the site has its settings.
 
     Args:
         path: the folder.
-        config: the settings of the run, as the site's peer had them.
-        peer: the site's. The others' settings are theirs, and are left out.
+        config: the settings of the run, as the site's peer has them.
+        peer: the site's; it learns. The others' settings are theirs, and are left out, and so is the
+            graph of who teaches whom, which names them.
+        begins: whether the peer begins at step 0, so that it may have any settings.
+
+    Raises:
+        ConfigError: the peer began with other settings, or the note of them can't be read.
+        StorageFull: there is no room for the note.
     """
+    note = path / layout.SITE_CONFIG
     kept = dataclasses.replace(
-        config, peers={peer: config.peers[peer]}, resume=None, afresh=False, run_dir=str(path)
+        config,
+        peers={peer: config.peers[peer]},
+        exchange=dataclasses.replace(config.exchange, graph=None),
+        resume=None,
+        afresh=False,
+        run_dir=str(path),
     )
-    path.mkdir(parents=True, exist_ok=True)
-    _write_settings(path / layout.SITE_CONFIG, kept)
+    if not begins and note.exists():
+        changes = fixed_changes(load_yaml(note), kept)
+        if changes:
+            raise ConfigError(
+                f"peer {peer} began this run with other settings of this site: {in_words(changes)}; "
+                "give those that it began with, or begin the run again (afresh=true, at the "
+                "coordinator)"
+            )
+    with private_files(), room_for("the site's settings", path):
+        path.mkdir(parents=True, exist_ok=True)
+        _write_settings(note, kept)
 
 
 def make_empty(config: RunConfig) -> Path:

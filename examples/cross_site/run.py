@@ -166,7 +166,7 @@ def write(folder: Path, source: object, ids: torch.Tensor, *, by_class: bool) ->
     """Writes images as PNG."""
     images_NCHW, labels_N = source.images(ids), source.labels[ids]  # type: ignore[attr-defined]
     for number, image_CHW in enumerate(images_NCHW):
-        place = folder / str(int(labels_N[number])) if by_class else folder
+        place = folder / f"digit-{int(labels_N[number])}" if by_class else folder
         place.mkdir(parents=True, exist_ok=True)
         write_png(image_CHW, str(place / f"{number:04d}.png"))
 

@@ -41,11 +41,19 @@ def test_three_sites_and_a_coordinator_without_images(example: tuple[Path, str])
         encoder = site_run(folder, site) / "peers" / site / "encoder.safetensors"
         private = json.loads((encoder.parent / "private_images.json").read_text())
         assert private["num_train"] == 270 and private["num_classes"] == 4
-        told = [path for path in (folder / "run").rglob("*") if path.is_file()]
-        for path in told:
-            content = path.read_bytes()
-            assert private["fingerprint"].encode() not in content
-            assert f"images/{site}".encode() not in content
+        telling = [private[name] for name in ("fingerprint", "test_fingerprint", "labels")]
+        telling += [f"images/{site}", *private["class_names"], str(private["mean"][0])]
+        assert len(telling) == 9 and all(len(word) >= 7 for word in telling)
+        # What the run, the SuperLink with its app, and the user of `flwr run` have written.
+        told = {
+            path: path.read_bytes()
+            for place in ("run", "superlink", "cli")
+            for path in (folder / place).rglob("*")
+            if path.is_file()
+        }
+        assert {path.relative_to(folder).parts[0] for path in told} == {"run", "superlink", "cli"}
+        for path, content in told.items():
+            assert [word for word in telling if word.encode() in content] == [], path
     assert not (folder / "run" / "peers").exists() or not list(
         (folder / "run" / "peers").rglob("*.safetensors")
     )

@@ -154,6 +154,11 @@ class Deployment:
         run_config = f"run-dir={json.dumps(str(run_dir))} hydra-overrides={json.dumps(overrides)}"
         return self.federation.submit(self._app, run_config), run_dir
 
+    def go_on(self, run_dir: Path, *settings: str) -> int:
+        """Submits the run of a folder again, to go on; returns the new id."""
+        overrides = " ".join((f"resume={run_dir}", *settings))
+        return self.federation.submit(self._app, f"hydra-overrides={json.dumps(overrides)}")
+
     def wait_for_step(self, run_id: int, run_dir: Path, step: int) -> None:
         """Returns when some peer has reported `step`."""
         deadline_s = time.monotonic() + RUN_WITHIN_S
@@ -299,9 +304,14 @@ def test_sites_must_be_told_where_the_coordinator_is(running: Deployment) -> Non
     assert "set coordinator.public_address=<host>:<port>" in why, why
 
 
-def test_a_run_that_is_stopped_in_a_round_saves_its_peers_at_one_step(running: Deployment) -> None:
-    settings = [part for part in LONG_RUN if not part.startswith(("steps", "checkpoint"))]
-    run_id, run_dir = running.submit("stopped", *settings, "steps=3000", "steps_per_round=3000")
+@WITH_PRIVATE
+def test_a_run_that_is_stopped_in_a_round_goes_on_to_the_numbers_of_one_process(
+    running: Deployment, images: tuple[str, ...], tmp_path: Path
+) -> None:
+    settings = [part for part in LONG_RUN if not part.startswith(("steps=", "steps_per_round="))]
+    settings += ["steps_per_round=3000", *images]
+    name = f"stopped{len(images)}"
+    run_id, run_dir = running.submit(name, *settings, "steps=3000")
     running.wait_for_step(run_id, run_dir, 20)
     running.federation.stop(run_id)
     assert running.federation.wait(run_id, RUN_WITHIN_S) == "finished:stopped"
@@ -310,8 +320,16 @@ def test_a_run_that_is_stopped_in_a_round_saves_its_peers_at_one_step(running: D
         assert time.monotonic() < deadline_s, running.told("no summary after a stop", run_id)
         time.sleep(POLL_S)
     assert events(run_dir, "stopped")
-    saved = [running.sites[name].checkpoints("stopped", name) for name in running.sites]
-    assert saved[0] == saved[1] and saved[0][-1] != saved[0][0], saved
+    saved = [site.checkpoints(name, peer)[-1] for peer, site in running.sites.items()]
+    assert saved[0] == saved[1], "all peers stop after the same step"
+    stopped_at = int(saved[0].removeprefix("step-").removesuffix(".pt"))
+    assert stopped_at >= 20
+    longer = f"steps={stopped_at + 20}"
+    again = running.go_on(run_dir, longer)
+    expected = running.reference(tmp_path, *settings, longer)
+    running.finish(again)
+    assert digests(run_dir) == expected
+    assert events(run_dir, "resumed")[-1]["step"] == stopped_at
 
 
 def test_four_sites_with_private_images_equal_one_process(tmp_path: Path) -> None:

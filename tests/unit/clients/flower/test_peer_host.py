@@ -20,7 +20,7 @@ from clients.flower.peer_host import PeerHost, SiteSettings
 from clients.peer import run as peer_run
 from configs.compose import compose_run
 from dogo_fed.config import RunConfig
-from dogo_fed.config_text import from_mapping, load_run_config, to_mapping
+from dogo_fed.config_text import from_mapping, to_mapping
 from dogo_fed.contracts import Ending, Outcome, PeerId
 from dogo_fed.errors import (
     CoordinatorLost,
@@ -673,19 +673,6 @@ def test_a_site_refuses_a_peer_that_the_run_does_not_have(site, seen):
     reply = Line(PeerHost("site", site), wanted, peer=ADA).begin()
     assert reply.state == pb.ENDED and outcome(reply) is Outcome.UNFIT
     assert seen == []
-
-
-def test_a_finished_peer_leaves_the_site_s_own_settings_and_nobody_else_s(site, seen, tmp_path):
-    wanted = compose_run(["data=synthetic", "peers=pair", "steps=6", "peers.wide.distill_weight=3"])
-    line = Line(PeerHost("site", site), wanted, peer=ADA)
-    line.begin()
-    assert outcome(line.ended()) is Outcome.FINISHED
-    left = load_run_config(tmp_path / RUN_ID)
-    assert list(left.peers) == [ADA] and left.steps == 6
-    assert left.peers[ADA].distill_weight == 9, "the site's own"
-    assert left.data.options["size"] == 77 and left.threads_per_peer == 3
-    path = tmp_path / RUN_ID / "site.yaml"
-    assert path.stat().st_mode & 0o077 == 0
 
 
 # ---- what a site tells of an error ----

@@ -99,6 +99,31 @@ def test_images_of_another_size_are_refused_with_the_setting_that_makes_them_ali
         private_images({"ada": settings(image_size=24)}, ANCHORS, 0.1)
 
 
+def test_grey_images_beside_colours_are_refused_with_the_setting_that_makes_them_alike(tmp_path):
+    for number in range(12):
+        draw(tmp_path / f"{number}.png", number, size=24)
+    grey = DataConfig(
+        name="image_folder", options={"root": str(tmp_path), "image_size": 16, "channels": 1}
+    )
+    with pytest.raises(ConfigError) as caught:
+        private_images({"ada": grey}, ANCHORS, 0.1)
+    assert str(caught.value).endswith("e.g. by peers.ada.data.options.channels=3")
+    smaller = DataConfig(
+        name="image_folder", options={"root": str(tmp_path), "image_size": 24, "channels": 1}
+    )
+    with pytest.raises(ConfigError, match=r"channels=3 peers.ada.data.options.image_size=16$"):
+        private_images({"ada": smaller}, ANCHORS, 0.1)
+
+
+def test_images_that_are_stored_at_another_side_than_the_anchors_are_told(tmp_path):
+    for number in range(12):
+        draw(tmp_path / f"{number}.png", number, size=64)
+    photos = DataConfig(name="image_folder", options={"root": str(tmp_path), "image_size": 16})
+    found = private_images({"ada": photos}, ANCHORS, 0.1)["ada"]
+    told = [note for note in found.notes if "so passes see both at 16" in note]
+    assert len(told) == 1 and told[0].startswith("they are stored at 32 pixels a side and the")
+
+
 def test_a_wrong_option_is_named_with_its_peer():
     with pytest.raises(ConfigError, match=r"peers.ada.data: .*no option 'colour'"):
         private_images({"ada": settings(colour=3)}, ANCHORS, 0.1)

@@ -7,7 +7,13 @@ import torch
 
 from dogo_fed.config_text import from_mapping
 from dogo_fed.data.map_style import dataset_from_arrays
-from dogo_fed.engine.fit import fitted, make_plan, make_schedule, usual_batch_size
+from dogo_fed.engine.fit import (
+    fitted,
+    make_plan,
+    make_schedule,
+    share_holding,
+    usual_batch_size,
+)
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.errors import ConfigError
 from dogo_fed.plan import Plan
@@ -79,6 +85,23 @@ def test_one_image_is_too_few_whatever_the_batch(others):
     ):
         loaded(1, **others)
     assert loaded(2).config.batch_size == 2
+
+
+@pytest.mark.parametrize("batch_size", [2, 16, 64, 100, 128, 256, 4096])
+def test_a_share_of_anchors_that_is_advised_fits(batch_size):
+    for number in range(2, batch_size + 1):
+        share = float(f"{share_holding(number, batch_size):g}")
+        config = run_config(batch_size=batch_size, anchor_share=share)
+        assert 2 <= config.anchors_per_step <= number
+        assert config.anchors_per_step > number - max(1, batch_size / 100) - 1
+
+
+def test_too_few_anchors_are_refused_with_a_share_that_is_taken():
+    with pytest.raises(ConfigError, match=r"128 anchors .* only 50; type anchor_share=0\.19$"):
+        make_schedule(run_config(batch_size=256, anchor_share=0.5), 50)
+    assert make_schedule(run_config(batch_size=256, anchor_share=0.19), 50)
+    with pytest.raises(ConfigError, match=r"only 1 in .*; add more anchors"):
+        make_schedule(run_config(batch_size=256, anchor_share=0.5), 1)
 
 
 def test_the_schedule_is_that_of_the_runs_seed():

@@ -14,6 +14,7 @@ import torch
 
 from configs.compose import compose_run
 from dogo_fed import atomic
+from dogo_fed.config_text import load_run_config
 from dogo_fed.contracts import PeerId, TeacherSignal
 from dogo_fed.data.source import TensorImages
 from dogo_fed.engine import session as session_module
@@ -21,7 +22,7 @@ from dogo_fed.engine import step as step_module
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
 from dogo_fed.engine.open import open_session
 from dogo_fed.engine.session import PeerSession
-from dogo_fed.errors import CheckpointError, Refused
+from dogo_fed.errors import CheckpointError, ConfigError, Refused
 from dogo_fed.exchange.base import Traffic
 from dogo_fed.storage.checkpoint import CheckpointStore
 from dogo_fed.storage.peer_folder import PeerFolder
@@ -297,3 +298,72 @@ def test_a_process_knows_what_its_settings_say(run):
     twin = load_run(dataclasses.replace(run.config, batch_size=8))
     assert twin.wire_format.batch_size == 8 and run.wire_format.batch_size == 16
     assert twin.agreement != run.agreement
+
+
+# ---- a site's own settings ----
+
+SITE = ("peers=pair", "checkpoint.keep=9", "peers.wide.distill_weight=9", "anchor_share=0.5")
+GRAPH = "exchange.graph={wide: {resnet: 2}, resnet: {wide: 1}}"
+PRIVATE = ("+data@peers.wide.data=synthetic", "peers.wide.data.options.seed=5")
+
+
+def site_run(*settings: str) -> LoadedRun:
+    return load_run(compose_run([*TINY, *SITE, *settings]), peers=(ADA,))
+
+
+def begun(run: LoadedRun, folder: Path) -> Path:
+    """Returns the folder of a site whose peer has done a step."""
+    session = opened(run, folder, is_site=True)
+    session.start()
+    session.begin_step()
+    session.end_step()
+    session.save()
+    return folder
+
+
+def test_a_site_has_its_own_settings_from_the_start_and_nobody_else_s(tmp_path):
+    opened(site_run(GRAPH, *PRIVATE), tmp_path / "run", is_site=True)
+    left = load_run_config(tmp_path / "run")
+    assert list(left.peers) == [ADA] and left.exchange.graph is None
+    assert left.peers[ADA].distill_weight == 9 and left.peers[ADA].data is not None
+    assert (tmp_path / "run" / "site.yaml").stat().st_mode & 0o077 == 0
+
+
+def test_where_the_launcher_has_all_settings_a_peer_notes_none(run, tmp_path):
+    opened(run, tmp_path / "run")
+    assert not (tmp_path / "run" / "site.yaml").exists()
+
+
+@pytest.mark.parametrize("where", [{"checkpoint_step": 1}, {"takes_newest": True}])
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ((), ("peers.wide.distill_weight=3",), "peers.wide.distill_weight is 9.0 in the run and 3"),
+        ((), ("peers.wide.optimizer.options.lr=1",), "peers.wide.optimizer.options.lr is"),
+        (PRIVATE, (), "peers.wide.data"),
+        ((), PRIVATE, "peers.wide.data"),
+    ],
+)
+def test_a_site_that_goes_on_with_other_settings_is_refused(before, after, told, where, tmp_path):
+    folder = begun(site_run(*before), tmp_path / "run")
+    note = (folder / "site.yaml").read_text()
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        opened(gone_on(site_run(*after), folder), folder, is_site=True, **where)
+    assert (folder / "site.yaml").read_text() == note
+    assert opened(gone_on(site_run(*before), folder), folder, is_site=True, **where).next_step == 1
+
+
+def test_a_site_that_begins_again_may_have_other_settings(tmp_path):
+    folder = begun(site_run(), tmp_path / "run")
+    other = gone_on(site_run("peers.wide.distill_weight=3", *PRIVATE), folder)
+    opened(other, folder, is_site=True)
+    assert load_run_config(folder).peers[ADA].distill_weight == 3
+
+
+def test_a_site_whose_peer_is_frozen_notes_nothing_since_it_learns_nothing(tmp_path):
+    source = tmp_path / "source"
+    run_here(compose_run([*TINY, "peers=pair", f"run_dir={source}"]))
+    run = site_run(f"peers.wide.frozen_from={source / 'peers/wide/encoder.safetensors'}",
+                   "exchange.rows=features", "anchor_share=1")  # fmt: skip
+    opened(run, tmp_path / "run", is_site=True)
+    assert not (tmp_path / "run" / "site.yaml").exists()
