@@ -29,4 +29,6 @@ def in_units(p_NN: FloatMatrix) -> Units:
 
 def mean_of(total_NN: Units, number: int) -> FloatMatrix:
     """Returns the mean of the `number` matrices that were added up, rounded to float32."""
-    return np.multiply(total_NN, 1.0 / (_UNIT * number), dtype=np.float64).astype(np.float32)
+    mean_NN = total_NN.astype(np.float64)  # by itself: numpy multiplies other types in small pieces
+    mean_NN *= 1.0 / (_UNIT * number)
+    return mean_NN.astype(np.float32)
