@@ -228,6 +228,25 @@ class RunConfig:
             _check_names(self.exchange.graph, self.peers)
         if self.exchanges and self.exchange.lookahead:
             self._check_lookahead()
+        if self.host is Host.LOCAL:
+            self.check_one_process()
+
+    def check_one_process(self) -> None:
+        """Checks that all peers may live in one process, whatever the host is.
+
+        There, all first halves of a step come before all second halves. So the pass of the second peer
+        would begin before the first one has gone back through its own.
+
+        Raises:
+            ConfigError: their passes are to be recorded, and there are several peers.
+        """
+        require(
+            not self.cuda_graphs or len(self.peers) == 1,
+            "cuda_graphs=true keeps the numbers of one pass only, and peers that share a process "
+            f"({', '.join(self.peers)}) have one each under way. Type host=processes or host=ray, where "
+            "each has a process of its own, or leave out cuda_graphs, as for a baseline and for "
+            "dogo_fed.train, which exist in one process only",
+        )
 
     def _check_baseline(self, name: str) -> None:
         """Checks what does not go with a baseline."""

@@ -93,6 +93,7 @@ def train(
             "dogo_fed.train takes a dogo_fed.RunConfig, or a mapping like a run's config.yaml, not a "
             f"{type(config).__name__}"
         )
+    config.check_one_process()
     data = None if dataset is None else as_dataset(config.data.name, dataset)
     run = prepare(config, dataset=data, backbones=backbones)
     if config.resume is not None:

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+import dogo_fed
 from configs.compose import compose_run
 from dogo_fed.config import MemoryFormat, Precision
 from dogo_fed.config_text import load_run_config
@@ -118,7 +119,21 @@ def test_recordings_that_would_be_wrong_are_refused(settings, words):
 RECORDED = ("compile=true", "cuda_graphs=true")
 
 
-@pytest.mark.parametrize("host", ["local", "ray"])
+def test_recordings_of_several_peers_in_one_process_are_refused():
+    """The pass of the second begins before the first has gone back through its own."""
+    with pytest.raises(ConfigError, match="host=processes or host=ray"):
+        compose_run([*TINY, *RECORDED])
+    compose_run([*TINY, *RECORDED, "host=processes"])
+    compose_run([*TINY, *RECORDED, "peers=solo"])
+
+
+def test_from_python_all_peers_are_in_one_process_whatever_the_host_is():
+    config = compose_run([*TINY, *RECORDED, "host=processes"])
+    with pytest.raises(ConfigError, match=r"peers that share a process \(resnet, wide\)"):
+        dogo_fed.train(config)
+
+
+@pytest.mark.parametrize("host", ["processes", "ray"])
 def test_recordings_are_for_a_gpu(host):
     words = "cuda_graphs=true is for a GPU, and the peers here compute on cpu"
     config = compose_run([*TINY, *RECORDED, "device=cpu", f"host={host}"])
@@ -134,7 +149,7 @@ def test_a_run_with_recordings_can_be_prepared_where_there_is_a_gpu(monkeypatch)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **given: told.append(given))
     monkeypatch.setattr(prepare_module, "resolve_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(prepare_module, "check_compiler", lambda device: None)
-    run = prepare(compose_run([*TINY, *RECORDED]))
+    run = prepare(compose_run([*TINY, *RECORDED, "host=processes"]))
     assert run.config.cuda_graphs
     assert told == [{"mode": None}] * len(run.peer_ids), "there, nothing is recorded"
     assert not run.build_peer("wide", CPU).uses_cuda_graphs
@@ -151,7 +166,7 @@ def test_a_gpu_gets_recordings_that_know_where_a_step_begins(monkeypatch):
         return dataclasses.replace(build_peer(*arguments, **given), device=torch.device("cuda"))
 
     monkeypatch.setattr(loaded_run, "build_peer", on_a_gpu)
-    run, peer = peer_of("compile=true", "cuda_graphs=true")
+    run, peer = peer_of("compile=true", "cuda_graphs=true", "host=processes")
     assert told[1:] == [{"mode": "reduce-overhead"}]
     here = dataclasses.replace(peer, device=CPU)
     propose(here, run.images_of("wide", 0, with_labels=False), 0)

@@ -363,3 +363,12 @@ def test_a_variant_may_leave_a_shared_setting_without_effect(settings) -> None:
 def test_a_folder_whose_name_is_no_text_is_refused_before_anything_runs(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"r\\udcff' has a name that is not UTF-8"):
         request_comparison(["experiment=digits_m_pair", f"out={tmp_path}/r\udcff"])
+
+
+def test_recordings_of_passes_are_refused_where_the_peers_of_a_cell_share_a_process(
+    tmp_path: Path,
+) -> None:
+    asked = ["experiment=digits_m_pair", "seeds=[0]", f"out={tmp_path}", "compile=true"]
+    with pytest.raises(ConfigError, match="peers that share a process"):
+        request_comparison([*asked, "cuda_graphs=true"])
+    request_comparison([*asked, "cuda_graphs=true", "host=processes"])
