@@ -49,6 +49,7 @@ class Part(enum.Enum):
     BACKWARD: the gradients.
     UPDATE: the optimizer's step and what follows the weights.
     OTHER: the rest.
+    BESIDE: what another thread has done while the step went on; no part of the time of the step.
     """
 
     LOAD = "load"
@@ -62,6 +63,7 @@ class Part(enum.Enum):
     BACKWARD = "backward"
     UPDATE = "update"
     OTHER = "other"
+    BESIDE = "beside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +170,10 @@ class Ledger:
     def add_beside(self, spans: Iterable[Span]) -> None:
         """Takes parts that another thread has done while the step went on; see `recorded_apart`.
 
-        They count beside the parts of the step's own thread.
+        All of them are one part of their own, and on the time line they keep their names.
         """
         for span in spans:
-            self._seconds[span.part] += span.seconds
+            self._seconds[Part.BESIDE] += span.seconds
             self.spans.append(replace(span, is_beside=True))
 
     def mean_ms(self) -> dict[str, float]:

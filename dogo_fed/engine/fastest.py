@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import gc
 import logging
 import math
@@ -48,8 +49,9 @@ _HOPELESS_AT_FIRST = 3.0
 """The same for a first step, which has other things to do too."""
 
 _Candidate = tuple[Precision, MemoryFormat]
+_Shapes = tuple[PeerId, tuple[int, ...], int, int]
 
-_chosen: dict[str, tuple[_Candidate, str]] = {}
+_chosen: dict[tuple[str, tuple[_Shapes, ...]], tuple[_Candidate, str]] = {}
 """What this process has measured: all runs of a sweep over seeds (-m) get the same."""
 
 
@@ -61,7 +63,8 @@ def with_fastest(run: LoadedRun) -> LoadedRun:
     another program on the machine harms none more than another. One that is much slower gets no
     further turn. One that needs more memory than there is can't be taken, unless that holds for all.
 
-    A process measures once for runs that differ in nothing but seed, length and folder.
+    A process measures once for runs that differ in nothing but seed, length and folder, and whose
+    passes have the same shapes: images may be given in place of those that the settings name.
 
     Args:
         run: with precision=auto.
@@ -70,13 +73,21 @@ def with_fastest(run: LoadedRun) -> LoadedRun:
         TrainingError: a step has diverged.
     """
     alike = dataclasses.replace(run.config, seed=0, run_dir=None, steps=None, rounds=None)
-    known = None if run.backbones else _chosen.get(repr(alike))
+    key = (repr(alike), tuple(map(functools.partial(_shapes, run), run.peer_ids)))
+    known = None if run.backbones else _chosen.get(key)
     if known is None:
         known = _measured(run)
         if not run.backbones:
-            _chosen[repr(alike)] = known
+            _chosen[key] = known
     best, note = known
     return dataclasses.replace(_in(run, *best), notes=(*run.notes, note))
+
+
+def _shapes(run: LoadedRun, peer_id: PeerId) -> _Shapes:
+    """Returns the shapes of what a peer computes with: its pass, and side and channels of its views."""
+    images_NCHW = run.images_of(peer_id, 0, with_labels=False).images_NCHW
+    own = run.data_of(peer_id).own
+    return peer_id, tuple(images_NCHW.shape), own.image_size, len(own.mean)
 
 
 def _measured(run: LoadedRun) -> tuple[_Candidate, str]:

@@ -18,6 +18,7 @@ from rich.text import Text
 from dogo_fed import layout
 from dogo_fed.atomic import without_nan
 from dogo_fed.contracts import EventKind
+from dogo_fed.ledger import Part
 from dogo_fed.reporting.sinks.totals import ExchangeSummary, RunTotals
 from dogo_fed.reporting.units import human_bytes, human_seconds, number, percent
 
@@ -348,7 +349,9 @@ def _step_lines(step_ms: Mapping[str, Mapping[str, float]]) -> list[str]:
     Summaries of earlier versions have none.
     """
     lines = []
-    for peer, parts in step_ms.items():
+    for peer, all_parts in step_ms.items():
+        parts = dict(all_parts)
+        beside = parts.pop(Part.BESIDE.value, 0.0)
         total = sum(parts.values())
         if total <= 0:
             continue
@@ -356,6 +359,8 @@ def _step_lines(step_ms: Mapping[str, Mapping[str, float]]) -> list[str]:
         told = ", ".join(
             f"{name} {percent(ms / total, 0)}" for name, ms in largest if ms >= _LEAST_SHARE * total
         )
+        if beside > 0:
+            told += f"; beside it, messages: {number(beside, 1)} ms"
         lines.append(f"step of {peer}: {number(total, 1)} ms: {told}")
     return lines
 

@@ -48,7 +48,7 @@ from dogo_fed.storage.run_folder import (
     reopen,
 )
 from dogo_fed.storage.run_lock import run_lock
-from dogo_fed.storage.trace_file import merge_traces
+from dogo_fed.storage.trace_file import drop_traces, merge_traces
 
 logger = logging.getLogger(__name__)
 
@@ -205,12 +205,17 @@ def _carry_through(
         {name: (str(peer.backbone), peer.objective.name) for name, peer in run.config.peers.items()}
     )
     could_start, has_reported = True, threading.Event()
+
+    def begins() -> None:
+        has_reported.set()
+        drop_traces(folder.path, run.config.peers)  # a peer writes its own after its last report
+
     with (
         log_file(folder.path / layout.COORDINATOR_LOG, ("dogo_fed", "server")),
         stop_on_signal() as stop_requested,
     ):
         try:
-            with _reporting(run, folder, totals, starts, has_reported.set) as sink:
+            with _reporting(run, folder, totals, starts, begins) as sink:
                 host(run, folder, sink, stop_requested)
         except (*COULD_NOT_START, StorageFull, OSError):  # a disk that is full may be found so late
             could_start = has_reported.is_set()  # then it has failed on its way
@@ -220,6 +225,8 @@ def _carry_through(
                 folder.put_config_back()  # and what an earlier start has reached stays as it is
                 put_back()
             else:
+                if not has_reported.is_set():
+                    drop_traces(folder.path, run.config.peers)
                 wall_s = time.monotonic() - started_s
                 summary = _conclude(run, folder, totals, wall_s, starts, sites())
     return summary

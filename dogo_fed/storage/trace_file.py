@@ -22,8 +22,9 @@ _EVENTS, _MEAN_MS = "traceEvents", "mean_ms"
 
 
 def write_trace(path: Path, peer: str, ledger: Ledger) -> None:
-    """Writes the steps of one peer, in full or not at all, if there are any."""
+    """Writes the steps of one peer, in full or not at all; without any, removes those of before."""
     if ledger.num_steps == 0:
+        path.unlink(missing_ok=True)
         return
     events: list[dict[str, Any]] = [
         {
@@ -62,6 +63,12 @@ def merge_traces(run_dir: Path, peers: Iterable[str]) -> dict[str, dict[str, flo
     if events:
         write_json_atomic(run_dir / layout.TRACE, {_EVENTS: events})
     return found
+
+
+def drop_traces(run_dir: Path, peers: Iterable[str]) -> None:
+    """Removes the traces of a run and of its peers here: they are of an earlier start."""
+    for folder in (run_dir, *(layout.peer_folder(run_dir, peer) for peer in peers)):
+        (folder / layout.TRACE).unlink(missing_ok=True)
 
 
 def _named(row: int, peer: str) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def test_encoding_and_decoding_are_in_the_ledger_of_a_step(make_site, looks_ahea
     with ledger.step(step):
         assert mine.collect(ticket(step)).teachers == (BOB,)
     found = ledger.mean_ms()
-    assert found["encode"] > 0 and found["decode"] > 0
+    assert (found["beside"] > 0) == looks_ahead
+    assert (found["encode"] > 0) == (found["decode"] > 0) == (not looks_ahead)
     spans = [(one.part, one.is_beside) for one in ledger.spans]
     assert spans == [(Part.ENCODE, looks_ahead), (Part.DECODE, looks_ahead)]
 

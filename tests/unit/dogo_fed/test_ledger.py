@@ -8,7 +8,10 @@ import json
 import pytest
 
 from configs.compose import compose_run
+from configs.resume import resumed
 from dogo_fed import layout
+from dogo_fed.contracts import PeerId, StepReport
+from dogo_fed.errors import DataError, StartError
 from dogo_fed.ledger import (
     EVERY_STEPS,
     Ledger,
@@ -18,7 +21,9 @@ from dogo_fed.ledger import (
     part,
     recorded_apart,
 )
-from dogo_fed.reporting.summary import _footnotes
+from dogo_fed.reporting.summary import _footnotes, _step_lines
+from dogo_fed.run.prepare import prepare
+from dogo_fed.run.train import conduct
 from dogo_fed.storage.trace_file import merge_traces, write_trace
 from tests.support.tiny_run import TINY, run_here
 
@@ -138,12 +143,23 @@ def test_what_another_thread_does_has_a_line_of_its_own(tmp_path):
         add_beside([*spans, *none])
     add_beside(spans)  # no ledger is open
     assert [one.part for one in spans] == [Part.ENCODE] and none == []
-    assert ledger.mean_ms()["encode"] == pytest.approx(1e3 * spans[0].seconds)
+    found = ledger.mean_ms()
+    assert found["encode"] == 0.0 and found["beside"] == pytest.approx(1e3 * spans[0].seconds)
     write_trace(tmp_path / layout.TRACE, "ada", ledger)
     events = json.loads((tmp_path / layout.TRACE).read_text())["traceEvents"]
     rows = {event["name"]: event["tid"] for event in events if event["ph"] == "X"}
     assert rows == {"forward": 0, "encode": 1}
     assert {"name": "exchange"} in [event["args"] for event in events if event["ph"] == "M"]
+
+
+def test_a_step_takes_no_longer_for_what_another_thread_does_beside_it():
+    told = _step_lines({"wide": {"forward": 6.0, "backward": 4.0, "beside": 5.0}})
+    assert told == [
+        "step of wide: 10.0 ms: forward 60 %, backward 40 %; beside it, messages: 5.0 ms"
+    ]
+    assert _step_lines({"wide": {"forward": 6.0, "beside": 0.0}}) == [
+        "step of wide: 6.0 ms: forward 100 %"
+    ]
 
 
 def test_a_broken_trace_is_left_out_and_said(tmp_path, caplog):
@@ -156,6 +172,56 @@ def test_a_broken_trace_is_left_out_and_said(tmp_path, caplog):
     (tmp_path / "peers" / "bob" / layout.TRACE).write_text('{"traceEvents": 3}')
     assert set(merge_traces(tmp_path, ["ada", "bob", "cai"])) == {"ada"}
     assert "bob" in caplog.text and "cai" not in caplog.text
+
+
+@pytest.fixture
+def traced(tmp_path):
+    """A finished run with a trace."""
+    short = [one for one in TINY if not one.startswith("steps=")]
+    run_here(compose_run([*short, f"steps={SAMPLED + 1}", f"run_dir={tmp_path}/run"]))
+    return tmp_path / "run"
+
+
+def traces(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob(layout.TRACE)}
+
+
+def gone_on(folder):
+    given = [f"resume={folder}", f"steps={SAMPLED + 2}"]
+    return resumed(compose_run(given), given)
+
+
+def test_a_start_of_a_few_steps_does_not_tell_the_times_of_an_earlier_one(traced):
+    assert len(traces(traced)) == 3, "the run's and two peers'"
+    assert run_here(gone_on(traced))["step_ms"] == {} and traces(traced) == set()
+
+
+def test_a_peer_that_did_not_finish_does_not_tell_the_times_of_an_earlier_start(traced):
+    def host(run, folder, sink, stop_requested):
+        sink.emit(StepReport(PeerId("wide"), 1, SAMPLED + 1, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1, 1))
+        raise DataError("image 7 is torn")
+
+    with pytest.raises(DataError):
+        conduct(prepare(gone_on(traced)), host)
+    assert json.loads((traced / "summary.json").read_text())["step_ms"] == {}
+    assert traces(traced) == set()
+
+
+@pytest.mark.parametrize(("error", "left"), [(StartError("no Ray"), 3), (RuntimeError("odd"), 0)])
+def test_a_start_that_fails_leaves_the_traces_and_one_that_has_begun_does_not(traced, error, left):
+    def host(run, folder, sink, stop_requested):
+        raise error
+
+    with pytest.raises(type(error)):
+        conduct(prepare(gone_on(traced)), host)
+    summary = json.loads((traced / "summary.json").read_text())
+    assert (len(traces(traced)), bool(summary["step_ms"])) == (left, left > 0)
+
+
+def test_a_peer_at_a_site_removes_its_own_of_an_earlier_start(tmp_path):
+    (tmp_path / layout.TRACE).write_text("{}")
+    write_trace(tmp_path / layout.TRACE, "ada", Ledger())
+    assert not (tmp_path / layout.TRACE).exists()
 
 
 def test_a_run_without_a_sampled_step_leaves_no_trace(tmp_path):

@@ -284,6 +284,22 @@ def test_a_sweep_measures_once(clock):
     assert other.config.precision is Precision.BF16
 
 
+def test_images_of_another_shape_are_measured_anew(clock):
+    """A notebook gives images in place of those that the settings name."""
+    config = compose_run([*TINY, "precision=auto"])
+    prepare(config, dataset=synthetic(size=96, test_size=32))
+    clock["takes"] = lambda name, number: 0.1 if name.startswith("bf16") else 1.0
+    steps = len(clock["steps"])
+    again = prepare(config, dataset=synthetic(size=80, test_size=32))
+    assert again.config.precision is Precision.FP32 and len(clock["steps"]) == steps
+    larger = synthetic(size=96, test_size=32, image_size=24)
+    assert prepare(config, dataset=larger).config.precision is Precision.BF16
+    others = dataclasses.replace(synthetic(size=96, test_size=32), image_size=12)
+    steps = len(clock["steps"])
+    prepare(config, dataset=others)
+    assert len(clock["steps"]) > steps, "the views are smaller, though the images are not"
+
+
 def test_a_memory_format_that_was_given_is_said_to_be_chosen_anew(clock):
     run = prepare(compose_run([*TINY, "precision=auto", "memory_format=channels_last"]))
     assert "memory_format is chosen with it" in run.notes[-1]
