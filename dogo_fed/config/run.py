@@ -98,8 +98,9 @@ class RunConfig:
             bits of the results.
         precision: in which numbers the networks compute while they train.
         memory_format: how images and feature maps lie in memory.
-        compile: whether the backbones are compiled (torch.compile), which takes a while at the start
-            and again at the first evaluation.
+        compile: whether the peers' own backbones are compiled (torch.compile), which takes a while at
+            the start and again at the first evaluation. Copies of them that only follow their weights
+            are not: momentum encoders and averages.
         cuda_graphs: whether a GPU gets the compiled passes as one recording each (CUDA graphs), which
             spares the launches of their kernels.
         baseline: a method in place of the exchange, for comparisons in one process

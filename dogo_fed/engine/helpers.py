@@ -116,7 +116,7 @@ class Helpers:
         """Returns the embeddings of all images of a pass, with a graph where gradients are on.
 
         Args:
-            embed: does a part of the pass in this process.
+            embed: does a part of the pass in this process, in so many chunks.
             view_a_NCHW: the first view.
             view_b_NCHW: the second.
             objective: the peer's, whose weights the helpers get.
@@ -133,7 +133,8 @@ class Helpers:
             )
         )
         sizes = [len(view_nCHW) for view_nCHW, _ in parts[1:]]
-        chunks = num_chunks(len(parts[0][0]), self._chunk_size)  # of the first part, the largest
+        # The first part is the largest, and the last one the smallest.
+        chunks = num_chunks(len(parts[0][0]), self._chunk_size, len(parts[-1][0]))
         weights = learning(objective) if torch.is_grad_enabled() else []
         with self._failures():
             for pipe, (view_nCHW, _) in zip(self._pipes, parts[1:], strict=True):
@@ -146,7 +147,7 @@ class Helpers:
         # One node of the graph is made before this process' part, and one after it. So the backward
         # pass first gives the helpers their gradients, then does this part, and then takes theirs.
         token = _TakeGradients.apply(self, *weights) if weights else None
-        own = embed(*parts[0])
+        own = embed(*parts[0], chunks)
         names = sorted(own)
         with self._failures():
             self._hear()

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
@@ -19,7 +19,7 @@ from dogo_fed import seeding
 from dogo_fed.contracts import PeerId, SimilarityDistribution
 from dogo_fed.data.augment import Augmentation
 from dogo_fed.data.roles import StepImages
-from dogo_fed.data.to_device import to_device
+from dogo_fed.data.to_device import arrays_of, to_device
 from dogo_fed.engine.helpers import Helpers
 from dogo_fed.engine.learning_rate import LearningRate
 from dogo_fed.engine.step_losses import numbers_of
@@ -214,7 +214,8 @@ class Peer:
             torch.no_grad(),
             self._arithmetic(),
         ):
-            return average.published(*(view_NCHW[rows] for view_NCHW in views_NCHW))
+            a_NCHW, b_NCHW = (view_NCHW[rows] for view_NCHW in views_NCHW)
+            return average.published(a_NCHW, b_NCHW, chunk_size=self.chunk_size)
 
     def log_distribution(self, pair: ViewPair, temperature: float | None = None) -> torch.Tensor:
         """Returns the log similarity distribution of two views, N x N, with its graph."""
@@ -226,8 +227,14 @@ class Peer:
         """Returns what this peer publishes at a step: the distribution, without a graph."""
         divisor = self.teacher_temperature_at(step)
         with part(Part.SIMILARITY):
-            reverse = self._one_way(pair.swapped(), divisor) if self.is_symmetric else None
-            return self._one_way(pair, divisor, reverse)
+            there = self._one_way(pair, divisor)
+            back = self._one_way(pair.swapped(), divisor) if self.is_symmetric else ()
+            found = iter(arrays_of([*there, *back]))
+            one, *other = [
+                SimilarityDistribution(p_NN, entropy.item())
+                for entropy, p_NN in zip(found, found, strict=True)
+            ]
+            return replace(one, reverse=other[0]) if other else one
 
     def distill_weight_at(self, step: int) -> float:
         """Returns the factor of the mutual KL at this step of the run."""
@@ -246,14 +253,12 @@ class Peer:
         done = min(1.0, step / max(1, self.total_steps - 1))
         return (1.0 - done) * first + done * self.teacher_temperature_end
 
-    def _one_way(
-        self, pair: ViewPair, divisor: float, reverse: SimilarityDistribution | None = None
-    ) -> SimilarityDistribution:
+    def _one_way(self, pair: ViewPair, divisor: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the negative entropy and the distribution of one view direction, on the device."""
         with torch.no_grad():
             log_p_NN = self.log_distribution(pair, divisor).float()
             p_NN = log_p_NN.exp()
-            entropy = negative_entropy(p_NN, log_p_NN).item()
-        return SimilarityDistribution(p_NN.cpu().numpy(), entropy, reverse)
+            return negative_entropy(p_NN, log_p_NN), p_NN
 
     def _arithmetic(self) -> torch.autocast:
         """Returns the context of a pass; losses and similarities leave it by themselves."""

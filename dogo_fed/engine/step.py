@@ -20,7 +20,7 @@ import torch
 
 from dogo_fed.contracts import FloatMatrix, SimilarityDistribution, TeacherSignal
 from dogo_fed.data.roles import StepImages
-from dogo_fed.data.to_device import to_device
+from dogo_fed.data.to_device import shared_with, to_device
 from dogo_fed.engine.peer import Peer, Views, Weights
 from dogo_fed.engine.step_losses import StepLosses
 from dogo_fed.objectives.base import ObjectiveOutput, ViewPair
@@ -85,5 +85,5 @@ def divergence(
     peer: Peer, pair: ViewPair, mean_NN: FloatMatrix, negative_entropy: float
 ) -> torch.Tensor:
     """Returns the mean KL(theirs || mine) over the teachers, mean over rows, in nats."""
-    mean_q_NN = to_device(torch.tensor(mean_NN), peer.device)  # a copy: it may be read-only
+    mean_q_NN = to_device(shared_with(mean_NN), peer.device)
     return mutual_kl(peer.log_distribution(pair), mean_q_NN, negative_entropy)

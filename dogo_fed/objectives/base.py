@@ -20,8 +20,8 @@ Embeddings: TypeAlias = Mapping[str, torch.Tensor]
 """Embeddings of one pass, N x D each, by head and view: "projector_a", "predictor_b", ..."""
 
 
-EmbedPart: TypeAlias = Callable[[torch.Tensor, torch.Tensor], Embeddings]
-"""Two views of some images of a pass to their embeddings."""
+EmbedPart: TypeAlias = Callable[[torch.Tensor, torch.Tensor, int], Embeddings]
+"""Two views of some images of a pass, and a number of chunks, to their embeddings."""
 
 _SCALE_IN_HALF_PRECISION = 2.0**12
 """The gate's factor of the own loss in half precision. Many gradients by an embedding are too small
@@ -142,15 +142,11 @@ class Objective(nn.Module, ABC):
                 if this process embeds all of them.
             gated: whether what is learned with passes the gate of `objectives.gate`.
         """
-
-        def embed(a_NCHW: torch.Tensor, b_NCHW: torch.Tensor) -> Embeddings:
-            return self.embed_in_chunks(a_NCHW, b_NCHW, num_chunks(len(a_NCHW), chunk_size))
-
-        seen = (
-            embed(view_a_NCHW, view_b_NCHW)
-            if split is None
-            else split(embed, view_a_NCHW, view_b_NCHW)
-        )
+        if split is None:
+            number = num_chunks(len(view_a_NCHW), chunk_size)
+            seen = self.embed_in_chunks(view_a_NCHW, view_b_NCHW, number)
+        else:
+            seen = split(self.embed_in_chunks, view_a_NCHW, view_b_NCHW)
         loss = self.loss(_rows(seen, own), labels_N)
         learned = self._gated(seen, loss) if gated else seen
         return ObjectiveOutput(
@@ -216,9 +212,16 @@ class Objective(nn.Module, ABC):
     def after_update(self) -> None:
         """Moves state that follows the weights; called once after every optimizer step."""
 
-    def published(self, view_a_NCHW: torch.Tensor, view_b_NCHW: torch.Tensor) -> ViewPair:
+    def published(
+        self,
+        view_a_NCHW: torch.Tensor,
+        view_b_NCHW: torch.Tensor,
+        *,
+        chunk_size: int | None = None,
+    ) -> ViewPair:
         """Returns the pair of embeddings that is published, of images that are all shared."""
-        return _pair(self.embed(view_a_NCHW, view_b_NCHW), self.publish)
+        number = num_chunks(len(view_a_NCHW), chunk_size)
+        return _pair(self.embed_in_chunks(view_a_NCHW, view_b_NCHW, number), self.publish)
 
     def keep_average(self) -> None:
         """Begins to average the weights; they are what they are now."""
@@ -236,9 +239,21 @@ class Objective(nn.Module, ABC):
                 averaged.lerp_(own[name], 1.0 - momentum)
 
 
-def num_chunks(num_images: int, chunk_size: int | None) -> int:
-    """Returns in how many chunks images pass through the networks; `chunk_size` is the largest."""
-    return 1 if chunk_size is None else -(-num_images // chunk_size)
+def num_chunks(num_images: int, chunk_size: int | None, least_images: int | None = None) -> int:
+    """Returns in how many chunks images pass through the networks.
+
+    No chunk has a single image, of which there are no statistics. So one may have an image more than
+    `chunk_size`, where the others would leave one alone.
+
+    Args:
+        num_images: of the pass; of its largest part, if processes share it.
+        chunk_size: images of a chunk; None is all of them.
+        least_images: of the smallest part, which is done in as many chunks; None is `num_images`.
+    """
+    if chunk_size is None:
+        return 1
+    least_images = num_images if least_images is None else least_images
+    return max(1, min(-(-num_images // chunk_size), least_images // 2))
 
 
 def with_predictions(seen: Embeddings, predictor: nn.Module) -> dict[str, torch.Tensor]:

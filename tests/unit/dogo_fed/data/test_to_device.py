@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +12,7 @@ from dogo_fed import seeding
 from dogo_fed.data import augment
 from dogo_fed.data.augment import RECIPES, TwoViews
 from dogo_fed.data.source import TensorImages
-from dogo_fed.data.to_device import to_device
+from dogo_fed.data.to_device import arrays_of, packed, shared_with, to_device, unpacked
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 ELSEWHERE = torch.device("meta")
@@ -40,6 +43,29 @@ def test_on_a_cpu_nothing_is_copied():
     here = torch.arange(3)
     assert to_device(here, torch.device("cpu")) is here
     assert to_device(here, ELSEWHERE).device == ELSEWHERE
+
+
+def test_an_array_that_is_read_only_is_shared_without_a_copy_or_a_word():
+    content = np.arange(6, dtype=np.float32).tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            array = np.frombuffer(content, np.float32).reshape(2, 3)
+            tensor = shared_with(array)
+    assert tensor.data_ptr() == array.ctypes.data
+    assert tensor.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+
+
+def test_what_is_read_together_is_what_was_there():
+    """Of odd sizes and several types: as on a GPU, by one copy of all bytes."""
+    generator = torch.Generator().manual_seed(0)
+    entropy, p_NN = torch.tensor(-1.25, dtype=torch.float64), torch.rand(3, 3, generator=generator)
+    given = [entropy, p_NN, torch.tensor(float("nan")), p_NN.T]
+    for found in (unpacked(packed(given), given), arrays_of(given)):
+        assert [one.dtype for one in found] == [np.float64, np.float32, np.float32, np.float32]
+        for one, tensor in zip(found, given, strict=True):
+            np.testing.assert_array_equal(one, tensor.numpy())
+    assert arrays_of([p_NN])[0].ctypes.data == p_NN.data_ptr(), "on a CPU nothing is copied"
 
 
 def test_a_view_is_sent_in_three_copies(images, sent):

@@ -41,9 +41,11 @@ def steps(run, number):
     return peers, shown
 
 
-def test_an_average_without_memory_is_the_peer_itself_bit_for_bit():
-    (_, plain), plain_shown = steps(loaded(), 4)
-    (_, peer), shown = steps(averaged(momentum=0.0), 4)
+@pytest.mark.parametrize("more", [(), ("peers.wide.chunk_size=6",)])
+def test_an_average_without_memory_is_the_peer_itself_bit_for_bit(more):
+    """In chunks too: of a whole pass at once it would have other statistics."""
+    (_, plain), plain_shown = steps(loaded(*more), 4)
+    (_, peer), shown = steps(averaged(*more, momentum=0.0), 4)
     for one, other in zip(shown, plain_shown, strict=True):
         assert [x.p_NN.tobytes() for x in one] == [x.p_NN.tobytes() for x in other]
     own = {n: p for n, p in peer.objective.named_parameters() if not n.startswith("average.")}
@@ -94,6 +96,16 @@ def test_of_a_pass_with_private_images_the_average_sees_anchors_only():
     twin = run.build_peer("wide", CPU)
     changed = dataclasses.replace(images, images_NCHW=others)
     assert show(twin, propose(twin, changed, 0)).p_NN.tobytes() == shown.p_NN.tobytes()
+
+
+def test_no_more_images_pass_through_the_average_at_a_time_than_a_chunk_has():
+    run = averaged("peers.wide.chunk_size=6")
+    peer, seen = run.build_peer("wide", CPU), []
+    peer.objective.average.backbone.register_forward_hook(
+        lambda module, given, features: seen.append(len(given[0]))
+    )
+    show(peer, propose(peer, run.images_of("wide", 0, with_labels=False), 0))
+    assert sorted(seen) == [5, 5, 5, 5, 6, 6], "16 images in two views"
 
 
 def test_the_teachers_temperature_changes_what_is_shown_alone():

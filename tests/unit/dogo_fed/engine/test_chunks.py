@@ -106,6 +106,21 @@ def test_a_run_in_chunks_goes_on_bit_for_bit(tmp_path):
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
+@pytest.mark.parametrize("chunk_size", range(2, 9))
+def test_no_chunk_has_a_single_image(chunk_size):
+    """BatchNorm has no statistics of it; 5 images in chunks of 2 are 3 and 2."""
+    for number in range(2, 40):
+        chunks = torch.zeros(number).tensor_split(base.num_chunks(number, chunk_size))
+        sizes = [len(one) for one in chunks]
+        assert min(sizes) >= 2
+        assert max(sizes) <= (chunk_size if chunk_size > 2 else 3 if number % 2 else 2)
+    assert base.num_chunks(1, chunk_size) == base.num_chunks(0, chunk_size) == 1
+
+
+def test_an_odd_pass_in_chunks_of_two_is_trained(tmp_path):
+    run_here(compose_run([*TINY, "batch_size=7", "peers.wide.chunk_size=2", f"run_dir={tmp_path}"]))
+
+
 def test_a_chunk_of_one_image_is_refused():
     with pytest.raises(ConfigError, match="chunk_size must be at least 2 or null, not 1"):
         compose_run([*TINY, "peers.wide.chunk_size=1"])

@@ -138,22 +138,29 @@ def test_only_heads_that_the_loss_uses_have_a_gradient():
 # ---- chunks ----
 
 
-def test_all_parts_have_as_many_chunks_as_the_largest(alone):
-    orders = []
+@pytest.mark.parametrize(
+    ("chunk_size", "expected"),
+    [(6, [(6, 2), (6, 2)]), (3, [(4, 1), (4, 1), (4, 1), (3, 1)])],  # parts of 7, 6, 6; of 4 and 3
+)
+def test_all_parts_have_as_many_chunks_as_the_largest(alone, chunk_size, expected):
+    """And of the smallest none has a single image: 3 images are one chunk where 4 could be two."""
+    orders, own = [], []
     pipe = SimpleNamespace(send=orders.append, poll=PIPE.poll, recv=PIPE.recv)
     helpers = Helpers.__new__(Helpers)
-    helpers._num_parts, helpers._pipes, helpers._processes = 3, [pipe, pipe], []
-    helpers._peer, helpers._chunk_size = PeerId("wide"), 6
-    views = torch.zeros(2, 19, 3, 8, 8)  # parts of 7, 6 and 6 images
+    num_parts = len(expected) + 1
+    helpers._num_parts, helpers._pipes, helpers._processes = num_parts, [pipe] * len(expected), []
+    helpers._peer, helpers._chunk_size = PeerId("wide"), chunk_size
+    views = torch.zeros(2, 19, 3, 8, 8)
     with torch.no_grad():
         seen = helpers.embed(
-            lambda a, b: {"projector_a": torch.zeros(len(a), 2)},
+            lambda a, b, number: own.append(number) or {"projector_a": torch.zeros(len(a), 2)},
             *views,
             objective=toy_objective("simclr"),
             step=3,
         )
     assert seen["projector_a"].shape == (19, 2)
-    assert [(one.shape[0], one.num_chunks) for one in orders] == [(6, 2), (6, 2)]
+    assert [(one.shape[0], one.num_chunks) for one in orders] == expected
+    assert own == [expected[0][1]], "this process has as many"
 
 
 def test_a_part_is_done_in_as_many_chunks_as_it_is_told(alone):

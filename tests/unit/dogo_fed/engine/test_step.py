@@ -15,12 +15,13 @@ from dogo_fed import seeding
 from dogo_fed.contracts import SimilarityDistribution, TeacherSignal, Ticket
 from dogo_fed.coordination.rendezvous import Rendezvous
 from dogo_fed.data.roles import StepImages
+from dogo_fed.engine import step as step_module
 from dogo_fed.engine.step import absorb, propose, show
 from dogo_fed.engine.step_losses import StepLosses
 from dogo_fed.errors import TrainingError
 from dogo_fed.exchange.base import Traffic
 from dogo_fed.objectives.base import ObjectiveOutput, ViewPair
-from dogo_fed.objectives.mutual import Reduction
+from dogo_fed.objectives.mutual import Reduction, mutual_kl
 from tests.support import loop_formulas as loops
 from tests.support.toy_peers import same_bits, signal_of, state_of, toy_images, toy_peer
 
@@ -409,6 +410,32 @@ def test_weighted_teachers_pull_by_the_weighted_mean_of_their_kls():
         peer,
         *(combined((3.0 * 0.2, grads[0][side]), (3.0 * 0.8, grads[1][side])) for side in (0, 1)),
     )
+
+
+def test_a_matrix_is_read_where_it_has_arrived_and_its_place_changes_no_bit(monkeypatch):
+    """It lies somewhere in a message, which nobody may write to."""
+    peer, images, places = toy_peer(), StepImages(toy_images(8)), []
+    proposal = propose(peer, images, 0)
+    shown = show(peer, proposal)
+
+    def noting(log_p_NN, mean_q_NN, negative_entropy):
+        places.append(mean_q_NN.data_ptr())
+        return mutual_kl(log_p_NN, mean_q_NN, negative_entropy)
+
+    monkeypatch.setattr(step_module, "mutual_kl", noting)
+    found = []
+    for before in (0, 4, 20):
+        message = bytes(before) + shown.p_NN.tobytes()
+        arrived_NN = np.frombuffer(message, np.float32, offset=before).reshape(8, 8)
+        kl = step_module.divergence(
+            peer, proposal.output.learn_with, arrived_NN, shown.negative_entropy
+        )
+        assert places[-1] == arrived_NN.ctypes.data
+        learning = [one for one in peer.objective.parameters() if one.requires_grad]
+        gradients = torch.autograd.grad(kl, learning, retain_graph=True, allow_unused=True)
+        found.append((kl.item(), [one for one in gradients if one is not None]))
+    for kl, gradients in found[1:]:
+        assert kl == found[0][0] and all(map(torch.equal, gradients, found[0][1]))
 
 
 def test_each_peer_has_a_temperature_of_its_own():
