@@ -414,7 +414,7 @@ def test_weighted_teachers_pull_by_the_weighted_mean_of_their_kls():
 
 def test_a_matrix_is_read_where_it_has_arrived_and_its_place_changes_no_bit(monkeypatch):
     """It lies somewhere in a message, which nobody may write to."""
-    peer, images, places = toy_peer(), StepImages(toy_images(8)), []
+    peer, images, places = toy_peer("simclr"), StepImages(toy_images(8)), []
     proposal = propose(peer, images, 0)
     shown = show(peer, proposal)
 
