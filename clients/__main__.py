@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import traceback
 from contextlib import suppress
 
@@ -11,6 +13,8 @@ from clients.peer.run import run_assignment
 from dogo_fed.assignment import Assignment
 from dogo_fed.errors import ConfigError
 from dogo_fed.exit_status import EXIT_FAILED, EXIT_UNUSABLE, say
+
+_ENDS_WITHIN_S = 60.0
 
 
 def main() -> int:
@@ -34,5 +38,16 @@ def main() -> int:
     return status
 
 
+def leave(status: int) -> None:
+    """Ends this process, also if one of its threads never ends: one that reads from a disk that hangs.
+
+    Python waits for such threads without a limit. Then the peer would never be started again.
+    """
+    forced = threading.Timer(_ENDS_WITHIN_S, os._exit, [status])
+    forced.daemon = True
+    forced.start()
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -14,12 +14,18 @@ from dogo_fed.config.exchange import Encoding, Rows
 from dogo_fed.config.partition import PartitionKind
 from dogo_fed.config.peer import Teacher
 from dogo_fed.config.run import AnchorsAt, RunConfig
+from dogo_fed.objectives.base import num_chunks
 
 
-def without_effect(config: RunConfig) -> Iterator[str]:
-    """Yields a sentence for each setting that was given and changes nothing."""
+def without_effect(config: RunConfig, steps_per_round: int | None = None) -> Iterator[str]:
+    """Yields a sentence for each setting that was given and changes nothing.
+
+    Args:
+        config: the run.
+        steps_per_round: of its plan, which may depend on the images; None if that is not known.
+    """
     if config.exchanges:
-        yield from _of_the_exchange(config)
+        yield from _of_the_exchange(config, steps_per_round)
         yield from _of_the_teaching(config)
     elif config.baseline is None:
         yield from _of_no_exchange(config)
@@ -27,7 +33,7 @@ def without_effect(config: RunConfig) -> Iterator[str]:
     yield from _of_the_images(config)
 
 
-def _of_the_exchange(config: RunConfig) -> Iterator[str]:
+def _of_the_exchange(config: RunConfig, steps_per_round: int | None) -> Iterator[str]:
     exchange = config.exchange
     if _is_given(exchange, "top_k") and exchange.encoding is not Encoding.TOP_K:
         yield (
@@ -41,7 +47,7 @@ def _of_the_exchange(config: RunConfig) -> Iterator[str]:
             f"exchange.every_steps has no effect: exchange.dense_steps={exchange.dense_steps} is the "
             "whole run"
         )
-    if exchange.lookahead and 1 in (config.steps_per_round, config.steps):
+    if exchange.lookahead and 1 in (steps_per_round, config.steps_per_round, config.steps):
         yield (
             "exchange.lookahead has no effect: at the end of a round all answers are waited for, and "
             "these rounds have one step; make steps_per_round larger"
@@ -72,9 +78,14 @@ def _of_no_exchange(config: RunConfig) -> Iterator[str]:
 def _of_the_passes(config: RunConfig) -> Iterator[str]:
     whole = config.batch_size
     for name, peer in config.peers.items():
-        if whole is not None and peer.chunk_size is not None and peer.chunk_size >= whole:
+        if whole is None or peer.chunk_size is None:
+            continue
+        least, rest = divmod(whole, peer.data_parallel)
+        if num_chunks(least + (rest > 0), peer.chunk_size, least) == 1:
+            shared = f" in {peer.data_parallel} parts" if peer.data_parallel > 1 else ""
             yield (
-                f"peers.{name}.chunk_size has no effect: a pass has {whole} images, which is one chunk"
+                f"peers.{name}.chunk_size has no effect: a pass has {whole} images{shared}, which is one "
+                f"chunk{' each' if shared else ''}"
             )
 
 

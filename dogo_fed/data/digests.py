@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from dogo_fed.data.adapt import resized
-from dogo_fed.data.source import ImageSource, Subset
+from dogo_fed.data.source import ImageSource, Subset, takes_time
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,11 @@ class DigestedImages:
         self._source = source
         self._kept = kept
         self._digests: bytes | None = None
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether the images are decoded whenever a batch needs them."""
+        return takes_time(self._source)
 
     @property
     def labels(self) -> torch.Tensor:

@@ -34,6 +34,15 @@ class ImageSource(Protocol):
         ...
 
 
+def takes_time(source: ImageSource) -> bool:
+    """Whether images are decoded whenever a batch needs them.
+
+    A source tells so by an attribute `takes_time`. One that has none is taken for one that has its
+    images ready.
+    """
+    return bool(getattr(source, "takes_time", False))
+
+
 @dataclass(frozen=True, slots=True)
 class DataSet:
     """A training and a test source that belong together; the test source may have no images.
@@ -115,6 +124,11 @@ class Subset:
         return self._source
 
     @property
+    def takes_time(self) -> bool:
+        """Whether they are decoded whenever a batch needs them."""
+        return takes_time(self._source)
+
+    @property
     def ids(self) -> torch.Tensor:
         """Their ids there, in order: int64, shape N."""
         return self._ids_N
@@ -176,6 +190,11 @@ class MappedImages:
         """
         self._source = source
         self._change = change
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether they are decoded whenever a batch needs them."""
+        return takes_time(self._source)
 
     @property
     def labels(self) -> torch.Tensor:

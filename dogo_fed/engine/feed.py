@@ -2,8 +2,9 @@
 
 A set that fits lies on the device as uint8, so that a pass is gathered there. Else the next pass is
 gathered in a thread while this step computes or waits for its answer. On a CPU that is done for
-large sets alone, which may lie on disk (`data/files/pixel_cache.py`); others are in its memory
-already. Which images a pass holds is `passes.py`'s to say.
+large sets, which may lie on disk (`data/files/pixel_cache.py`), and for images that are decoded
+whenever a pass needs them; others are in its memory already. Which images a pass holds is
+`passes.py`'s to say.
 """
 
 # C, H, W = channels and pixels
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
 
 from dogo_fed.data.roles import StepImages
-from dogo_fed.data.source import DataSet, ImageSource, TensorImages
+from dogo_fed.data.source import DataSet, ImageSource, TensorImages, takes_time
 from dogo_fed.engine.passes import Passes
+from dogo_fed.errors import DataError
 
 SHARE_OF_MEMORY = 0.25
 """Of the device's free memory; larger sets stay where they are."""
@@ -28,7 +30,10 @@ LARGE_BYTES = 2**30
 
 _IMAGES_AT_A_TIME = 4096
 _resident: dict[tuple[int, torch.device], TensorImages] = {}
-_GATHERED_WITHIN_S = 600.0  # a disk that hangs: this process ends, and is started again
+_kept: list[ImageSource] = []
+"""Sources that can't be watched: they stay, so that no other gets the identity of one."""
+_GATHERED_WITHIN_S = 600.0
+"""A pass; then the disk hangs, which ends the peer. See `clients.__main__`."""
 
 
 def resident(passes: Passes, device: torch.device, room_bytes: int) -> Passes | None:
@@ -79,7 +84,10 @@ def _moved(source: ImageSource, device: torch.device) -> TensorImages:
             if len(ids):
                 there_NCHW[int(ids[0]) : int(ids[-1]) + 1] = source.images(ids)
         _resident[key] = TensorImages(there_NCHW, source.labels)
-        weakref.finalize(source, _resident.pop, key, None)
+        try:
+            weakref.finalize(source, _resident.pop, key, None)
+        except TypeError:  # somebody's own class, with __slots__
+            _kept.append(source)
     return _resident[key]
 
 
@@ -106,10 +114,15 @@ class Feed:
 
     @classmethod
     def of(cls, passes: Passes, device: torch.device, *, with_labels: bool) -> Feed:
-        """Returns the feed that suits the device, and on a CPU the size of the set."""
+        """Returns the feed that suits the device, and on a CPU the set.
+
+        On a GPU it returns when the set lies there, which may take minutes: nobody may wait for this
+        peer yet.
+        """
         if device.type != "cuda":
-            num_bytes = sum(map(_bytes_of, _sources(passes).values()))
-            return cls(passes, device, with_labels=with_labels, ahead=num_bytes >= LARGE_BYTES)
+            sources = list(_sources(passes).values())
+            ahead = any(map(takes_time, sources)) or sum(map(_bytes_of, sources)) >= LARGE_BYTES
+            return cls(passes, device, with_labels=with_labels, ahead=ahead)
         free_bytes, _ = torch.cuda.mem_get_info(device)
         there = resident(passes, device, int(SHARE_OF_MEMORY * free_bytes))
         return cls(there or passes, device, with_labels=with_labels, ahead=there is None)
@@ -122,12 +135,15 @@ class Feed:
         """Returns the images of a step's pass; the next one is gathered meanwhile.
 
         Who asks again for the step that was taken last gets the same images.
+
+        Raises:
+            DataError: they can't be read, or not in time.
         """
         if self._taken is not None and self._taken[0] == step:
             return self._taken[1]
         images = None
         if self._next is not None and self._next[0] == step:
-            images = self._next[1].result(_GATHERED_WITHIN_S)
+            images = self._gathered_ahead(self._next[1])
         if images is None:
             images = self._gathered(step)
         if self._worker is not None:
@@ -139,6 +155,14 @@ class Feed:
         """Gathers no more."""
         if self._worker is not None:
             self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _gathered_ahead(self, future: Future[StepImages]) -> StepImages:
+        wait([future], _GATHERED_WITHIN_S)
+        if not future.done():
+            raise DataError(
+                f"the images of a pass could not be read in {_GATHERED_WITHIN_S:.0f} s; is the disk away?"
+            )
+        return future.result()
 
     def _gathered(self, step: int) -> StepImages:
         images = self._passes.images(step, with_labels=self._with_labels)

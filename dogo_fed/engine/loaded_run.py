@@ -28,7 +28,7 @@ from dogo_fed.engine.build import build_peer
 from dogo_fed.engine.fit import check_enough_images, fitted, make_plan, make_schedule
 from dogo_fed.engine.learning_rate import LearningRate
 from dogo_fed.engine.numerics import compile_backbone, resolve_device
-from dogo_fed.engine.passes import Passes, check_passes
+from dogo_fed.engine.passes import Passes, check_passes, kinds_of_passes
 from dogo_fed.engine.peer import Peer
 from dogo_fed.errors import ConfigError
 from dogo_fed.evaluation.knn import fitting_k
@@ -172,6 +172,41 @@ class LoadedRun:
             f"peers.{peer_id}.ssl_on=private, or choose a self-supervised objective"
         )
 
+    def _check_parts(self, peer_id: PeerId) -> None:
+        """Checks that each part of each pass of a peer has enough images to be normalised by.
+
+        Raises:
+            ConfigError: a part would have a single image, or none.
+        """
+        parts = self.config.peers[peer_id].data_parallel
+        if parts == 1:
+            return
+        kinds = kinds_of_passes(self.config, self.plan, self._num_private(peer_id))
+        fewest = min(kind.private + kind.anchors for kind in kinds)
+        if fewest >= 2 * parts:
+            return
+        setting = f"peers.{peer_id}.data_parallel"
+        if fewest == self.config.batch_size:
+            instead = f"batch_size={2 * parts} or more"
+        else:
+            instead = f"{setting}={fewest // 2} or less" if fewest >= 4 else f"{setting}=1"
+        raise ConfigError(
+            f"{setting}={parts} splits a pass into parts of at least 2 images, and some pass of this peer "
+            f"holds {fewest} (batch_size={self.config.batch_size}, anchor_share="
+            f"{self.config.share_of_anchors:g}); type {instead}"
+        )
+
+    def _num_private(self, peer_id: PeerId) -> int | None:
+        """Returns how many private images a peer learns from; None if that is not known here."""
+        if self.config.peers[peer_id].frozen_from is not None:
+            return 0
+        if peer_id in self.private:
+            return len(self.private[peer_id].own.train)
+        if peer_id in self.here:
+            return 0
+        is_elsewhere = self.config.leaves_images_to_sites or self.config.has_private(peer_id)
+        return None if is_elsewhere else 0
+
     def data_of(self, peer_id: PeerId) -> DataRoles:
         """Returns the data sets of one peer.
 
@@ -225,12 +260,7 @@ class LoadedRun:
                 "exchange.lookahead=1, which does a pass before the update of the pass before (see "
                 "`can_look_ahead` of dogo_fed.objectives.base.Objective)"
             )
-        smallest_pass = 2 * settings.data_parallel
-        if self.config.batch_size is not None and self.config.batch_size < smallest_pass:
-            raise ConfigError(
-                f"peers.{peer_id}.data_parallel={settings.data_parallel} splits a pass into parts of at "
-                f"least 2 images; type batch_size={smallest_pass} or more"
-            )
+        self._check_parts(peer_id)
         memory_format = _MEMORY_FORMATS[self.config.memory_format]
         peer.objective.to(memory_format=memory_format)
         if device is None:

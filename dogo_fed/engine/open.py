@@ -10,6 +10,7 @@ from pathlib import Path
 from dogo_fed.atomic import remove_partials
 from dogo_fed.contracts import PeerId
 from dogo_fed.data.labels import why_no_accuracy
+from dogo_fed.engine.feed import Feed
 from dogo_fed.engine.helper_process import PassSettings
 from dogo_fed.engine.helpers import Helpers, with_synchronised_statistics
 from dogo_fed.engine.loaded_run import LoadedRun
@@ -37,7 +38,7 @@ def open_session(
     takes_newest: bool = False,
     is_site: bool = False,
 ) -> PeerSession:
-    """Builds a peer, puts it where the run goes on, and lets it join.
+    """Builds a peer, puts it where the run goes on, brings its images near, and lets it join.
 
     Args:
         run: its settings and data.
@@ -56,7 +57,7 @@ def open_session(
         ConfigError: the peer can't be built, or a site's peer began with other settings.
         Refused: it is to begin a new run where an earlier one of the same name has left its weights.
         CheckpointError: the checkpoint can't be used.
-        DataError: the peer's private images are not those that it was trained on.
+        DataError: the peer's private images are not those that it was trained on, or can't be read.
         ExchangeError: the coordinator refuses it, or does not answer.
     """
     folder = PeerFolder(
@@ -77,6 +78,8 @@ def open_session(
         note_site(run_dir, run.config, peer_id, begins=progress.step == 0)
     for note in _notes_on_images(run, peer_id):
         logger.log(logging.WARNING if is_site else logging.INFO, "peer=%s %s", peer_id, note)
+    # On a GPU this may take minutes. Once it has joined, others wait for its first distribution.
+    feed = Feed.of(run.passes[peer_id], peer.device, with_labels=peer.objective.uses_labels)
     next_step = link.join(run.agreement)
     if run.config.exchanges and next_step > progress.step:
         logger.warning(
@@ -88,7 +91,14 @@ def open_session(
         progress.step = next_step
     exchange = link if run.config.exchanges else None
     return PeerSession(
-        peer, run, run_dir.name, exchange=exchange, sink=sink, folder=folder, progress=progress
+        peer,
+        run,
+        run_dir.name,
+        exchange=exchange,
+        sink=sink,
+        folder=folder,
+        progress=progress,
+        feed=feed,
     )
 
 

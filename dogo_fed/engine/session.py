@@ -86,6 +86,7 @@ class PeerSession:
         sink: Sink,
         folder: PeerFolder,
         progress: Progress,
+        feed: Feed,
     ) -> None:
         """Opens the session; `engine.open` makes the arguments.
 
@@ -97,6 +98,7 @@ class PeerSession:
             sink: gets a report for every step and round, and the result.
             folder: takes checkpoints and the exported encoder.
             progress: how far the peer is.
+            feed: the images of its passes.
         """
         self.peer = peer
         self._run = run
@@ -114,9 +116,7 @@ class PeerSession:
         self._is_stopped = False
         self._saves_again_at_s: float | None = None
         self._ledger = Ledger(synchronise=peer.synchronise)
-        self._feed = Feed.of(
-            run.passes[peer.id], peer.device, with_labels=peer.objective.uses_labels
-        )
+        self._feed = feed
 
     @property
     def is_finished(self) -> bool:

@@ -18,7 +18,7 @@ from dogo_fed.data.partition import Cut
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.fastest import with_fastest
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
-from dogo_fed.engine.numerics import check_compiler, resolve_device
+from dogo_fed.engine.numerics import check_compiler, failed_compiling_told, resolve_device
 from dogo_fed.engine.peer import Peer
 from dogo_fed.engine.trial import try_own_code
 from dogo_fed.errors import ConfigError
@@ -39,7 +39,7 @@ def notes_of(run: LoadedRun) -> tuple[str, ...]:
         notes += nearly_black(run.data.shared, run.config.data.options)
     for peer in run.peer_ids:
         notes += run.nearly_black(peer)
-    notes += without_effect(run.config)
+    notes += without_effect(run.config, run.plan.steps_per_round)
     notes += _smaller_passes(run.config)
     reasons: dict[str, list[str]] = {}
     for peer in sorted(run.here):
@@ -141,4 +141,7 @@ def prepare(
     if config.baseline is not None:
         make_baseline(run, peers)
     run = dataclasses.replace(run, weights_notes=tuple(notices))
-    return with_fastest(run) if config.precision is Precision.AUTO else run
+    if config.precision is not Precision.AUTO:
+        return run
+    with failed_compiling_told():
+        return with_fastest(run)

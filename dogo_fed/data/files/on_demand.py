@@ -15,11 +15,13 @@ from dogo_fed.data.map_style import UInt8Array
 from dogo_fed.errors import DataError
 
 _DECODED_WITHIN_S = 600.0
-"""A batch; a disk that hangs ends the process, which is started again."""
+"""A batch; then the disk hangs, which ends the peer. See `clients.__main__`."""
 
 
 class FileImages:
     """An `ImageSource` of files. Images are decoded side by side, in as many threads as there are cores."""
+
+    takes_time = True
 
     def __init__(self, files: Listing, how: Decoding) -> None:
         """Takes the files as they are now, with what tells whether they have changed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from clients import __main__ as program
 from clients.peer.last_word import message_in
 from dogo_fed.assignment import Assignment
 from dogo_fed.contracts import Ending, Outcome
+from tests.support.command_line import REPOSITORY
 
 ASSIGNMENT = Assignment(
     peer="wide",
@@ -66,6 +68,30 @@ def test_a_disk_that_is_full_does_not_change_how_it_ended(monkeypatch) -> None:
 
     monkeypatch.setattr(sys, "stderr", Full())
     assert run(monkeypatch, Ending(Outcome.FINISHED)) == 0
+
+
+HANGS = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from clients import __main__ as program
+program._ENDS_WITHIN_S = 0.1
+ThreadPoolExecutor(1).submit(threading.Event().wait)
+sys.stderr.write("its last word")
+program.leave(5)
+"""
+
+
+def test_a_thread_that_never_ends_does_not_keep_the_process() -> None:
+    """It reads from a disk that hangs. Who is to start the peer again waits for its end."""
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGS],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (5, "its last word")
 
 
 @pytest.mark.parametrize("output", ["", "a step\nanother", "dogo-fed peer has ended: torn"])

@@ -7,6 +7,8 @@ import pytest
 from configs.compose import compose_run
 from configs.shorthand import in_full
 from dogo_fed.config.without_effect import without_effect
+from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.run.prepare import notes_of
 from tests.support.tiny_run import TINY
 
 
@@ -70,6 +72,13 @@ def test_looking_ahead_hides_nothing_in_rounds_of_one_step() -> None:
     assert told("exchange.lookahead=1", "steps_per_round=1") == ["exchange.lookahead"]
 
 
+def test_whether_an_epoch_is_one_step_is_known_when_the_images_are() -> None:
+    config = compose_run([*TINY, "exchange.lookahead=1", "steps_per_round=null", "batch_size=96"])
+    assert not list(without_effect(config))
+    (note,) = [one for one in notes_of(load_run(config)) if "has no effect" in one]
+    assert note.startswith("exchange.lookahead has no effect")
+
+
 def test_one_teacher_is_not_weighed_against_another() -> None:
     certain = "exchange.weighting=certain"
     assert told(certain) == ["exchange.weighting"]
@@ -80,6 +89,9 @@ def test_one_teacher_is_not_weighed_against_another() -> None:
 def test_a_chunk_that_holds_a_whole_pass_is_told() -> None:
     assert told("peers.wide.chunk_size=16") == ["peers.wide.chunk_size"]
     assert told("peers.wide.chunk_size=8") == []
+    parts = "peers.wide.data_parallel=3"  # of 6, 5 and 5 images
+    assert told("peers.wide.chunk_size=6", parts) == ["peers.wide.chunk_size"]
+    assert told("peers.wide.chunk_size=5", parts) == []
 
 
 def test_peers_that_exchange_nothing_are_told_what_is_about_an_exchange() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import pytest
 import torch
 
 from configs.compose import compose_run
-from dogo_fed.data.source import TensorImages
+from dogo_fed.data.roles import DataRoles
+from dogo_fed.data.source import MappedImages, Subset, TensorImages, takes_time
 from dogo_fed.engine import feed as feed_module
 from dogo_fed.engine.feed import Feed, resident
 from dogo_fed.engine.loaded_run import load_run
+from dogo_fed.errors import DataError
+from tests.support.image_folders import write_folder
 from tests.support.tiny_run import TINY
 
 CPU = torch.device("cpu")
@@ -106,6 +110,59 @@ def test_on_a_cpu_only_a_large_set_is_gathered_ahead(monkeypatch):
         feed = Feed.of(passes_of(), CPU, with_labels=False)
         assert (feed._worker is not None) == is_ahead
         feed.close()
+
+
+def test_images_that_are_decoded_for_each_pass_are_decoded_ahead(tmp_path):
+    """However few they are: decoding takes time on a CPU too."""
+    write_folder(tmp_path)
+    for settings, is_ahead in (((), False), (("data.options.cache_dir=off",), True)):
+        folder = ["data=image_folder", f"data.options.root={tmp_path}", "data.options.image_size=8"]
+        config = compose_run([*folder, "batch_size=4", "eval.knn_k=1", "steps=1", *settings])
+        feed = Feed.of(load_run(config).passes["wide"], CPU, with_labels=False)
+        assert (feed._worker is not None) == is_ahead
+        feed.close()
+
+
+def test_whether_images_are_decoded_is_known_of_parts_and_changed_ones_too():
+    class Decoded(TensorImages):
+        takes_time = True
+
+    arguments = torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.zeros(4)
+    for source, expected in ((TensorImages(*arguments), False), (Decoded(*arguments), True)):
+        part = Subset(source, torch.arange(2))
+        changed = MappedImages(part, lambda images_BCHW, ids_B: images_BCHW)
+        assert [takes_time(one) for one in (source, part, changed)] == 3 * [expected]
+
+
+def test_a_disk_that_hangs_is_told(monkeypatch):
+    monkeypatch.setattr(feed_module, "_GATHERED_WITHIN_S", 0.05)
+    feed, ends = Feed(passes_of(), CPU, with_labels=False, ahead=True), threading.Event()
+    feed._next = (0, feed._worker.submit(ends.wait))
+    with pytest.raises(DataError, match="is the disk away"):
+        feed.take(0)
+    ends.set()
+    feed.close()
+
+
+def test_images_of_a_class_that_can_not_be_watched_are_on_the_device_too():
+    """Python can't tell when they are gone, so they stay."""
+
+    class Slotted:
+        __slots__ = ("images", "labels")
+
+        def __len__(self):
+            return len(self.labels)
+
+    passes = passes_of()
+    plain, source = passes.data.shared, Slotted()
+    source.images, source.labels = plain.train.images, plain.train.labels
+    held = dataclasses.replace(plain, train=source)
+    own = dataclasses.replace(passes, data=DataRoles.all_of(held))
+    assert same(
+        resident(own, CPU, SET_BYTES).images(0, with_labels=True),
+        passes.images(0, with_labels=True),
+    )
+    assert any(one is source for one in feed_module._kept)
 
 
 def test_who_asks_again_gets_the_same_images():

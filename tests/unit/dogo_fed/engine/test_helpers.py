@@ -220,6 +220,22 @@ def test_parts_of_one_image_are_refused():
         peer_of("peers.wide.data_parallel=9")
 
 
+@pytest.mark.parametrize(
+    ("settings", "holds", "instead"),
+    [
+        (["anchor_share=0.5"], 8, "4 or less"),
+        (["partition=iid", "partition.anchors=0.93", "partition.least_images=2"], 11, "5 or less"),
+        (["partition=iid", "anchor_share=0.1", "anchors_at=exchanges", "exchange.every_steps=2",
+          "partition.anchors=0.93", "partition.least_images=2"], 3, "1"),
+    ],
+)  # fmt: skip
+def test_parts_of_the_passes_that_a_peer_really_has_are_refused(settings, holds, instead):
+    """Without private images a pass is the anchors alone; with few, it has few of them."""
+    told = rf"some pass .* holds {holds} .* type peers\.wide\.data_parallel={instead}$"
+    with pytest.raises(ConfigError, match=told):
+        peer_of("peers.wide.data_parallel=6", *settings)
+
+
 def test_synchronised_statistics_are_for_gpus():
     with pytest.raises(ConfigError, match=r"peers\.wide\.sync_batchnorm=true needs GPUs"):
         peer_of(TWO_PARTS, "peers.wide.sync_batchnorm=true")

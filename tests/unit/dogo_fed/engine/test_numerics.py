@@ -107,6 +107,9 @@ def test_a_network_that_cannot_be_compiled_is_a_wrong_setting(without_compiler, 
     with pytest.raises(ConfigError, match=NEEDS):
         run_here(compose_run([*TINY, "compile=true"]))
 
+    with pytest.raises(ConfigError, match=NEEDS):  # found while it is tried how fast it is
+        prepare(compose_run([*TINY, "compile=true", "precision=auto"]))
+
     class Session:
         def start(self):
             torch.compile(torch.nn.ReLU(), backend=lambda graph, inputs: 1 / 0)(torch.zeros(2))

@@ -19,6 +19,7 @@ from dogo_fed.contracts import PeerId, TeacherSignal
 from dogo_fed.data.source import TensorImages
 from dogo_fed.engine import session as session_module
 from dogo_fed.engine import step as step_module
+from dogo_fed.engine.feed import Feed
 from dogo_fed.engine.loaded_run import LoadedRun, load_run
 from dogo_fed.engine.open import open_session
 from dogo_fed.engine.session import PeerSession
@@ -183,6 +184,19 @@ def test_a_peer_that_was_away_goes_on_at_the_runs_step(run, folder, caplog):
         session = opened(run, folder, FakeLink(next_step=3), checkpoint_step=1)
     assert session.next_step == 3
     assert "goes on at step 3; its checkpoint is of step 1" in caplog.text
+
+
+def test_a_peer_joins_when_its_images_are_near(run, tmp_path, monkeypatch):
+    """That may take minutes on a GPU, and once it has joined, the others wait for it."""
+    link, of = FakeLink(), Feed.of.__func__
+
+    def noting(cls, *arguments, **given):
+        link.calls.append("images")
+        return of(cls, *arguments, **given)
+
+    monkeypatch.setattr(Feed, "of", classmethod(noting))
+    opened(run, tmp_path / "run", link).start()
+    assert link.calls == ["images", "join"]
 
 
 def test_a_peer_that_is_not_let_in_has_no_session(run, folder):
