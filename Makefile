@@ -40,21 +40,11 @@ format: $(VENV)/.installed-dev ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-dev ## steps, exchange, far link, coordinator, views, memory; half an hour on 2 cores; writes benchmarks/results/
-	$(BIN)/python -m benchmarks.step
-	$(BIN)/python -m benchmarks.epoch
-	$(BIN)/python -m benchmarks.round_trip
-	$(BIN)/python -m benchmarks.exchange_tax
-	$(BIN)/python -m benchmarks.far_link
-	$(BIN)/python -m benchmarks.coordinator
-	$(BIN)/python -m benchmarks.data_path
-	$(BIN)/python -m benchmarks.cold_folder
-	$(BIN)/python -m benchmarks.loss_memory
-	$(BIN)/python -m benchmarks.page
+	$(BIN)/python -m benchmarks.several step epoch round_trip exchange_tax far_link coordinator \
+		data_path cold_folder loss_memory
 
 bench-full: $(VENV)/.installed-dev ## exchange and far link over 2 to 64 peers, batches to 4096, all distances; hours
-	$(BIN)/python -m benchmarks.round_trip --full $(ARGS)
-	$(BIN)/python -m benchmarks.far_link --full --batch-sizes 128 256 1024
-	$(BIN)/python -m benchmarks.page
+	$(BIN)/python -m benchmarks.several "round_trip --full $(ARGS)" "far_link --full"
 
 bench-flower: $(VENV)/.installed-dev ## time per step under Flower, by exchange mode and steps per round; 20 minutes
 	$(BIN)/python -m benchmarks.flower_steps $(ARGS)

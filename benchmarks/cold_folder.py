@@ -8,8 +8,9 @@ are dropped from the system's cache, so a pass is read from the disk at random p
 much that was: 0 where the folder lies in memory (tmpfs). The pixels of 100,000 images of 224 take 15 GB, and
 the files lie beside them.
 
-folder    a session of one peer (small_cnn) with the images of the folder
-ready     the same with the images of a few batches, in memory
+folder    a session of one peer (small_cnn) with the images of the folder. However few they are, they are
+          read as those of a folder that fits into no memory: from the disk, during the step before
+ready     the same with the images of a few batches, in memory; on a GPU they lie on it
 disk      nothing but reading the same number of batches' bytes from the cache's file, one after the other
 """
 
@@ -20,7 +21,8 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,14 @@ import psutil
 import torch
 
 from benchmarks.images import write_folder
-from benchmarks.machine import write_result
+from benchmarks.machine import Result
 from benchmarks.sessions import Sessions
 from benchmarks.settings import peers_named, steps_alone
-from benchmarks.turns import clocked, finish, spread, take_turns, told
+from benchmarks.turns import Found, clocked, finish, spread, take_turns, told
 from dogo_fed.config import DataConfig
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.source import DataSet, TensorImages
+from dogo_fed.engine import feed
 from dogo_fed.engine.numerics import fix_numerics, resolve_device
 
 HOW = (
@@ -63,16 +66,31 @@ def drop_from_cache(cache: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+@contextmanager
+def nothing_fits() -> Iterator[None]:
+    """Has sessions that are opened meanwhile take each set for one that fits into no memory.
+
+    So the images of a GPU stay on the disk, and those of a step are gathered during the step before it.
+    """
+    with ExitStack() as after:
+        for name in ("SHARE_OF_MEMORY", "LARGE_BYTES"):
+            after.callback(setattr, feed, name, getattr(feed, name))
+            setattr(feed, name, 0)
+        yield
+
+
 def fed(
-    make: Callable[[], DataSet], cache: Path, steps: int, batch_size: int, device: torch.device
-) -> Turn:
+    make: Callable[[], DataSet], cache: Path, steps: int, batch_size: int, device: torch.device,
+    *, stays_on_disk: bool,
+) -> Turn:  # fmt: skip
     """Does steps of one peer with these images."""
     name, peer = next(iter(peers_named("tiny").items()))
     config = steps_alone(
         {name: peer}, DataConfig(name="synthetic"), exchanges=False,
         batch_size=batch_size, device=device.type,
     )  # fmt: skip
-    sessions = Sessions(config, make())  # anew: pages that are mapped would not be dropped
+    with nothing_fits() if stays_on_disk else nullcontext():
+        sessions = Sessions(config, make())  # anew: pages that are mapped would not be dropped
     try:
         drop_from_cache(cache)
         before = _read_bytes()
@@ -94,6 +112,13 @@ def from_disk(cache: Path, num_bytes: int, bytes_per_image: int) -> Turn:
     return Turn(done / bytes_per_image / seconds, (_read_bytes() - before) / 2**20)
 
 
+def kind_of_disk(folder: Path) -> str:
+    """Returns the kind of the file system that a folder lies on, e.g. ext4; tmpfs is in memory."""
+    disks = {Path(one.mountpoint): one.fstype for one in psutil.disk_partitions(all=True)}
+    places = [folder.resolve(), *folder.resolve().parents]
+    return next((disks[one] for one in places if one in disks), "unknown")
+
+
 def _read_bytes() -> int:
     """Returns what this process has had read from disks so far."""
     return int(psutil.Process().io_counters().read_bytes)
@@ -102,8 +127,8 @@ def _read_bytes() -> int:
 def measure(
     root: Path, number: int, image_size: int, batch_size: int, steps: int, rounds: int,
     device: torch.device,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Writes a folder, and returns the figures of the three."""
+) -> Found[str, Turn]:  # fmt: skip
+    """Writes a folder, and returns what the three have found."""
     cache = root / "cache"
     cache.mkdir()
     write_folder(root / "images", number, image_size)
@@ -120,19 +145,17 @@ def measure(
     del whole
     bytes_per_image = some[0].nbytes
     turns = {
-        "folder": partial(fed, folder, cache, steps, batch_size, device),
-        "ready": partial(fed, lambda: ready, cache, steps, batch_size, device),
+        "folder": partial(fed, folder, cache, steps, batch_size, device, stays_on_disk=True),
+        "ready": partial(fed, lambda: ready, cache, steps, batch_size, device, stays_on_disk=False),
         "disk": partial(from_disk, cache, steps * batch_size * bytes_per_image, bytes_per_image),
     }
-    return [
-        {"images_from": name, **row(found)}
-        for name, found in take_turns(turns, rounds, warm_up=1).items()
-    ]
+    return take_turns(turns, rounds, warm_up=1)
 
 
-def row(found: Sequence[Turn]) -> dict[str, Any]:
+def row(name: str, found: Sequence[Turn]) -> dict[str, Any]:
     """Returns the figures of one contestant."""
     return {
+        "images_from": name,
         "images_per_s": spread([one.images_per_s for one in found]),
         "read_mib": spread([one.read_mib for one in found]),
     }
@@ -155,17 +178,23 @@ def main() -> None:
     asked = parser.parse_args()
     fix_numerics(asked.threads)
     device = resolve_device(asked.device)
-    with tempfile.TemporaryDirectory(prefix="cold-folder-", dir=asked.folder) as made:
-        rows = measure(
+    with (
+        Result("cold_folder", HOW, parser, asked, named_by=["images"], aside=["folder"]) as result,
+        tempfile.TemporaryDirectory(prefix="cold-folder-", dir=asked.folder) as made,
+    ):
+        del result.settings["folder"]
+        result.settings |= {"device": device.type, "disk": kind_of_disk(Path(made))}
+        found = measure(
             Path(made), asked.images, asked.image_size, asked.batch_size, asked.steps,
             asked.rounds, device,
         )  # fmt: skip
-    for one in rows:
-        print(
-            f"{one['images_from']:<8} {told(one['images_per_s'])} images a second, "
-            f"{told(one['read_mib'])} MiB read"
-        )
-    write_result("cold_folder", HOW, {"images": asked.images, "rows": rows})
+        result.failed.update(found.failed)
+        result.found["rows"] = [row(name, rounds) for name, rounds in found.rounds().items()]
+        for one in result.found["rows"]:
+            print(
+                f"{one['images_from']:<8} {told(one['images_per_s'])} images a second, "
+                f"{told(one['read_mib'])} MiB read"
+            )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ smallest batch size, in a process of its own (coordinator_memory.py): it tells w
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ import grpc
 import numpy as np
 
 from benchmarks import coordinator_memory
-from benchmarks.machine import write_result
+from benchmarks.machine import Result
 from benchmarks.round_trip import steps_for
 from benchmarks.simulated import (
     RUN_ID,
@@ -56,6 +57,7 @@ WARM_UP = 3
 PROCESSES = 2
 """In which the peers live."""
 KINDS = ("copy", "echo", "calls", "grpc")
+LONG_RUN = "the long run"
 
 HOW = (
     "For each batch size and number of peers the four kinds took turns; the spread is over rounds. The first "
@@ -198,25 +200,28 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=24_000)
     asked = parser.parse_args()
     keep_freed_memory()
-    rows = []
     print("contributions for each processor second")
-    with Workers("benchmarks.simulated", PROCESSES) as workers:
-        for batch_size in asked.batch_sizes:
-            for num_peers in asked.peers:
+    with Result("coordinator", HOW, parser, asked) as result:
+        result.found |= {"rows": [], "long_run": None}
+        with Workers("benchmarks.simulated", PROCESSES) as workers:
+            for batch_size, num_peers in itertools.product(asked.batch_sizes, asked.peers):
                 steps = steps_for(asked.contributions, num_peers)
-                turns = contestants(workers, batch_size, num_peers, steps)
-                for kind, rounds in take_turns(turns, asked.rounds).items():
-                    rows.append(row(kind, batch_size, num_peers, steps, rounds))
+                found = take_turns(contestants(workers, batch_size, num_peers, steps), asked.rounds)
+                for kind, why in found.failed.items():
+                    result.failed[f"B {batch_size}, {num_peers} peers, {kind}"] = why
+                for kind, rounds in found.rounds().items():
+                    one = row(kind, batch_size, num_peers, steps, rounds)
+                    result.found["rows"].append(one)
                     print(
-                        f"B {batch_size:>5} {num_peers:>4} peers {kind:<6} "
-                        f"{told(rows[-1]['per_cpu_s'])}",
+                        f"B {batch_size:>5} {num_peers:>4} peers {kind:<6} {told(one['per_cpu_s'])}",
                         flush=True,
                     )
-    grown = None
-    if asked.long:
-        grown = coordinator_memory.measure(min(asked.batch_sizes), asked.long)
-        print(coordinator_memory.told(grown))
-    write_result("coordinator", HOW, {"rows": rows, "long_run": grown})
+        if asked.long:
+            result.write(not_yet=LONG_RUN)
+            with result.going_on(LONG_RUN):
+                grown = coordinator_memory.measure(min(asked.batch_sizes), asked.long)
+                result.found["long_run"] = grown
+                print(coordinator_memory.told(grown))
 
 
 if __name__ == "__main__":

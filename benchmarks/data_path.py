@@ -31,8 +31,8 @@ import torch
 
 from benchmarks import kornia_stand_in
 from benchmarks.images import MEAN, STD, images_uint8, pictures, torchvision_view, write_folder
-from benchmarks.machine import write_result
-from benchmarks.turns import Took, clocked, finish, spread, take_turns, told
+from benchmarks.machine import Result
+from benchmarks.turns import Found, Took, clocked, entered, finish, spread, take_turns, told
 from dogo_fed.data.augment import BLUR_FROM_PIXELS, build_augmentation
 from dogo_fed.data.datasets import build_dataset
 from dogo_fed.data.source import ImageSource
@@ -182,19 +182,18 @@ CONTESTANTS = {
 }
 
 
-def measure(
-    shown: Shown, batch_size: int, rounds: int, device: torch.device
-) -> dict[str, list[Took]]:
+def measure(shown: Shown, batch_size: int, rounds: int, device: torch.device) -> Found[str, Took]:
     """Returns what an image takes each of them, by round."""
-    turns = {}
-    for name, make in CONTESTANTS.items():
-        try:
-            views = make(shown, device)
-        except ImportError as error:
-            print(f"{name} is left out: {error}")
-            continue
-        turns[name] = partial(_turn, views, shown.number, batch_size, device)
-    return take_turns(turns, rounds, warm_up=1)
+    made, failed = entered(
+        {name: partial(make, shown, device) for name, make in CONTESTANTS.items()}
+    )
+    turns = {
+        name: partial(_turn, views, shown.number, batch_size, device)
+        for name, views in made.items()
+    }
+    found = take_turns(turns, rounds, warm_up=1)
+    found.failed.update(failed)
+    return found
 
 
 def _turn(views: Views, number: int, batch_size: int, device: torch.device) -> Took:
@@ -244,19 +243,27 @@ def main() -> None:
     fix_numerics(asked.threads)
     torch.use_deterministic_algorithms(False)  # kornia and others have kernels that are not
     device = resolve_device(asked.device)
-    rows: list[dict[str, Any]] = []
+    with Result("data_path", HOW, parser, asked) as result:
+        result.settings["device"] = device.type
+        result.found["rows"] = []
 
-    def add(images: str, shown: Shown) -> None:
-        found = measure(shown, asked.batch_size, asked.rounds, device)
-        rows.extend(rows_of(images, shown, found))
-        told_rows(rows[-len(found) :])
+        def add(images: str, shown: Shown) -> None:
+            found = measure(shown, asked.batch_size, asked.rounds, device)
+            for name, why in found.failed.items():
+                result.failed[f"{shown.size} px, {images}, {name}"] = why
+            rows = rows_of(images, shown, found.rounds())
+            result.found["rows"] += rows
+            told_rows(rows)
 
-    for size in asked.image_sizes:
-        add("memory", in_memory(NUM_IMAGES, size, device))
-    for size in asked.folder_sizes:
-        with tempfile.TemporaryDirectory(prefix="data-path-") as folder:
-            add("folder", in_folder(Path(folder), asked.folder_images, size, device))
-    write_result("data_path", HOW, {"folder_images": asked.folder_images, "rows": rows})
+        for size in asked.image_sizes:
+            with result.going_on(f"{size} px, memory"):
+                add("memory", in_memory(NUM_IMAGES, size, device))
+        for size in asked.folder_sizes:
+            with (
+                result.going_on(f"{size} px, folder"),
+                tempfile.TemporaryDirectory(prefix="data-path-") as folder,
+            ):
+                add("folder", in_folder(Path(folder), asked.folder_images, size, device))
 
 
 if __name__ == "__main__":

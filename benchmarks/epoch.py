@@ -28,10 +28,20 @@ from typing import Any
 import torch
 
 from benchmarks.images import images_uint8
-from benchmarks.machine import write_result
+from benchmarks.machine import Result
 from benchmarks.sessions import Sessions
 from benchmarks.settings import peers_named, steps_alone
-from benchmarks.turns import Took, both_clocks, clocked, finish, spread, take_turns, told
+from benchmarks.turns import (
+    Found,
+    Took,
+    both_clocks,
+    clocked,
+    entered,
+    finish,
+    spread,
+    take_turns,
+    told,
+)
 from dogo_fed.config import DataConfig, MemoryFormat, PeerConfig, Precision
 from dogo_fed.data.map_style import dataset_from_arrays
 from dogo_fed.data.source import DataSet
@@ -97,7 +107,7 @@ def measure(
     rounds: int,
     precisions: Sequence[str] = ("fp32",),
     **settings: Any,
-) -> dict[str, list[Round]]:
+) -> Found[str, Round]:
     """Lets the contestants take turns, in each precision.
 
     Args:
@@ -115,27 +125,40 @@ def measure(
         "pair apart": (dict(peers), False),
         "pair": (dict(peers), True),
     }
-    made: dict[str, Sessions] = {}
+
+    def warmed_up(kind: str, precision: str) -> Sessions:
+        some, exchanges = kinds[kind]
+        is_half = Precision(precision) is not Precision.FP32
+        sessions = sessions_of(
+            some,
+            dataset,
+            exchanges=exchanges,
+            device=device.type,
+            precision=Precision(precision),
+            memory_format=MemoryFormat.CHANNELS_LAST if is_half else MemoryFormat.CONTIGUOUS,
+            **settings,
+        )
+        try:
+            for _ in range(min(WARM_UP_STEPS, steps)):
+                sessions.step()
+        except BaseException:
+            sessions.close()
+            raise
+        return sessions
+
+    made, failed = entered(
+        {
+            f"{kind}, {precision}": partial(warmed_up, kind, precision)
+            for precision in precisions
+            for kind in kinds
+        }
+    )
     try:
-        for precision in precisions:
-            is_half = Precision(precision) is not Precision.FP32
-            for kind, (some, exchanges) in kinds.items():
-                made[f"{kind}, {precision}"] = one = sessions_of(
-                    some,
-                    dataset,
-                    exchanges=exchanges,
-                    device=device.type,
-                    precision=Precision(precision),
-                    memory_format=(
-                        MemoryFormat.CHANNELS_LAST if is_half else MemoryFormat.CONTIGUOUS
-                    ),
-                    **settings,
-                )
-                for _ in range(min(WARM_UP_STEPS, steps)):
-                    one.step()
-        return take_turns(
+        found = take_turns(
             {name: partial(turn, one, steps, device) for name, one in made.items()}, rounds
         )
+        found.failed.update(failed)
+        return found
     finally:
         for one in made.values():
             one.close()
@@ -176,40 +199,35 @@ def main() -> None:
         return
     fix_numerics(asked.threads)
     device = resolve_device(asked.device)
-    found = measure(
-        peers_named(asked.peers),
-        made_up(asked.images),
-        device,
-        steps=asked.steps,
-        rounds=asked.rounds,
-        precisions=asked.precisions,
-        batch_size=asked.batch_size,
-        compile=asked.compile,
-    )
-    steps_per_epoch = asked.images / asked.batch_size
-    rows = [row(name, rounds, steps_per_epoch) for name, rounds in found.items()]
-    print(f"\nan epoch of {asked.images:,} images, batch size {asked.batch_size}, {asked.peers}")
-    for one in rows:
-        print(
-            f"{one['contestant']:<20} wall s {told(one['epoch_wall_s']):<28} CPU s "
-            f"{told(one['epoch_cpu_s']):<28} exchange % {told(one['exchange_percent'])}"
+    with Result("epoch", HOW, parser, asked) as result:
+        found = measure(
+            peers_named(asked.peers),
+            made_up(asked.images),
+            device,
+            steps=asked.steps,
+            rounds=asked.rounds,
+            precisions=asked.precisions,
+            batch_size=asked.batch_size,
+            compile=asked.compile,
         )
-    pairs = [name for name in found if name.startswith("pair, ")]
-    for name in pairs:
-        precision = name.partition(", ")[2]
-        apart = found[f"pair apart, {precision}"]
-        taxes = [
-            one.step.wall_s / other.step.wall_s - 1
-            for one, other in zip(found[name], apart, strict=True)
+        result.failed.update(found.failed)
+        steps_per_epoch = asked.images / asked.batch_size
+        result.found["rows"] = [
+            row(name, rounds, steps_per_epoch) for name, rounds in found.rounds().items()
         ]
-        print(f"{precision}: with exchange a step takes {statistics.median(taxes):+.1%}")
-    content = {
-        "peers_named": asked.peers,
-        "images": asked.images,
-        "batch_size": asked.batch_size,
-        "rows": rows,
-    }
-    write_result("epoch", HOW, content)
+        print(
+            f"\nan epoch of {asked.images:,} images, batch size {asked.batch_size}, {asked.peers}"
+        )
+        for one in result.found["rows"]:
+            print(
+                f"{one['contestant']:<20} wall s {told(one['epoch_wall_s']):<28} CPU s "
+                f"{told(one['epoch_cpu_s']):<28} exchange % {told(one['exchange_percent'])}"
+            )
+        for precision in asked.precisions:
+            beside = found.pairs(f"pair, {precision}", f"pair apart, {precision}")
+            taxes = [one.step.wall_s / other.step.wall_s - 1 for one, other in beside]
+            if taxes:
+                print(f"{precision}: with exchange a step takes {statistics.median(taxes):+.1%}")
 
 
 if __name__ == "__main__":

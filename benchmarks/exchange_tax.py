@@ -38,7 +38,7 @@ from pathlib import Path
 import rich
 import torch
 
-from benchmarks.machine import write_result
+from benchmarks.machine import Result
 from benchmarks.settings import run_of_processes
 from benchmarks.stamps import Stamps, read_stamps, with_stamps
 from benchmarks.turns import spread, take_turns, told
@@ -296,21 +296,19 @@ def main() -> None:
         f"{on.data.name}, batch size {on.batch_size}, peers "
         + ", ".join(f"{name}: {peer.backbone}" for name, peer in on.peers.items())
     )
-    turns = take_turns(
-        {"on": partial(run_once, on), "off": partial(run_once, off)}, arguments.pairs
-    )
-    pairs = [Pair(*runs) for runs in zip(turns["on"], turns["off"], strict=True)]
-    print(f"{'pair':>4} {'on st/s':>9} {'off st/s':>9} {'ratio':>8} {'counted':>8}")
-    for number, pair in enumerate(pairs, start=1):
-        print_pair(number, pair)
-    print_summary(pairs)
-    content = {
-        "peers_named": arguments.peers,
-        "overrides": overrides,
-        "warm_up_steps": WARM_UP,
-        **summarise(pairs),
-    }
-    write_result("exchange_tax", HOW, content)
+    with Result("exchange_tax", HOW, parser, arguments) as result:
+        result.settings["warm_up_steps"] = WARM_UP
+        turns = {"on": partial(run_once, on), "off": partial(run_once, off)}
+        found = take_turns(turns, arguments.pairs)
+        result.failed.update(found.failed)
+        pairs = [Pair(*runs) for runs in found.pairs("on", "off")]
+        if not pairs:
+            return
+        print(f"{'pair':>4} {'on st/s':>9} {'off st/s':>9} {'ratio':>8} {'counted':>8}")
+        for number, pair in enumerate(pairs, start=1):
+            print_pair(number, pair)
+        print_summary(pairs)
+        result.found |= summarise(pairs)
 
 
 if __name__ == "__main__":

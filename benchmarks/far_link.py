@@ -24,12 +24,14 @@ import rich
 
 from benchmarks.exchange_tax import PeerTiming, run_once, slowest
 from benchmarks.grid import Cell, Ways, add_ways, cells
-from benchmarks.machine import write_result
+from benchmarks.machine import Result
 from benchmarks.relay import Relay, free_port
 from benchmarks.settings import run_of_processes
 from benchmarks.turns import spread, take_turns, told
 
 Run: TypeAlias = Mapping[str, PeerTiming]
+
+FULL_BATCH_SIZES = (128, 256, 1024)
 
 HOW = (
     "All combinations took turns, each in a run of its own; the spread is over rounds. Processor "
@@ -51,15 +53,23 @@ def run_cell(cell: Cell[str], steps: int, overrides: Sequence[str]) -> Run:
         return run_once(run_of_processes(cell.peers, steps, [*overrides, *settings]))
 
 
-def row(cell: Cell[str], rounds: Sequence[Run], nearest: Sequence[Run]) -> dict[str, Any]:
-    """Returns the figures of a combination."""
+def row(
+    cell: Cell[str], rounds: Sequence[Run], beside: Sequence[tuple[Run, Run]]
+) -> dict[str, Any]:
+    """Returns the figures of a combination.
+
+    Args:
+        cell: the combination.
+        rounds: its runs.
+        beside: those of them that have a run of the nearest beside them in their round.
+    """
     speeds = [slowest(one) for one in rounds]
-    shares = [speed / slowest(near) for speed, near in zip(speeds, nearest, strict=True)]
+    shares = [slowest(one) / slowest(near) for one, near in beside]
     last = [min(one.values(), key=lambda timing: timing.steps_per_s) for one in rounds]
     return {
         **cell.to_plain(),
         "steps_per_s": spread(speeds),
-        "share_of_near": spread(shares),
+        "share_of_near": spread(shares) if shares else None,
         "step_cpu_ms": spread([timing.processor_ms for timing in last]),
     }
 
@@ -71,25 +81,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--peers", nargs="+", default=["pair"])
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[256])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", help="256; with --full more")
     add_ways(parser)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("overrides", nargs="*")
     asked = parser.parse_args()
     rich.reconfigure(file=io.StringIO())  # the live view would take its share of the processor
-    grid = cells(asked.batch_sizes, asked.peers, Ways.asked(asked), full=asked.full)
-    found = take_turns(
-        {cell: partial(run_cell, cell, asked.steps, asked.overrides) for cell in grid},
-        asked.rounds,
-    )
-    print(f"{'':<60} {'steps/s':<28} of the nearest")
-    rows = []
-    for cell, rounds in found.items():
-        one = row(cell, rounds, found[cell.nearest])
-        rows.append(one)
-        print(f"{cell!s:<60} {told(one['steps_per_s']):<28} {told(one['share_of_near'])}")
-    write_result("far_link", HOW, {"overrides": asked.overrides, "rows": rows})
+    sizes = asked.batch_sizes or (FULL_BATCH_SIZES if asked.full else (256,))
+    grid = cells(sizes, asked.peers, Ways.asked(asked), full=asked.full)
+    with Result("far_link", HOW, parser, asked, named_by=["full"]) as result:
+        result.settings["batch_sizes"] = list(sizes)
+        found = take_turns(
+            {cell: partial(run_cell, cell, asked.steps, asked.overrides) for cell in grid},
+            asked.rounds,
+        )
+        result.failed.update(found.failed)
+        result.found["rows"] = rows = []
+        print(f"{'':<60} {'steps/s':<28} of the nearest")
+        for cell, rounds in found.rounds().items():
+            one = row(cell, rounds, found.pairs(cell, cell.nearest))
+            rows.append(one)
+            print(f"{cell!s:<60} {told(one['steps_per_s']):<28} {told(one['share_of_near'])}")
 
 
 if __name__ == "__main__":

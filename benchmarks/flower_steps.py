@@ -28,7 +28,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import write_result
+from benchmarks.machine import Result
 from benchmarks.settings import peers_named
 from benchmarks.stamps import Stamps, read_stamps
 from benchmarks.turns import spread, take_turns, told
@@ -166,14 +166,15 @@ def main() -> None:
     for batch_size in asked.batch_sizes:
         cells.append(Cell("ray", batch_size, 200))
         cells += [Cell(mode, batch_size, k) for mode in FLOWER_MODES for k in asked.rounds_of]
-    found = take_turns({cell: partial(measure, cell) for cell in cells}, asked.rounds)
-    print(f"{'':<8} {'batch':>6} {'K':>5}  mean ms of a step; processor ms")
-    rows = []
-    for cell, timings in found.items():
-        one = row(cell, timings)
-        rows.append(one)
-        print(f"{cell}  {told(one['mean_ms']):<28} {told(one['cpu_ms'])}")
-    write_result("flower_steps", HOW, {"cells": rows})
+    with Result("flower_steps", HOW, parser, asked) as result:
+        found = take_turns({cell: partial(measure, cell) for cell in cells}, asked.rounds)
+        result.failed |= {" ".join(name.split()): why for name, why in found.failed.items()}
+        result.found["cells"] = rows = []
+        print(f"{'':<8} {'batch':>6} {'K':>5}  mean ms of a step; processor ms")
+        for cell, timings in found.rounds().items():
+            one = row(cell, timings)
+            rows.append(one)
+            print(f"{cell}  {told(one['mean_ms']):<28} {told(one['cpu_ms'])}")
 
 
 if __name__ == "__main__":

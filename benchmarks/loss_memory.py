@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import write_result
+from benchmarks.machine import Result
 from benchmarks.turns import clocked
 from dogo_fed.engine.numerics import fix_numerics, resolve_device
 from dogo_fed.objectives.mutual import mutual_kl
@@ -94,16 +94,18 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     asked = parser.parse_args()
     device = resolve_device(asked.device)
-    rows = []
-    for batch_size, dim in itertools.product(asked.batch_sizes, asked.dims):
-        row = measure(batch_size, dim, asked.threads, device)
-        rows.append(row)
-        print(
-            f"N {batch_size:>5}, D {dim:>5}: {row['peak_gb']:.3f} GB, "
-            f"{row['cpu_s']:.3g} CPU seconds, {row['wall_s']:.3g} s",
-            flush=True,
-        )
-    write_result("loss_memory", HOW, {"threads": asked.threads, "rows": rows})
+    with Result("loss_memory", HOW, parser, asked) as result:
+        result.settings["device"] = device.type
+        result.found["rows"] = []
+        for batch_size, dim in itertools.product(asked.batch_sizes, asked.dims):
+            with result.going_on(f"N {batch_size}, D {dim}"):
+                row = measure(batch_size, dim, asked.threads, device)
+                result.found["rows"].append(row)
+                print(
+                    f"N {batch_size:>5}, D {dim:>5}: {row['peak_gb']:.3f} GB, "
+                    f"{row['cpu_s']:.3g} CPU seconds, {row['wall_s']:.3g} s",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from benchmarks.machine import RESULTS
 from benchmarks.turns import told
 from dogo_fed.atomic import write_atomic
 
-_NAME = re.compile(r"(?P<benchmark>\w+)-(?P<place>[\w-]+-\d{4}-\d{2})")
+_NAME = re.compile(r"(?P<benchmark>\w+)(?P<what>[.\w]*)-(?P<place>[\w-]+-\d{4}-\d{2})")
+"""`what` says what a result is about that is not the usual one."""
 
 Content = Mapping[str, Any]
 
@@ -34,7 +35,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def shown(value: object) -> str:
     """Returns a cell of a table; a median has the least and the most beside it."""
-    if isinstance(value, Mapping):
+    if value is None or isinstance(value, Mapping):
         return told(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -46,7 +47,7 @@ def records(found: Sequence[Content]) -> str:
 
 def step(content: Content) -> str:
     """Returns the tables of benchmarks.step."""
-    parts = [f"Batch size {content['batch_size']}, {content['threads']} thread.\n"]
+    parts = []
     for name, found in content["networks"].items():
         seconds = [(one, each["cpu"], each["wall"]) for one, each in found["seconds"].items()]
         parts.append(table([f"{name}: a step of", "CPU seconds", "wall seconds"], seconds))
@@ -86,8 +87,9 @@ def round_trip(content: Content) -> str:
         return exchanges
     left_out = content["left_out"]
     more = "".join(f"- left out: {name}: {reason}\n" for name, reason in left_out.items())
+    compute_ms = settings_of(content)["compute_ms"]
     return (
-        f"{exchanges}\nSteps of simulated peers that compute {content['compute_ms']:g} ms:\n\n"
+        f"{exchanges}\nSteps of simulated peers that compute {compute_ms:g} ms:\n\n"
         f"{records(content['step_rows'])}" + (f"\n{more}" if more else "")
     )
 
@@ -134,7 +136,32 @@ def section(name: str, content: Content) -> str:
     )  # fmt: skip
     command = content.get("command", f"python -m benchmarks.{name}")
     how = content.get("how") or _EARLY[name]
-    return f"## {title}\n\n    {command}\n\n{where}.\n\n{how}\n\n{made(content)}"
+    parts = [f"## {title}", f"    {command}", f"{where}."]
+    if settings := told_settings(content):
+        parts.append(settings)
+    parts.append(how)
+    if failed := content.get("failed"):
+        reasons = "\n".join(f"- {what}: {why}" for what, why in failed.items())
+        parts.append(f"NOT ALL WAS MEASURED. What has failed:\n\n{reasons}")
+    return "\n\n".join([*parts, made(content)])
+
+
+def settings_of(content: Content) -> Content:
+    """Returns the settings of a run; those of an early result are among its figures."""
+    found = content.get("settings")
+    return found if isinstance(found, Mapping) else content
+
+
+def told_settings(content: Content) -> str:
+    """Returns a sentence with the settings of a run; an early result may have none, or a list."""
+    found = content.get("settings", [])
+    if isinstance(found, Mapping):
+        found = [
+            f"{key} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+            for key, value in found.items()
+            if value is not None and value != [] and value is not False
+        ]
+    return f"Settings: {', '.join(found)}." if found else ""
 
 
 def _kind(machine: Content) -> str | None:
@@ -147,11 +174,14 @@ def _kind(machine: Content) -> str | None:
 
 def page(place: str, results: Path) -> str:
     """Returns the page of a machine and month."""
-    found = {name: results / f"{name}-{place}.json" for name in TITLES}
+    found = [
+        (list(TITLES).index(match["benchmark"]), match["what"], path)
+        for path, match in _matches(results)
+        if match["place"] == place
+    ]
     parts = [
-        section(name, json.loads(path.read_text("utf-8")))
-        for name, path in found.items()
-        if path.is_file()
+        section(list(TITLES)[number], json.loads(path.read_text("utf-8")))
+        for number, _, path in sorted(found)
     ]
     head = (
         f"# Benchmarks, {place}\n\nWritten by `python -m benchmarks.page` from the JSON files beside it. A "
@@ -162,8 +192,15 @@ def page(place: str, results: Path) -> str:
 
 def places(results: Path) -> list[str]:
     """Returns the machines and months of which there are results."""
-    matches = [_NAME.fullmatch(path.stem) for path in results.glob("*.json")]
-    return sorted({match["place"] for match in matches if match is not None})
+    return sorted({match["place"] for _, match in _matches(results)})
+
+
+def _matches(results: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    """Yields the files of results, and their names in parts."""
+    for path in results.glob("*.json"):
+        match = _NAME.fullmatch(path.stem)
+        if match is not None and match["benchmark"] in TITLES:
+            yield path, match
 
 
 def main(asked: Sequence[str]) -> None:

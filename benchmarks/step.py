@@ -45,10 +45,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.images import pictures, torchvision_view
-from benchmarks.machine import write_result
+from benchmarks.machine import Result
 from benchmarks.sessions import Sessions
 from benchmarks.settings import peers_named, steps_alone
-from benchmarks.turns import Took, both_clocks, clocked, finish, spread, take_turns, told
+from benchmarks.turns import (
+    Found,
+    Took,
+    both_clocks,
+    clocked,
+    entered,
+    finish,
+    spread,
+    take_turns,
+    told,
+)
 from dogo_fed.config import ComponentConfig, DataConfig, MemoryFormat, PeerConfig, Precision
 from dogo_fed.engine.build import build_backbone
 from dogo_fed.engine.fastest import with_fastest
@@ -305,18 +315,10 @@ RATIOS = (
 """What is divided by what, in the same round."""
 
 
-def entered(task: Task, only: Sequence[str] = ()) -> dict[str, Callable[[], None]]:
-    """Returns the contestants, or some of them; those whose library is missing are left out."""
-    found = {}
-    for name, make in contestants(task).items():
-        if only and name not in only:
-            continue
-        torch.manual_seed(0)
-        try:
-            found[name] = make()
-        except ImportError as error:
-            print(f"{name} is left out: {error}")
-    return found
+def seeded(make: Callable[[], Callable[[], None]]) -> Callable[[], None]:
+    """Makes a contestant from the same random numbers as the others."""
+    torch.manual_seed(0)
+    return make()
 
 
 @contextmanager
@@ -345,29 +347,28 @@ def turn(step: Callable[[], None], steps: int, device: torch.device) -> Took:
         return clocked(step, steps, partial(finish, device))
 
 
-def ratios(
-    found: Mapping[str, Sequence[Took]], device: torch.device
-) -> dict[str, dict[str, float]]:
+def ratios(found: Found[str, Took], device: torch.device) -> dict[str, dict[str, float]]:
     """Returns the medians and the spread of the ratios within rounds, by the clock that counts."""
 
     def seconds(one: Took) -> float:
         return one.wall_s if device.type == "cuda" else one.cpu_s
 
     return {
-        f"{slow} / {fast}": spread(
-            [
-                seconds(one) / seconds(other)
-                for one, other in zip(found[slow], found[fast], strict=True)
-            ]
-        )
+        f"{slow} / {fast}": spread([seconds(one) / seconds(other) for one, other in pairs])
         for slow, fast in RATIOS
-        if slow in found and fast in found
+        if (pairs := found.pairs(slow, fast))
     }
 
 
 def measure(task: Task, rounds: int, steps: int, only: Sequence[str] = ()) -> dict[str, Any]:
     """Lets the contestants take turns; the first round warms up and is not kept."""
-    made = entered(task, only)
+    made, failed = entered(
+        {
+            name: partial(seeded, make)
+            for name, make in contestants(task).items()
+            if not only or name in only
+        }
+    )
     turns = {name: partial(turn, step, steps, task.device) for name, step in made.items()}
     try:
         found = take_turns(turns, rounds, warm_up=1)
@@ -376,13 +377,14 @@ def measure(task: Task, rounds: int, steps: int, only: Sequence[str] = ()) -> di
             if isinstance(one, Dogo):
                 one.sessions.close()
     return {
-        "seconds": {name: both_clocks(each) for name, each in found.items()},
+        "seconds": {name: both_clocks(each) for name, each in found.rounds().items()},
         "ratios": ratios(found, task.device),
         "notes": {
             name: one.note
             for name, one in made.items()
             if isinstance(one, Dogo) and one.note is not None
         },
+        "failed": failed | found.failed,
     }
 
 
@@ -408,28 +410,30 @@ def main() -> None:
     if workers is None:
         workers = (os.cpu_count() or 1) if device.type == "cuda" else 0
     steps = asked.steps or (STEPS_WITH_WORKERS if workers else 1)
-    content = {}
-    for name in networks:
-        task = Task(peers_named(name), asked.batch_size, device, workers=workers)
-        content[name] = found = measure(task, asked.rounds, steps, asked.only)
-        print(f"\n{name}, batch size {asked.batch_size}, seconds a step")
-        for contestant, clocks in found["seconds"].items():
-            print(f"{contestant:<16} CPU {told(clocks['cpu']):<28} wall {told(clocks['wall'])}")
-        for contestant, note in found["notes"].items():
-            print(f"{contestant}: {note}")
-        print("\nratios within a round")
-        for pair, values in found["ratios"].items():
-            print(f"{pair:<28} {told(values)}")
-    write_result(
-        "step",
-        HOW,
-        {
-            "batch_size": asked.batch_size,
-            "threads": asked.threads,
+    with Result("step", HOW, parser, asked) as result:
+        result.settings |= {
+            "networks": list(networks),
+            "steps": steps,
             "workers": workers,
-            "networks": content,
-        },
-    )
+            "device": device.type,
+        }
+        result.found["networks"] = {}
+        for name in networks:
+            task = Task(peers_named(name), asked.batch_size, device, workers=workers)
+            found = measure(task, asked.rounds, steps, asked.only)
+            for contestant, why in found.pop("failed").items():
+                result.failed[f"{name}, {contestant}"] = why
+            if not found["seconds"]:
+                continue
+            result.found["networks"][name] = found
+            print(f"\n{name}, batch size {asked.batch_size}, seconds a step")
+            for contestant, clocks in found["seconds"].items():
+                print(f"{contestant:<16} CPU {told(clocks['cpu']):<28} wall {told(clocks['wall'])}")
+            for contestant, note in found["notes"].items():
+                print(f"{contestant}: {note}")
+            print("\nratios within a round")
+            for pair, values in found["ratios"].items():
+                print(f"{pair:<28} {told(values)}")
 
 
 if __name__ == "__main__":

@@ -31,12 +31,15 @@ class Workers:
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Workers:
+        self._start()
+        return self
+
+    def _start(self) -> None:
         command = [sys.executable, "-m", self._module]
         for _ in range(self.number):
             self._processes.append(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
-        return self
 
     def __exit__(
         self,
@@ -44,17 +47,23 @@ class Workers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end(at_once=kind is not None)
+
+    def _end(self, *, at_once: bool) -> None:
         for process in self._processes:
             assert process.stdin is not None and process.stdout is not None
             with suppress(OSError):  # it has ended, and left unread what it was told
                 process.stdin.close()
-            if kind is not None:
+            if at_once:
                 process.kill()  # it may wait for peers that will not come
             process.wait(_ENDS_WITHIN_S)
             process.stdout.close()
+        self._processes = []
 
     def call(self, name: str, given: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Calls a function in as many workers as there are arguments, all at once.
+
+        If one of them ends, all are started anew, for the next turn.
 
         Args:
             name: the function.
@@ -77,6 +86,8 @@ class Workers:
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
+                self._end(at_once=True)
+                self._start()
                 raise RuntimeError(f"a worker ({self._module}) has ended in {name}; see above")
             answers.append(json.loads(line))
         return answers

@@ -453,9 +453,7 @@ class PeerSession:
             StorageFull: there is no room for the last checkpoint or the encoder.
             TrainingError: a frozen peer has changed.
         """
-        self._feed.close()
-        if self.peer.helpers is not None:
-            self.peer.helpers.close()
+        self.close()
         self.save()
         self._folder.write_trace(self._ledger)
         result = None if self._is_stopped else self._round_end.result()
@@ -464,6 +462,12 @@ class PeerSession:
             self._round_end.export(result)
             self._sink.emit(result)
         return result
+
+    def close(self) -> None:
+        """Lets go of what reads and computes for it in threads and processes; it trains no more."""
+        self._feed.close()
+        if self.peer.helpers is not None:
+            self.peer.helpers.close()
 
     def _ticket(self, step: int) -> Ticket:
         return Ticket(

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from benchmarks import coordinator
+from benchmarks import coordinator, simulated
 from benchmarks.grid import NEAR, Cell, Ways, cells
 from benchmarks.relay import Distance
 from benchmarks.round_trip import (
@@ -60,6 +60,40 @@ class TestWhichCombinations:
         assert "MiB" in left_out[str(large)] and "s of transfer" in left_out[str(slow)]
 
 
+def test_the_time_of_steps_ahead_is_that_of_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is under way at the end of the steps that count was so at their beginning."""
+    did: list[str] = []
+
+    class Noted(simulated._Exchanging):
+        def step(self, number: int) -> float:
+            did.append(f"step {number}, {len(self._published)} under way")
+            return super().step(number)
+
+        def settle(self) -> None:
+            did.append("settle")
+            super().settle()
+
+    monkeypatch.setattr(simulated, "_Exchanging", Noted)
+    settings = settings_of(1, 3)
+    with coordinator_of(settings, 4) as host:
+        here = PeersHere()
+        here.open(
+            peers=list(settings.peers),
+            address=host.address,
+            batch_size=4,
+            warm_up=1,
+            steps=2,
+            lookahead=1,
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(simulated.time, "perf_counter", lambda: float(len(did)))
+            done = Done(**here.go())
+        here.close()
+    first = ["step 0, 0 under way", "step 1, 1 under way", "step 2, 1 under way"]
+    assert did == [*first, "settle"]
+    assert done.step_s == [1.0], "one entry of `did` for each step"
+
+
 def test_a_round_has_several_hundred_contributions() -> None:
     assert all(steps_for(320, peers) * peers >= 320 for peers in (2, 8, 64))
 
@@ -97,10 +131,11 @@ def test_rows_have_a_spread_over_rounds_and_both_clocks() -> None:
     alone = exchanges_row(cell, [slow, fast])
     assert alone["median_ms"] == {"median": 75.0, "min": 50.0, "max": 100.0}
     assert alone["coordinator_cpu_ms"]["max"] == 10.0
-    row = steps_row(cell, [slow, slow], [fast, fast])
+    row = steps_row(cell, [slow, slow], [(slow, fast), (slow, fast)])
     assert row["round_trip_ms"] == 100.0 and row["lookahead"] == 1
     assert row["speed_of_nearest"]["median"] == 0.5
     assert row["peer_cpu_ms"]["median"] == 1.0
+    assert steps_row(cell, [slow], [])["speed_of_nearest"] is None, "the nearest has failed"
 
 
 def test_what_a_peer_does_is_not_on_the_coordinators_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,3 +193,11 @@ def test_a_worker_that_ends_is_an_error() -> None:
         pytest.raises(RuntimeError, match="has ended in go"),
     ):
         workers.call("go", [{}])
+
+
+@pytest.mark.grpc
+def test_a_worker_that_has_ended_is_there_again_for_the_next_turn() -> None:
+    with Workers("benchmarks.simulated", 1) as workers:
+        with pytest.raises(RuntimeError, match="has ended in open"):
+            workers.call("open", [{"no such": "argument"}])
+        assert coordinator.in_echo(workers, 4, 2, 3).wall_s > 0

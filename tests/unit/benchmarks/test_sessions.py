@@ -18,6 +18,8 @@ from benchmarks.settings import peers_named, steps_alone
 from benchmarks.stamps import Stamps
 from benchmarks.turns import Took
 from configs.compose import compose_run
+from dogo_fed.config import DataConfig
+from dogo_fed.engine.feed import Feed
 from dogo_fed.evaluation import state_digest
 from tests.support.command_line import REPOSITORY
 from tests.support.tiny_run import TINY, run_here
@@ -32,7 +34,8 @@ def pair() -> step.Task:
 
 @pytest.fixture
 def made(pair: step.Task) -> Iterator[dict[str, object]]:
-    found = step.entered(pair, ["published", "dogo", "bare", "dogo alone"])
+    names = ("published", "dogo", "bare", "dogo alone")
+    found = {name: step.seeded(step.contestants(pair)[name]) for name in names}
     yield found
     for one in found.values():
         if isinstance(one, step.Dogo):
@@ -94,6 +97,28 @@ def test_contestants_are_measured_on_both_clocks(pair: step.Task) -> None:
     }
 
 
+def test_a_contestant_that_fails_costs_the_others_nothing(
+    pair: step.Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: step.Bare) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(step.Bare, "__call__", broken)
+    found = step.measure(pair, 1, 1, ["dogo", "dogo fast", "bare"])
+    assert list(found["seconds"]) == ["dogo", "dogo fast"] and found["ratios"] == {}
+    assert found["failed"] == {"bare": "RuntimeError: out of memory"}
+
+
+def test_sessions_are_closed_with_what_reads_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(Feed, "close", lambda self: closed.append(self))
+    data = DataConfig(name="synthetic", options={"size": 16, "test_size": 4, "image_size": 8})
+    sessions = Sessions(steps_alone(peers_named("tiny"), data, batch_size=8))
+    assert not closed
+    sessions.close()
+    assert len(set(closed)) == 2
+
+
 def test_an_epoch_is_counted_from_its_steps() -> None:
     rounds = [epoch.Round(Took(0.5, 1.0), 0.02), epoch.Round(Took(0.25, 2.0), 0.04)]
     row = epoch.row("pair, fp32", rounds, steps_per_epoch=200)
@@ -131,7 +156,7 @@ def test_a_library_that_is_missing_is_left_out(
     monkeypatch.setattr(data_path, "CONTESTANTS", {"dogo": data_path.ours, "absent": absent})
     shown = data_path.in_memory(4, 16, CPU)
     found = data_path.measure(shown, 2, 1, CPU)
-    assert list(found) == ["dogo"]
+    assert list(found.rounds()) == ["dogo"]
     assert "absent is left out" in capsys.readouterr().out
     (row,) = data_path.rows_of("memory", shown, {"dogo": [Took(0.5, 0.25)]})
     assert row["images_per_cpu_s"]["median"] == 2.0

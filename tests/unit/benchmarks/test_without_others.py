@@ -35,6 +35,7 @@ torch.set_num_threads(1)
 pair = settings.peers_named("tiny")
 cpu = torch.device("cpu")
 found = epoch.measure(pair, epoch.made_up(32), cpu, steps=1, rounds=1, batch_size=8)
+found = found.rounds()
 for rounds in found.values():
     assert 0.0 <= rounds[0].exchange_share < 1.0, rounds
 data_path.measure(data_path.in_memory(4, 32, cpu), 2, 1, cpu)
