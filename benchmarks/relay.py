@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
+from contextlib import closing, suppress
 
 _CHUNK_BYTES = 65536
 
@@ -36,30 +37,44 @@ class Relay:
         self.address = ""
         self._port = port
         self._distance = distance
+        self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> Relay:
         self._thread.start()
-        server = asyncio.run_coroutine_threadsafe(
+        self._server = asyncio.run_coroutine_threadsafe(
             asyncio.start_server(self._connected, "127.0.0.1", 0), self._loop
         ).result(10)
-        self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
+
+    async def _end(self) -> None:
+        """Lets nobody in, and drops what is still held back."""
+        assert self._server is not None, "it has begun"
+        self._server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # a connection is closed in the turn of the loop that comes next
 
     async def _connected(
         self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter
     ) -> None:
-        try:
-            far_in, far_out = await asyncio.open_connection("127.0.0.1", self._port)
-        except OSError:  # the coordinator is not there yet; the peer tries again
-            near_out.close()
-            return
-        await asyncio.gather(self._carry(near_in, far_out), self._carry(far_in, near_out))
+        with closing(near_out), suppress(asyncio.CancelledError):
+            try:
+                far_in, far_out = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:  # the coordinator is not there yet; the peer tries again
+                return
+            with closing(far_out):
+                await asyncio.gather(self._carry(near_in, far_out), self._carry(far_in, near_out))
 
     async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         """Carries one direction until it ends. Reading goes on while earlier bytes are held back."""
