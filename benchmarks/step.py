@@ -65,6 +65,7 @@ from dogo_fed.engine.fastest import with_fastest
 from dogo_fed.engine.loaded_run import load_run
 from dogo_fed.engine.numerics import fix_numerics, resolve_device
 from dogo_fed.objectives.simclr import SimCLR
+from dogo_fed.process_setup import keep_freed_memory
 
 LEARNING_RATE, WEIGHT_DECAY = 3e-4, 1e-6
 IMAGE_SIZE = 32
@@ -404,6 +405,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=(), help="some of the contestants")
     asked = parser.parse_args()
     fix_numerics(asked.threads)
+    keep_freed_memory()  # as a peer's process does; all contestants have it
     device = resolve_device(asked.device)
     networks = asked.networks or (("wide", "resnet18") if device.type == "cuda" else ("wide",))
     workers = asked.workers
