@@ -227,14 +227,13 @@ class Peer:
         """Returns what this peer publishes at a step: the distribution, without a graph."""
         divisor = self.teacher_temperature_at(step)
         with part(Part.SIMILARITY):
-            there = self._one_way(pair, divisor)
-            back = self._one_way(pair.swapped(), divisor) if self.is_symmetric else ()
-            found = iter(arrays_of([*there, *back]))
-            one, *other = [
+            ways = [pair, pair.swapped()] if self.is_symmetric else [pair]
+            found = arrays_of([one for way in ways for one in self._one_way(way, divisor)])
+            shown = [
                 SimilarityDistribution(p_NN, entropy.item())
-                for entropy, p_NN in zip(found, found, strict=True)
+                for entropy, p_NN in zip(found[::2], found[1::2], strict=True)
             ]
-            return replace(one, reverse=other[0]) if other else one
+            return replace(shown[0], reverse=shown[1]) if self.is_symmetric else shown[0]
 
     def distill_weight_at(self, step: int) -> float:
         """Returns the factor of the mutual KL at this step of the run."""

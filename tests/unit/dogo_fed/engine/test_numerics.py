@@ -12,6 +12,7 @@ from dogo_fed.engine.numerics import check_compiler, failed_compiling_told, fix_
 from dogo_fed.errors import ConfigError
 from dogo_fed.run import prepare as prepare_module
 from dogo_fed.run.prepare import prepare
+from tests.support.run_watch import digests
 from tests.support.tiny_run import TINY, run_here
 
 
@@ -116,6 +117,31 @@ def test_a_network_that_cannot_be_compiled_is_a_wrong_setting(without_compiler, 
 
     with pytest.raises(ConfigError, match="compile=true can't be done"):
         drive.run_peer(Session(), lambda: False)
+
+
+@pytest.mark.parametrize(
+    "setting", ["exchange.lookahead=1", "peers.wide.chunk_size=6", "peers.wide.teacher=ema"]
+)
+def test_what_is_compiled_trains_as_it_is_written(setting, tmp_path, monkeypatch):
+    """With copies of the weights, with passes that are done again, and beside a copy of its own.
+
+    The graphs are found as ever, and then run as they are, so that no bit may change.
+    """
+    found = []
+
+    def as_it_is(graph, inputs):
+        found.append(graph)
+        return graph.forward
+
+    def compile_with_that(module, **given):
+        module._compiled_call_impl = torch.compile(module._call_impl, backend=as_it_is)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_with_that)
+    monkeypatch.setattr(prepare_module, "check_compiler", lambda device: None)
+    for name, more in (("plain", []), ("compiled", ["compile=true"])):
+        run_here(compose_run([*TINY, setting, *more, f"run_dir={tmp_path}/{name}"]))
+        assert bool(found) == (name == "compiled")
+    assert digests(tmp_path / "plain") == digests(tmp_path / "compiled")
 
 
 def test_other_errors_of_a_pass_stay_as_they_are():
