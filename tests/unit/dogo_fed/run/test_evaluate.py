@@ -337,7 +337,7 @@ def at_site(finished, tmp_path) -> Path:
     folder, config = finished
     path = tmp_path / "site" / folder.name
     shutil.copytree(folder / "peers" / "wide", path / "peers" / "wide")
-    note_site(path, config, PeerId("wide"))
+    note_site(path, config, PeerId("wide"), begins=True)
     return path
 
 

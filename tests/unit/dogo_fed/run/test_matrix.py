@@ -162,7 +162,7 @@ def test_encoders_of_others_are_evaluated_where_the_images_are(tmp_path: Path) -
     whole = matrix_of_run(run, load_run_config(run))
     site, given = tmp_path / "site", tmp_path / "resnet.safetensors"
     shutil.copytree(run / "peers" / "wide", site / "peers" / "wide")
-    note_site(site, load_run_config(run), PeerId("wide"))
+    note_site(site, load_run_config(run), PeerId("wide"), begins=True)
     shutil.copy(run / "peers" / "resnet" / "encoder.safetensors", given)
     column = matrix_of_run(site, load_run_config(site), [given])
     assert column.accuracies == whole.accuracies and set(column.accuracies) == {"resnet", "wide"}
