@@ -100,6 +100,7 @@ def rows_of(key: str) -> Callable[[Content], str]:
 
 
 TITLES: Mapping[str, tuple[str, Callable[[Content], str]]] = {
+    "main_job": ("The main job", rows_of("rows")),
     "step": ("A step beside the published recipe, lightly and the bare networks", step),
     "epoch": ("An epoch on a GPU", rows_of("rows")),
     "exchange_tax": ("What the exchange costs a run on one machine", exchange_tax),
