@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import cold_folder, page
-from dogo_fed.engine import feed, session
+from dogo_fed.engine import feed
 
 CPU = torch.device("cpu")
 
@@ -49,7 +49,7 @@ def test_a_small_folder_is_read_as_one_that_fits_nowhere_and_by_nobody_after_its
             closed.append(self)
             super().close()
 
-    monkeypatch.setattr(session, "Feed", Noted)
+    monkeypatch.setattr("dogo_fed.engine.open.Feed", Noted)
     cold_folder.measure(tmp_path, 24, 16, 8, 1, 1, CPU)
     folder, ready = (True, 0), (False, usual[0])
     assert made == [folder, ready] * 2, "a warm-up and a round"
