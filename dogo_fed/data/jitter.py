@@ -18,9 +18,9 @@ class ColourJitter(torch.nn.Module):
     """Changes brightness, contrast, saturation and hue of images, in a random order for each.
 
     The adjustments are kornia's, which are torchvision's formulas; that of the hue is ours, since
-    kornia's took most of a view's time on a CPU. Everything is drawn on the CPU
-    from torch's default generator, so it is the same for any device. Which rows an adjustment is for
-    is known there too, so that no turn waits for the device.
+    kornia's took most of a view's time on a CPU. Everything is drawn on the CPU from torch's default
+    generator, so it is the same for any device. Which rows an adjustment is for is known there too,
+    so that no turn waits for the device.
     """
 
     def __init__(

@@ -170,16 +170,19 @@ def _check_alike(where: str, what: str, mine: DataSet, others: str, theirs: Data
 
     `where` is the setting that names `mine`; `what` and `others` are what the two are, for the message.
     """
-    shapes = [(len(data.mean), data.image_size, data.image_size) for data in (mine, theirs)]
-    if shapes[0] != shapes[1]:
-        first, second = (" x ".join(map(str, shape)) for shape in shapes)
-        wanted = {"channels": len(theirs.mean), "image_size": theirs.image_size}
-        have = {"channels": len(mine.mean), "image_size": mine.image_size}
-        typed = [
-            f"{where}.options.{option}={value}"
-            for option, value in wanted.items()
-            if have[option] != value
-        ]
+    have, wanted = (
+        {"channels": len(data.mean), "image_size": data.image_size} for data in (mine, theirs)
+    )
+    typed = [
+        f"{where}.options.{option}={value}"
+        for option, value in wanted.items()
+        if have[option] != value
+    ]
+    if typed:
+        first, second = (
+            f"{one['channels']} x {one['image_size']} x {one['image_size']}"
+            for one in (have, wanted)
+        )
         raise ConfigError(
             f"{what} are {first} (channels, height, width), but {others} are {second}; both go into one "
             f"pass, so make them alike, e.g. by {' '.join(typed)}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import gc
 import logging
 import math
@@ -73,7 +72,7 @@ def with_fastest(run: LoadedRun) -> LoadedRun:
         TrainingError: a step has diverged.
     """
     alike = dataclasses.replace(run.config, seed=0, run_dir=None, steps=None, rounds=None)
-    key = (repr(alike), tuple(map(functools.partial(_shapes, run), run.peer_ids)))
+    key = (repr(alike), tuple(_shapes(run, peer_id) for peer_id in run.peer_ids))
     known = None if run.backbones else _chosen.get(key)
     if known is None:
         known = _measured(run)
